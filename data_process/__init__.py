@@ -1,0 +1,1 @@
+"""Text to text: problems, prompts, judging, building of training data. Never imports torch."""

@@ -1,0 +1,234 @@
+"""Reading and writing rows: whole files or none, and errors that name the file, the line and the next step."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NoReturn
+
+from data_process.judging.answers import read_quantity
+from data_process.schema import LETTERS, DataError, Problem
+
+Row = dict[str, Any]
+
+
+def _not_json(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")  # Python would read NaN and Infinity, other readers of the file would not
+
+
+def _parse(data: bytes, where: str) -> Any:
+    try:
+        return json.loads(data.decode("utf-8"), parse_constant=_not_json)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+    except RecursionError as error:
+        raise DataError(f"{where}: nested too deeply to be a row") from error
+    except ValueError as error:
+        raise DataError(
+            f"{where}: not complete JSON ({error}); a file cut while it was written ends like this: "
+            "write it again, or remove the line"
+        ) from error
+
+
+def _array(data: bytes, path: Path) -> Iterator[tuple[str, Any]]:
+    rows = _parse(data, str(path))
+    for number, row in enumerate(rows, start=1):
+        yield f"{path}, item {number}", row
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """(where, row) of every row; `where` names the file and the line for messages."""
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            # Lines end at \n only: str.splitlines would also split at U+2028, which JSON allows inside a string.
+            seen_row = False
+            for number, line in enumerate(file, start=1):
+                if number == 1:
+                    line = line.removeprefix(b"\xef\xbb\xbf")
+                if not line.strip():
+                    continue
+                if not seen_row and line.lstrip().startswith(b"["):  # one JSON array, as GeoQA is shipped
+                    found: Iterable[tuple[str, Any]] = _array(line + file.read(), path)
+                else:
+                    where = f"{path}, line {number}"
+                    found = [(where, _parse(line, where))]
+                seen_row = True
+                for where, row in found:
+                    if not isinstance(row, dict):
+                        raise DataError(f"{where}: a row must be a JSON object, this is a {type(row).__name__}")
+                    yield where, row
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; check the path, or make the file first") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}: damaged gzip file ({error}); fetch or write it again") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def read_jsonl(path: str | Path, *, unique_id: str | None = None) -> list[Row]:
+    """The rows of a JSON Lines file, plain or `.gz`, or of a file that holds one JSON array of objects.
+
+    Blank lines are skipped. With `unique_id="id"` every row must have that field, a string, each value once.
+    Raises DataError with file, line and next step.
+    """
+    rows = []
+    first: dict[str, str] = {}
+    for where, row in _rows(Path(path)):
+        if unique_id is not None:
+            _check_id(row, unique_id, where, first)
+        rows.append(row)
+    return rows
+
+
+def _check_id(row: Mapping[str, Any], field: str, where: str, first: dict[str, str]) -> None:
+    value = row.get(field)
+    if not isinstance(value, str) or not value:
+        raise DataError(f"{where}: {field!r} must be a non-empty string, found {value!r}")
+    if value in first:
+        raise DataError(f"{where}: {field} {value!r} was already used ({first[value]}); ids must be unique")
+    first[value] = where
+
+
+def _encode(row: Mapping[str, Any], path: Path) -> bytes:
+    try:
+        try:
+            return json.dumps(row, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+        except UnicodeEncodeError:  # half of a surrogate pair: only an escape can carry it
+            return json.dumps(row, allow_nan=False).encode("ascii") + b"\n"
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: a row cannot be written as JSON ({error}): {str(row)[:200]}") from error
+
+
+@contextlib.contextmanager
+def write_aside(path: Path) -> Iterator[IO[bytes]]:
+    """A file object whose bytes appear at `path` all together, after the block, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must survive a power cut
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write rows as JSON Lines (gzip for `.gz`), whole or not at all; the same rows give the same bytes.
+
+    Returns the number of rows. Raises DataError for a row that is not JSON (NaN included); the file is then untouched.
+    """
+    path = Path(path)
+    count = 0
+    with write_aside(path) as raw, contextlib.ExitStack() as stack:
+        file: IO[bytes] = raw
+        if path.suffix == ".gz":  # no name and no time in the header, so that equal rows give equal bytes
+            file = stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0))  # type: ignore[assignment]
+        for row in rows:
+            file.write(_encode(row, path))
+            count += 1
+    return count
+
+
+_FIELDS = ("id", "question", "answer", "choices", "image", "answer_type", "meta")
+
+
+def load_problems(path: str | Path, image_root: str | Path) -> list[Problem]:
+    """Problems of a JSON Lines file, every field checked; images are relative to `image_root` and need not exist yet.
+
+    A row holds `id`, `question`, `answer` and, where they apply, `choices`, `image`, `answer_type`, `meta`. Without
+    `answer_type` a row with choices is a choice problem and one without is a number problem. Other fields go to `meta`.
+    Raises DataError naming the row.
+    """
+    root = Path(image_root).resolve()
+    first: dict[str, str] = {}
+    problems = []
+    for where, row in _rows(Path(path)):
+        _check_id(row, "id", where, first)
+        problems.append(_problem(row, f"{where}, problem {row['id']!r}", root))
+    return problems
+
+
+def _text(row: Mapping[str, Any], field: str, where: str) -> str:
+    value = row.get(field)
+    if not isinstance(value, str):
+        found = f"{type(value).__name__} {value!r}" if field in row else "nothing"
+        raise DataError(f"{where}: {field!r} must be text, found {found}")
+    if not value.strip():
+        raise DataError(f"{where}: {field!r} is empty")
+    return value
+
+
+def _problem(row: Mapping[str, Any], where: str, root: Path) -> Problem:
+    question, answer = _text(row, "question", where), _text(row, "answer", where)
+    choices = _choices(row.get("choices"), where)
+    answer_type = row.get("answer_type") or ("choice" if choices else "number")
+    if answer_type not in ("choice", "number"):
+        raise DataError(f"{where}: unknown answer_type {answer_type!r}; known: choice, number")
+    if answer_type == "choice":
+        if not choices:
+            raise DataError(f"{where}: a choice problem needs 'choices'")
+        answer = _gold_letter(answer, choices, where)
+    elif choices:
+        raise DataError(f"{where}: a number problem has no 'choices'; remove them or the answer_type")
+    elif read_quantity(answer, strict=True) is None:
+        raise DataError(f"{where}: answer {answer!r} is not a number; write it as 12.5, -3 or 3/4")
+    meta = row.get("meta")
+    if meta is not None and not isinstance(meta, dict):
+        raise DataError(f"{where}: 'meta' must be an object, found {type(meta).__name__}")
+    others = {key: value for key, value in row.items() if key not in _FIELDS}
+    image = _image(row.get("image"), where, root)
+    return Problem(row["id"], question, answer, choices, image, answer_type, {**others, **(meta or {})})
+
+
+def _choices(value: Any, where: str) -> tuple[str, ...]:
+    if value is None or value == []:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(choice, str) for choice in value):
+        raise DataError(f"{where}: 'choices' must be a list of texts, found {str(value)[:80]}")
+    if not 2 <= len(value) <= len(LETTERS):
+        raise DataError(f"{where}: {len(value)} choices; there must be 2 to {len(LETTERS)}")
+    if not all(choice.strip() for choice in value):
+        raise DataError(f"{where}: a choice is empty")
+    return tuple(value)
+
+
+def _gold_letter(answer: str, choices: tuple[str, ...], where: str) -> str:
+    letters = LETTERS[: len(choices)]
+    if len(answer) == 1 and answer in letters:
+        return answer
+    if choices.count(answer) == 1:
+        return letters[choices.index(answer)]
+    raise DataError(
+        f"{where}: answer {answer!r} is neither one of the letters {letters} nor the text of exactly one choice"
+    )
+
+
+def _image(value: Any, where: str, root: Path) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise DataError(f"{where}: 'image' must be a relative path, or null for a problem without one; found {value!r}")
+    relative = PurePosixPath(value)
+    # `..` is refused even where it would stay inside: two spellings of one file would be two images.
+    if relative.is_absolute() or ".." in relative.parts or re.match(r"[A-Za-z]:[\\/]|[\\/]", value):
+        raise DataError(f"{where}: image {value!r} must be a path inside the image folder, without '..'")
+    try:
+        inside = (root / relative).resolve().is_relative_to(root)
+    except (OSError, RuntimeError) as error:  # a name that is too long, a loop of links
+        raise DataError(f"{where}: image {value!r} cannot be looked up ({error})") from error
+    if not inside:
+        raise DataError(f"{where}: image {value!r} leads out of the image folder through a link; copy the file inside")
+    return value

@@ -1,0 +1,37 @@
+"""One judge for filtering training data, for voting and for scoring.
+
+Three verdicts: correct, wrong, abstain (nothing readable: never credited, never a vote). No letter is ever guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from data_process.judging.choice import judge_choice
+from data_process.judging.number import judge_number
+from data_process.schema import DataError, Problem, Verdict
+
+# Recorded with every verdict file: raise it with any change that can change a verdict, then re-judge the bank.
+JUDGE_VERSION = "1"
+
+# (text, problem, truncated) -> Verdict. A new answer type is a function here and a name in schema.AnswerType.
+JUDGES: dict[str, Callable[[str, Problem, bool], Verdict]] = {
+    "choice": judge_choice,
+    "number": judge_number,
+}
+
+
+def judge(text: str, problem: Problem, *, truncated: bool = False) -> Verdict:
+    """Does `text` answer `problem`?
+
+    `truncated`: the text was cut by the token limit, so only an answer that was complete before the cut counts.
+    Never raises because of `text`; DataError when the problem's own answer or answer type cannot be used.
+    """
+    if problem.answer_type not in JUDGES:
+        raise DataError(
+            f"problem {problem.id}: no judge for answer type {problem.answer_type!r}; known: {', '.join(JUDGES)}"
+        )
+    return JUDGES[problem.answer_type](text, problem, truncated)
+
+
+__all__ = ["JUDGES", "JUDGE_VERSION", "judge"]

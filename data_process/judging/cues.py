@@ -1,0 +1,175 @@
+r"""Where a response states its final answer: the cues, in the order a reader would trust them.
+
+1. the last `\boxed{...}`  2. the last `<answer>...</answer>`  3. the last `Answer: ...` (any case)
+4. the last "the answer is ..." / "the correct option is ..."  5. the last line, if it is an answer and nothing else.
+
+A response with `</think>` is read from the last one on; the thinking counts only when nothing follows it.
+An explicit cue that cannot be read is the author's last word on everything before it: only what stands later counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from data_process.judging.answers import MAX_PAYLOAD
+
+SCAN_CHARS = 20_000  # from the end; final answers stand at the end, and each pattern below is linear in this
+MAX_BRACES = 500  # characters searched for the brace that closes \boxed{: longer ones are not an answer
+
+
+# Where a payload stands decides how much may surround the answer. "inline": right after its cue, anything may follow.
+# "below": on the line under its cue, where a sentence or a list may begin. "bare": a line with no cue at all.
+Place = Literal["inline", "below", "bare"]
+
+
+@dataclass(frozen=True)
+class Cue:
+    """Text that a response presents as its final answer."""
+
+    rule: str
+    start: int  # of the cue itself: decides what stands later
+    span: tuple[int, int]  # of the payload
+    payload: str
+    closed: bool  # the payload cannot have been cut: a brace, a tag or a line end follows
+    place: Place = "inline"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a payload says. `answer` None: unreadable, with `form` the reason."""
+
+    answer: str | None
+    form: str
+    note: str | None = None
+    closed: bool = False  # the payload goes on after the answer, so the answer itself was not cut
+
+
+@dataclass(frozen=True)
+class Found:
+    """The final answer of a response, or the reason why there is none."""
+
+    answer: str | None
+    rule: str
+    span: tuple[int, int] | None = None
+    note: str | None = None
+
+
+Read = Callable[[str, Place], Reading]
+
+_BOXED = re.compile(r"\\f?boxed\s?\{")
+_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
+_THINK = re.compile(r"</think>", re.IGNORECASE)
+# "The model's answer is A" in a refinement speaks of the attempt it judges.
+_OWN = r"(?<![A-Za-z])(?<!model's )(?<!model’s )(?<!prediction's )(?<!predicted )(?<!previous )(?<!wrong )"
+_ANSWER = re.compile(
+    _OWN + r"answer[*_]{0,3}[ \t]{0,3}[:：][*_]{0,3}"
+    r"|^[#*_ \t]{0,8}(?:final[ \t])?answer[*_ \t]{0,6}$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_PHRASE = re.compile(
+    _OWN + r"(?:answer|(?:correct|right|best|final)\s(?:option|choice|result))"
+    r"(?:\s(?:to|for)\s(?:the|this)\s(?:question|problem))?"
+    r"\s(?:is|would\sbe|should\sbe|must\sbe)(?![A-Za-z])(?!\s(?:wrong|incorrect)\b)\s{0,3}:?",
+    re.IGNORECASE,
+)
+_END_OF_PAYLOAD = re.compile(r"</|<\||\n")  # a closing tag or a chat mark ends the answer as a line end does
+
+
+def _boxed(text: str, start: int, end: int) -> Iterator[Cue]:
+    for m in reversed(list(_BOXED.finditer(text, start, end))):
+        depth = 1
+        stop = min(end, m.end() + MAX_BRACES)
+        for i in range(m.end(), stop):
+            depth += {"{": 1, "}": -1}.get(text[i], 0)
+            if not depth:
+                break
+        else:
+            i = stop
+        if text[m.end() : i].strip():
+            yield Cue("boxed", m.start(), (m.end(), i), text[m.end() : i] if not depth else "", closed=not depth)
+            return
+
+
+def _tagged(text: str, start: int, end: int) -> Iterator[Cue]:
+    tags = list(_TAG.finditer(text, start, end))
+    for k in range(len(tags) - 1, -1, -1):
+        tag = tags[k]
+        if tag[1]:
+            continue
+        closer = tags[k + 1] if k + 1 < len(tags) and tags[k + 1][1] else None
+        # Without the closing tag the answer runs to the end: a stop string is left out of what an engine returns.
+        stop = closer.start() if closer else end
+        a, b = _strip(text, tag.end(), stop)
+        if a == b and closer:
+            continue
+        last_line = max(a, text.rfind("\n", a, b) + 1)
+        place: Place = "below" if last_line > a else "inline"
+        yield Cue("answer_tag", tag.start(), (last_line, b), text[last_line:b], bool(closer), place)
+        return
+
+
+def _lines(pattern: re.Pattern[str], rule: str, text: str, start: int, end: int, truncated: bool) -> Iterator[Cue]:
+    """The last match that something follows, with the rest of its line or, where that is empty, the next line."""
+    for m in reversed(list(pattern.finditer(text, start, end))):
+        a, _ = _strip(text, m.end(), end)
+        if a == end and not truncated:
+            continue
+        stop = _END_OF_PAYLOAD.search(text, a, end)
+        b = stop.start() if stop else end
+        # A value on the next line stands alone there: "Answer:\n1. First, ..." opens a list.
+        place: Place = "below" if "\n" in text[m.end() : a] else "inline"
+        yield Cue(rule, m.start(), (a, b), text[a:b], stop is not None, place)
+        return
+
+
+def _last_line(text: str, start: int, end: int, rule: str) -> Iterator[Cue]:
+    a, b = _strip(text, start, end)
+    line = max(a, text.rfind("\n", a, b) + 1)
+    if line < b and b - line <= MAX_PAYLOAD:
+        yield Cue(rule, line, (line, b), text[line:b], closed=True, place="bare")
+
+
+def _strip(text: str, a: int, b: int) -> tuple[int, int]:
+    """The range a..b without its outer white space."""
+    part = text[a:b]
+    return (a + len(part) - len(part.lstrip()), a + len(part.rstrip())) if part.strip() else (b, b)
+
+
+def _cues(text: str, truncated: bool) -> Iterator[Cue]:
+    begin = max(0, len(text) - SCAN_CHARS)
+    scopes = [(begin, len(text), False)]
+    thinks = list(_THINK.finditer(text, begin))
+    if thinks:
+        # An answer inside the thinking is the author's only where the author wrote nothing after it.
+        said = bool(text[thinks[-1].end() :].strip())
+        scopes = [(thinks[-1].end(), len(text), True)] if said else [(begin, thinks[-1].start(), False)]
+        if said and truncated:
+            scopes.append((begin, thinks[-1].start(), False))  # the part after it may be cut before its answer
+    for start, end, after_think in scopes:
+        yield from _boxed(text, start, end)
+        yield from _tagged(text, start, end)
+        yield from _lines(_ANSWER, "answer_cue", text, start, end, truncated)
+        yield from _lines(_PHRASE, "phrase", text, start, end, truncated)
+        if not truncated:  # the last line of a cut text is wherever the cut fell
+            yield from _last_line(text, start, end, "after_think" if after_think else "bare_line")
+
+
+def find_answer(text: str, read: Read, truncated: bool) -> Found:
+    """The final answer of `text` as `read` understands a payload; with `truncated`, only one that was not cut."""
+    if not text.strip():
+        return Found(None, "empty")
+    blocked, reason = -1, "truncated" if truncated else "no_answer"
+    for cue in _cues(text, truncated):
+        if cue.start < blocked:
+            continue
+        reading = read(cue.payload, cue.place)
+        if reading.answer is not None and truncated and not (cue.closed or reading.closed):
+            reading = Reading(None, "truncated")
+        if reading.answer is not None:
+            return Found(reading.answer, f"{cue.rule}/{reading.form}", cue.span, reading.note)
+        if cue.place != "bare":
+            blocked, reason = max(blocked, cue.start), "truncated" if truncated and not cue.closed else reading.form
+    return Found(None, reason)

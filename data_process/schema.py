@@ -1,0 +1,114 @@
+"""The records that travel between stages: small, frozen, and each told apart by an id.
+
+Joins are always by id; "newest" means the largest (iteration, sample) and never a file's position or date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+LETTERS = "ABCDEFGHIJ"
+
+AnswerType = Literal["choice", "number"]
+Status = Literal["correct", "wrong", "abstain"]
+Finish = Literal["stop", "length"]
+Kind = Literal["qa", "cot", "refine", "select"]
+
+
+class DataError(ValueError):
+    """Input that cannot be used as it is. The message says which file or record, what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question. With `choices` the gold `answer` is a letter, otherwise a value written as text."""
+
+    id: str
+    question: str  # without the choices: the prompt renderer adds them
+    answer: str
+    choices: tuple[str, ...] = ()
+    image: str | None = None  # relative to the data folder; None is a text-only problem
+    answer_type: AnswerType = "choice"
+    meta: Mapping[str, Any] = field(default_factory=dict)  # family, difficulty, rationale ... never shown to a model
+
+    @property
+    def letters(self) -> str:
+        """The letters of the choices: "ABCD" for four of them, "" for a free answer."""
+        return LETTERS[: len(self.choices)]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One sampled response to one problem."""
+
+    problem_id: str
+    iteration: int  # whose weights wrote it; 0 is the base model
+    sample: int  # 0-based index among the samples of this problem in this iteration
+    text: str
+    n_tokens: int  # generated only, prompt excluded
+    n_prompt_tokens: int  # image tokens included
+    finish: Finish  # "length": cut by max_tokens, so the text is incomplete
+    mean_logprob: float | None = None  # mean over the generated tokens of ln p at temperature 1
+
+    @property
+    def id(self) -> str:
+        return f"{self.problem_id}/{self.iteration}/{self.sample}"
+
+    @property
+    def age_key(self) -> tuple[int, int]:
+        """Larger is newer."""
+        return (self.iteration, self.sample)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a judge says of one response. `abstain`: nothing readable, so never credited and never a vote."""
+
+    status: Status
+    extracted: str | None  # canonical answer: a letter, or a number in plain decimal; None when abstaining
+    rule: str  # the rule that found the answer, or why none did ("no_answer", "truncated", ...)
+    span: tuple[int, int] | None = None  # where in the text the answer stood
+    note: str | None = None  # e.g. a contradiction between the letter and the value
+
+    @property
+    def correct(self) -> bool:
+        return self.status == "correct"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A candidate with its verdict."""
+
+    candidate: Candidate
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training row before it is written for LLaMA-Factory: a user turn and the target of the assistant turn."""
+
+    id: str
+    kind: Kind
+    problem_id: str
+    prompt: str  # the user turn exactly as sampling would send it, image excluded
+    target: str
+    image: str | None  # as in Problem
+    sources: tuple[str, ...] = ()  # ids of the candidates it was made from
+
+
+def to_json(record: Any) -> dict[str, Any]:
+    """A record as a JSON-able dict (tuples become lists, nested records become dicts)."""
+    return asdict(record)
+
+
+def judged_from_json(row: Mapping[str, Any]) -> Judged:
+    verdict = dict(row["verdict"])
+    if verdict.get("span") is not None:
+        verdict["span"] = tuple(verdict["span"])
+    return Judged(Candidate(**row["candidate"]), Verdict(**verdict))
+
+
+def example_from_json(row: Mapping[str, Any]) -> Example:
+    return Example(**{**row, "sources": tuple(row["sources"])})

@@ -1,0 +1,77 @@
+"""The one narrow door to the models: requests in, completions out, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from data_process.schema import Finish
+
+
+class EngineError(RuntimeError):
+    """An engine could not answer. The message names the request (or the engine) and the next step."""
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """Every decoding setting, always explicit: checkpoints ship defaults that turn sampling into greedy decoding."""
+
+    temperature: float  # 0 is greedy; then top_p and top_k have no effect
+    max_tokens: int  # generated tokens at most, end-of-turn included
+    top_p: float = 1.0  # nucleus mass in (0, 1]
+    top_k: int = 0  # 0: no limit
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be >= 0, not {self.temperature}")
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens must be >= 1, not {self.max_tokens}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], not {self.top_p}")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must be >= 0, not {self.top_k}")
+        if self.repetition_penalty <= 0:
+            raise ValueError(f"repetition_penalty must be > 0, not {self.repetition_penalty}")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt and the seeds of the completions wanted for it."""
+
+    id: str  # names the request in errors; unique within a call
+    prompt: str  # the user turn, without the image; the engine applies the chat template
+    image: Path | None  # canonical PNG from the image store, shown before the text
+    seeds: tuple[int, ...]  # one completion per seed; a completion depends on its own seed, not on its neighbours
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One generated answer."""
+
+    text: str  # special tokens left out
+    token_ids: tuple[int, ...]  # as generated, with the end-of-turn token if it was reached
+    n_prompt_tokens: int  # chat template and image tokens included
+    finish: Finish
+    mean_logprob: float  # mean over token_ids of ln p under the plain distribution (temperature 1, no filtering)
+
+
+class Engine(Protocol):
+    """Holds a model open. Use as a context manager: memory is free again afterwards."""
+
+    def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
+        """Completions in the order of `requests`, one per seed in the order of `Request.seeds`.
+
+        Raises EngineError and returns nothing if any request cannot be served.
+        """
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Engine: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -1,0 +1,305 @@
+"""The numbers of a run as text: Markdown for files and a rich table for the terminal.
+
+No accuracy is printed without its n, its interval and an abstain rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from selftrain.report.cells import (
+    NONE,
+    duration,
+    iteration_name,
+    number,
+    p_value,
+    percent,
+    points,
+    rate,
+    text,
+    with_interval,
+)
+from selftrain.report.contract import Comparison, Metrics, Split, check
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+POOL = {"all_right": "all right", "mixed": "mixed", "all_wrong": "all wrong", "unreadable": "unreadable"}
+KINDS = {"qa": "QA", "cot": "CoT", "refine": "refine", "select": "select"}
+SPLITS = {"dev": "Dev", "test": "Test"}
+
+
+def abstain_rate(split: Split) -> str:
+    """Of the greedy answer where there is one, otherwise of the first strategy."""
+    name = abstain_strategy(split)
+    return rate(split.strategies[name].abstain, split.responses(name))
+
+
+def abstain_strategy(split: Split) -> str:
+    return "greedy" if "greedy" in split.strategies else next(iter(split.strategies))
+
+
+# ---------------------------------------------------------------------------------------------- sentences
+
+
+def provenance(metrics: Mapping[str, Any] | Metrics) -> str:
+    """Which split was used for what, in one or two sentences."""
+    m = check(metrics)
+    chosen = (
+        "No iteration has been chosen yet."
+        if m.accepted is None
+        else f"Dev chose iteration {iteration_name(m.accepted)}."
+    )
+    tested = [str(row.iteration) for row, _ in m.splits("test")]
+    if not tested:
+        return f"{chosen} The test split has not been read."
+    plural = "s" if len(tested) > 1 else ""
+    return f"{chosen} Test was read once, for iteration{plural} {' and '.join(tested)}, and chose nothing."
+
+
+def headline(metrics: Mapping[str, Any] | Metrics) -> str:
+    """The result in one sentence: greedy accuracy, base against accepted, on test where it was read."""
+    m = check(metrics)
+    for name in ("test", "dev"):
+        rows = {row.iteration: split for row, split in m.splits(name)}
+        shown = [s for s in m.strategies(name) if s != "pass"]
+        if not shown or (m.accepted is not None and m.accepted not in rows):
+            continue
+        strategy = shown[0]
+        label = f"{m.strategy_name(strategy)} accuracy on {name}"
+        last = m.accepted if m.accepted is not None else max(rows)
+        base, chosen = (rows[i].strategies.get(strategy) if i in rows else None for i in (0, last))
+        if chosen is None:
+            continue
+        now = f"{percent(chosen.accuracy)}% [{percent(chosen.low)}, {percent(chosen.high)}] of {chosen.n} problems"
+        if last == 0:
+            verdict = "; no later iteration was accepted" if m.accepted == 0 and len(m.iterations) > 1 else ""
+            return f"{label}: {now} for the base model{verdict}."
+        if base is None:
+            return f"{label}: {now} after iteration {last}."
+        return (
+            f"{label}: {percent(base.accuracy)}% → {now} after iteration {last} "
+            f"({_change(m, name, strategy, last, chosen.accuracy - base.accuracy)})."
+        )
+    return "No accuracy has been measured yet."
+
+
+def _change(m: Metrics, split: str, strategy: str, b: int, plain: float) -> str:
+    for c in m.comparisons:
+        if (c.split, c.strategy, c.a, c.b) == (split, strategy, 0, b):
+            interval = "" if c.low is None or c.high is None else f" [{points(c.low)}, {points(c.high)}]"
+            return f"{points(c.difference)} points{interval}{p_sentence(c.p)}"
+    return f"{points(plain)} points, not tested"
+
+
+def p_sentence(p: float | None) -> str:
+    return "" if p is None else f", p {p_value(p)}" if p < 0.0001 else f", p = {p_value(p)}"
+
+
+# ---------------------------------------------------------------------------------------------- rows
+
+
+def score_rows(m: Metrics, name: str) -> tuple[list[str], list[tuple[bool, list[str]]]]:
+    """Header and rows (is this the accepted iteration?, cells) of the accuracy table of one split."""
+    strategies = m.strategies(name)
+    splits = list(m.splits(name))
+    whose = {abstain_strategy(split) for _, split in splits}
+    abstain = f"Abstain ({m.strategy_name(whose.pop()).lower()})" if len(whose) == 1 else "Abstain"
+    header = ["Iteration", "n", *map(m.strategy_name, strategies), abstain]
+    rows = []
+    for row, split in splits:
+        scores = [with_interval(split.strategies.get(s)) for s in strategies]
+        cells = [iteration_name(row.iteration), number(split.n), *scores, abstain_rate(split)]
+        rows.append((row.iteration == m.accepted, cells))
+    return header, rows
+
+
+def detail_rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
+    """Every split, iteration and strategy with what it cost and how often it gave no readable or no complete answer."""
+    header = ["Split", "Iteration", "Strategy", "Accuracy", "Correct", "n", "Abstain", "Cut off"]
+    header += ["Generated tokens", "Prompt tokens"]
+    rows = []
+    for name, label in SPLITS.items():
+        for row, split in m.splits(name):
+            for strategy in (s for s in m.strategies(name) if s in split.strategies):
+                score, among = split.strategies[strategy], split.responses(strategy)
+                rows.append(
+                    [
+                        label,
+                        iteration_name(row.iteration),
+                        m.strategy_name(strategy),
+                        with_interval(score),
+                        number(score.correct),
+                        number(score.n),
+                        rate(score.abstain, among),
+                        rate(score.truncated, among),
+                        number(score.tokens_per_problem.generated),
+                        number(score.tokens_per_problem.prompt),
+                    ]
+                )
+    return header, rows
+
+
+def comparison_rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
+    header = ["Split", "Strategy", "From → to", "Difference (points)", "p", "Gained / lost", "n"]
+    return header, [_comparison(m, c) for c in m.comparisons]
+
+
+def _comparison(m: Metrics, c: Comparison) -> list[str]:
+    interval = "" if c.low is None or c.high is None else f" [{points(c.low)}, {points(c.high)}]"
+    return [
+        SPLITS.get(c.split, c.split),
+        m.strategy_name(c.strategy),
+        f"{c.a} → {c.b}",
+        points(c.difference) + interval,
+        p_value(c.p),
+        f"{number(c.gained)} / {number(c.lost)}",
+        number(c.n),
+    ]
+
+
+def training_rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
+    """What each iteration was trained on; the base model has no row."""
+    header = ["Iteration", "Accepted", "Problems", "Candidates", "Correct", "Wrong", "Abstain", "Cut off"]
+    header += ["Pool", "Examples", "Dropped", "Steps", "Loss", "Time"]
+    rows = []
+    for row in m.iterations:
+        if (t := row.train) is None:
+            continue
+        shares = [rate(part, t.candidates) for part in (t.correct, t.wrong, t.abstain, t.truncated)]
+        rows.append(
+            [
+                str(row.iteration),
+                NONE if row.accepted is None else "yes" if row.accepted else "no",
+                number(t.sampled_problems),
+                number(t.candidates),
+                *shares,
+                listed(t.pool, POOL),
+                listed(t.examples, KINDS),
+                listed(t.dropped),
+                number(t.steps),
+                NONE if t.train_loss is None else f"{t.train_loss:.3f}",
+                ", ".join(f"{name} {duration(seconds)}" for name, seconds in t.seconds.items()) or NONE,
+            ]
+        )
+    return header, rows
+
+
+def listed(counts: Mapping[str, int], names: Mapping[str, str] | None = None) -> str:
+    """`10 all right, 30 mixed`: known names first and in their order, zeros of known names included."""
+    return ", ".join(f"{number(count)} {label}" for label, count in named(counts, names)) or NONE
+
+
+def named(counts: Mapping[str, int], names: Mapping[str, str] | None = None) -> list[tuple[str, int]]:
+    names = names or {}
+    order = [key for key in names if key in counts] + [key for key in counts if key not in names]
+    return [(names.get(key, key.replace("_", " ")), counts[key]) for key in order]
+
+
+def stage_rows(m: Metrics) -> list[tuple[str, float, float]]:
+    """(stage, seconds, share of the whole), with the unaccounted rest last. Shares are 0 where nothing took time."""
+    stages = list(m.run.stage_seconds.items())
+    spent = sum(seconds for _, seconds in stages)
+    whole = max(m.run.wall_seconds or 0.0, spent)  # overlapping stages may add up to more than the wall clock
+    if stages and whole - spent > 0.05:
+        stages.append(("other", whole - spent))
+    return [(name, seconds, seconds / whole if whole else 0.0) for name, seconds in stages]
+
+
+def run_facts(m: Metrics) -> list[tuple[str, str]]:
+    run = m.run
+    facts = {
+        "Model": run.model,
+        "Recipe": run.recipe,
+        "Samples per problem": number(run.n_samples),
+        "Seed": NONE if run.seed is None else str(run.seed),
+        "Config digest": run.config_digest,
+        "Started": run.started,
+        "Wall clock": duration(run.wall_seconds),
+    }
+    return [(name, value or NONE) for name, value in facts.items()]
+
+
+# ---------------------------------------------------------------------------------------------- Markdown
+
+
+def summary_table(metrics: Mapping[str, Any] | Metrics) -> str:
+    """Accuracy by iteration and strategy as Markdown, dev and then test, the accepted iteration in bold.
+
+    ReportError when a required field is missing.
+    """
+    m = check(metrics)
+    parts = []
+    for name, label in SPLITS.items():
+        header, rows = score_rows(m, name)
+        if not rows:
+            continue
+        marked = [
+            [f"**{text(c)}**" for c in [f"{cells[0]}, accepted", *cells[1:]]] if accepted else [text(c) for c in cells]
+            for accepted, cells in rows
+        ]
+        parts.append(f"### {label}\n\n{_markdown([text(c) for c in header], marked, left=1)}")
+    parts.append(f"Accuracy in percent with 95% intervals. {provenance(m)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def report_markdown(metrics: Mapping[str, Any] | Metrics) -> str:
+    """The whole report as Markdown; it shows `curve.svg`, which `draw` writes beside it."""
+    m = check(metrics)
+    parts = [f"# {text(m.run.name)}", text(headline(m)), summary_table(m).rstrip()]
+    parts.append("![Accuracy by iteration and strategy](curve.svg)")
+    sections: list[tuple[str, tuple[list[str], list[list[str]]], int]] = [
+        ("Paired comparisons", comparison_rows(m), 3),
+        ("Training data", training_rows(m), 2),
+        ("Cost and unreadable answers", detail_rows(m), 3),
+    ]
+    for title, (header, rows), left in sections:
+        if rows:
+            body = _markdown([text(c) for c in header], [[text(c) for c in row] for row in rows], left)
+            parts.append(f"## {title}\n\n{body}")
+    parts.append("Tokens are means per problem. Abstain: no readable answer. Cut off: stopped by the token limit.")
+    facts = [
+        *run_facts(m),
+        *((f"Time: {name}", f"{duration(s)} ({100 * share:.0f}%)") for name, s, share in stage_rows(m)),
+    ]
+    parts.append("## Run\n\n" + _markdown(["", ""], [[text(name), text(value)] for name, value in facts], left=2))
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:
+    """A pipe table: the first `left` columns hold words, the others numbers, aligned right."""
+    rule = [":--" if position < left else "--:" for position in range(len(header))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
+
+
+# ---------------------------------------------------------------------------------------------- terminal
+
+
+def terminal_table(metrics: Mapping[str, Any] | Metrics) -> Table:
+    """The accuracy table for the terminal, dev above test, the accepted iteration marked and bold."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    m = check(metrics)
+    strategies = [*m.strategies("dev"), *(s for s in m.strategies("test") if s not in m.strategies("dev"))]
+    table = Table(
+        title=Text(m.run.name),
+        caption=Text(provenance(m)),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+    )
+    for position, column in enumerate(["Split", "Iteration", "n", *map(m.strategy_name, strategies), "Abstain"]):
+        table.add_column(Text(column), justify="left" if position < 2 else "right", no_wrap=position < 3)
+    for name, label in SPLITS.items():
+        for row, split in m.splits(name):
+            chosen = row.iteration == m.accepted
+            scores = [with_interval(split.strategies.get(s)) for s in strategies]
+            cells = [label, f"{iteration_name(row.iteration)}{' ★' if chosen else ''}", number(split.n)]
+            cells += [*scores, abstain_rate(split)]
+            # Text, because a plain string would be read as rich markup.
+            table.add_row(*(Text(cell) for cell in cells), style="bold" if chosen else None)
+        table.add_section()
+    return table

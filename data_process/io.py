@@ -135,7 +135,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
     with write_aside(path) as raw, contextlib.ExitStack() as stack:
         file: IO[bytes] = raw
         if path.suffix == ".gz":  # no name and no time in the header, so that equal rows give equal bytes
-            file = stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0))  # type: ignore[assignment]
+            file = stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0))
         for row in rows:
             file.write(_encode(row, path))
             count += 1
@@ -227,7 +227,7 @@ def _image(value: Any, where: str, root: Path) -> str | None:
         raise DataError(f"{where}: image {value!r} must be a path inside the image folder, without '..'")
     try:
         inside = (root / relative).resolve().is_relative_to(root)
-    except (OSError, RuntimeError) as error:  # a name that is too long, a loop of links
+    except (OSError, RuntimeError) as error:  # a loop of links
         raise DataError(f"{where}: image {value!r} cannot be looked up ({error})") from error
     if not inside:
         raise DataError(f"{where}: image {value!r} leads out of the image folder through a link; copy the file inside")

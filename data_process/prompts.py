@@ -59,7 +59,11 @@ SHORT = PromptSet(
 PROMPT_SETS: dict[str, PromptSet] = {p.id: p for p in (R3V, SHORT)}
 
 # A literal mark in a question would be taken for the place of a picture by LLaMA-Factory and by the chat template.
-_MARKS = re.compile(r"<(\|?)(image|video|audio|vision_start|vision_end|image_pad|im_start|im_end|endoftext)(\|?)>")
+# The other names are Qwen2-VL's special tokens: written out in a text they would become the token itself.
+_MARKS = re.compile(
+    r"<(\|?)(image|video|audio|vision_start|vision_end|vision_pad|image_pad|video_pad|im_start|im_end|endoftext"
+    r"|object_ref_start|object_ref_end|box_start|box_end|quad_start|quad_end)(\|?)>"
+)
 
 
 def fill(template: str, **values: str | int) -> str:

@@ -65,7 +65,9 @@ def check_adapter(adapter: Path) -> None:
             "training diverged: lower learning_rate or max_grad_norm"
         )
     if not any(values.any() for name, values in tensors.items() if "lora_B" in name):
-        raise AdapterError(f"{adapter / WEIGHTS} is untrained: every lora_B is zero; check rows, steps and learning_rate")
+        raise AdapterError(
+            f"{adapter / WEIGHTS} is untrained: every lora_B is zero; check rows, steps and learning_rate"
+        )
 
 
 def shape_of(adapter: Path) -> dict[str, float]:
@@ -78,7 +80,9 @@ def shape_of(adapter: Path) -> dict[str, float]:
             "lora_dropout": config["lora_dropout"],
         }
     except (OSError, ValueError, KeyError) as error:
-        raise AdapterError(f"{adapter} is not a LoRA adapter ({error!r}); give the folder that training left") from error
+        raise AdapterError(
+            f"{adapter} is not a LoRA adapter ({error!r}); give the folder that training left"
+        ) from error
 
 
 def verify_adapter(base_model: Path, adapter: Path, probe_prompt: str, probe_image: Path | None = None) -> float:

@@ -166,7 +166,8 @@ def read_hyperparameters(path: Path, overrides: Mapping[str, Any], interpreter: 
             if key not in known:
                 near = difflib.get_close_matches(str(key), known - OWNED, n=1)
                 raise HyperparameterError(
-                    f"{key} ({origin}) is not a setting of LLaMA-Factory" + (f"; did you mean {near[0]}?" if near else "")
+                    f"{key} ({origin}) is not a setting of LLaMA-Factory"
+                    + (f"; did you mean {near[0]}?" if near else "")
                 )
     merged = {**content, **overrides}
     batch = merged.get("global_batch_size")
@@ -292,7 +293,9 @@ def resolve(
     if init_adapter is not None:
         for key, value in shape_of(init_adapter).items():
             if key in chosen and chosen[key] != value:  # LLaMA-Factory would keep the adapter's without a word
-                raise HyperparameterError(f"{key} is {chosen[key]}, but {init_adapter} was made with {value}; make them equal")
+                raise HyperparameterError(
+                    f"{key} is {chosen[key]}, but {init_adapter} was made with {value}; make them equal"
+                )
         resolved["adapter_name_or_path"] = str(init_adapter.resolve())
         resolved["create_new_adapter"] = False
     return resolved | chosen

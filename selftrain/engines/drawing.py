@@ -38,8 +38,8 @@ def uniforms(seeds: Sequence[int], n_draws: int) -> Tensor:
     golden = np.uint64(0x9E3779B97F4A7C15)
     start = mix(mix(np.array([seed % 2**64 for seed in seeds], dtype=np.uint64) + golden) ^ golden)
     bits = mix(start[:, None] + golden * np.arange(1, n_draws + 1, dtype=np.uint64)[None, :])
-    # 53 bits are what a float64 holds; the half keeps clear of 0 and 1
-    return torch.from_numpy(((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
+    # 48 bits, so that the number stays clear of 0 and of 1 whatever it is multiplied with in float64
+    return torch.from_numpy(((bits >> np.uint64(16)).astype(np.float64) + 0.5) * 2.0**-48)
 
 
 def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:

@@ -6,6 +6,7 @@ Drawn without pyplot and without the reader's matplotlibrc, so the same metrics 
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,7 @@ STYLE = {
     "path.simplify": False,
 }
 # Inches. Fixed margins instead of a layout engine: the label column must not move the axes.
-HEIGHT, TOP, BOTTOM, LEFT, PANEL, LABELS, GAP = 4.3, 0.62, 0.92, 0.55, 3.15, 1.72, 0.35
+HEIGHT, TOP, BOTTOM, LEFT, PANEL, LABELS, GAP = 4.4, 0.75, 0.92, 0.55, 3.15, 1.72, 0.35
 LINE = 13.5  # points between two labels
 
 
@@ -122,7 +123,9 @@ def _figure(m: Metrics) -> Figure:
         axes = figure.add_axes((left / width, BOTTOM / HEIGHT, PANEL / width, height / HEIGHT))
         axes.set_ylim(low, high)
         _panel(axes, m, name, curves, points_per_percent=72 * height / (high - low))
-    figure.text(LEFT / width, 0.13 / HEIGHT, _caption(m), color=MUTED, fontsize=8, va="bottom")
+    room = int(72 * (width - LEFT) / 4.8)  # characters of 8 point text on a line
+    caption = "\n".join(textwrap.wrap(_caption(m), room, max_lines=2, placeholder=" …"))
+    figure.text(LEFT / width, 0.1 / HEIGHT, caption, color=MUTED, fontsize=8, va="bottom", linespacing=1.35)
     return figure
 
 
@@ -158,7 +161,7 @@ def _panel(
         loc="left",
         fontsize=11,
         fontweight="bold",
-        pad=22,
+        pad=32 if m.accepted == measured[0] and len(measured) > 1 else 22,
     )
     above = {"xytext": (0, 5), "textcoords": "offset points", "va": "baseline", "fontsize": 8.5, "color": MUTED}
     axes.annotate("Accuracy, %", (0, 1), xycoords="axes fraction", ha="left", **above)
@@ -170,11 +173,12 @@ def _panel(
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(length=0, pad=6)
 
-    if m.accepted in measured:
+    if m.accepted in measured and len(measured) > 1:
         axes.axvline(m.accepted, color=MUTED, linewidth=0.9, linestyle=(0, (1, 2.5)), zorder=1)
         side = "right" if m.accepted == measured[-1] else "left" if m.accepted == measured[0] else "center"
-        if len(measured) > 1 or m.accepted != 0:  # alone, the base model is not worth a mark that hits the axis label
-            axes.annotate("accepted", (m.accepted, 1), xycoords=("data", "axes fraction"), ha=side, **above)
+        # Over the first iteration the word would run into the name of the axis.
+        lift = above | {"xytext": (0, 17)} if m.accepted == measured[0] else above
+        axes.annotate("accepted", (m.accepted, 1), xycoords=("data", "axes fraction"), ha=side, **lift)
     if m.run.chance is not None:
         axes.axhline(100 * m.run.chance, color=MUTED, linewidth=0.9, linestyle=(0, (1, 1.5)), zorder=1)
 
@@ -267,4 +271,5 @@ def _caption(m: Metrics) -> str:
     notes = ["Bands and whiskers: 95% intervals."]
     if "pass" in samples:
         notes.append(f"{m.strategy_name('pass').split(' ')[0]} is an oracle: it picks with the gold answer.")
-    return f"{m.run.name}. {' '.join(notes)}"
+    name = "".join(c if c.isprintable() else "\ufffd" for c in m.run.name)  # fonts and XML refuse control characters
+    return f"{' '.join(notes)} Run: {name}"

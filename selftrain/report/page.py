@@ -88,7 +88,7 @@ def _table(
     words: Container[int],
     chosen: int | None = None,
 ) -> str:
-    """A table whose cells are HTML already: columns in `words` are left-aligned and may wrap; `chosen` marks one row."""
+    """A table of cells that are HTML already; columns in `words` are left-aligned and wrap, `chosen` marks a row."""
     head = "".join(f'<th scope="col"{_kind(i, words)}>{cell}</th>' for i, cell in enumerate(header))
     body = []
     for position, row in enumerate(rows):
@@ -126,11 +126,11 @@ def _tiles(m: Metrics) -> str:
             if score is None:
                 continue
             base = rows[0].strategies.get(strategy) if 0 in rows and m.accepted != 0 else None
-            change = "" if base is None else f"{points(score.accuracy - base.accuracy)} points from the base model"
+            change = "" if base is None else f"<small>{points(score.accuracy - base.accuracy)} points from base</small>"
             tiles.append(
                 f'<div class="tile {_css(strategy)}"><dt>{_esc(m.strategy_name(strategy))}, {name}</dt>'
                 f"<dd><b>{percent(score.accuracy)}%</b> <span>[{percent(score.low)}, {percent(score.high)}]</span>"
-                f"<small>{change}</small></dd></div>"
+                f"{change}</dd></div>"
             )
         return f'<dl class="tiles">{"".join(tiles)}</dl>'
     return ""
@@ -247,12 +247,13 @@ def _traces(m: Metrics, traces: Sequence[Trace]) -> str:
 
 
 def _trace(m: Metrics, trace: Trace, opened: bool) -> str:
+    letters = [LETTERS[i : i + 1] or str(i + 1) for i in range(len(trace.choices))]
     choices = "".join(
         f"<li{' class=gold' if letter == trace.gold else ''}><b>{letter}</b> {_esc(choice)}"
         f"{' <span class=badge>gold</span>' if letter == trace.gold else ''}</li>"
-        for letter, choice in zip(LETTERS, trace.choices, strict=False)
+        for letter, choice in zip(letters, trace.choices, strict=True)
     )
-    gold = "" if trace.gold in LETTERS[: len(trace.choices)] and trace.gold else f"<p>Gold: <b>{_gold(trace)}</b></p>"
+    gold = "" if trace.gold in letters else f"<p>Gold: <b>{NONE if trace.gold is None else _esc(trace.gold)}</b></p>"
     rows = "\n".join(_row(m, row) for row in trace.rows) or "<p>No answers were recorded.</p>"
     verdicts = " ".join(_verdict(row.verdict) for row in trace.rows)
     summary = f"<summary><b>{_esc(trace.problem_id)}</b> {verdicts}</summary>"
@@ -261,10 +262,6 @@ def _trace(m: Metrics, trace: Trace, opened: bool) -> str:
         f'<div class="problem">{_image(trace)}<div><p class="said">{_esc(trace.question)}</p>'
         f"{f'<ol class=choices>{choices}</ol>' if choices else ''}{gold}</div></div>{rows}</details>"
     )
-
-
-def _gold(trace: Trace) -> str:
-    return NONE if trace.gold is None else _esc(trace.gold)
 
 
 def _row(m: Metrics, row: TraceRow) -> str:

@@ -39,7 +39,7 @@ tr > :first-child { padding-left:.6rem; } tr > :last-child { padding-right:.6rem
   padding:.7rem 1rem .8rem; }
 .tile dt { color:var(--muted); font-size:.82rem; } .tile dd { margin:0; }
 .tile b { font-size:1.5rem; font-variant-numeric:tabular-nums; } .tile span, .tile small { color:var(--muted); }
-.tile span { font-size:.82rem; } .tile small { display:block; min-height:1.2em; }
+.tile span { font-size:.82rem; } .tile small { display:block; }
 .s-greedy { border-top-color:var(--greedy); } .s-majority { border-top-color:var(--majority); }
 .s-select { border-top-color:var(--select); } .s-pass { border-top-color:var(--pass); }
 .bar { display:flex; height:.7rem; min-width:9rem; border-radius:3px; overflow:hidden; background:var(--grid); gap:1px;

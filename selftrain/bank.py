@@ -1,0 +1,181 @@
+"""The sample bank: every stochastic sample once, for ever.
+
+A prompt's key is the digest of everything that determines its answers: weights, rendered prompt, image content and pixel
+limits, sampling parameters and the sampling seed. Sample `index` of a key has a seed derived from both, so asking for 16
+after 4 draws 12. SQLite in WAL mode survives `kill -9` at any byte; one process writes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import struct
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from data_process.seeds import seed_for
+from selftrain.engines.base import Completion, SamplingParams
+
+SCHEMA = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS prompts (
+    key TEXT PRIMARY KEY, weights TEXT NOT NULL, prompt TEXT NOT NULL, image TEXT, params TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS samples (
+    key TEXT NOT NULL, idx INTEGER NOT NULL, seed INTEGER NOT NULL, text TEXT NOT NULL, token_ids BLOB NOT NULL,
+    n_prompt_tokens INTEGER NOT NULL, finish TEXT NOT NULL, mean_logprob REAL NOT NULL, engine TEXT NOT NULL,
+    created REAL NOT NULL, PRIMARY KEY (key, idx)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS digests (
+    path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, digest TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+_CHUNK = 500  # keys per SELECT; SQLite allows 999 parameters in old builds
+
+
+class BankError(RuntimeError):
+    """The bank file cannot be used; the message names it and says what to do."""
+
+
+@dataclass(frozen=True)
+class PromptKey:
+    """What a prompt's answers depend on."""
+
+    weights: str  # digest of base and adapter
+    prompt: str  # the user turn
+    image: str | None  # content id in the image store; pixel limits are part of it
+    params: SamplingParams
+    seed: int  # the run's sampling seed
+
+    def digest(self) -> str:
+        what = [self.weights, self.prompt, self.image, asdict(self.params), self.seed]
+        return hashlib.sha256(json.dumps(what, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
+
+
+def sample_seed(key: str, index: int) -> int:
+    """The 32-bit seed of sample `index` under a key."""
+    return seed_for(key, index)
+
+
+class Bank:
+    """A file of samples. Use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=60, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            # NORMAL: a crash of the machine may lose the last commits, never the file; a killed process loses nothing.
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version not in (0, SCHEMA):
+                raise BankError(f"{path} has bank format {version}, this version reads {SCHEMA}; use another `bank:`")
+            self._db.executescript(_TABLES)
+            self._db.execute(f"PRAGMA user_version={SCHEMA}")
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise BankError(f"{path} cannot be used as the sample bank: {error}; name another with --set bank=") from error
+
+    def __enter__(self) -> Bank:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._db.close()
+
+    def indices(self, keys: Sequence[str]) -> dict[str, set[int]]:
+        """Which sample indices are present, for each key that has any."""
+        found: dict[str, set[int]] = {}
+        for start in range(0, len(keys), _CHUNK):
+            part = keys[start : start + _CHUNK]
+            marks = ",".join("?" * len(part))
+            for key, index in self._db.execute(f"SELECT key, idx FROM samples WHERE key IN ({marks})", part):
+                found.setdefault(key, set()).add(index)
+        return found
+
+    def read(self, keys: Sequence[str], n: int) -> dict[str, list[Completion]]:
+        """The first `n` samples of each key, in order of index. Raises KeyError if any is missing."""
+        found: dict[str, list[Completion]] = {key: [] for key in keys}
+        for start in range(0, len(keys), _CHUNK):
+            part = keys[start : start + _CHUNK]
+            marks = ",".join("?" * len(part))
+            rows = self._db.execute(
+                "SELECT key, text, token_ids, n_prompt_tokens, finish, mean_logprob FROM samples "
+                f"WHERE idx < ? AND key IN ({marks}) ORDER BY key, idx",
+                (n, *part),
+            )
+            for key, text, blob, prompt_tokens, finish, logprob in rows:
+                ids = struct.unpack(f"<{len(blob) // 4}I", blob)
+                found[key].append(Completion(text, ids, prompt_tokens, finish, logprob))
+        for key, completions in found.items():
+            if len(completions) != n:
+                raise KeyError(f"{self.path}: key {key} has {len(completions)} of {n} samples")
+        return found
+
+    def write(self, rows: Iterable[tuple[PromptKey, str, int, Completion]], engine: str) -> int:
+        """Store (prompt, its digest, sample index, completion) rows in one transaction; returns how many were new."""
+        rows, now = list(rows), time.time()
+        before = self._db.total_changes
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "INSERT OR IGNORE INTO prompts VALUES (?, ?, ?, ?, ?)",
+                [
+                    (key, p.weights, p.prompt, p.image, json.dumps({**asdict(p.params), "seed": p.seed}, sort_keys=True))
+                    for p, key, _, _ in rows
+                ],
+            )
+            prompts = self._db.total_changes - before
+            self._db.executemany(
+                "INSERT OR IGNORE INTO samples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        key,
+                        index,
+                        sample_seed(key, index),
+                        c.text,
+                        struct.pack(f"<{len(c.token_ids)}I", *c.token_ids),
+                        c.n_prompt_tokens,
+                        c.finish,
+                        c.mean_logprob,
+                        engine,
+                        now,
+                    )
+                    for _, key, index, c in rows
+                ],
+            )
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise BankError(
+                f"{self.path}: {error}; samples up to the last batch are kept, run the same command again"
+            ) from error
+        return self._db.total_changes - before - prompts
+
+    def count(self) -> int:
+        """Number of samples in the bank."""
+        return int(self._db.execute("SELECT COUNT(*) FROM samples").fetchone()[0])
+
+    def known_digest(self, path: Path) -> str:
+        """SHA-256 of a file, remembered by size and modification time: a 15 GB checkpoint is hashed once."""
+        from selftrain.run_dir import file_digest
+
+        path = path.resolve()
+        status = path.stat()
+        row = self._db.execute("SELECT size, mtime_ns, digest FROM digests WHERE path = ?", (str(path),)).fetchone()
+        if row and row[:2] == (status.st_size, status.st_mtime_ns):
+            return str(row[2])
+        digest = file_digest(path)
+        self._db.execute(
+            "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", (str(path), status.st_size, status.st_mtime_ns, digest)
+        )
+        return digest

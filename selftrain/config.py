@@ -1,0 +1,255 @@
+"""Configuration: one field per setting, checked when it is built, saved whole with the run.
+
+Layers, later ones win: defaults here, `extends:` of a YAML file, the YAML file, `--set key=value`, named flags.
+An unknown key is an error that suggests the nearest name. Paths in a file are relative to the working directory.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Positive = Annotated[int, Field(ge=1, strict=True)]
+Fraction = Annotated[float, Field(gt=0, le=1)]
+
+
+class ConfigError(ValueError):
+    """A setting is unknown, of the wrong type or out of range; the message names the key and what it may be."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Section):
+    """Where the problems are."""
+
+    source: Literal["minigeo", "jsonl"] = "minigeo"
+    folder: Path = Path("data/minigeo")  # JSONL files and pictures; minigeo is generated here when it is missing
+    train: str = "train.jsonl"
+    dev: str = "dev.jsonl"
+    test: str = "test.jsonl"
+    seed: Annotated[int, Field(strict=True)] = 0  # of the generator (minigeo only)
+    train_limit: Positive | None = None  # use the first so many problems
+    dev_limit: Positive | None = None
+    test_limit: Positive | None = None
+    max_dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.05  # of a split, before unusable pictures are an error
+
+
+class ModelConfig(Section):
+    """The base model and the only place where pixel limits live."""
+
+    path: Path = Path("models/tiny-qwen2vl")
+    min_pixels: Positive = 56 * 56
+    max_pixels: Positive = 224 * 224
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ModelConfig:
+        if self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
+        return self
+
+
+class EngineConfig(Section):
+    """Who answers prompts."""
+
+    kind: Literal["hf", "scripted"] = "hf"
+    batch_size: Positive = 192  # rows decoded together
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    device: str = "auto"
+    threads: Positive | None = None  # None: one per core
+    script_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.5  # scripted only: chance of a right answer, base model
+    script_gain: float = 0.1  # scripted only: added to that chance by each trained iteration
+    script_abstain: Annotated[float, Field(ge=0, le=1)] = 0.02  # scripted only: chance of an unreadable answer
+
+
+class SamplingConfig(Section):
+    """How candidates for training are drawn (R3V: 3 per question, temperature 0.9, top-p 0.95, top-k 50)."""
+
+    n: Positive = 3
+    problems: Positive | None = None  # per iteration, a new seeded draw each time; None: all
+    temperature: Annotated[float, Field(gt=0)] = 0.9
+    top_p: Fraction = 0.95
+    top_k: Annotated[int, Field(ge=0)] = 50
+    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
+    max_tokens: Positive = 200
+
+
+class PartWeights(Section):
+    """Weight of each part of the training mixture: below 1 a seeded share of its rows, above 1 repeated rows."""
+
+    qa: Annotated[float, Field(ge=0)] = 1.0
+    cot: Annotated[float, Field(ge=0)] = 1.0
+    refine: Annotated[float, Field(ge=0)] = 1.0
+    select: Annotated[float, Field(ge=0)] = 1.0
+
+
+class BuildConfig(Section):
+    """How judged candidates become training rows."""
+
+    rule: Literal["a-orig", "a-q2"] = "a-orig"
+    parts: PartWeights = PartWeights()
+    min_chars: Annotated[int, Field(ge=0)] = 50  # a-q2 only: shorter texts are bare answers
+    max_cot_per_problem: Positive = 1
+    balance_positions: bool = True
+    max_rows: Positive | None = None  # a seeded subset of the mixture, to compare recipes at the same cost
+
+
+class TrainingConfig(Section):
+    """LLaMA-Factory, run as a child process."""
+
+    hyperparameters: Path = Path("configs/llamafactory/tiny_lora.yaml")
+    overrides: dict[str, Any] = {}  # on top of that file, e.g. {"learning_rate": 1.0e-4}
+    restart: Literal["base", "previous"] = "base"  # base: R3V, each iteration trains the original model
+    interpreter: Path | None = None  # Python that has LLaMA-Factory; None: this one
+    processes: Positive = 1  # torchrun ranks on this machine
+    threads: Positive | None = None  # OpenMP threads per rank; None: cores / ranks
+    per_device_batch: Positive = 8
+    max_length: Positive = 2048  # tokens, image tokens included; longer rows are dropped and counted
+    max_dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+
+
+class EvaluationConfig(Section):
+    """What is measured, on dev after every iteration and once on test."""
+
+    n: Positive = 3  # samples per question for mean, majority, self-select and pass (oracle)
+    temperature: Annotated[float, Field(gt=0)] = 0.9
+    top_p: Fraction = 0.95
+    top_k: Annotated[int, Field(ge=0)] = 50
+    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
+    max_tokens: Positive = 200
+    select_max_tokens: Positive = 64
+    test: Literal["accepted", "all", "none"] = "accepted"  # iterations measured on test, beside the base model
+
+
+class Config(Section):
+    """Everything a run depends on."""
+
+    name: str = "run"
+    seed: Annotated[int, Field(strict=True)] = 0
+    iters: Annotated[int, Field(ge=1, le=999, strict=True)] = 3
+    output: Path = Path("outputs/run")
+    bank: Path = Path("outputs/bank.sqlite")
+    prompts: Literal["r3v-qwen2vl", "short"] = "r3v-qwen2vl"
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    engine: EngineConfig = EngineConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    build: BuildConfig = BuildConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    # Where results go, how many iterations there are and how fast they are computed does not change any sample.
+    _FREE = ("output", "bank", "iters", "name")
+    _FREE_ENGINE = ("threads",)
+
+    def identity(self) -> dict[str, Any]:
+        """The part of the configuration that results depend on, JSON-able."""
+        values = self.model_dump(mode="json")
+        for key in ("output", "bank", "iters", "name"):
+            values.pop(key)
+        values["engine"].pop("threads")
+        values["training"].pop("threads")
+        return values
+
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _known(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        model = field.annotation
+    return list(model.model_fields)
+
+
+def _explain(error: ValidationError, origin: str) -> ConfigError:
+    lines = []
+    for item in error.errors():
+        path = [str(part) for part in item["loc"]]
+        key = ".".join(path) or "configuration"
+        if item["type"] == "extra_forbidden":
+            names = _known(Config, path[:-1])
+            near = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.5)
+            hint = f"did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else f"known: {', '.join(names)}"
+            lines.append(f"unknown key {key!r}; {hint}")
+        else:
+            lines.append(f"{key}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})")
+    return ConfigError(f"{origin}: " + "; ".join(lines))
+
+
+def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and key != "overrides":
+            merged[key] = _merge(dict(merged[key]), value)
+        else:
+            merged[key] = dict(value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def read_yaml(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A YAML mapping with its `extends:` (a path relative to the file) resolved."""
+    path = path.resolve()
+    if path in _seen:
+        raise ConfigError(f"{path}: extends itself, by way of {' -> '.join(p.name for p in _seen)}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise ConfigError(f"there is no configuration file {path}; those that ship are in configs/") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds a {type(values).__name__}, not settings of the form `key: value`")
+    parent = values.pop("extends", None)
+    return _merge(read_yaml(path.parent / parent, (*_seen, path)), values) if parent else values
+
+
+def parse_override(text: str) -> tuple[list[str], Any]:
+    """`a.b=value` with the value read as YAML: ("a.b=3") -> (["a", "b"], 3)."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text!r}: write it as key=value, for instance --set sampling.n=4")
+    try:
+        return key.strip().split("."), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text!r}: the value is not YAML: {error}") from error
+
+
+def load_config(
+    path: Path | None = None, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+) -> Config:
+    """Build the configuration from its layers; raises ConfigError."""
+    values = read_yaml(path) if path else {}
+    for text in overrides:
+        keys, value = parse_override(text)
+        nested: dict[str, Any] = {keys[-1]: value}
+        for key in reversed(keys[:-1]):
+            nested = {key: nested}
+        values = _merge(values, nested)
+    values = _merge(values, {k: v for k, v in (flags or {}).items() if v is not None})
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, str(path) if path else "settings") from None
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Lines such as "sampling.n: 3 -> 4" for every value that differs between two nested mappings."""
+    lines = []
+    for key in sorted({*old, *new}):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {a!r} -> {b!r}")
+    return lines

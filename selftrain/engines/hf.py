@@ -1,0 +1,558 @@
+"""Qwen2-VL (and Qwen2.5-VL) through transformers, with a decode loop of its own.
+
+`model.generate` encodes the picture and the prompt once per sample and decodes padding until the longest row ends. Here
+a picture is encoded once, a prompt is read once and its cache repeated for its seeds, and finished rows leave the batch.
+torch and transformers are imported inside the functions: `import selftrain.engines.hf` stays cheap.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import io
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
+from selftrain.engines.drawing import draw, penalise, uniforms
+from selftrain.engines.kv import KVSlab
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+PICTURE_CACHE_BYTES = 256 * 2**20  # encoded pictures kept: selection and refinement ask for the same ones again
+PREFILL_TOKENS = {"cpu": 8192, "cuda": 32768}  # padded prompt tokens in one forward pass: bounds its activations
+DROP_SHARE = 1 / 16  # finished rows leave the batch when they make up this share; moving a row costs about one token
+CUDA_CHECK_EVERY = 8  # tokens between two looks at which rows have finished: each look waits for the GPU
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A canonical PNG: where it lies, what is in it, and how the language model sees it."""
+
+    path: Path
+    digest: str  # of the file's bytes
+    height: int  # image tokens from top to bottom
+    width: int
+
+    @property
+    def n_tokens(self) -> int:
+        return self.height * self.width
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """A request after the chat template and the tokenizer."""
+
+    request: Request
+    ids: tuple[int, ...]
+    picture: _Picture | None
+    image_start: int  # index of the first image token; 0 without a picture
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One completion to be decoded."""
+
+    prompt: int  # index of the request in the call
+    sample: int  # index into its seeds
+    seed: int
+
+
+class HFEngine:
+    """Completions from a model folder in transformers' format, optionally with a PEFT adapter.
+
+    A completion depends on weights, prompt, picture, parameters and its seed; on its neighbours only through
+    floating-point rounding. Not safe for use from several threads.
+    """
+
+    def __init__(
+        self,
+        model_path: Path,
+        adapter: Path | None = None,
+        *,
+        batch_size: int = 192,
+        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        device: str = "auto",
+        threads: int | None = None,
+        merge_adapter: bool = True,
+        min_pixels: int | None = None,
+        max_pixels: int | None = None,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> None:
+        """Load the weights.
+
+        `batch_size` counts rows (completions) decoded together. `dtype` "auto" is float32 on the CPU and bfloat16 on a
+        GPU; an adapter is merged in float32 either way. `threads` sets torch's threads for the whole process.
+        `min_pixels`, `max_pixels` replace the processor's limits. `on_batch` is told the number of completions after
+        each batch. Raises EngineError if the folder holds no usable model or the adapter does not belong to it.
+        """
+        import torch
+
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1, not {batch_size}")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        if dtype == "auto":
+            dtype = "float32" if self.device.type == "cpu" else "bfloat16"
+        self.dtype: torch.dtype = getattr(torch, dtype)
+        self.batch_size = batch_size
+        self.on_batch = on_batch
+
+        model_path = Path(model_path)
+        self._processor: Any = _load_processor(model_path, min_pixels, max_pixels)
+        model = _load_model(model_path, torch.float32 if adapter is not None and merge_adapter else self.dtype)
+        if adapter is not None:
+            model = _with_adapter(model, Path(adapter), merge=merge_adapter)
+        self._model: Any = model.to(device=self.device, dtype=self.dtype).eval()
+        config = self._model.config
+        self._max_positions: int = config.get_text_config().max_position_embeddings
+        self._image_id: int = config.image_token_id
+        eos = self._model.generation_config.eos_token_id
+        eos = self._processor.tokenizer.eos_token_id if eos is None else eos
+        is_eos = torch.zeros(self._model.get_input_embeddings().num_embeddings, dtype=torch.bool)
+        is_eos[[eos] if isinstance(eos, int) else eos] = True
+        self._is_eos = is_eos.to(self.device)
+        self._encoded: OrderedDict[str, Tensor] = OrderedDict()  # digest -> [image tokens, hidden], oldest first
+
+    def __enter__(self) -> HFEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the memory. May be called twice."""
+        import torch
+
+        self._model = self._processor = None
+        self._encoded.clear()
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    # ---- prompts ---------------------------------------------------------------------------------------------------
+
+    def prompt_ids(self, prompt: str, image: Path | None) -> list[int]:
+        """The token ids the model is given for a user turn, image tokens included."""
+        return list(self._prepare([Request("prompt_ids", prompt, image, ())])[0].ids)
+
+    def count_prompt_tokens(self, prompt: str, image: Path | None) -> int:
+        """How long that prompt is, in tokens, image tokens included."""
+        return len(self.prompt_ids(prompt, image))
+
+    def _prepare(self, requests: Sequence[Request]) -> list[_Prompt]:
+        if self._model is None:
+            raise EngineError("the engine is closed; open a new one")
+        pictures: dict[Path, _Picture] = {}
+        texts = []
+        for request in requests:
+            if request.image is not None and request.image not in pictures:
+                pictures[request.image] = self._picture(request)
+            content = [{"type": "text", "text": request.prompt}]
+            if request.image is not None:
+                content.insert(0, {"type": "image"})
+            text = self._processor.apply_chat_template(
+                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+            )
+            if request.image is not None:
+                mark = self._processor.image_token
+                text = text.replace(mark, mark * pictures[request.image].n_tokens, 1)
+            texts.append(text)
+        all_ids = self._processor.tokenizer(texts)["input_ids"] if texts else []
+        prompts = []
+        for request, ids in zip(requests, all_ids, strict=True):
+            picture = None if request.image is None else pictures[request.image]
+            expected = 0 if picture is None else picture.n_tokens
+            if ids.count(self._image_id) != expected:
+                raise EngineError(
+                    f"request {request.id!r}: its text holds the mark {self._processor.image_token!r}, which stands for "
+                    "a picture; break it up first (data_process.prompts.neutralise)"
+                )
+            prompts.append(_Prompt(request, tuple(ids), picture, ids.index(self._image_id) if picture else 0))
+        return prompts
+
+    def _picture(self, request: Request) -> _Picture:
+        """Read the header of a picture and check that the processor would leave its size alone."""
+        from PIL import Image
+
+        assert request.image is not None
+        try:
+            data = request.image.read_bytes()
+            with Image.open(io.BytesIO(data)) as image:
+                image.load()
+                width, height = image.size
+        except (OSError, SyntaxError, ValueError) as error:  # PIL raises SyntaxError for some broken PNGs
+            raise EngineError(
+                f"request {request.id!r}: cannot read the picture {request.image}: {error}; store it again"
+            ) from error
+        scale = self._processor.image_processor
+        side = scale.patch_size * scale.merge_size  # 28 pixels: what becomes one image token
+        try:
+            patches = scale.get_number_of_image_patches(height, width, {})
+        except ValueError as error:  # e.g. an aspect ratio beyond 200
+            raise EngineError(f"request {request.id!r}: picture {request.image}: {error}") from error
+        fits = height % side == 0 and width % side == 0 and patches * scale.patch_size**2 == height * width
+        if not fits:
+            raise EngineError(
+                f"request {request.id!r}: the processor would resize {request.image} ({width} x {height} pixels), so "
+                "training and sampling would see different pixels; pass it through the image store first"
+            )
+        return _Picture(request.image, hashlib.sha256(data).hexdigest(), height // side, width // side)
+
+    def _encode(self, pictures: Sequence[_Picture]) -> dict[str, Tensor]:
+        """What the vision tower makes of the pictures: digest -> [image tokens, hidden]. Known ones cost nothing."""
+        import torch
+        from PIL import Image
+
+        features = {}
+        missing: dict[str, _Picture] = {}
+        for picture in pictures:
+            if picture.digest in self._encoded:
+                self._encoded.move_to_end(picture.digest)
+                features[picture.digest] = self._encoded[picture.digest]
+            else:
+                missing[picture.digest] = picture
+        waiting = list(missing.values())
+        limit = PREFILL_TOKENS[self.device.type if self.device.type in PREFILL_TOKENS else "cuda"]
+        for part in _chunks(waiting, [picture.n_tokens for picture in waiting], limit):
+            images = [Image.open(picture.path).convert("RGB") for picture in part]
+            inputs = self._processor.image_processor(images=images, return_tensors="pt")
+            grid = inputs["image_grid_thw"]
+            assert grid[:, 1:].tolist() == [[2 * p.height, 2 * p.width] for p in part]
+            encoded = self._model.model.get_image_features(
+                inputs["pixel_values"].to(self.device, self.dtype), grid.to(self.device)
+            ).pooler_output
+            for picture, feature in zip(part, encoded, strict=True):
+                # a copy: the parts of a batch are views that would keep all of it in memory
+                features[picture.digest] = self._encoded[picture.digest] = feature.to(self.dtype).clone()
+        if missing:
+            held = sum(f.numel() * f.element_size() for f in self._encoded.values())
+            while held > PICTURE_CACHE_BYTES:
+                _, oldest = self._encoded.popitem(last=False)
+                held -= oldest.numel() * oldest.element_size()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+        return features
+
+    # ---- generation ------------------------------------------------------------------------------------------------
+
+    def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
+        """Completions in the order of `requests`, one per seed. See `Engine`.
+
+        Raises ValueError for two requests of one id, EngineError for anything that cannot be served.
+        """
+        import torch
+
+        ids = [request.id for request in requests]
+        if len(set(ids)) != len(ids):
+            twice = next(i for i in ids if ids.count(i) > 1)
+            raise ValueError(f"two requests have the id {twice!r}; ids name requests in errors and must differ")
+        with torch.inference_mode():
+            prompts = self._prepare(requests)
+            for prompt in prompts:
+                if len(prompt.ids) + params.max_tokens > self._max_positions:
+                    raise EngineError(
+                        f"request {prompt.request.id!r}: {len(prompt.ids)} prompt tokens and {params.max_tokens} new "
+                        f"ones exceed the model's {self._max_positions} positions; shorten the prompt or max_tokens"
+                    )
+            done: dict[_Row, Completion] = {}
+            for rows in self._batches(prompts):
+                self._decode_or_halve(prompts, rows, params, done)
+        return [
+            [done[_Row(index, sample, seed)] for sample, seed in enumerate(request.seeds)]
+            for index, request in enumerate(requests)
+        ]
+
+    def _batches(self, prompts: Sequence[_Prompt]) -> list[list[_Row]]:
+        """Rows by falling prompt length, in equal parts of at most `batch_size`: a function of the requests alone."""
+        order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index].ids), index))
+        rows = [_Row(index, s, seed) for index in order for s, seed in enumerate(prompts[index].request.seeds)]
+        count = math.ceil(len(rows) / self.batch_size)
+        edges = [len(rows) * i // count for i in range(count + 1)] if rows else [0]
+        return [rows[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+
+    def _decode_or_halve(
+        self, prompts: Sequence[_Prompt], rows: list[_Row], params: SamplingParams, done: dict[_Row, Completion]
+    ) -> None:
+        """Decode a batch; if the GPU's memory does not suffice, its halves."""
+        import torch
+
+        try:
+            done.update(zip(rows, self._decode(prompts, rows, params), strict=True))
+        except torch.OutOfMemoryError as error:
+            if len(rows) == 1:
+                raise EngineError(
+                    f"request {prompts[rows[0].prompt].request.id!r} does not fit into the GPU's memory even alone; "
+                    "lower max_tokens or the pixel limits"
+                ) from error
+        else:
+            if self.on_batch is not None:
+                self.on_batch(len(rows))
+            return
+        # out of the except block: the traceback held the tensors of the failed attempt
+        torch.cuda.empty_cache()
+        self._decode_or_halve(prompts, rows[: len(rows) // 2], params, done)
+        self._decode_or_halve(prompts, rows[len(rows) // 2 :], params, done)
+
+    def _prefill(
+        self, prompts: Sequence[_Prompt], repeats: Sequence[int], max_tokens: int
+    ) -> tuple[KVSlab, Tensor, Tensor, Tensor]:
+        """Read each prompt once and repeat it for its rows.
+
+        Returns the cache, the logits of the first new token [rows, vocab], the first column that is not padding [rows]
+        and the position of the first new token [rows].
+        """
+        import torch
+
+        from transformers import DynamicCache
+
+        features = self._encode([p.picture for p in prompts if p.picture is not None])
+        longest = max(len(p.ids) for p in prompts)
+        # The last new token is never read back, hence - 1; a multiple of 8 keeps mask slices aligned on a GPU.
+        slab = KVSlab(sum(repeats), -(-(longest + max_tokens - 1) // 8) * 8)
+        logits, starts, positions = [], [], []
+        limit = PREFILL_TOKENS[self.device.type if self.device.type in PREFILL_TOKENS else "cuda"]
+        first_row = 0
+        pairs = list(zip(prompts, repeats, strict=True))
+        for part in _chunks(pairs, [longest] * len(pairs), limit):
+            width = max(len(p.ids) for p, _ in part)
+            ids = torch.zeros(len(part), width, dtype=torch.long)
+            place = torch.zeros(3, len(part), width, dtype=torch.long)
+            pad = torch.empty(len(part), dtype=torch.long)
+            after = torch.empty(len(part), dtype=torch.long)
+            for i, (prompt, _) in enumerate(part):
+                pad[i] = width - len(prompt.ids)
+                ids[i, pad[i] :] = torch.tensor(prompt.ids)
+                place[:, i, pad[i] :] = positions_of(prompt.ids, prompt.picture, prompt.image_start)
+                after[i] = place[:, i, -1].max() + 1
+            ids, pad = ids.to(self.device), pad.to(self.device)
+            embeds = self._model.get_input_embeddings()(ids)
+            shown = [features[p.picture.digest] for p, _ in part if p.picture is not None]
+            if shown:
+                embeds[ids == self._image_id] = torch.cat(shown)
+            column = torch.arange(width, device=self.device)
+            visible = (column[None, :] <= column[:, None])[None] & (column[None, None, :] >= pad[:, None, None])
+            cache = DynamicCache()
+            out = self._model(
+                inputs_embeds=embeds,
+                position_ids=place.to(self.device),
+                attention_mask=_additive(visible[:, None], self.dtype),
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            rows_of = torch.repeat_interleave(torch.tensor([n for _, n in part])).to(self.device)
+            slab.fill(cache, rows_of, first_row, longest)
+            first_row += len(rows_of)
+            logits.append(out.logits[:, -1].float()[rows_of])
+            starts.append((pad + longest - width)[rows_of])
+            positions.append(after.to(self.device)[rows_of])
+        return slab, torch.cat(logits), torch.cat(starts), torch.cat(positions)
+
+    def _decode(self, prompts: Sequence[_Prompt], rows: Sequence[_Row], params: SamplingParams) -> list[Completion]:
+        """All rows of one batch, in their order."""
+        import torch
+
+        device, n = self.device, len(rows)
+        used: dict[int, int] = {}  # request -> its rows in this batch, which stand together
+        for row in rows:
+            used[row.prompt] = used.get(row.prompt, 0) + 1
+        slab, logits, start, position = self._prefill(
+            [prompts[i] for i in used], list(used.values()), params.max_tokens
+        )
+        mask = _additive(torch.arange(slab.capacity, device=device)[None, :] >= start[:, None], self.dtype)
+        mask = mask[:, None, None, :]
+
+        # These stay in the order of `rows`; `order` says which of them a row of the shrinking batch is.
+        chance = uniforms([row.seed for row in rows], params.max_tokens).to(device)
+        tokens = torch.zeros(n, params.max_tokens, dtype=torch.long, device=device)
+        logprobs = torch.zeros(n, params.max_tokens, dtype=torch.float32, device=device)
+        lengths = torch.full((n,), params.max_tokens, device=device)
+        order = torch.arange(n, device=device)
+        ended = torch.zeros(n, dtype=torch.bool, device=device)
+        seen = self._seen(prompts, rows, logits.shape[-1]) if params.repetition_penalty != 1 else None
+
+        embed = self._model.get_input_embeddings()
+        check_every = 1 if device.type == "cpu" else CUDA_CHECK_EVERY
+        for step in range(params.max_tokens):
+            if seen is None:
+                token = draw(logits, params, chance[order, step])
+            else:
+                token = draw(penalise(logits, seen, params.repetition_penalty), params, chance[order, step])
+                seen.scatter_(1, token[:, None], True)
+            tokens[order, step] = token
+            logprobs[order, step] = logits.gather(-1, token[:, None]).squeeze(-1) - logits.logsumexp(-1)
+            stops = self._is_eos[token] & ~ended
+            lengths[order] = torch.where(stops, step + 1, lengths[order])
+            ended |= stops
+            if step + 1 == params.max_tokens:
+                break
+            if (step + 1) % check_every == 0:
+                n_ended = int(ended.sum())
+                if n_ended == len(order):
+                    break
+                if n_ended >= DROP_SHARE * len(order):
+                    # Close the gaps with rows from the end: as many copies as rows have ended, not as are left.
+                    left = len(order) - n_ended
+                    holes = ended[:left].nonzero().squeeze(-1)
+                    movers = (~ended[left:]).nonzero().squeeze(-1) + left
+                    slab.keep(holes, movers, left)
+                    held = [order, token, position, mask] + ([] if seen is None else [seen])
+                    for tensor in held:
+                        tensor[holes] = tensor[movers]
+                    order, token, position, mask = (tensor[:left] for tensor in held[:4])
+                    seen = None if seen is None else seen[:left]
+                    ended = torch.zeros(left, dtype=torch.bool, device=device)
+            out = self._model(
+                inputs_embeds=embed(token[:, None]),
+                position_ids=position[None, :, None].expand(3, -1, -1),
+                attention_mask=mask[..., : slab.length + 1],
+                past_key_values=slab,
+                use_cache=True,
+            )
+            logits = out.logits[:, -1].float()
+            position = position + 1
+        return self._completions(prompts, rows, tokens, logprobs, lengths)
+
+    def _seen(self, prompts: Sequence[_Prompt], rows: Sequence[_Row], vocab: int) -> Tensor:
+        """Which tokens each row's prompt holds, bool [rows, vocab]. Padding is not among them."""
+        import torch
+
+        seen = torch.zeros(len(rows), vocab, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            seen[i, list(set(prompts[row.prompt].ids))] = True
+        return seen.to(self.device)
+
+    def _completions(
+        self, prompts: Sequence[_Prompt], rows: Sequence[_Row], tokens: Tensor, logprobs: Tensor, lengths: Tensor
+    ) -> list[Completion]:
+        import torch
+
+        inside = torch.arange(tokens.shape[1], device=lengths.device)[None, :] < lengths[:, None]
+        means = (logprobs.double().masked_fill(~inside, 0).sum(-1) / lengths).tolist()
+        stopped = self._is_eos[tokens.gather(-1, lengths[:, None] - 1)].squeeze(-1).tolist()
+        answers = [ids[:k] for ids, k in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+        texts = self._processor.tokenizer.batch_decode(
+            answers, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        completions = []
+        for row, text, ids, stop, mean in zip(rows, texts, answers, stopped, means, strict=True):
+            prompt = prompts[row.prompt]
+            if math.isnan(mean):
+                raise EngineError(
+                    f"request {prompt.request.id!r}: the model's logits are not numbers; its weights are damaged or "
+                    "overflow in this dtype (try dtype float32)"
+                )
+            completions.append(Completion(text, tuple(ids), len(prompt.ids), "stop" if stop else "length", mean))
+        return completions
+
+
+def positions_of(ids: Sequence[int], picture: _Picture | None, image_start: int) -> Tensor:
+    """Multimodal rotary positions of a prompt, int64 [3 (time, height, width), tokens]: `get_rope_index` for one image.
+
+    Text counts on in all three; image tokens share one time and count rows and columns from there; the text after the
+    picture goes on from the larger of its sides.
+    """
+    import torch
+
+    if picture is None:
+        return torch.arange(len(ids)).expand(3, -1)
+    n = picture.n_tokens
+    grid = torch.arange(n)
+    image = torch.stack([torch.zeros_like(grid), grid // picture.width, grid % picture.width]) + image_start
+    rest = torch.arange(len(ids) - image_start - n) + image_start + max(picture.height, picture.width)
+    return torch.cat([torch.arange(image_start).expand(3, -1), image, rest.expand(3, -1)], dim=1)
+
+
+def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask to be added to attention scores. Not -inf: a padding row that sees nothing would become NaN."""
+    import torch
+
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill_(~visible, torch.finfo(dtype).min)
+
+
+def _chunks(items: list, sizes: Sequence[int], limit: int) -> list[list]:
+    """Consecutive parts whose sizes add up to at most `limit`, or that have one item."""
+    parts: list[list] = []
+    total = 0
+    for item, size in zip(items, sizes, strict=True):
+        if not parts or total + size > limit:
+            parts.append([])
+            total = 0
+        parts[-1].append(item)
+        total += size
+    return parts
+
+
+# ---- loading -----------------------------------------------------------------------------------------------------
+
+
+def _load_processor(path: Path, min_pixels: int | None, max_pixels: int | None) -> Any:
+    from transformers import AutoProcessor
+
+    if not (path / "config.json").is_file():
+        what = "does not hold a model (no config.json)" if path.is_dir() else "does not exist"
+        raise EngineError(f"model folder {path} {what}; give the folder that save_pretrained or a download wrote")
+    try:
+        processor = AutoProcessor.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise EngineError(f"{path} holds no usable processor ({error}); copy the base model's into it") from error
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "image_token"):
+        raise EngineError(f"{path}: its processor takes no images; give a Qwen2-VL or Qwen2.5-VL model")
+    size = dict(processor.image_processor.size)
+    low = size["shortest_edge"] if min_pixels is None else min_pixels
+    high = size["longest_edge"] if max_pixels is None else max_pixels
+    processor.image_processor.size = type(processor.image_processor.size)(shortest_edge=low, longest_edge=high)
+    return processor
+
+
+def _load_model(path: Path, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForImageTextToText
+
+    try:
+        # sdpa by name: the loop hands ready-made additive masks to it, which other implementations read differently
+        model = AutoModelForImageTextToText.from_pretrained(
+            path, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise EngineError(f"cannot load a model from {path}: {error}") from error
+    parts = getattr(model, "model", None)
+    if not (hasattr(parts, "get_image_features") and hasattr(parts, "get_rope_index")):
+        raise EngineError(f"{path} is a {model.config.model_type} model; this engine runs Qwen2-VL and Qwen2.5-VL")
+    if "sliding_attention" in getattr(model.config.get_text_config(), "layer_types", ()):
+        raise EngineError(f"{path} uses sliding-window attention, which this engine does not; use the vLLM engine")
+    return model
+
+
+def _with_adapter(model: Any, path: Path, *, merge: bool) -> Any:
+    """The model with a PEFT adapter, merged into the weights or as extra layers (slower, but the base stays intact)."""
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    weights = path / "adapter_model.safetensors"
+    if not (path / "adapter_config.json").is_file() or not weights.is_file():
+        raise EngineError(f"{path} holds no adapter (adapter_config.json and adapter_model.safetensors are needed)")
+    try:
+        adapted = PeftModel.from_pretrained(model, str(path))
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise EngineError(f"adapter {path} does not fit the model: it was trained for another one ({error})") from error
+    with safe_open(weights, "pt") as file:
+        given = set(file.keys())
+    # PEFT only warns about these, and the result would be the base model under another name
+    if given != (wanted := set(get_peft_model_state_dict(adapted))):
+        strange = sorted(given ^ wanted)
+        raise EngineError(
+            f"adapter {path} does not fit the model: {len(strange)} tensors are missing or unknown, e.g. {strange[0]}"
+        )
+    return adapted.merge_and_unload() if merge else adapted.get_base_model()

@@ -1,0 +1,197 @@
+"""An engine without a model: answers come from a function or a table. For tests and rehearsals of a whole loop.
+
+It keeps the contract of `Engine` to the letter (order, seeds, errors, finish reasons), so what passes here fails with a
+real model only for the model's reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from zlib import crc32
+
+from data_process import prompts as wording
+from data_process.prompts import PromptSet
+from data_process.schema import Problem
+from data_process.seeds import seed_for
+from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
+
+Respond = Callable[[Request, int], str]
+
+IMAGE_TOKENS = 16  # counted for every picture: what a 112 x 112 one costs Qwen2-VL
+END = 0  # stands for the end-of-turn token of an empty answer, which is still one token
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of `generate`, as it was made."""
+
+    requests: tuple[Request, ...]
+    params: SamplingParams
+
+
+class ScriptedEngine:
+    """Says what it is told to say. A token is a word; its id is the checksum of the word."""
+
+    def __init__(
+        self,
+        respond: Respond | Mapping[str, Sequence[str]],
+        *,
+        fail_at: int | None = None,
+        check_images: bool = True,
+        on_batch: Callable[[int], None] | None = None,
+    ) -> None:
+        """`respond(request, seed)` gives the text; or a table from request id (or else prompt) to texts, of which
+        seed s takes number s modulo their count. The answer must depend on nothing else.
+
+        `fail_at` raises EngineError in the call that holds the k-th request of this engine's life, counted from 1, as a
+        crash would: once, without an answer for the others in that call. `check_images` looks whether each picture is a
+        PNG file. `on_batch` is told the number of completions of each call.
+        """
+        self.respond = respond
+        self.check_images = check_images
+        self.fail_at = fail_at
+        self.on_batch = on_batch
+        self.calls: list[Call] = []
+        self.n_requests = 0
+        self.closed = False
+
+    def __enter__(self) -> ScriptedEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
+        """As `Engine.generate`. What is in a picture is not looked at."""
+        if self.closed:
+            raise EngineError("the engine is closed; open a new one")
+        ids = [request.id for request in requests]
+        if len(set(ids)) != len(ids):
+            twice = next(i for i in ids if ids.count(i) > 1)
+            raise ValueError(f"two requests have the id {twice!r}; ids name requests in errors and must differ")
+        self.calls.append(Call(tuple(requests), params))
+        answers = []
+        for request in requests:
+            self.n_requests += 1
+            if self.n_requests == self.fail_at:
+                raise EngineError(f"request {request.id!r}: scripted failure at request {self.fail_at}")
+            if self.check_images and request.image is not None and not _is_png(request.image):
+                raise EngineError(f"request {request.id!r}: cannot read the picture {request.image}; store it again")
+            answers.append([self._complete(request, seed, params) for seed in request.seeds])
+        if self.on_batch is not None and answers:
+            self.on_batch(sum(map(len, answers)))
+        return answers
+
+    def _complete(self, request: Request, seed: int, params: SamplingParams) -> Completion:
+        # A greedy answer does not depend on the seed, here as with a model.
+        text = self._text(request, 0 if params.temperature == 0 else seed)
+        words = text.split()
+        cut = len(words) > params.max_tokens
+        if cut:
+            text = " ".join(words[: params.max_tokens])
+        tokens = tuple(crc32(word.encode()) for word in words[: params.max_tokens]) or (END,)
+        return Completion(
+            text=text,
+            token_ids=tokens,
+            n_prompt_tokens=self.count_prompt_tokens(request.prompt, request.image),
+            finish="length" if cut else "stop",
+            mean_logprob=-(crc32(text.encode()) % 1000) / 500,  # some number in (-2, 0] that follows the text
+        )
+
+    def _text(self, request: Request, seed: int) -> str:
+        if callable(self.respond):
+            return self.respond(request, seed)
+        texts = self.respond.get(request.id, self.respond.get(request.prompt))
+        if not texts:
+            raise EngineError(f"request {request.id!r}: the script has no text for its id or its prompt")
+        return texts[seed % len(texts)]
+
+    def count_prompt_tokens(self, prompt: str, image: object | None) -> int:
+        """Words, and IMAGE_TOKENS for a picture."""
+        return len(prompt.split()) + (IMAGE_TOKENS if image is not None else 0)
+
+
+def _is_png(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(8) == b"\x89PNG\r\n\x1a\n"
+    except OSError:
+        return False
+
+
+class GoldNoise:
+    """A responder that knows the answers and gets some wrong: a loop runs with it as with a model of that accuracy.
+
+    The problem is found by its question and choices in the prompt; among several that match, by its id in the request's
+    id. Whether an answer is right is drawn from (salt, weights, problem, seed): the same on every run.
+    """
+
+    def __init__(
+        self,
+        problems: Iterable[Problem],
+        prompts: PromptSet,
+        accuracy: float | Mapping[str, float],
+        abstain_rate: float = 0.0,
+        seed_salt: int | str = 0,
+        *,
+        weights: str = "base",
+    ) -> None:
+        """`accuracy` is the probability of the right answer; a table gives one for each name of `weights`, so that an
+        iteration can be better than the one before. `abstain_rate` is the probability of a text without an answer.
+        """
+        self.prompts = prompts
+        self.accuracy = accuracy if isinstance(accuracy, int | float) else accuracy[weights]
+        self.abstain_rate = abstain_rate
+        self.salt = seed_salt
+        self.weights = weights
+        if self.accuracy < 0 or abstain_rate < 0 or self.accuracy + abstain_rate > 1:
+            raise ValueError(f"accuracy {self.accuracy} and abstain_rate {abstain_rate} are not probabilities")
+        self._by_body: dict[str, list[Problem]] = {}
+        for problem in problems:
+            self._by_body.setdefault(wording.body(problem, prompts), []).append(problem)
+
+    def __call__(self, request: Request, seed: int) -> str:
+        problem = self.find(request)
+        draw = seed_for("gold-noise", self.salt, self.weights, problem.id, request.prompt, seed) / 2**32
+        if draw < self.accuracy:
+            answer = problem.answer
+        elif draw < self.accuracy + self.abstain_rate:
+            return "The figure does not show enough to tell how large it is, so nothing follows from it here."
+        else:
+            answer = self._wrong(problem, seed)
+        select_cue = self.prompts.select.rpartition("{predictions}")[2]
+        if request.prompt.endswith(select_cue):
+            return wording.fill(self.prompts.select_target, answer=answer)
+        steps = f"From the figure the known values are read, and with them step {seed % 7 + 1} gives what is asked."
+        return f"{steps}\n{wording.fill(self.prompts.qa_target, answer=answer)}"
+
+    def find(self, request: Request) -> Problem:
+        """The problem a request asks about; EngineError if there is none or more than one."""
+        # The longest body wins: a question may be the beginning of another one.
+        held = sorted((body for body in self._by_body if request.prompt.startswith(body)), key=len)
+        found = self._by_body[held[-1]] if held else []
+        if len(found) > 1:
+            found = [problem for problem in found if problem.id in request.id]
+            found = [p for p in found if not any(p.id != q.id and p.id in q.id for q in found)]
+        if len(found) != 1:
+            how_many = "several known problems" if found else "no known problem"
+            raise EngineError(f"request {request.id!r} matches {how_many}; put the problem's id into the request's id")
+        return found[0]
+
+    def _wrong(self, problem: Problem, seed: int) -> str:
+        pick = seed_for("wrong", self.salt, self.weights, problem.id, seed)
+        if problem.choices:
+            others = [letter for letter in problem.letters if letter != problem.answer]
+            return others[pick % len(others)]
+        try:
+            return f"{float(problem.answer) + pick % 9 + 1:g}"
+        except ValueError:
+            return f"not {problem.answer}"

@@ -1,0 +1,285 @@
+"""The image store: each picture is made canonical once, and every stage reads the same file.
+
+Two programs that agree on pixel limits still resize differently: LLaMA-Factory scales to the limit first and the
+processor rounds to whole patches afterwards. A picture whose size is a fixed point of the processor's rule, within the
+limits, is left alone by both, so sampling, training and evaluation see the same tokens and the same pixels.
+This is the only place where pixel limits live.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+import os
+import struct
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from data_process.schema import DataError, Problem
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Reason = Literal["missing", "empty", "corrupt", "too_large", "outside", "too_extreme", "unsupported", "not_canonical"]
+
+# Declared pixels at most. A 12,000 x 12,000 scan passes; decoding needs up to 8 bytes per pixel, so this bounds memory
+# at about 1.2 GB, while a bomb's header (50,000 x 50,000) is refused before anything is decoded.
+MAX_DECLARED_PIXELS = 150_000_000
+
+MAX_ASPECT = 200  # longer side to shorter; Qwen2-VL's processor refuses more
+MAX_ROUNDS = 32  # of smart_resize; up to 4 were needed in 200,000 random sizes, so this only ends a loop of a bug
+
+INDEX = "index.jsonl"
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+class ImageError(DataError):
+    """A picture that cannot be used. `reason` is a code to count by; the message has the path and the next step."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason: Reason = reason
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """One canonical picture."""
+
+    id: str  # content id: the same pixels, size and limits give the same id
+    path: Path
+    width: int  # pixels, a multiple of the patch
+    height: int
+    n_tokens: int  # what the language model sees of it, without the two marks around it
+
+
+def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """(height, width) to which Qwen2-VL's processor resizes a picture: whole patches, pixels within the limits.
+
+    The formula is that of `smart_resize` in transformers' models/qwen2_vl/image_processing_qwen2_vl.py (5.6.0); a test
+    compares the two. ValueError for an aspect ratio above 200.
+    """
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise ValueError(f"aspect ratio of {width} x {height} is above {MAX_ASPECT}")
+    sides = (height, width)
+    rounded = [factor * round(side / factor) for side in sides]  # half to even, as there
+    if math.prod(rounded) > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        rounded = [max(factor, factor * math.floor(side / shrink / factor)) for side in sides]
+    elif math.prod(rounded) < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        rounded = [factor * math.ceil(side * grow / factor) for side in sides]
+    return rounded[0], rounded[1]
+
+
+def canonical_size(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """(height, width) that `smart_resize` maps to itself, reached by repeating it. ValueError if there is none."""
+    size = (height, width)
+    for _ in range(MAX_ROUNDS):
+        following = smart_resize(*size, factor, min_pixels, max_pixels)
+        if following == size:
+            if not min_pixels <= math.prod(size) <= max_pixels:
+                raise ValueError(f"{width} x {height} does not fit {min_pixels} to {max_pixels} pixels")
+            return size
+        size = following
+    raise ValueError(f"{width} x {height} has no stable size within {min_pixels} to {max_pixels} pixels")
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    """(width, height) from a PNG's header, without Pillow. OSError if it cannot be read or is not a PNG."""
+    with path.open("rb") as file:
+        head = file.read(24)
+    if len(head) < 24 or not head.startswith(_PNG_SIGNATURE):
+        raise OSError(f"{path} is not a PNG file")
+    return struct.unpack(">II", head[16:24])
+
+
+def decode(source: Path, raw: bytes) -> Image.Image:
+    """A picture file's bytes as RGB: turned as its EXIF says, transparency laid on white, deep grey scaled to 8 bits.
+
+    Of an animation the first frame. Raises ImageError; `source` is only named in it.
+    """
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of bombs and odd metadata; the limit below is stricter
+            picture = Image.open(io.BytesIO(raw))
+            if picture.width * picture.height > MAX_DECLARED_PIXELS:
+                raise ImageError(
+                    "too_large",
+                    f"{source} declares {picture.width} x {picture.height} pixels, more than {MAX_DECLARED_PIXELS:,}; "
+                    "scale it down before adding it",
+                )
+            picture.load()
+            with contextlib.suppress(Exception):  # unreadable EXIF says nothing about the pixels
+                picture = ImageOps.exif_transpose(picture)
+            return to_rgb(picture)
+    except UnidentifiedImageError as error:
+        readable = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+        if source.suffix.lower() in readable:
+            raise ImageError("corrupt", f"{source} holds no picture that can be read; fetch it again") from error
+        raise ImageError("unsupported", f"{source} is in no format that Pillow reads; convert it to PNG") from error
+    except (Image.DecompressionBombError, MemoryError) as error:
+        raise ImageError("too_large", f"{source} is too large to decode ({error}); scale it down") from error
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error) as error:
+        if isinstance(error, ImageError):
+            raise
+        raise ImageError("corrupt", f"{source} is damaged ({error}); fetch it again") from error
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """RGB pixels of a decoded picture of any mode. ImageError("unsupported") for one without a sure meaning."""
+    from PIL import Image
+
+    if picture.mode.startswith(("I", "F")):
+        low, high = picture.getextrema()
+        if picture.mode.startswith("I") and 0 <= low and high <= 65535:
+            # Depth cannot be told from mode "I" alone: what fits 8 bits is taken as 8 bits, except in 16-bit files.
+            scale = 1 / 257 if high > 255 or picture.mode != "I" else 1.0  # 65535 / 257 is 255
+        elif picture.mode == "F" and 0 <= low and high <= 255:
+            scale = 255.0 if high <= 1 else 1.0
+        else:
+            raise ImageError("unsupported", f"grey values from {low} to {high} have no sure meaning; convert it to PNG")
+        # In float, because Pillow's conversion of deep grey clips where it should scale.
+        return picture.convert("F").point(lambda value: value * scale + 0.5).convert("L").convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        if picture.mode in ("La", "RGBa"):
+            picture = picture.convert({"La": "LA", "RGBa": "RGBA"}[picture.mode])
+        layered = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
+    return picture.convert("RGB")
+
+
+class ImageStore:
+    """Canonical pictures under `root`, made from pictures under `data_root`. One writer at a time."""
+
+    def __init__(self, root: Path, data_root: Path, *, min_pixels: int, max_pixels: int, patch: int = 28) -> None:
+        """`patch`: pixels along one side of what becomes one token (14-pixel patches merged 2 x 2)."""
+        if patch < 1 or not 1 <= min_pixels <= max_pixels:
+            raise ValueError(f"need 1 <= min_pixels <= max_pixels and patch >= 1: {min_pixels}, {max_pixels}, {patch}")
+        if max_pixels < patch * patch:
+            raise ValueError(f"max_pixels {max_pixels} is less than one patch of {patch} x {patch}")
+        self.root, self.data_root = root, data_root
+        self.min_pixels, self.max_pixels, self.patch = min_pixels, max_pixels, patch
+        root.mkdir(parents=True, exist_ok=True)
+        self._index = self._read_index()
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """(min, max) pixels."""
+        return self.min_pixels, self.max_pixels
+
+    def path(self, relative: str) -> Path:
+        """The canonical file of a picture, made if need be: what `training.train` calls `image_path`."""
+        return self.add(relative).path
+
+    def add(self, relative: str) -> StoredImage:
+        """The canonical form of `data_root/relative`, made now or found. Raises ImageError."""
+        source = self._locate(relative)
+        stat = source.stat()
+        key = [relative, self.min_pixels, self.max_pixels, self.patch]
+        entry = self._index.get(json.dumps(key))
+        if entry and entry["size"] == stat.st_size and entry["mtime_ns"] == stat.st_mtime_ns:
+            stored = self._stored(entry)
+            if stored.path.is_file():
+                return stored
+        try:
+            raw = source.read_bytes()
+        except OSError as error:
+            raise ImageError("missing", f"{source} cannot be read ({error}); check its permissions") from error
+        digest = hashlib.sha256(raw).hexdigest()
+        if not (entry and entry["sha256"] == digest and self._stored(entry).path.is_file()):
+            entry = self._make(source, raw)
+        entry = {**entry, "key": key, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": digest}
+        self._remember(entry)
+        return self._stored(entry)
+
+    def check(self, problems: Iterable[Problem]) -> tuple[list[Problem], Counter[str], list[tuple[str, Reason]]]:
+        """Add every problem's picture: (usable problems, reason -> count, [(problem id, reason)] of the others)."""
+        usable: list[Problem] = []
+        failed: list[tuple[str, Reason]] = []
+        for problem in problems:
+            try:
+                if problem.image is not None:
+                    self.add(problem.image)
+                usable.append(problem)
+            except ImageError as error:
+                failed.append((problem.id, error.reason))
+        return usable, Counter(reason for _, reason in failed), failed
+
+    def _locate(self, relative: str) -> Path:
+        """The real path of a picture, links followed, certain to be a file inside the data folder."""
+        base = self.data_root.resolve()
+        try:
+            source = (base / relative).resolve()
+        except (ValueError, OSError, RuntimeError) as error:  # a null byte, a name too long, a circle of links
+            raise ImageError(
+                "missing", f"{relative!r} is not a usable path ({error}); correct the data file"
+            ) from error
+        if Path(relative).is_absolute() or ".." in Path(relative).parts or not source.is_relative_to(base):
+            raise ImageError(
+                "outside",
+                f"{relative!r} leads out of the data folder {base}; give a path relative to it, without links",
+            )
+        if source.is_dir():
+            raise ImageError("unsupported", f"{source} is a folder, not a picture; correct the data file")
+        if not source.is_file():
+            raise ImageError("missing", f"{source} does not exist; restore it, or drop the problems that need it")
+        if source.stat().st_size == 0:
+            raise ImageError("empty", f"{source} has zero bytes; fetch it again")
+        return source
+
+    def _make(self, source: Path, raw: bytes) -> dict[str, Any]:
+        """Decode, resize and save one picture; returns the part of its index entry that depends on its pixels."""
+        from PIL import Image
+
+        picture = decode(source, raw)
+        try:
+            height, width = canonical_size(picture.height, picture.width, self.patch, *self.limits)
+        except ValueError as error:
+            raise ImageError(
+                "too_extreme", f"{source}: {error}; crop it, or widen the image store's pixel limits"
+            ) from error
+        if (width, height) != picture.size:
+            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        content = hashlib.sha256(picture.tobytes())
+        content.update(json.dumps([width, height, self.min_pixels, self.max_pixels, self.patch]).encode())
+        entry = {"id": content.hexdigest(), "width": width, "height": height}
+        path = self._stored(entry).path
+        if not path.is_file():
+            partial = path.with_suffix(f".{os.getpid()}.partial")
+            picture.save(partial, format="PNG")
+            partial.replace(path)
+        return entry
+
+    def _stored(self, entry: dict[str, Any]) -> StoredImage:
+        width, height = entry["width"], entry["height"]
+        tokens = (width // self.patch) * (height // self.patch)
+        return StoredImage(entry["id"], self.root / f"{entry['id']}.png", width, height, tokens)
+
+    def _read_index(self) -> dict[str, dict[str, Any]]:
+        """The latest entry of each key. A line cut off by a crash is passed over: its picture is made again."""
+        index = {}
+        with contextlib.suppress(FileNotFoundError):
+            for line in (self.root / INDEX).read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    entry = json.loads(line)
+                    self._stored(entry)
+                    entry["size"], entry["mtime_ns"], entry["sha256"]
+                    index[json.dumps(entry["key"])] = entry
+        return index
+
+    def _remember(self, entry: dict[str, Any]) -> None:
+        self._index[json.dumps(entry["key"])] = entry
+        # A leading newline closes a line that an earlier crash cut off; empty lines are passed over.
+        with (self.root / INDEX).open("a", encoding="utf-8") as file:
+            file.write("\n" + json.dumps(entry) + "\n")

@@ -1,0 +1,153 @@
+"""The run folder: stages done once, whole or absent, and refused when what they depend on has changed.
+
+A stage writes into `NAME.partial/`; when its function returns, `stage.json` (digests of its files) is written last and
+the folder is renamed to `NAME/`. Its presence marks the stage as done. Only this module knows about that.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from selftrain.config import differences
+
+# Not part of a stage's digest: they tell how long something took, or repeat what LLaMA-Factory printed.
+VOLATILE = ("timing.json", "train.log", "trainer_log.jsonl", "trainer_state.json", "train_results.json",
+            "all_results.json", "training_args.bin", "README.md", "train.yaml", "adapter_config.json")  # fmt: skip
+
+
+class RunError(RuntimeError):
+    """The run folder cannot be used; the message says why and what to do."""
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write aside, flush to the disk, rename: the file is whole or absent."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as out:
+        json.dump(value, out, indent=1, sort_keys=True, ensure_ascii=False)
+        out.write("\n")
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """Raises RunError, naming the file, if it is missing or torn."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing; run the command that made the folder once more") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is damaged ({error}); delete {path.parent} and run the same command again") from error
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def folder_digests(folder: Path) -> dict[str, str]:
+    """Digest of every file below a folder, volatile ones and checkpoints left out, by relative path."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return {
+        str(p.relative_to(folder)): file_digest(p)
+        for p in files
+        if p.name not in VOLATILE and p.name != "stage.json" and not any("checkpoint-" in part for part in p.parts)
+    }
+
+
+class RunDir:
+    """One experiment's folder, held by one process at a time. Use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    def __enter__(self) -> RunDir:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise RunError(self._why(error)) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._lock)
+            self._lock = None
+            raise RunError(
+                f"{self.path} is in use by process {holder}; wait for it, or choose another --output"
+            ) from None
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _why(self, error: OSError) -> str:
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            return f"{self.path} cannot be written ({error.strerror}); choose another folder with --output"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"no space left for {self.path}; free some and run the same command again: finished stages are kept"
+        return f"{self.path} cannot be used as the run folder: {error}"
+
+    def claim(self, identity: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+        """Bind the folder to a configuration and to its inputs; refuse another one, showing the difference."""
+        path = self.path / "identity.json"
+        wanted = {"config": dict(identity), "inputs": dict(inputs)}
+        if path.exists():
+            changed = differences(read_json(path), json.loads(json.dumps(wanted)))
+            if changed:
+                shown = "\n  ".join(changed[:20]) + (f"\n  ... and {len(changed) - 20} more" if len(changed) > 20 else "")
+                raise RunError(
+                    f"{self.path} was started with other settings or data:\n  {shown}\n"
+                    "Use the old ones to go on, or another --output to start anew (samples in the bank are reused)."
+                )
+            return
+        write_json(path, wanted)
+
+    def done(self, name: str) -> bool:
+        return (self.path / name / "stage.json").is_file()
+
+    def stage(self, name: str, make: Callable[[Path], None], *, keep_partial: bool = False) -> Path:
+        """Run a stage unless it is done; returns its folder.
+
+        `make` writes into the folder it is given. With `keep_partial` an interrupted attempt's folder is handed to the
+        next one (for checkpoints), otherwise it is emptied first.
+        """
+        folder = self.path / name
+        if self.done(name):
+            return folder
+        partial = self.path / f"{name}.partial"
+        try:
+            if partial.exists() and not keep_partial:
+                shutil.rmtree(partial)
+            partial.mkdir(parents=True, exist_ok=True)
+            started = time.monotonic()
+            make(partial)
+            write_json(partial / "timing.json", {"seconds": round(time.monotonic() - started, 3)})
+            write_json(partial / "stage.json", {"stage": name, "files": folder_digests(partial)})
+            partial.replace(folder)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise RunError(self._why(error)) from error
+            raise
+        return folder
+
+    def seconds(self, name: str) -> float:
+        """How long a finished stage took, in seconds."""
+        return float(read_json(self.path / name / "timing.json")["seconds"])

@@ -1,0 +1,105 @@
+"""Prompts: one pass of filling, choices always there, and nothing from data or a model can place a mark."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_process.prompts import PROMPT_SETS, R3V, SHORT, body, cot, fill, neutralise, prompt_set, qa, refine, select
+from data_process.schema import Problem
+
+PROBLEM = Problem("p", "How large is {angle}?", "B", ("30°", "{letter}", "<image>"))
+FREE = Problem("f", "How large?", "5", answer_type="number")
+SETS = pytest.mark.parametrize("prompts", list(PROMPT_SETS.values()), ids=list(PROMPT_SETS))
+
+
+def test_the_published_wording():
+    problem = Problem("p", "Q?", "B", ("30", "40"))
+    base = "Q?\nChoices:\n(A) 30\n(B) 40"
+    ask = base + "\nAnswer the question with Chain-of-Thought."
+    assert qa(problem, R3V) == base
+    assert cot(problem, R3V) == ask
+    assert refine(problem, "W", R3V) == (
+        ask + "\nModel's Prediction: W\nJudge the correctness of the model's prediction and refine it."
+    )
+    assert select(problem, ["W", "V"], R3V) == (
+        ask + "\nModel's Prediction 1: W\nModel's Prediction 2: V\nWhich prediction is correct? "
+        "Give the final answer for the beginning question by selecting the correct option."
+    )
+    assert fill(R3V.qa_target, answer="B") == "Answer: \nB"
+
+
+@SETS
+@pytest.mark.parametrize("attempt", ["{body}", "{cot}{cot}", "{", "}", "{0}", "{attempt}", "\\1 \\g<0>", "%s {{x}}"])
+def test_braces_in_an_attempt_stay(prompts, attempt):
+    assert attempt in refine(PROBLEM, attempt, prompts)
+    shown = select(PROBLEM, [attempt, "other"], prompts)
+    assert attempt in shown
+    assert "{angle}" in shown  # a brace in the question stays as well
+    assert shown.count("other") == 1
+
+
+@SETS
+def test_choices_are_in_every_prompt(prompts):
+    texts = [
+        qa(PROBLEM, prompts),
+        cot(PROBLEM, prompts),
+        refine(PROBLEM, "x", prompts),
+        select(PROBLEM, "xyz", prompts),
+    ]
+    for text in texts:
+        assert "(A) 30°" in text
+        assert "(B) {letter}" in text
+        assert "(C) < image >" in text
+    assert "(A)" not in cot(FREE, prompts)
+
+
+@SETS
+@pytest.mark.parametrize("problem", [PROBLEM, FREE], ids=["choice", "free"])
+def test_one_prompt_is_the_head_of_the_others(prompts, problem):
+    """So a prefix cache serves sampling, refinement and selection."""
+    head = cot(problem, prompts)
+    assert head.startswith(body(problem, prompts))
+    assert refine(problem, "attempt", prompts).startswith(head)
+    assert select(problem, ["one", "two"], prompts).startswith(head)
+
+
+MARKS = ["<image>", "<video>", "<audio>", "<|image_pad|>", "<|video_pad|>", "<|vision_pad|>", "<|vision_start|>"]
+MARKS += ["<|vision_end|>", "<|im_start|>", "<|im_end|>", "<|endoftext|>"]
+
+
+@SETS
+@pytest.mark.parametrize("mark", MARKS)
+def test_no_mark_can_be_placed(prompts, mark):
+    problem = Problem("p", f"Q {mark}?", "A", (f"1 {mark}", "2"))
+    texts = [qa(problem, prompts), cot(problem, prompts)]
+    texts += [refine(problem, f"a {mark} b", prompts), select(problem, [mark, f"{mark}{mark}"], prompts)]
+    for text in texts:
+        assert mark not in text
+    assert mark[1:-1].strip("|") in texts[0]  # still readable
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.sampled_from([*MARKS, "<", ">", "|", "image", "<|", "|>", " "]), max_size=8).map("".join))
+def test_neutral_text_stays_as_it_is(text):
+    once = neutralise(text)
+    assert not any(mark in once for mark in MARKS)
+    assert neutralise(once) == once
+
+
+def test_fill_wants_every_value():
+    with pytest.raises(KeyError, match="missing"):
+        fill("{missing}", other=1)
+    assert fill("{a}{b}", a="{b}", b="{a}") == "{b}{a}"
+
+
+def test_digest_is_of_every_wording():
+    assert R3V.digest != SHORT.digest
+    assert dataclasses.replace(R3V, cot="{body}\nThink.").digest != R3V.digest
+    assert dataclasses.replace(R3V).digest == R3V.digest
+    assert prompt_set("short") is SHORT
+    with pytest.raises(KeyError, match="known: r3v-qwen2vl, short"):
+        prompt_set("none")

@@ -1,0 +1,83 @@
+"""A tiny random Qwen2-VL, its pictures and its requests, built once per session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data_process import prompts
+from data_process.sources import minigeo
+from selftrain.engines.base import Request
+
+
+@pytest.fixture(scope="session")
+def problems_and_pictures(tmp_path_factory) -> list[tuple[str, Path]]:
+    """(prompt, picture) of 12 problems, some 112 x 112 and some 140 x 112 pixels."""
+    folder = tmp_path_factory.mktemp("pictures")
+    found = []
+    for problem, image in minigeo.generate("base", 12):
+        path = folder / f"{problem.id}.png"
+        image.save(path)
+        found.append((prompts.cot(problem, prompts.SHORT), path))
+    return found
+
+
+@pytest.fixture(scope="session")
+def sizes(problems_and_pictures) -> dict[tuple[int, int], tuple[str, Path]]:
+    """One (prompt, picture) for each picture size."""
+    from PIL import Image
+
+    return {Image.open(path).size: (prompt, path) for prompt, path in problems_and_pictures}
+
+
+@pytest.fixture(scope="session")
+def mixed(sizes) -> list[tuple[str, Path | None]]:
+    """Two picture sizes, text only, and prompts of very different lengths."""
+    small, wide = sizes[112, 112], sizes[140, 112]
+    return [small, ("2 + 2 = ?", None), wide, (small[0] + " Be careful." * 5, small[1]), ("Why?", wide[1])]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory, problems_and_pictures) -> Path:
+    """A random tiny Qwen2-VL with a flattened end-of-turn logit, so that some completions stop and some are cut."""
+    import torch
+
+    from selftrain import tiny
+
+    torch.set_num_threads(1)
+    tokenizer = tiny.build_tokenizer([prompt for prompt, _ in problems_and_pictures] * 3, vocab_size=384)
+    model = tiny.build_model(tokenizer, hidden=64, layers=2, vision_hidden=32, vision_depth=1)
+    # Random weights of the usual size give nearly equal logits: larger ones make greedy decoding and filters mean something.
+    with torch.no_grad():
+        torch.manual_seed(1)
+        for name, weight in model.named_parameters():
+            if weight.ndim == 2:
+                weight.mul_(3 if "embed_tokens" in name else 2)
+            elif name.endswith("bias"):
+                weight.normal_(0, 0.2)
+    # End tokens that random weights do reach: otherwise no completion would stop.
+    model.generation_config.eos_token_id = [*model.generation_config.eos_token_id, *range(300, 312)]
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    tiny.save(model, tiny.build_processor(tokenizer), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def engine(tiny_model):
+    """One HFEngine for tests that do not need their own."""
+    from selftrain.engines.hf import HFEngine
+
+    with HFEngine(tiny_model, device="cpu") as held:
+        yield held
+
+
+@pytest.fixture(scope="session")
+def ask() -> Callable[..., list[Request]]:
+    """ask(pairs, seeds): requests r0, r1, ... for (prompt, picture) pairs."""
+
+    def make(pairs, seeds=(0,)) -> list[Request]:
+        return [Request(f"r{i}", prompt, image, tuple(seeds)) for i, (prompt, image) in enumerate(pairs)]
+
+    return make

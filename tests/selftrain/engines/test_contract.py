@@ -1,0 +1,143 @@
+"""What every engine promises, tried on each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from data_process.seeds import seed_for
+from selftrain.engines.base import EngineError, Request, SamplingParams
+from selftrain.engines.scripted import ScriptedEngine
+
+SAMPLE = SamplingParams(temperature=1.0, max_tokens=16)
+GREEDY = SamplingParams(temperature=0, max_tokens=16)
+
+
+def babble(request: Request, seed: int) -> str:
+    """Between 1 and 24 words that follow from prompt and seed."""
+    return " ".join(f"w{seed_for(request.prompt, seed, i) % 1000}" for i in range(seed_for(request.prompt, seed) % 24 + 1))
+
+
+@pytest.fixture(params=["scripted", "hf"])
+def open_it(request):
+    """open_it(**options): a fresh engine of each kind."""
+    if request.param == "scripted":
+        return lambda **_: ScriptedEngine(babble)
+    from selftrain.engines.hf import HFEngine
+
+    folder = request.getfixturevalue("tiny_model")
+    return lambda **options: HFEngine(folder, device="cpu", **options)
+
+
+@pytest.fixture(params=["scripted", "hf"])
+def it(request):
+    """An engine of each kind that stays as it was."""
+    return ScriptedEngine(babble) if request.param == "scripted" else request.getfixturevalue("engine")
+
+
+def texts(completions):
+    return [[c.text for c in of_one] for of_one in completions]
+
+
+def test_order_and_number(it, mixed, ask):
+    requests = [dataclasses.replace(r, seeds=tuple(range(i))) for i, r in enumerate(ask(mixed))]
+    got = it.generate(requests, SAMPLE)
+    assert [len(of_one) for of_one in got] == [0, 1, 2, 3, 4]
+    lengths = [it.count_prompt_tokens(r.prompt, r.image) for r in requests]
+    assert [c.n_prompt_tokens for of_one in got for c in of_one] == [
+        n for n, of_one in zip(lengths, got, strict=True) for _ in of_one
+    ]
+    turned = it.generate(requests[::-1], SAMPLE)
+    assert texts(turned) == texts(got)[::-1]
+
+
+def test_a_completion_depends_on_its_seed_alone(it, mixed, ask):
+    together = it.generate(ask(mixed, seeds=(5, 6, 7, 8)), SAMPLE)
+    for request, expected in zip(ask(mixed, seeds=(7, 5)), together, strict=True):
+        alone = it.generate([request], SAMPLE)[0]
+        assert [c.token_ids for c in alone] == [expected[2].token_ids, expected[0].token_ids]
+    for of_one in together:
+        assert len({c.token_ids for c in of_one}) == 4
+
+
+def test_a_seed_twice_gives_the_same_twice(it, mixed, ask):
+    for first, second in it.generate(ask(mixed, seeds=(3, 3)), SAMPLE):
+        assert first == second
+
+
+def test_huge_and_negative_seeds(it, mixed, ask):
+    found = it.generate(ask(mixed[:1], seeds=(-1, 0, 2**31, 2**63 + 1)), SAMPLE)[0]
+    assert len({c.token_ids for c in found}) == 4
+
+
+def test_greedy_does_not_depend_on_the_seed(it, mixed, ask):
+    for of_one in it.generate(ask(mixed, seeds=(1, 2, 3)), GREEDY):
+        assert len({c.token_ids for c in of_one}) == 1
+
+
+def test_n_split_over_batches(open_it, mixed, ask):
+    requests = ask(mixed, seeds=range(5))
+    with open_it() as whole, open_it(batch_size=3) as split:
+        assert texts(split.generate(requests, SAMPLE)) == texts(whole.generate(requests, SAMPLE))
+
+
+def test_finish_reasons_and_lengths(it, mixed, ask):
+    seen = set()
+    for of_one in it.generate(ask(mixed, seeds=range(20)), SAMPLE):
+        for c in of_one:
+            seen.add(c.finish)
+            assert 1 <= len(c.token_ids) <= SAMPLE.max_tokens
+            assert c.finish == "stop" or len(c.token_ids) == SAMPLE.max_tokens
+            assert c.mean_logprob <= 0
+    assert seen == {"stop", "length"}
+
+
+def test_more_tokens_continue_the_same_text(it, mixed, ask):
+    short = it.generate(ask(mixed, seeds=range(8)), SAMPLE)
+    longer = it.generate(ask(mixed, seeds=range(8)), dataclasses.replace(SAMPLE, max_tokens=22))
+    for a, b in zip(sum(short, []), sum(longer, []), strict=True):
+        assert b.token_ids[: len(a.token_ids)] == a.token_ids
+        assert a.finish == "length" or a == b
+
+
+def test_empty_input(it, mixed, ask):
+    assert it.generate([], SAMPLE) == []
+    assert it.generate(ask(mixed, seeds=()), SAMPLE) == [[]] * len(mixed)
+
+
+def test_duplicate_ids(it, mixed, ask):
+    request = ask(mixed)[0]
+    with pytest.raises(ValueError, match="'r0'"):
+        it.generate([request, request], SAMPLE)
+
+
+def test_a_bad_picture_is_named_and_nothing_is_returned(it, mixed, ask, tmp_path):
+    whole = mixed[0][1].read_bytes()
+    for name, content in {"cut.png": whole[: len(whole) // 2], "text.png": b"not a picture", "none.png": None}.items():
+        if name == "cut.png" and isinstance(it, ScriptedEngine):
+            continue  # it does not decode pictures
+        bad = tmp_path / name
+        if content is not None:
+            bad.write_bytes(content)
+        with pytest.raises(EngineError, match=f"'bad'.*{name}"):
+            it.generate([*ask(mixed), Request("bad", "What is x?", bad, (1,))], SAMPLE)
+    assert it.generate(ask(mixed), SAMPLE)  # and the engine goes on
+
+
+def test_close_and_reopen(open_it, mixed, ask):
+    with open_it() as first:
+        before = first.generate(ask(mixed), SAMPLE)
+    first.close()
+    with pytest.raises(EngineError, match="closed"):
+        first.generate(ask(mixed), SAMPLE)
+    with open_it() as second:
+        assert second.generate(ask(mixed), SAMPLE) == before
+
+
+def test_progress(open_it, mixed, ask):
+    done: list[int] = []
+    with open_it(batch_size=4) as engine:
+        engine.on_batch = done.append
+        engine.generate(ask(mixed, seeds=(1, 2)), SAMPLE)
+    assert sum(done) == 2 * len(mixed)

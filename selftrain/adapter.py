@@ -61,8 +61,8 @@ def check_adapter(adapter: Path) -> None:
     tensors = read_tensors(adapter / WEIGHTS)
     if broken := [name for name, values in tensors.items() if not np.isfinite(values).all()]:
         raise AdapterError(
-            f"{adapter / WEIGHTS} holds NaN or infinity in {len(broken)} of {len(tensors)} tensors (first: {broken[0]}); "
-            "training diverged: lower learning_rate or max_grad_norm"
+            f"{adapter / WEIGHTS} holds NaN or infinity in {len(broken)} of {len(tensors)} tensors, first {broken[0]}: "
+            "training diverged, so lower learning_rate or max_grad_norm"
         )
     if not any(values.any() for name, values in tensors.items() if "lora_B" in name):
         raise AdapterError(

@@ -78,7 +78,9 @@ class Bank:
             self._db.executescript(_TABLES)
             self._db.execute(f"PRAGMA user_version={SCHEMA}")
         except (sqlite3.DatabaseError, OSError) as error:
-            raise BankError(f"{path} cannot be used as the sample bank: {error}; name another with --set bank=") from error
+            raise BankError(
+                f"{path} cannot be used as the sample bank: {error}; name another with --set bank="
+            ) from error
 
     def __enter__(self) -> Bank:
         return self
@@ -129,7 +131,13 @@ class Bank:
             self._db.executemany(
                 "INSERT OR IGNORE INTO prompts VALUES (?, ?, ?, ?, ?)",
                 [
-                    (key, p.weights, p.prompt, p.image, json.dumps({**asdict(p.params), "seed": p.seed}, sort_keys=True))
+                    (
+                        key,
+                        p.weights,
+                        p.prompt,
+                        p.image,
+                        json.dumps({**asdict(p.params), "seed": p.seed}, sort_keys=True),
+                    )
                     for p, key, _, _ in rows
                 ],
             )
@@ -176,6 +184,7 @@ class Bank:
             return str(row[2])
         digest = file_digest(path)
         self._db.execute(
-            "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", (str(path), status.st_size, status.st_mtime_ns, digest)
+            "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)",
+            (str(path), status.st_size, status.st_mtime_ns, digest),
         )
         return digest

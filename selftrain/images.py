@@ -142,10 +142,10 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
     if picture.mode.startswith(("I", "F")):
         low, high = picture.getextrema()
-        if picture.mode.startswith("I") and 0 <= low and high <= 65535:
+        if picture.mode.startswith("I") and low >= 0 and high <= 65535:
             # Depth cannot be told from mode "I" alone: what fits 8 bits is taken as 8 bits, except in 16-bit files.
             scale = 1 / 257 if high > 255 or picture.mode != "I" else 1.0  # 65535 / 257 is 255
-        elif picture.mode == "F" and 0 <= low and high <= 255:
+        elif picture.mode == "F" and low >= 0 and high <= 255:
             scale = 255.0 if high <= 1 else 1.0
         else:
             raise ImageError("unsupported", f"grey values from {low} to {high} have no sure meaning; convert it to PNG")
@@ -219,23 +219,22 @@ class ImageStore:
     def _locate(self, relative: str) -> Path:
         """The real path of a picture, links followed, certain to be a file inside the data folder."""
         base = self.data_root.resolve()
+        name = repr(relative[:200])
         try:
             source = (base / relative).resolve()
+            inside = source.is_relative_to(base) and ".." not in Path(relative).parts
+            if not inside or Path(relative).is_absolute():
+                raise ImageError("outside", f"{name} leads out of the data folder {base}; give a path relative to it")
+            if source.is_dir():
+                raise ImageError("unsupported", f"{source} is a folder, not a picture; correct the data file")
+            if not source.is_file():
+                raise ImageError("missing", f"{source} does not exist; restore it, or drop the problems that need it")
+            if source.stat().st_size == 0:
+                raise ImageError("empty", f"{source} has zero bytes; fetch it again")
+        except ImageError:
+            raise
         except (ValueError, OSError, RuntimeError) as error:  # a null byte, a name too long, a circle of links
-            raise ImageError(
-                "missing", f"{relative!r} is not a usable path ({error}); correct the data file"
-            ) from error
-        if Path(relative).is_absolute() or ".." in Path(relative).parts or not source.is_relative_to(base):
-            raise ImageError(
-                "outside",
-                f"{relative!r} leads out of the data folder {base}; give a path relative to it, without links",
-            )
-        if source.is_dir():
-            raise ImageError("unsupported", f"{source} is a folder, not a picture; correct the data file")
-        if not source.is_file():
-            raise ImageError("missing", f"{source} does not exist; restore it, or drop the problems that need it")
-        if source.stat().st_size == 0:
-            raise ImageError("empty", f"{source} has zero bytes; fetch it again")
+            raise ImageError("missing", f"{name} is not a usable path; correct the data file") from error
         return source
 
     def _make(self, source: Path, raw: bytes) -> dict[str, Any]:

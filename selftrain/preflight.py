@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data_process.schema import DataError, Example
+from data_process.sharegpt import why_not
 from selftrain.images import ImageError, png_size, smart_resize
 
 BATCH = 4096  # rows tokenised at a time: bounds memory, and is long enough for the tokenizer's threads
@@ -46,7 +47,7 @@ def preflight(
     max_length: int,
     max_dropped_share: float = 0.05,
 ) -> PreflightReport:
-    """Measure every row; drop those above `max_length` tokens (`too_long`).
+    """Measure every row; drop those above `max_length` tokens (`too_long`) and those that `sharegpt.why_not` refuses.
 
     DataError if no row is left, if more than `max_dropped_share` of the rows would go, or if a picture is not one that
     the checkpoint's processor leaves as it is.
@@ -58,14 +59,21 @@ def preflight(
     processor = AutoProcessor.from_pretrained(base_model)
     image_tokens = count_image_tokens({e.image for e in examples if e.image}, image_path, processor.image_processor)
     lengths = row_lengths(examples, processor, image_tokens)
-    kept = [i for i, length in enumerate(lengths) if length <= max_length]
-    dropped = Counter({"too_long": len(examples) - len(kept)} if len(kept) < len(examples) else {})
+    dropped: Counter[str] = Counter()
+    kept = []
+    for i, example in enumerate(examples):
+        reason = why_not(example) or ("too_long" if lengths[i] > max_length else None)
+        if reason:
+            dropped[reason] += 1
+        else:
+            kept.append(i)
     if dropped.total() > max_dropped_share * len(examples) or not kept:
         worst = max(range(len(lengths)), key=lengths.__getitem__)
         raise DataError(
-            f"{dropped.total()} of {len(examples)} rows are longer than {max_length} tokens "
-            f"(longest: {examples[worst].id} with {lengths[worst]}); raise max_length, or lower max_tokens, the number of "
-            f"candidates in a select prompt or the image store's max_pixels (allowed share: {max_dropped_share:g})"
+            f"{dropped.total()} of {len(examples)} rows cannot be trained on {dict(dropped)}; allowed share: "
+            f"{max_dropped_share:g}. The longest, {examples[worst].id}, has {lengths[worst]} tokens of {max_length}. "
+            "Against too_long raise max_length, or lower max_tokens, the candidates per select prompt or max_pixels; "
+            "data_process/sharegpt.py explains the other reasons"
         )
     return PreflightReport([lengths[i] for i in kept], [examples[i] for i in kept], dropped)
 
@@ -101,8 +109,8 @@ def frame_of(processor: Any, with_image: bool) -> Frame:
     between, after = rest.split(_TARGET)
     if before + _PROMPT + between != asked:
         raise DataError(
-            "the checkpoint's chat template shows a finished answer differently from the prompt for one, so training and "
-            "sampling would disagree; use a Qwen2-VL checkpoint with its original chat template"
+            "the checkpoint's chat template shows a finished answer differently from the prompt for one, so training "
+            "and sampling would disagree; use a Qwen2-VL checkpoint with its original chat template"
         )
     return Frame(before, between, after)
 

@@ -112,7 +112,9 @@ class RunDir:
         if path.exists():
             changed = differences(read_json(path), json.loads(json.dumps(wanted)))
             if changed:
-                shown = "\n  ".join(changed[:20]) + (f"\n  ... and {len(changed) - 20} more" if len(changed) > 20 else "")
+                shown = "\n  ".join(changed[:20]) + (
+                    f"\n  ... and {len(changed) - 20} more" if len(changed) > 20 else ""
+                )
                 raise RunError(
                     f"{self.path} was started with other settings or data:\n  {shown}\n"
                     "Use the old ones to go on, or another --output to start anew (samples in the bank are reused)."

@@ -39,6 +39,9 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
+MAX_NUMBER = 360  # numbers up to this are single tokens
+PERIODS = (2, 5, 10, 20, 36, 50, 90, 100, 180, 360, 720)  # of the number embeddings' waves
+
 MIN_PIXELS = 56 * 56
 MAX_PIXELS = 224 * 224
 
@@ -73,6 +76,8 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> Any:
         unk_token="<|endoftext|>",
         model_max_length=4096,
     )
+    # One token per number that occurs, so that finding a value among the choices is a matter of one match.
+    tokenizer.add_tokens([str(value) for value in range(MAX_NUMBER + 1)])
     tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL_TOKENS)})
     tokenizer.padding_side = "left"
     return tokenizer
@@ -140,10 +145,79 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2VLForConditionalGeneration(config)
+        _prepare_attention(model, heads)
+        _prepare_numbers(model, tokenizer)
     model.generation_config = GenerationConfig(
         eos_token_id=[ids["<|im_end|>"], ids["<|endoftext|>"]], pad_token_id=ids["<|endoftext|>"], do_sample=False
     )
     return model
+
+
+def _prepare_attention(model: Any, heads: int) -> None:
+    """Start attention from useful patterns instead of noise, so that looking things up is learnt in minutes on a CPU.
+
+    In the spirit of mimetic initialisation (Trockman and Kolter 2023, arXiv 2305.09828). Layer 0: head h looks h + 1
+    tokens back, by way of the query and key biases under rotary positions, so every token knows what stands before it.
+    Layers 1 and 2: half of the heads compare contents (keys start equal to queries); in layer 2 the others look one, two
+    ... tokens back. All of it is only a start: everything is trained.
+    """
+    import math
+
+    import torch
+
+    text = model.model.language_model
+    size = text.config.hidden_size // heads
+    half = size // 2
+    frequencies = text.config.rope_parameters["rope_theta"] ** (-torch.arange(half) / half)
+
+    def look_back(attention: Any, head: int, offset: int) -> None:
+        rows = slice(head * size, (head + 1) * size)
+        strength = 5.0 * (frequencies > 0.02).float()  # slower rotations cannot tell neighbours apart
+        for projection in (attention.q_proj, attention.k_proj):
+            projection.weight[rows] *= 0.3
+        attention.k_proj.bias[rows] = torch.cat([strength, torch.zeros(half)])
+        angle = -offset * frequencies
+        attention.q_proj.bias[rows] = torch.cat([strength * torch.cos(angle), strength * torch.sin(angle)])
+
+    def compare(attention: Any, head: int) -> None:
+        rows = slice(head * size, (head + 1) * size)
+        slow = (frequencies < 0.05).float()  # contents far apart can only be compared where the rotation is slow
+        scale = (0.3 + 2.0 * slow).repeat(2)[:, None]
+        attention.q_proj.weight[rows] *= scale
+        attention.k_proj.weight[rows] = attention.q_proj.weight[rows]
+
+    with torch.no_grad():
+        for parameter in text.parameters():
+            if parameter.dim() > 1:
+                # The library's standard deviation of 0.02 is meant for widths in the thousands.
+                parameter.mul_(1 / (0.02 * math.sqrt(text.config.hidden_size)) * 0.7)
+        for layer, block in enumerate(text.layers):
+            for head in range(heads):
+                if layer == 0 or (layer == 2 and head < heads // 2):
+                    look_back(block.self_attn, head, head + 1)
+                elif layer in (1, 2) and head >= heads // 2:
+                    compare(block.self_attn, head)
+
+
+def _prepare_numbers(model: Any, tokenizer: Any) -> None:
+    """Start the number tokens from waves of their value, so that sums are rotations rather than a table to learn.
+
+    After the Fourier number embedding of Zhou et al. 2025 (arXiv 2502.09741); as everything here, only a start.
+    """
+    import math
+
+    import torch
+
+    table = model.get_input_embeddings().weight
+    waves = 2 * len(PERIODS)
+    with torch.no_grad():
+        scale = table.std().item()
+        table[:, :waves] *= 0.2
+        for value in range(MAX_NUMBER + 1):
+            row = tokenizer.convert_tokens_to_ids(str(value))
+            angles = torch.tensor([2 * math.pi * value / period for period in PERIODS])
+            table[row, :waves] = torch.stack([angles.cos(), angles.sin()], dim=1).flatten() * 2 * scale
+            table[row, waves:] *= 0.5
 
 
 def save(model: Any, processor: Any, folder: Path) -> None:

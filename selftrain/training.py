@@ -37,10 +37,14 @@ DATASET = "train"
 # Set here, from arguments that the rest of the loop shares; a hyper-parameter file that also set them would be a second
 # truth, so it may not.
 OWNED = frozenset(
-    "model_name_or_path adapter_name_or_path create_new_adapter output_dir overwrite_output_dir dataset dataset_dir "
-    "media_dir eval_dataset val_size template stage do_train do_eval do_predict cutoff_len image_min_pixels "
-    "image_max_pixels seed data_seed per_device_train_batch_size gradient_accumulation_steps trust_remote_code "
-    "resume_from_checkpoint tokenized_path freeze_vision_tower finetuning_type overwrite_cache".split()
+    {
+        *("stage", "do_train", "do_eval", "do_predict", "finetuning_type", "freeze_vision_tower", "template"),
+        *("model_name_or_path", "adapter_name_or_path", "create_new_adapter", "trust_remote_code"),
+        *("dataset", "dataset_dir", "media_dir", "eval_dataset", "val_size", "tokenized_path", "overwrite_cache"),
+        *("cutoff_len", "image_min_pixels", "image_max_pixels", "seed", "data_seed"),
+        *("output_dir", "overwrite_output_dir", "resume_from_checkpoint"),
+        *("per_device_train_batch_size", "gradient_accumulation_steps"),
+    }
 )
 
 # A child must not take over the parent's ranks or LLaMA-Factory's switches: with a stale WORLD_SIZE it waits for
@@ -58,7 +62,7 @@ LOG_END = 30  # lines of the log shown in an error
 
 
 class TrainingError(RuntimeError):
-    """Training gave no adapter that can be trusted. The message says why, or shows the end of the log, and what to do."""
+    """Training gave no adapter that can be trusted. The message says why, or shows the end of the log."""
 
 
 class HyperparameterError(DataError):
@@ -71,7 +75,7 @@ class TrainingSettings:
 
     hyperparameters: Path  # YAML with LLaMA-Factory's names, plus global_batch_size; never written to
     overrides: Mapping[str, Any] = field(default_factory=dict)  # on top of the file, checked the same way
-    per_device_batch: int = 8  # rows that one process holds at a time
+    per_device_batch: int = 4  # rows that one process holds at a time; more only adds padding on a CPU
     processes: int = 1  # on this machine: one per GPU, or CPU ranks over gloo
     interpreter: Path = Path(sys.executable)  # Python that has LLaMA-Factory; may be another environment
     seed: int = 0
@@ -130,7 +134,9 @@ def train(
         hyperparameters, settings, base_model, out, max(report.lengths), image_limits, init_adapter=init_adapter
     )
     out.mkdir(parents=True, exist_ok=True)
-    write_dataset(out / "data", DATASET, report.kept, image_path)
+    written = write_dataset(out / "data", DATASET, report.kept, lambda image: image_path(image).resolve())
+    if written["written"] != len(report.kept):  # the pre-flight asks the same question, so this is a bug
+        raise TrainingError(f"{len(report.kept)} rows passed the pre-flight, but the dataset has {dict(written)}")
     (out / "train.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
     started = time.monotonic()
@@ -181,6 +187,7 @@ def read_hyperparameters(path: Path, overrides: Mapping[str, Any], interpreter: 
 def known_fields(interpreter: Path) -> set[str]:
     """Names of every training setting of the LLaMA-Factory that `interpreter` has.
 
+    Its generation settings are left out: they do nothing here, and `max_length` among them looks like the row limit.
     Read from its sources without importing them: an import takes seconds and torch. TrainingError if it has none.
     """
     ask = (
@@ -201,7 +208,7 @@ def known_fields(interpreter: Path) -> set[str]:
     hparams = Path(factory) / "hparams"
     names: set[str] = set()
     for source in (
-        *(hparams / f"{name}_args.py" for name in ("model", "data", "training", "finetuning", "generating")),
+        *(hparams / f"{name}_args.py" for name in ("model", "data", "training", "finetuning")),
         *(Path(transformers) / f"training_args{suffix}.py" for suffix in ("", "_seq2seq")),
     ):
         for node in ast.parse(source.read_text(encoding="utf-8")).body:
@@ -223,7 +230,7 @@ def _is_init(default: ast.expr | None) -> bool:
 
 
 def accumulation(global_batch: int, per_device: int, processes: int) -> int:
-    """Steps of gradient accumulation that make the global batch exact. HyperparameterError, with what would, if none do."""
+    """Steps of gradient accumulation that make the global batch exact; else HyperparameterError with what would."""
     steps, rest = divmod(global_batch, per_device * processes)
     if steps and not rest:
         return steps
@@ -271,7 +278,8 @@ def resolve(
         "dataset": DATASET,
         "dataset_dir": str((out / "data").resolve()),
         # Above the longest row: cutting would shorten prompt and target in proportion, or crash on an image.
-        "cutoff_len": longest + 8,
+        # A multiple of 8, because neat_packing crashes when its packs are padded further ("position_ids shape ...").
+        "cutoff_len": (longest // 8 + 2) * 8,
         "overwrite_cache": True,
         "preprocessing_num_workers": 1,
         "dataloader_num_workers": 0,
@@ -405,7 +413,7 @@ def read_results(adapter: Path, log: Path) -> tuple[int, float]:
 
 
 def check_rows(report: PreflightReport, resolved: Mapping[str, Any], log: Path) -> None:
-    """TrainingError if LLaMA-Factory trained on another number of rows than it was given (it drops some with a warning)."""
+    """TrainingError if LLaMA-Factory trained on fewer rows than it was given: it drops some with a warning."""
     if resolved["packing"] or resolved.get("neat_packing"):
         return  # then its count is of packs
     found = re.findall(r"Num examples = ([\d,]+)", log.read_text(encoding="utf-8", errors="replace"))

@@ -72,7 +72,9 @@ _ANSWER = re.compile(
 _PHRASE = re.compile(
     _OWN + r"(?:answer|(?:correct|right|best|final)\s(?:option|choice|result))"
     r"(?:\s(?:to|for)\s(?:the|this)\s(?:question|problem))?"
-    r"\s(?:is|would\sbe|should\sbe|must\sbe)(?![A-Za-z])(?!\s(?:wrong|incorrect)\b)\s{0,3}:?",
+    r"\s(?:is|would\sbe|should\sbe|must\sbe)(?![A-Za-z])(?!\s(?:wrong|incorrect)\b)\s{0,3}:?"
+    # Qwen models fall into Chinese on translated geometry: "the answer is", "the correct option is", "hence choose".
+    r"|(?:答案|正确选项|正确答案)(?:(?:是|为|应为|应选)[:：]?|[:：])|(?:故选|应选)[:：]?",
     re.IGNORECASE,
 )
 _END_OF_PAYLOAD = re.compile(r"</|<\||\n")  # a closing tag or a chat mark ends the answer as a line end does

@@ -55,9 +55,9 @@ def penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
 def filtered(logits: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor | None]:
     """Temperature, then top-k, then top-p, in the order of transformers: (scores, ids), removed tokens at -inf.
 
-    `logits` float32 [rows, vocab]. Without top-k `scores` has a column for every token and `ids` is None. With top-k it has k
-    columns and `ids` [rows, k] tells which tokens they are, in increasing order. Differs from transformers only where
-    logits are exactly equal at a boundary: at top-k exactly k stay, at top-p all equal ones stay.
+    `logits` float32 [rows, vocab]. Without top-k `scores` has a column for every token and `ids` is None. With top-k it
+    has k columns and `ids` [rows, k] tells which tokens they are, in increasing order. Differs from transformers only
+    where logits are exactly equal at a boundary: at top-k exactly k stay, at top-p all equal ones stay.
     """
     import torch
 
@@ -92,8 +92,8 @@ def _nucleus_floor(scores: Tensor, top_p: float) -> Tensor:
 def draw(logits: Tensor, params: SamplingParams, uniform: Tensor) -> Tensor:
     """The next token of every row, int64 [rows].
 
-    `logits` float32 [rows, vocab], repetition penalty already applied; `uniform` float64 [rows]. Temperature 0 takes the
-    most probable token. Otherwise the inverse of the cumulative distribution over token ids is taken at `uniform`.
+    `logits` float32 [rows, vocab], repetition penalty already applied; `uniform` float64 [rows]. Temperature 0 takes
+    the most probable token. Otherwise the inverse of the cumulative distribution over token ids is taken at `uniform`.
     """
     import torch
 

@@ -1,7 +1,7 @@
 """Qwen2-VL (and Qwen2.5-VL) through transformers, with a decode loop of its own.
 
 `model.generate` encodes the picture and the prompt once per sample and decodes padding until the longest row ends. Here
-a picture is encoded once, a prompt is read once and its cache repeated for its seeds, and finished rows leave the batch.
+a picture is encoded once, a prompt is read once and its cache shared by its seeds, and finished rows leave the batch.
 torch and transformers are imported inside the functions: `import selftrain.engines.hf` stays cheap.
 """
 
@@ -10,7 +10,9 @@ from __future__ import annotations
 import gc
 import hashlib
 import io
+import itertools
 import math
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,16 +20,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from selftrain.engines import kv
 from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
 from selftrain.engines.drawing import draw, penalise, uniforms
-from selftrain.engines.kv import KVSlab
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 PICTURE_CACHE_BYTES = 256 * 2**20  # encoded pictures kept: selection and refinement ask for the same ones again
-PREFILL_TOKENS = {"cpu": 8192, "cuda": 32768}  # padded prompt tokens in one forward pass: bounds its activations
+# Padded prompt tokens (or image tokens, for the vision tower) in one forward pass: bounds the memory of activations.
+CPU_PREFILL_TOKENS = 8192
+GPU_PREFILL_TOKENS = 32768
 DROP_SHARE = 1 / 16  # finished rows leave the batch when they make up this share; moving a row costs about one token
 CUDA_CHECK_EVERY = 8  # tokens between two looks at which rows have finished: each look waits for the GPU
 
@@ -104,6 +108,7 @@ class HFEngine:
             dtype = "float32" if self.device.type == "cpu" else "bfloat16"
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.batch_size = batch_size
+        self._prefill_tokens = CPU_PREFILL_TOKENS if self.device.type == "cpu" else GPU_PREFILL_TOKENS
         self.on_batch = on_batch
 
         model_path = Path(model_path)
@@ -175,8 +180,8 @@ class HFEngine:
             expected = 0 if picture is None else picture.n_tokens
             if ids.count(self._image_id) != expected:
                 raise EngineError(
-                    f"request {request.id!r}: its text holds the mark {self._processor.image_token!r}, which stands for "
-                    "a picture; break it up first (data_process.prompts.neutralise)"
+                    f"request {request.id!r}: its text holds the mark {self._processor.image_token!r}, which stands "
+                    "for a picture; break it up first (data_process.prompts.neutralise)"
                 )
             prompts.append(_Prompt(request, tuple(ids), picture, ids.index(self._image_id) if picture else 0))
         return prompts
@@ -211,7 +216,6 @@ class HFEngine:
 
     def _encode(self, pictures: Sequence[_Picture]) -> dict[str, Tensor]:
         """What the vision tower makes of the pictures: digest -> [image tokens, hidden]. Known ones cost nothing."""
-        import torch
         from PIL import Image
 
         features = {}
@@ -223,8 +227,7 @@ class HFEngine:
             else:
                 missing[picture.digest] = picture
         waiting = list(missing.values())
-        limit = PREFILL_TOKENS[self.device.type if self.device.type in PREFILL_TOKENS else "cuda"]
-        for part in _chunks(waiting, [picture.n_tokens for picture in waiting], limit):
+        for part in _chunks(waiting, [picture.n_tokens for picture in waiting], self._prefill_tokens):
             images = [Image.open(picture.path).convert("RGB") for picture in part]
             inputs = self._processor.image_processor(images=images, return_tensors="pt")
             grid = inputs["image_grid_thw"]
@@ -240,8 +243,6 @@ class HFEngine:
             while held > PICTURE_CACHE_BYTES:
                 _, oldest = self._encoded.popitem(last=False)
                 held -= oldest.numel() * oldest.element_size()
-            if self.device.type == "cuda":
-                torch.cuda.synchronize()
         return features
 
     # ---- generation ------------------------------------------------------------------------------------------------
@@ -279,7 +280,7 @@ class HFEngine:
         rows = [_Row(index, s, seed) for index in order for s, seed in enumerate(prompts[index].request.seeds)]
         count = math.ceil(len(rows) / self.batch_size)
         edges = [len(rows) * i // count for i in range(count + 1)] if rows else [0]
-        return [rows[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+        return [rows[a:b] for a, b in itertools.pairwise(edges)]
 
     def _decode_or_halve(
         self, prompts: Sequence[_Prompt], rows: list[_Row], params: SamplingParams, done: dict[_Row, Completion]
@@ -306,38 +307,31 @@ class HFEngine:
 
     def _prefill(
         self, prompts: Sequence[_Prompt], repeats: Sequence[int], max_tokens: int
-    ) -> tuple[KVSlab, Tensor, Tensor, Tensor]:
-        """Read each prompt once and repeat it for its rows.
+    ) -> tuple[kv.SharedPromptCache, Tensor, Tensor]:
+        """Read each prompt once, for all its rows.
 
-        Returns the cache, the logits of the first new token [rows, vocab], the first column that is not padding [rows]
-        and the position of the first new token [rows].
+        Returns the cache, the logits of the first new token [rows, vocab] and its position [rows].
         """
         import torch
-
         from transformers import DynamicCache
 
         features = self._encode([p.picture for p in prompts if p.picture is not None])
         longest = max(len(p.ids) for p in prompts)
-        # The last new token is never read back, hence - 1; a multiple of 8 keeps mask slices aligned on a GPU.
-        slab = KVSlab(sum(repeats), -(-(longest + max_tokens - 1) // 8) * 8)
-        logits, starts, positions = [], [], []
-        limit = PREFILL_TOKENS[self.device.type if self.device.type in PREFILL_TOKENS else "cuda"]
-        first_row = 0
-        pairs = list(zip(prompts, repeats, strict=True))
-        for part in _chunks(pairs, [longest] * len(pairs), limit):
-            width = max(len(p.ids) for p, _ in part)
+        counts = torch.tensor(repeats, device=self.device)
+        shared = kv.SharedPromptCache(counts, longest, max_tokens - 1)  # the last new token is never read back
+        logits, positions, masks = [], [], []
+        first = 0
+        for part in _chunks(list(prompts), [longest] * len(prompts), self._prefill_tokens):
+            width = max(len(p.ids) for p in part)
             ids = torch.zeros(len(part), width, dtype=torch.long)
             place = torch.zeros(3, len(part), width, dtype=torch.long)
-            pad = torch.empty(len(part), dtype=torch.long)
-            after = torch.empty(len(part), dtype=torch.long)
-            for i, (prompt, _) in enumerate(part):
-                pad[i] = width - len(prompt.ids)
+            pad = torch.tensor([width - len(p.ids) for p in part])
+            for i, prompt in enumerate(part):
                 ids[i, pad[i] :] = torch.tensor(prompt.ids)
                 place[:, i, pad[i] :] = positions_of(prompt.ids, prompt.picture, prompt.image_start)
-                after[i] = place[:, i, -1].max() + 1
-            ids, pad = ids.to(self.device), pad.to(self.device)
+            ids, place, pad = ids.to(self.device), place.to(self.device), pad.to(self.device)
             embeds = self._model.get_input_embeddings()(ids)
-            shown = [features[p.picture.digest] for p, _ in part if p.picture is not None]
+            shown = [features[p.picture.digest] for p in part if p.picture is not None]
             if shown:
                 embeds[ids == self._image_id] = torch.cat(shown)
             column = torch.arange(width, device=self.device)
@@ -345,19 +339,20 @@ class HFEngine:
             cache = DynamicCache()
             out = self._model(
                 inputs_embeds=embeds,
-                position_ids=place.to(self.device),
+                position_ids=place,
                 attention_mask=_additive(visible[:, None], self.dtype),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
-            rows_of = torch.repeat_interleave(torch.tensor([n for _, n in part])).to(self.device)
-            slab.fill(cache, rows_of, first_row, longest)
-            first_row += len(rows_of)
-            logits.append(out.logits[:, -1].float()[rows_of])
-            starts.append((pad + longest - width)[rows_of])
-            positions.append(after.to(self.device)[rows_of])
-        return slab, torch.cat(logits), torch.cat(starts), torch.cat(positions)
+            shared.fill(cache, first)
+            first += len(part)
+            logits.append(out.logits[:, -1].float())
+            positions.append(place[:, :, -1].amax(0) + 1)
+            masks.append(torch.arange(longest, device=self.device)[None, :] >= (pad + longest - width)[:, None])
+        shared.mask = _additive(torch.cat(masks), self.dtype)[:, None, None, :]
+        row_of = torch.repeat_interleave(counts)
+        return shared, torch.cat(logits)[row_of], torch.cat(positions)[row_of]
 
     def _decode(self, prompts: Sequence[_Prompt], rows: Sequence[_Row], params: SamplingParams) -> list[Completion]:
         """All rows of one batch, in their order."""
@@ -367,11 +362,9 @@ class HFEngine:
         used: dict[int, int] = {}  # request -> its rows in this batch, which stand together
         for row in rows:
             used[row.prompt] = used.get(row.prompt, 0) + 1
-        slab, logits, start, position = self._prefill(
-            [prompts[i] for i in used], list(used.values()), params.max_tokens
-        )
-        mask = _additive(torch.arange(slab.capacity, device=device)[None, :] >= start[:, None], self.dtype)
-        mask = mask[:, None, None, :]
+        cache, logits, position = self._prefill([prompts[i] for i in used], list(used.values()), params.max_tokens)
+        # The cache brings its own mask; one of four dimensions tells transformers not to make one for every token.
+        no_mask = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=device)
 
         # These stay in the order of `rows`; `order` says which of them a row of the shrinking batch is.
         chance = uniforms([row.seed for row in rows], params.max_tokens).to(device)
@@ -406,19 +399,20 @@ class HFEngine:
                     left = len(order) - n_ended
                     holes = ended[:left].nonzero().squeeze(-1)
                     movers = (~ended[left:]).nonzero().squeeze(-1) + left
-                    slab.keep(holes, movers, left)
-                    held = [order, token, position, mask] + ([] if seen is None else [seen])
+                    cache.keep(holes, movers, left)
+                    held = [order, token, position] + ([] if seen is None else [seen])
                     for tensor in held:
                         tensor[holes] = tensor[movers]
-                    order, token, position, mask = (tensor[:left] for tensor in held[:4])
+                    order, token, position = (tensor[:left] for tensor in held[:3])
                     seen = None if seen is None else seen[:left]
                     ended = torch.zeros(left, dtype=torch.bool, device=device)
             out = self._model(
                 inputs_embeds=embed(token[:, None]),
                 position_ids=position[None, :, None].expand(3, -1, -1),
-                attention_mask=mask[..., : slab.length + 1],
-                past_key_values=slab,
+                attention_mask=no_mask,
+                past_key_values=cache,
                 use_cache=True,
+                shared=cache,
             )
             logits = out.logits[:, -1].float()
             position = position + 1
@@ -520,10 +514,13 @@ def _load_processor(path: Path, min_pixels: int | None, max_pixels: int | None) 
 def _load_model(path: Path, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForImageTextToText
 
+    kv.register()
     try:
-        # sdpa by name: the loop hands ready-made additive masks to it, which other implementations read differently
         model = AutoModelForImageTextToText.from_pretrained(
-            path, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+            path,
+            dtype=dtype,
+            attn_implementation={"text_config": kv.ATTENTION, "vision_config": "sdpa"},
+            local_files_only=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise EngineError(f"cannot load a model from {path}: {error}") from error
@@ -544,12 +541,14 @@ def _with_adapter(model: Any, path: Path, *, merge: bool) -> Any:
     if not (path / "adapter_config.json").is_file() or not weights.is_file():
         raise EngineError(f"{path} holds no adapter (adapter_config.json and adapter_model.safetensors are needed)")
     try:
-        adapted = PeftModel.from_pretrained(model, str(path))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error below
+            adapted = PeftModel.from_pretrained(model, str(path))
     except (RuntimeError, ValueError, KeyError) as error:
         raise EngineError(f"adapter {path} does not fit the model: it was trained for another one ({error})") from error
     with safe_open(weights, "pt") as file:
         given = set(file.keys())
-    # PEFT only warns about these, and the result would be the base model under another name
+    # PEFT is content with these, and the result would be the base model, or half the adapter, under another name.
     if given != (wanted := set(get_peft_model_state_dict(adapted))):
         strange = sorted(given ^ wanted)
         raise EngineError(

@@ -1,7 +1,10 @@
-"""A key/value cache that is allocated once, filled in place and emptied of finished rows without being rebuilt.
+"""The key/value cache of many samples of few prompts, and the attention that reads it.
 
-transformers' DynamicCache concatenates every layer's keys and values anew for each token, which for a batch of rows
-costs more than the attention itself. This one has the three methods a decoder calls on a cache.
+The keys and values of a prompt are held once, whatever the number of its samples; a sample holds its own tokens only.
+Against a cache repeated for every sample this saves memory in proportion to the prompt's share, and time: the samples
+of one prompt become one matrix product instead of many reads of the same numbers. What is generated is written into
+memory allocated once, where transformers' DynamicCache concatenates every layer anew for each token.
+Finished rows leave the cache without it being rebuilt.
 """
 
 from __future__ import annotations
@@ -9,68 +12,161 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
+ATTENTION = "shared_prompt"  # the name under which transformers knows `attend`
+SHRINK_BELOW = 0.75  # prompts without rows are dropped when fewer than this share is still in use: it copies the rest
 
-class KVSlab:
-    """Keys and values of every layer, [rows, heads, capacity, head size], valid up to `length`.
 
-    Rows are left-padded: all rows end at the same column. Padding holds zeros and has to be masked by the caller.
+class SharedPromptCache:
+    """Keys and values of every layer.
+
+    Prompts: [prompts, kv heads, prompt columns, head size], left-padded. Rows: [rows, kv heads, capacity, head size],
+    filled up to `length`, the same for all rows. `slot[row]` is prompt x width + place: where the row's query goes when
+    those of a prompt are put together, `width` places for each.
     """
 
-    is_compileable = False  # asked by transformers' mask code
+    def __init__(self, repeats: Tensor, columns: int, capacity: int) -> None:
+        """`repeats` int64 [prompts]: rows of each. `columns`: tokens of the longest prompt. `capacity`: tokens that
+        will be appended to a row at most.
+        """
+        import torch
 
-    def __init__(self, rows: int, capacity: int) -> None:
-        self.rows = rows
+        device = repeats.device
+        self.columns = columns
         self.capacity = capacity
-        self.length = 0  # columns filled
-        self._keys: list[Tensor] = []
-        self._values: list[Tensor] = []
+        self.length = 0
+        self.width = int(repeats.max())
+        self.prompts = len(repeats)
+        prompt_of = torch.repeat_interleave(repeats)
+        first = (repeats.cumsum(0) - repeats)[prompt_of]
+        self.slot = prompt_of * self.width + torch.arange(len(prompt_of), device=device) - first
+        self.mask: Tensor | None = None  # [prompts, 1, 1, columns], added to scores
+        self._dense = bool((repeats == self.width).all())  # slot is 0, 1, 2, ...: nothing to move
+        self._prompt_keys: list[Tensor] = []
+        self._prompt_values: list[Tensor] = []
+        self._row_keys: list[Tensor] = []
+        self._row_values: list[Tensor] = []
 
-    def fill(self, prefill: Any, rows_of: Tensor, first_row: int, length: int) -> None:
-        """Copy prompts in: row `first_row + i` becomes row `rows_of[i]` of `prefill`, moved right to end at `length`.
+    @property
+    def rows(self) -> int:
+        return len(self.slot)
 
-        `prefill` is a DynamicCache over at most `length` columns, left-padded like this one.
+    def fill(self, prefill: Any, first: int) -> None:
+        """Copy prompts in, from number `first` on, moved right to end at the last column.
+
+        `prefill` is a DynamicCache over at most `columns` columns, left-padded like this one.
         """
         import torch
 
         layers = [(layer.keys, layer.values) for layer in prefill.layers]
-        if not self._keys:
-            for keys, values in layers:
-                self._keys.append(_empty(torch, keys, self.rows, self.capacity))
-                self._values.append(_empty(torch, values, self.rows, self.capacity))
-        span = slice(first_row, first_row + len(rows_of))
-        for mine, theirs in zip((self._keys, self._values), zip(*layers, strict=True), strict=True):
+        if not self._prompt_keys:
+            for keys, _ in layers:
+                _, heads, _, size = keys.shape
+                for slabs, shape in (
+                    ((self._prompt_keys, self._prompt_values), (self.prompts, heads, self.columns, size)),
+                    ((self._row_keys, self._row_values), (self.rows, heads, self.capacity, size)),
+                ):
+                    for slab in slabs:
+                        slab.append(torch.empty(shape, dtype=keys.dtype, device=keys.device))
+        for mine, theirs in zip((self._prompt_keys, self._prompt_values), zip(*layers, strict=True), strict=True):
             for slab, part in zip(mine, theirs, strict=True):
-                start = length - part.shape[2]
-                slab[span, :, :start] = 0  # uninitialised memory may hold NaN, which a mask does not hide
-                slab[span, :, start:length] = part[rows_of]
-        self.length = length
+                start = self.columns - part.shape[2]
+                slab[first : first + len(part), :, :start] = 0  # unset memory may hold NaN, which a mask does not hide
+                slab[first : first + len(part), :, start:] = part
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Append one token to a layer; returns all its keys and values so far. The last layer moves the column on."""
-        column = self.length
-        slab_k, slab_v = self._keys[layer_idx], self._values[layer_idx]
-        slab_k[: self.rows, :, column : column + 1] = keys
-        slab_v[: self.rows, :, column : column + 1] = values
-        if layer_idx == len(self._keys) - 1:
+        """Append one token to a layer; returns the rows' own keys and values so far, prompts not included."""
+        column, rows = self.length, self.rows
+        row_keys, row_values = self._row_keys[layer_idx][:rows], self._row_values[layer_idx][:rows]
+        row_keys[:, :, column : column + 1] = keys
+        row_values[:, :, column : column + 1] = values
+        if layer_idx == len(self._row_keys) - 1:
             self.length += 1
-        return slab_k[: self.rows, :, : column + 1], slab_v[: self.rows, :, : column + 1]
+        return row_keys[:, :, : column + 1], row_values[:, :, : column + 1]
 
     def keep(self, holes: Tensor, movers: Tensor, rows: int) -> None:
         """Shrink to `rows` rows: the rows `movers` (all >= `rows`) are copied into the rows `holes` (all < `rows`)."""
-        for slab in (*self._keys, *self._values):
+        import torch
+
+        for slab in (*self._row_keys, *self._row_values):
             slab[holes, :, : self.length] = slab[movers, :, : self.length]
-        self.rows = rows
+        self.slot[holes] = self.slot[movers]
+        self.slot = self.slot[:rows]
+        self._dense = False
+        used, renumbered = torch.unique(self.slot // self.width, return_inverse=True)
+        if len(used) < SHRINK_BELOW * self.prompts:
+            self.slot = renumbered * self.width + self.slot % self.width
+            self.prompts = len(used)
+            self.mask = self.mask[used]
+            for slabs in (self._prompt_keys, self._prompt_values):
+                for layer, slab in enumerate(slabs):
+                    slabs[layer] = slab[used]
+
+    def prompt_scores(self, query: Tensor, layer: int) -> Tensor:
+        """Scores of each row's query against its prompt: [rows, kv heads, queries per kv head, ...] in and out."""
+        together = self._together(query)
+        return self._apart(together @ self._prompt_keys[layer].transpose(-1, -2) + self.mask, query.shape[2])
+
+    def prompt_values(self, weights: Tensor, layer: int) -> Tensor:
+        """Each prompt's values under its rows' weights, [rows, kv heads, queries per kv head, head size]."""
+        return self._apart(self._together(weights) @ self._prompt_values[layer], weights.shape[2])
+
+    def _together(self, x: Tensor) -> Tensor:
+        """[rows, heads, queries, n] -> [prompts, heads, width x queries, n], zeros in the places of rows that left."""
+        if not self._dense:
+            sparse = x.new_zeros(self.prompts * self.width, *x.shape[1:])
+            sparse[self.slot] = x
+            x = sparse
+        x = x.view(self.prompts, self.width, *x.shape[1:]).transpose(1, 2)
+        return x.reshape(self.prompts, x.shape[1], -1, x.shape[-1])
+
+    def _apart(self, x: Tensor, queries: int) -> Tensor:
+        x = x.view(self.prompts, x.shape[1], self.width, queries, x.shape[-1]).transpose(1, 2)
+        x = x.reshape(self.prompts * self.width, *x.shape[2:])
+        return x if self._dense else x[self.slot]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        return self.length
-
-    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
-        return self.length + query_length, 0
+        return self.columns + self.length
 
 
-def _empty(torch: Any, like: torch.Tensor, rows: int, capacity: int) -> torch.Tensor:
-    _, heads, _, size = like.shape
-    return torch.empty(rows, heads, capacity, size, dtype=like.dtype, device=like.device)
+def attend(
+    module: Any,
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    shared: SharedPromptCache | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """One new token per row over its prompt and its own tokens; without `shared`, transformers' sdpa attention.
+
+    query [rows, heads, 1, head size]; keys, values [rows, kv heads, tokens, head size] of the rows' own tokens. Returns
+    [rows, 1, heads, head size]. The softmax is one over both parts, so the result is that of ordinary attention.
+    """
+    import torch
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if shared is None:
+        return sdpa_attention_forward(module, query, keys, values, attention_mask, scaling=scaling, **options)
+    rows, heads, _, size = query.shape
+    kv_heads = keys.shape[1]
+    # The heads that read one kv head stand together, so they can share its product instead of repeating it.
+    query = query.reshape(rows, kv_heads, heads // kv_heads, size) * scaling
+    old = shared.prompt_scores(query, module.layer_idx)
+    new = query @ keys.transpose(-1, -2)
+    weights = torch.cat([old, new], dim=-1).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+    n_old = old.shape[-1]
+    out = shared.prompt_values(weights[..., :n_old], module.layer_idx) + weights[..., n_old:] @ values
+    return out.reshape(rows, 1, heads, size), None
+
+
+def register() -> None:
+    """Make `attend` known to transformers as ATTENTION. For everything but this cache it behaves as sdpa."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(ATTENTION, attend)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)

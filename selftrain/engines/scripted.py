@@ -177,12 +177,13 @@ class GoldNoise:
         """The problem a request asks about; EngineError if there is none or more than one."""
         # The longest body wins: a question may be the beginning of another one.
         held = sorted((body for body in self._by_body if request.prompt.startswith(body)), key=len)
-        found = self._by_body[held[-1]] if held else []
+        same_text = self._by_body[held[-1]] if held else []
+        found = same_text
         if len(found) > 1:
-            found = [problem for problem in found if problem.id in request.id]
-            found = [p for p in found if not any(p.id != q.id and p.id in q.id for q in found)]
+            named = [problem for problem in found if problem.id in request.id]
+            found = [p for p in named if not any(p.id != q.id and p.id in q.id for q in named)]
         if len(found) != 1:
-            how_many = "several known problems" if found else "no known problem"
+            how_many = "several known problems" if same_text else "no known problem"
             raise EngineError(f"request {request.id!r} matches {how_many}; put the problem's id into the request's id")
         return found[0]
 

@@ -83,6 +83,11 @@ LETTERS = [
     ("The final answer is therefore B.", "B"),
     ("The answer to this question is B.", "B"),
     ("Answer: The correct option is B", "B"),
+    ("∴∠B=70°；\n故选：D。", "D"),
+    ("所以EF=4．\n故选A．", "A"),
+    ("答案是：(C) 45°。", "C"),
+    ("答案是B。因为根据题意可知，∠A=∠C。", "B"),
+    ("综上所述，本题正确选项应选C。", "C"),
     ("Answer: A triangle has three sides. So the answer is B", "B"),
     ("some thoughts\nB", "B"),
     ("some thoughts\n(B) 40.0\n", "B"),
@@ -146,6 +151,8 @@ LETTERS = [
     ("Answer: 40 or 45", None),
     ("Answer: 40, 45", None),
     ("Answer: B\nAnswer: cannot be determined", None),  # the last word is no answer
+    ("The answer is B.\nAnswer: cannot be determined", None),  # nor does a weaker cue before it count
+    ("Answer: B\n\\boxed{none of them}", None),
     ("\\boxed{B", None),
     ("Answer: \\boxed{}", None),
     ("angle (B) is\n(A) is smaller than (B)", None),
@@ -285,6 +292,7 @@ NUMBERS = [
     ("Answer: 5 + 3", "5", None, None),
     ("Answer: 3 million", "3", None, None),
     ("Answer: 5 is wrong", "5", None, None),
+    ("Answer: 2\nmore exactly \\boxed{2\\sqrt{3}}", "2", None, None),
     ("Answer: 5, which is wrong", "5", None, None),
     ("Answer: 1/0", "1", None, None),
     ("Answer: 1/2/3", "0.5", None, None),

@@ -41,7 +41,7 @@ def mixed(sizes) -> list[tuple[str, Path | None]]:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory, problems_and_pictures) -> Path:
-    """A random tiny Qwen2-VL with a flattened end-of-turn logit, so that some completions stop and some are cut."""
+    """A random tiny Qwen2-VL with more stop tokens than usual, so that some completions stop and some are cut."""
     import torch
 
     from selftrain import tiny
@@ -49,7 +49,7 @@ def tiny_model(tmp_path_factory, problems_and_pictures) -> Path:
     torch.set_num_threads(1)
     tokenizer = tiny.build_tokenizer([prompt for prompt, _ in problems_and_pictures] * 3, vocab_size=384)
     model = tiny.build_model(tokenizer, hidden=64, layers=2, vision_hidden=32, vision_depth=1)
-    # Random weights of the usual size give nearly equal logits: larger ones make greedy decoding and filters mean something.
+    # Random weights of the usual size give nearly equal logits; with larger ones greedy decoding means something.
     with torch.no_grad():
         torch.manual_seed(1)
         for name, weight in model.named_parameters():

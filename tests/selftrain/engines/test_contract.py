@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import chain
 
 import pytest
 
@@ -16,7 +17,9 @@ GREEDY = SamplingParams(temperature=0, max_tokens=16)
 
 def babble(request: Request, seed: int) -> str:
     """Between 1 and 24 words that follow from prompt and seed."""
-    return " ".join(f"w{seed_for(request.prompt, seed, i) % 1000}" for i in range(seed_for(request.prompt, seed) % 24 + 1))
+    return " ".join(
+        f"w{seed_for(request.prompt, seed, i) % 1000}" for i in range(seed_for(request.prompt, seed) % 24 + 1)
+    )
 
 
 @pytest.fixture(params=["scripted", "hf"])
@@ -96,7 +99,7 @@ def test_finish_reasons_and_lengths(it, mixed, ask):
 def test_more_tokens_continue_the_same_text(it, mixed, ask):
     short = it.generate(ask(mixed, seeds=range(8)), SAMPLE)
     longer = it.generate(ask(mixed, seeds=range(8)), dataclasses.replace(SAMPLE, max_tokens=22))
-    for a, b in zip(sum(short, []), sum(longer, []), strict=True):
+    for a, b in zip(chain(*short), chain(*longer), strict=True):
         assert b.token_ids[: len(a.token_ids)] == a.token_ids
         assert a.finish == "length" or a == b
 

@@ -1,0 +1,8 @@
+"""The loop's front door: `python run.py --iters 3`. See `python run.py --help`."""
+
+import sys
+
+from selftrain.cli import run_main
+
+if __name__ == "__main__":
+    sys.exit(run_main())

@@ -1,0 +1,44 @@
+"""From one word of configuration to an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_process.prompts import prompt_set
+from data_process.schema import Problem
+from selftrain.config import Config
+from selftrain.engines.base import Engine
+
+
+def open_engine(config: Config, adapter: Path | None, iteration: int, problems: Sequence[Problem]) -> Engine:
+    """The configured engine with the weights of `iteration`; raises EngineError if it cannot be opened.
+
+    `problems` are what the scripted engine takes its answers from; a model never sees them.
+    """
+    settings = config.engine
+    if settings.kind == "scripted":
+        from selftrain.engines.scripted import GoldNoise, ScriptedEngine
+
+        accuracy = min(settings.script_accuracy + settings.script_gain * iteration, 1 - settings.script_abstain)
+        noise = GoldNoise(
+            problems,
+            prompt_set(config.prompts),
+            accuracy,
+            settings.script_abstain,
+            config.seed,
+            weights=f"iteration-{iteration}",
+        )
+        return ScriptedEngine(noise)
+    from selftrain.engines.hf import HFEngine
+
+    return HFEngine(
+        config.model.path,
+        adapter,
+        batch_size=settings.batch_size,
+        dtype=settings.dtype,
+        device=settings.device,
+        threads=settings.threads,
+        min_pixels=config.model.min_pixels,
+        max_pixels=config.model.max_pixels,
+    )

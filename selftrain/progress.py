@@ -1,0 +1,73 @@
+"""What a person sees while a run goes on: the stage, how far it is, its rate and the time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+Update = Callable[[int, int], None]  # done, total
+PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
+
+
+class Progress:
+    """Live bars on a terminal, one line now and then elsewhere."""
+
+    def __init__(self, out: TextIO | None = None, *, quiet: bool = False) -> None:
+        self._out = out or sys.stderr
+        self._quiet = quiet
+        self._live = not quiet and self._out.isatty()
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        if not self._quiet:
+            print(text, file=self._out, flush=True)
+
+    @contextmanager
+    def stage(self, title: str, unit: str) -> Iterator[Update]:
+        """A stage being worked on; call what it yields with (done, total) `unit`s."""
+        started = time.monotonic()
+        last: list[Any] = [0, 0]
+        if self._live:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bars
+
+            bars = Bars(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=Console(file=self._out),
+                transient=True,
+            )
+            task = bars.add_task(title, total=None, rate="")
+
+            def update(done: int, total: int) -> None:
+                last[:] = done, total
+                rate = done / max(time.monotonic() - started, 1e-9)
+                bars.update(task, completed=done, total=total, rate=f"{rate:.1f} {unit}/s")
+
+            with bars:
+                yield update
+        else:
+            told = [started]
+
+            def update(done: int, total: int) -> None:
+                last[:] = done, total
+                now = time.monotonic()
+                if now - told[0] >= PLAIN_EVERY and done:
+                    told[0] = now
+                    rate = done / (now - started)
+                    left = (total - done) / rate if rate else 0
+                    self.say(f"  {title}: {done}/{total} {unit}, {rate:.1f}/s, about {left:.0f} s left")
+
+            self.say(f"{title} ...")
+            yield update
+        seconds = time.monotonic() - started
+        counts = f"{last[1]} {unit}, " if last[1] else ""
+        self.say(f"{title}: {counts}{seconds:.1f} s")

@@ -1,0 +1,69 @@
+"""Judge the stored answers of a run again: no model, no sampling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from data_process.io import load_problems, read_jsonl
+from data_process.judging import JUDGE_VERSION, judge
+from selftrain import stats
+from selftrain.config import Config
+from selftrain.run_dir import RunError, read_json
+
+
+def rescore(run: Path) -> dict[str, Any]:
+    """Greedy accuracy of every evaluation in a run folder under today's judge.
+
+    Returns {"judge", "evaluations": [{iteration, split, n, correct, wrong, abstain, accuracy, low, high, changed,
+    changes}]}; `changes` lists id, stored and new status of each answer (samples and select too) judged otherwise than
+    stored. Raises RunError if the folder holds no run, DataError if its data cannot be read.
+    """
+    config = Config.model_validate(read_json(run / "config.json"))
+    evaluations = []
+    for split in ("dev", "test"):
+        problems = {
+            p.id: p for p in load_problems(config.data.folder / getattr(config.data, split), config.data.folder)
+        }
+        for file in sorted(run.glob(f"iter*/{split}/rows.jsonl"), key=lambda f: int(f.parts[-3].removeprefix("iter"))):
+            counts = {"correct": 0, "wrong": 0, "abstain": 0}
+            changes = []
+            rows = read_jsonl(file)
+            for row in rows:
+                problem = problems.get(row["id"])
+                if problem is None:
+                    raise RunError(
+                        f"{file}: problem {row['id']!r} is not in {config.data.folder}; the data have changed"
+                    )
+                records = {"greedy": row["greedy"], "select": row["select"]}
+                records |= {f"sample {i}": sample for i, sample in enumerate(row["samples"])}
+                for name, record in records.items():
+                    verdict = judge(record["text"], problem, truncated=record["finish"] == "length")
+                    if name == "greedy":
+                        counts[verdict.status] += 1
+                    if verdict.status != record["verdict"]["status"]:
+                        changes.append(
+                            {
+                                "id": row["id"],
+                                "answer": name,
+                                "stored": record["verdict"]["status"],
+                                "now": verdict.status,
+                            }
+                        )
+            low, high = stats.wilson(counts["correct"], len(rows))
+            evaluations.append(
+                {
+                    "iteration": int(file.parts[-3].removeprefix("iter")),
+                    "split": split,
+                    "n": len(rows),
+                    **counts,
+                    "accuracy": counts["correct"] / len(rows),
+                    "low": low,
+                    "high": high,
+                    "changed": len(changes),
+                    "changes": changes,
+                }
+            )
+    if not evaluations:
+        raise RunError(f"{run} holds no finished evaluation; run the loop first")
+    return {"judge": JUDGE_VERSION, "evaluations": evaluations}

@@ -91,7 +91,7 @@ def row_lengths(examples: Sequence[Example], processor: Any, image_tokens: dict[
         for example in batch:
             frame = frames[example.image is not None]
             texts += [frame.before + example.prompt + frame.between, example.target + frame.after]
-        ids = processor.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        ids = processor.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         for row, example in enumerate(batch):
             placeholder = image_tokens[example.image] - 1 if example.image is not None else 0
             lengths.append(len(ids[2 * row]) + len(ids[2 * row + 1]) + placeholder)

@@ -8,6 +8,7 @@ the one that ships in `models/tiny-qwen2vl`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,8 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> Any:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    raw.train_from_iterator(texts, trainer)
+    # Letters of choices stay tokens of their own: "(C" in a prompt and " (C" in an answer share the token "C".
+    raw.train_from_iterator((re.sub(r"\([A-D]\)", "( )", text) for text in texts), trainer)
     learned = json.loads(raw.to_str())["model"]
     tokenizer = Qwen2Tokenizer(
         vocab=learned["vocab"],
@@ -154,24 +156,41 @@ def build_model(
 
 
 def _prepare_attention(model: Any, heads: int) -> None:
-    """Start attention from useful patterns instead of noise, so that looking things up is learnt in minutes on a CPU.
+    """Start attention from useful circuits instead of noise: they form by themselves only after tens of millions of tokens.
 
-    In the spirit of mimetic initialisation (Trockman and Kolter 2023, arXiv 2305.09828). Layer 0: head h looks h + 1
-    tokens back, by way of the query and key biases under rotary positions, so every token knows what stands before it.
-    Layers 1 and 2: half of the heads compare contents (keys start equal to queries); in layer 2 the others look one, two
-    ... tokens back. All of it is only a start: everything is trained.
+    In the spirit of mimetic initialisation (Trockman and Kolter 2023, arXiv 2305.09828) and of the induction heads of
+    Olsson et al. 2022 (arXiv 2209.11895). Layer 0: head h looks h + 1 tokens back, by way of query and key biases under
+    rotary positions, so every token hears what stands 1, 2, 3, 4 tokens before it. Layer 1: the first head copies what
+    followed an earlier occurrence of the present token; the upper half, asked after "60 is (", finds "60" in
+    "(C) 60" and fetches what stands three tokens before it. All of it is only a start: everything is trained.
     """
     import math
 
     import torch
 
     text = model.model.language_model
-    size = text.config.hidden_size // heads
+    width = text.config.hidden_size
+    size = width // heads
     half = size // 2
     frequencies = text.config.rope_parameters["rope_theta"] ** (-torch.arange(half) / half)
+    # Contents far apart can only be compared where the rotation is slow: a radian over a hundred tokens.
+    slow = torch.cat([torch.where(frequencies < 0.012)[0], half + torch.where(frequencies < 0.012)[0]])
+
+    # Token embeddings start in the first half of the residual stream, what layer 0 hears in the second, so that neither
+    # is noise to the other; `channel` directions per head carry a token's content from one to the other.
+    own, channel = width // 2, min(size, width // 2 // heads)
+
+    def frame() -> torch.Tensor:
+        """[channel, width], orthonormal rows within the embeddings' half."""
+        rows = torch.zeros(channel, width)
+        rows[:, :own] = torch.linalg.qr(torch.randn(own, channel))[0].T
+        return rows
+
+    def rows_of(head: int) -> slice:
+        return slice(head * size, (head + 1) * size)
 
     def look_back(attention: Any, head: int, offset: int) -> None:
-        rows = slice(head * size, (head + 1) * size)
+        rows = rows_of(head)
         strength = 5.0 * (frequencies > 0.02).float()  # slower rotations cannot tell neighbours apart
         for projection in (attention.q_proj, attention.k_proj):
             projection.weight[rows] *= 0.3
@@ -179,24 +198,39 @@ def _prepare_attention(model: Any, heads: int) -> None:
         angle = -offset * frequencies
         attention.q_proj.bias[rows] = torch.cat([strength * torch.cos(angle), strength * torch.sin(angle)])
 
-    def compare(attention: Any, head: int) -> None:
-        rows = slice(head * size, (head + 1) * size)
-        slow = (frequencies < 0.05).float()  # contents far apart can only be compared where the rotation is slow
-        scale = (0.3 + 2.0 * slow).repeat(2)[:, None]
-        attention.q_proj.weight[rows] *= scale
-        attention.k_proj.weight[rows] = attention.q_proj.weight[rows]
+    def carry(attention: Any, head: int, read: torch.Tensor, write: torch.Tensor, gain: float) -> None:
+        start = head * size
+        attention.v_proj.weight[start : start + channel] = read
+        attention.o_proj.weight[:, start : start + channel] = gain * write.T
+
+    def match(attention: Any, head: int, query: torch.Tensor, key: torch.Tensor, gain: float) -> None:
+        n = min(len(slow), channel)
+        for projection, read in ((attention.q_proj, query), (attention.k_proj, key)):
+            projection.weight[rows_of(head)] *= 0.1
+            projection.weight[head * size + slow[:n]] = gain * read[:n]
 
     with torch.no_grad():
         for parameter in text.parameters():
             if parameter.dim() > 1:
                 # The library's standard deviation of 0.02 is meant for widths in the thousands.
-                parameter.mul_(1 / (0.02 * math.sqrt(text.config.hidden_size)) * 0.7)
-        for layer, block in enumerate(text.layers):
-            for head in range(heads):
-                if layer == 0 or (layer == 2 and head < heads // 2):
-                    look_back(block.self_attn, head, head + 1)
-                elif layer in (1, 2) and head >= heads // 2:
-                    compare(block.self_attn, head)
+                parameter.mul_(0.7 / (0.02 * math.sqrt(width)))
+        text.embed_tokens.weight[:, :own] *= 4
+        text.embed_tokens.weight[:, own:] *= 0.2
+        first, second = text.layers[0].self_attn, text.layers[1].self_attn
+        heard, spoken = [frame() for _ in range(heads)], []
+        for head in range(heads):
+            spoken.append(torch.zeros(channel, width))
+            spoken[head][:, own + head * channel : own + (head + 1) * channel] = torch.eye(channel)
+            look_back(first, head, head + 1)
+            carry(first, head, heard[head], spoken[head], gain=0.35)
+        match(second, 0, query=heard[0], key=spoken[0], gain=1.5)
+        copied = frame()
+        carry(second, 0, copied, copied, gain=0.25)
+        for head in range(heads // 2, heads):
+            match(second, head, query=spoken[1], key=heard[1], gain=2.5)
+            carry(second, head, spoken[2], heard[2], gain=1.0)
+        for head in range(heads // 2):
+            look_back(text.layers[2].self_attn, head, head + 1)
 
 
 def _prepare_numbers(model: Any, tokenizer: Any) -> None:
@@ -211,7 +245,7 @@ def _prepare_numbers(model: Any, tokenizer: Any) -> None:
     table = model.get_input_embeddings().weight
     waves = 2 * len(PERIODS)
     with torch.no_grad():
-        scale = table.std().item()
+        scale = table[:, : table.shape[1] // 2].std().item()
         table[:, :waves] *= 0.2
         for value in range(MAX_NUMBER + 1):
             row = tokenizer.convert_tokens_to_ids(str(value))

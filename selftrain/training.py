@@ -122,8 +122,9 @@ def train(
     With `init_adapter` its weights are the start (same rank and alpha), the optimizer is new. `on_progress` gets each
     line of LLaMA-Factory's progress log: current_steps, total_steps, loss, lr, epoch, percentage.
 
-    Leaves `data/`, `train.yaml`, `train.log` and `adapter/` in `out`. Raises HyperparameterError or DataError before
-    anything is started, TrainingError after; an interrupt ends the child and travels on.
+    Leaves `data/`, `train.yaml`, `train.log` and `adapter/` in `out`. Raises HyperparameterError, DataError or (for
+    `init_adapter`) AdapterError before anything is started, TrainingError when training itself goes wrong; an interrupt
+    ends the child and travels on.
     """
     if out.exists() and any(out.iterdir()):
         # LLaMA-Factory would silently resume from a checkpoint it finds.
@@ -260,7 +261,8 @@ def resolve(
 ) -> dict[str, Any]:
     """The whole of train.yaml: every path absolute, nothing that matters left to a default.
 
-    `longest` is the length in tokens of the longest row, image tokens included.
+    `longest` is the length in tokens of the longest row, image tokens included. If a hyper-parameter file turns on
+    packing, the global batch counts packs of up to that length instead of rows.
     """
     chosen = dict(hyperparameters)
     global_batch = chosen.pop("global_batch_size")

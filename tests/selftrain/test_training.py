@@ -252,7 +252,7 @@ class OneTokenPerCharacter:
 
     finished = "<end>"
 
-    def tokenizer(self, texts, add_special_tokens):
+    def tokenizer(self, texts, add_special_tokens, return_attention_mask):
         assert not add_special_tokens
         return {"input_ids": [list(text) for text in texts]}
 

@@ -40,25 +40,28 @@ def mixed(sizes) -> list[tuple[str, Path | None]]:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory, problems_and_pictures) -> Path:
+def tiny_model(tmp_path_factory) -> Path:
     """A random tiny Qwen2-VL with more stop tokens than usual, so that some completions stop and some are cut."""
     import torch
 
     from selftrain import tiny
 
     torch.set_num_threads(1)
-    tokenizer = tiny.build_tokenizer([prompt for prompt, _ in problems_and_pictures] * 3, vocab_size=384)
-    model = tiny.build_model(tokenizer, hidden=64, layers=2, vision_hidden=32, vision_depth=1)
-    # Random weights of the usual size give nearly equal logits; with larger ones greedy decoding means something.
-    with torch.no_grad():
+    # Fixed words, not the prompts: a change of wording must not make another model.
+    words = "find the angle of a triangle circle line what which answer step think sum is and so it equals"
+    tokenizer = tiny.build_tokenizer([words] * 3, vocab_size=384)
+    model = tiny.build_model(tokenizer, hidden=64, layers=3, vision_hidden=32, vision_depth=1)
+    # Weights of our own, larger than usual: nearly equal logits would make greedy decoding a matter of rounding, and
+    # what these tests see must not change with how the real tiny model starts.
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         for name, weight in model.named_parameters():
-            if weight.ndim == 2:
-                weight.mul_(3 if "embed_tokens" in name else 2)
+            if weight.ndim > 1:
+                weight.normal_(0, 0.25 if "embed_tokens" in name else 1.2 / weight[0].numel() ** 0.5)
             elif name.endswith("bias"):
                 weight.normal_(0, 0.2)
-    # End tokens that random weights do reach: otherwise no completion would stop.
-    model.generation_config.eos_token_id = [*model.generation_config.eos_token_id, *range(300, 312)]
+    # Every 16th token ends a completion: random weights would hardly reach the real end tokens.
+    model.generation_config.eos_token_id = [*model.generation_config.eos_token_id, *range(0, len(tokenizer), 16)]
     folder = tmp_path_factory.mktemp("tiny") / "model"
     tiny.save(model, tiny.build_processor(tokenizer), folder)
     return folder

@@ -144,7 +144,7 @@ def test_batches_follow_from_the_requests(engine, mixed, ask, monkeypatch):
 
 def test_dropping_finished_rows_changes_nothing(engine, mixed, ask, monkeypatch):
     params = SamplingParams(temperature=1.0, max_tokens=60)
-    requests = [dataclasses.replace(r, seeds=tuple(range(i + 1))) for i, r in enumerate(ask(mixed))]
+    requests = [dataclasses.replace(r, seeds=tuple(range(2 * i + 1))) for i, r in enumerate(ask(mixed))]
     kept = []
     keep = kv.SharedPromptCache.keep
 
@@ -159,7 +159,7 @@ def test_dropping_finished_rows_changes_nothing(engine, mixed, ask, monkeypatch)
     monkeypatch.setattr("selftrain.engines.hf.DROP_SHARE", 0.01)
     monkeypatch.setattr("selftrain.engines.kv.SHRINK_BELOW", 1)
     found = engine.generate(requests, params)
-    assert len(kept) > 3
+    assert len(kept) >= 3
     assert min(prompts for _, prompts in kept) < len(mixed)  # whole prompts have left as well
     for a, b in zip(chain(*found), chain(*expected), strict=True):
         assert a.token_ids == b.token_ids

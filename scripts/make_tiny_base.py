@@ -1,10 +1,10 @@
 """Train the tiny Qwen2-VL that ships in models/tiny-qwen2vl, from random weights, on generated data.
 
-The recipe has the shape of a small pre-training: first text alone (the numbers are in the question), so that arithmetic,
-the form of an answer and looking a value up among the choices are learnt cheaply; then pictures, whose labels have to be
-read. All problems come from MiniGeo's `base` split, whose parameters never occur in train, dev or test. Part of the
-rationales make a slip, say `Wait,` and correct it. Training stops early on purpose: a base model should leave something
-to find.
+The recipe has the shape of a small pre-training: first text alone (the numbers are in the question), so that
+arithmetic, the form of an answer and looking a value up among the choices are learnt cheaply; then pictures, whose
+labels have to be read. All problems come from MiniGeo's `base` split, whose parameters never occur in train, dev or
+test. Part of the rationales make a slip, say `Wait,` and correct it. Training stops early on purpose: a base model
+should leave something to find.
 
     python scripts/make_tiny_base.py --out models/tiny-qwen2vl
 
@@ -159,7 +159,7 @@ def reflection_row(problem: Problem, picture: int, rng: random.Random) -> Row:
 
 
 class Pictures:
-    """Pictures as uint8 arrays, turned into Qwen2-VL's patches on demand (the image processor runs once, as a check)."""
+    """Pictures as uint8 arrays, turned into Qwen2-VL's patches on demand; the image processor runs as a check."""
 
     def __init__(self, images: Sequence[Any], processor: Any) -> None:
         self.arrays = [np.asarray(image, dtype=np.uint8) for image in images]

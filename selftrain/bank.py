@@ -1,8 +1,8 @@
 """The sample bank: every stochastic sample once, for ever.
 
-A prompt's key is the digest of everything that determines its answers: weights, rendered prompt, image content and pixel
-limits, sampling parameters and the sampling seed. Sample `index` of a key has a seed derived from both, so asking for 16
-after 4 draws 12. SQLite in WAL mode survives `kill -9` at any byte; one process writes.
+A prompt's key is the digest of everything that determines its answers: weights, rendered prompt, image content and
+pixel limits, sampling parameters and the sampling seed. Sample `index` of a key has a seed derived from both, so asking
+for 16 after 4 draws 12. SQLite in WAL mode survives `kill -9` at any byte; one process writes.
 """
 
 from __future__ import annotations

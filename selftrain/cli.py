@@ -110,7 +110,7 @@ def plan(config: Any) -> str:
     lines = [
         f"# run folder {config.output}, samples in {config.bank}",
         f"# 0. evaluate {config.model.path} on dev",
-        f"# then {config.iters} times: sample {s.n} answers to {questions} of train at temperature {s.temperature}; judge;",
+        f"# then {config.iters} times: sample {s.n} answers to {questions} of train, T = {s.temperature}; judge;",
         f"#   build rows by rule {config.build.rule}; train a LoRA adapter from {config.training.restart};",
         f"#   evaluate on dev: greedy, and mean, majority, self-select, pass at N = {e.n}",
         f"# accept the iteration with the best greedy score on dev; measure on test: {e.test}",

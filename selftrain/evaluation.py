@@ -1,4 +1,4 @@
-"""Test-time strategies over one bank: greedy, mean@N, majority@N, self-select@N, pass@N (the oracle), on the same samples.
+"""Test-time strategies over one bank: greedy, mean@N, majority@N, self-select@N, pass@N (oracle), on the same samples.
 
 Every strategy's verdict on every problem is returned beside the totals, so each number can be traced to its samples.
 """

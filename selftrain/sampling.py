@@ -106,11 +106,13 @@ class Sampler:
             raise ValueError("ids of asks must be unique")
         keys: dict[str, str] = {}
         wanted: dict[str, tuple[PromptKey, Picture | None]] = {}
+        names: dict[str, str] = {}  # key -> the first ask that has it, for errors
         for ask in asks:
             picture = self._picture(ask.image) if ask.image is not None else None
             prompt = PromptKey(self._weights, ask.prompt, picture.id if picture else None, params, self._seed)
             keys[ask.id] = prompt.digest()
             wanted[keys[ask.id]] = (prompt, picture)
+            names.setdefault(keys[ask.id], ask.id)
         present = self._bank.indices(list(wanted))
         have = sum(len(indices & set(range(n))) for indices in present.values())
         total = len(wanted) * n
@@ -127,7 +129,7 @@ class Sampler:
                 self._engine = self._open()
             requests = [
                 Request(
-                    id=key,
+                    id=names[key],
                     prompt=wanted[key][0].prompt,
                     image=picture.path if (picture := wanted[key][1]) else None,
                     seeds=tuple(sample_seed(key, index) for index in indices),

@@ -1,4 +1,4 @@
-"""A Qwen2-VL of a few million parameters, built from nothing: the same classes, template and special tokens as the real one.
+"""A Qwen2-VL of a few million parameters, built from nothing, with the classes, template and tokens of the real one.
 
 It stands in for the pretrained model in the demo and in tests, so that every line of the real stack (processor, image
 tokens, multimodal rotary positions, LoRA through LLaMA-Factory) runs on a laptop. `scripts/make_tiny_base.py` trains
@@ -156,7 +156,7 @@ def build_model(
 
 
 def _prepare_attention(model: Any, heads: int) -> None:
-    """Start attention from useful circuits instead of noise: they form by themselves only after tens of millions of tokens.
+    """Start attention from useful circuits instead of noise; by themselves they form only over tens of millions of tokens.
 
     In the spirit of mimetic initialisation (Trockman and Kolter 2023, arXiv 2305.09828) and of the induction heads of
     Olsson et al. 2022 (arXiv 2209.11895). Layer 0: head h looks h + 1 tokens back, by way of query and key biases under

@@ -1,0 +1,39 @@
+# Two commands do all the set-up: `make demo` runs the loop, `make test` runs all tests.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+# uv resolves and installs in a minute; it comes from the package index if the machine has none.
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+
+.PHONY: demo test fast check clean
+
+demo: $(VENV)/.runtime
+	$(PYTHON) run.py --iters 3
+
+test: $(VENV)/.dev
+	$(PYTHON) -m pytest
+
+fast: $(VENV)/.dev
+	$(PYTHON) -m pytest -m "not slow"
+
+check: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(PYTHON) -m pytest -m "not slow"
+
+$(VENV)/.runtime: requirements.txt | $(UV) $(VENV)/pyvenv.cfg
+	$(UV) pip install --quiet --compile-bytecode --python $(PYTHON) -r requirements.txt
+	touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
+	$(UV) pip install --quiet --compile-bytecode --python $(PYTHON) -r requirements-dev.txt
+	touch $@
+
+$(VENV)/pyvenv.cfg: | $(UV)
+	$(UV) venv --quiet --python 3.11 $(VENV)
+
+.uv/bin/uv:
+	python3 -m venv .uv
+	.uv/bin/python -m pip install --quiet uv
+
+clean:
+	rm -rf $(VENV) .uv outputs/* data

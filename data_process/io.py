@@ -168,7 +168,14 @@ def _text(row: Mapping[str, Any], field: str, where: str) -> str:
         raise DataError(f"{where}: {field!r} must be text, found {found}")
     if not value.strip():
         raise DataError(f"{where}: {field!r} is empty")
+    _whole(value, field, where)
     return value
+
+
+def _whole(value: str, field: str, where: str) -> None:
+    """DataError for half of a surrogate pair (an escape such as \\ud800 alone): no tokenizer takes it."""
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise DataError(f"{where}: {field!r} holds half of a character ({value!r:.80}); write the text as UTF-8")
 
 
 def _problem(row: Mapping[str, Any], where: str, root: Path) -> Problem:
@@ -202,6 +209,8 @@ def _choices(value: Any, where: str) -> tuple[str, ...]:
         raise DataError(f"{where}: {len(value)} choices; there must be 2 to {len(LETTERS)}")
     if not all(choice.strip() for choice in value):
         raise DataError(f"{where}: a choice is empty")
+    for choice in value:
+        _whole(choice, "choices", where)
     return tuple(value)
 
 

@@ -40,7 +40,7 @@ from selftrain import tiny
 WAIT_SHARE = 0.2  # of the rationales contain a slip and its correction, or a needless second look
 SELECT_SHARE = 0.04  # of the picture batches show the refine and select prompts
 BUCKET = 8  # batches drawn together and sorted by length
-TEXT_SHARE_LATER = 0.25  # of the batches stay text-only once pictures have begun
+TEXT_SHARE = 0.4  # of the batches are text alone
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _slip(value: int, rng: random.Random) -> int:
 
 
 def _seen(labels: Sequence[str]) -> str:
-    return " and ".join(label for label in labels if label != "x")
+    return " and ".join(labels)
 
 
 def _verdict(value: int, choices: Sequence[str]) -> str:
@@ -123,9 +123,9 @@ def text_row(pool: Sequence[tuple[minigeo.Variant, minigeo.Params]], rng: random
     position = "ABCD".index(letter)
     rng.shuffle(wrong)
     choices = tuple(map(str, [*wrong[:position], right, *wrong[position:]]))
-    labels = [str(p) for p in params]
-    rng.shuffle(labels)
-    in_order = tuple(map(int, labels))
+    in_order = tuple(sorted(params, reverse=True))
+    labels = list(map(str, in_order))
+    shuffled = rng.sample(labels, len(labels))
     if variant.solve(in_order)[1] == value:
         steps = variant.solve(in_order)[0]
     problem = Problem("t", "", letter, choices, meta={"value": value})
@@ -133,7 +133,7 @@ def text_row(pool: Sequence[tuple[minigeo.Variant, minigeo.Params]], rng: random
         question = f"x is {value}. Find x."
         target = f"<think>{value} is ({letter}).</think>\nAnswer: ({letter})"
     else:
-        question = f"{variant.question} The labels are {_seen(labels)}."
+        question = f"{variant.question} The labels are {_seen(shuffled)}."
         target = response(problem, labels, steps, rng)
     return Row(wording.cot(replace(problem, question=question), SHORT), target, None)
 
@@ -162,7 +162,7 @@ class Pictures:
     """Pictures as uint8 arrays, turned into Qwen2-VL's patches on demand; the image processor runs as a check."""
 
     def __init__(self, images: Sequence[Any], processor: Any) -> None:
-        self.arrays = [np.asarray(image, dtype=np.uint8) for image in images]
+        self.arrays = [np.asarray(image.convert("L"), dtype=np.uint8) for image in images]  # ink is grey
         self.mean = np.array(processor.image_processor.image_mean, dtype=np.float32)
         self.std = np.array(processor.image_processor.image_std, dtype=np.float32)
         for index in (0, len(images) - 1):
@@ -171,12 +171,12 @@ class Pictures:
                 raise RuntimeError("the cached patches differ from the image processor's")
 
     def grid(self, index: int) -> tuple[int, int, int]:
-        height, width, _ = self.arrays[index].shape
+        height, width = self.arrays[index].shape
         return 1, height // 14, width // 14
 
     def patches(self, index: int) -> np.ndarray:
         """[n_patches, 3 * 2 * 14 * 14], 2 x 2 neighbouring patches in a row, as the image processor orders them."""
-        array = (self.arrays[index].astype(np.float32) / 255 - self.mean) / self.std
+        array = (self.arrays[index].astype(np.float32)[:, :, None] / 255 - self.mean) / self.std
         _, rows, columns = self.grid(index)
         x = array.transpose(2, 0, 1).reshape(3, rows // 2, 2, 14, columns // 2, 2, 14)
         x = x.transpose(1, 4, 2, 5, 0, 3, 6)  # row block, column block, row, column, channel, y, x
@@ -209,6 +209,14 @@ class Collator:
             ids = ids[:at] + [self.image_id] * (height * width // 4) + ids[at + 1 :]
         return ids, self.tokenizer(row.target + "<|im_end|>")["input_ids"]
 
+    def words(self, index: int, problem: Problem) -> torch.Tensor:
+        """What a picture says, a token for each of its cells in reading order: a label, or <|vision_pad|> for none."""
+        _, height, width = self.pictures.grid(index)
+        grid = torch.full((height // 2, width // 2), self.tokenizer.convert_tokens_to_ids("<|vision_pad|>"))
+        for row, column, label in problem.meta["cells"]:
+            (grid[row, column],) = self.tokenizer(label)["input_ids"]
+        return grid.flatten()
+
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         encoded = [self.encode(row) for row in rows]
         longest = max(len(p) + len(t) for p, t in encoded)
@@ -223,11 +231,78 @@ class Collator:
             mask[i, :m] = 1
         batch = {"input_ids": ids, "labels": labels, "attention_mask": mask}
         batch["mm_token_type_ids"] = (ids == self.image_id).long()
+        batch["shown"] = [row.picture for row in rows if row.picture is not None]
         shown = [row.picture for row in rows if row.picture is not None]
         if shown:
             batch["pixel_values"] = torch.from_numpy(np.concatenate([self.pictures.patches(p) for p in shown]))
             batch["image_grid_thw"] = torch.tensor([self.pictures.grid(p) for p in shown])
         return batch
+
+
+# ---- alignment ----------------------------------------------------------------------------------------------------
+
+
+def align(model: Any, collator: Collator, problems: Sequence[Problem], args: argparse.Namespace) -> None:
+    """Teach the vision tower to say a label with the language model's own word for it.
+
+    Each of the tower's output tokens covers one cell of the label grid. Its target is the embedding of the label that
+    stands there, or of the otherwise unused <|vision_pad|> in an empty cell; the language model stays as it is.
+    """
+    pictures = collator.pictures
+    words = model.get_input_embeddings().weight.detach().clone()
+    empty = collator.tokenizer.convert_tokens_to_ids("<|vision_pad|>")
+    targets = [collator.words(index, problem) for index, problem in enumerate(problems)]
+    tower = model.model.visual.requires_grad_(True)
+    optimizer = torch.optim.AdamW(tower.parameters(), lr=args.align_lr, betas=(0.9, 0.98), weight_decay=0.01)
+    started = time.time()
+    for step in range(args.align_steps):
+        rng = random.Random(seed_for(args.seed, "align", step))
+        picks = [rng.randrange(len(problems)) for _ in range(args.batch)]
+        target = torch.cat([targets[i] for i in picks]).to(args.device)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, args.align_steps, args.align_lr, warmup=50)
+        with torch.autocast(args.device, dtype=torch.bfloat16):
+            seen = tower(
+                torch.from_numpy(np.concatenate([pictures.patches(i) for i in picks])).to(args.device),
+                grid_thw=torch.tensor([pictures.grid(i) for i in picks]).to(args.device),
+            ).pooler_output
+        seen = seen.float()
+        labelled = target != empty
+        # The direction says which word it is, the distance keeps the length too: to the language model the picture
+        # must look like words it knows. Labels are a fifth of the cells and all that matters.
+        scores = 20 * torch.nn.functional.normalize(seen, dim=1) @ torch.nn.functional.normalize(words, dim=1).T
+        distance = (seen - words[target]).square().sum(1)
+        loss = torch.nn.functional.cross_entropy(scores, target) + (distance * (1 + 3 * labelled)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
+        optimizer.step()
+        if (step + 1) % 50 == 0:
+            read = (scores.argmax(-1) == target)[labelled].float().mean().item()
+            print(
+                f"align step {step + 1} loss {loss.item():.3f} distance {distance[labelled].mean().item():.3f} "
+                f"labels read {read:.2f} "
+                f"{(time.time() - started) / (step + 1):.2f} s/step",
+                flush=True,
+            )
+    tower.requires_grad_(False)
+
+
+def told(model: Any, batch: dict[str, torch.Tensor], words: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The batch with its pictures replaced by the embeddings of what they say: before the tower can see."""
+    ids = batch["input_ids"].masked_scatter(batch["mm_token_type_ids"] == 1, words)
+    positions, _ = model.model.get_rope_index(
+        batch["input_ids"],
+        mm_token_type_ids=batch["mm_token_type_ids"],
+        image_grid_thw=batch["image_grid_thw"],
+        attention_mask=batch["attention_mask"],
+    )
+    return {
+        "inputs_embeds": model.get_input_embeddings()(ids),
+        "position_ids": positions,
+        "attention_mask": batch["attention_mask"],
+        "labels": batch["labels"],
+    }
 
 
 # ---- training -----------------------------------------------------------------------------------------------------
@@ -291,9 +366,7 @@ def batches(
     pool = [(minigeo.BY_NAME[name], params) for name, part in tuples.items() for params in part[:2000]]
     for group in range(math.ceil(args.steps / BUCKET)):
         rng = random.Random(seed_for(args.seed, "rows", group))
-        text = sum(
-            group * BUCKET + i < args.text_steps or rng.random() < TEXT_SHARE_LATER for i in range(BUCKET)
-        )  # batches of text alone
+        text = sum(rng.random() < TEXT_SHARE for _ in range(BUCKET))  # batches of text alone
         kinds = [[text_row(pool, rng) for _ in range(text * args.batch)], []]
         for _ in range((BUCKET - text) * args.batch):
             index = rng.randrange(len(problems))
@@ -313,8 +386,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--text-steps", type=int, default=1000, help="steps of text alone before pictures begin")
-    parser.add_argument("--problems", type=int, default=4000, help="problems with pictures, from the base split")
+    parser.add_argument(
+        "--text-steps", type=int, default=1000, help="steps in which pictures are told in words, before alignment"
+    )
+    parser.add_argument("--problems", type=int, default=3000, help="problems with rationales, from the base split")
+    parser.add_argument("--pictures", type=int, default=12000, help="pictures for alignment, the same ones included")
+    parser.add_argument("--align-steps", type=int, default=1000, help="steps of alignment, between text and pictures")
+    parser.add_argument("--align-lr", type=float, default=2e-3)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--hidden", type=int, default=128)
@@ -332,8 +410,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
 
-    made = list(minigeo.generate("base", args.problems, args.data_seed))
-    problems = [problem for problem, _ in made]
+    made = list(minigeo.generate("base", max(args.problems, args.pictures), args.data_seed))
+    problems = [problem for problem, _ in made][: args.problems]
     held_out = list(minigeo.generate("dev", 256, args.data_seed))
     digest = hashlib.sha256(json.dumps([p.meta["rationale"] for p in problems]).encode()).hexdigest()[:16]
     rng = random.Random(args.seed)
@@ -359,14 +437,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     collator = Collator(processor, pictures)
     probe = [(Row(wording.cot(p, SHORT), "", len(made) + i), p) for i, (p, _) in enumerate(held_out)]
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    language = [p for name, p in model.named_parameters() if "visual" not in name]
+    optimizer = torch.optim.AdamW(language, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
+    model.model.visual.requires_grad_(False)  # the tower learns in `align` only
     model.train()
     started, running, step, scores = time.time(), 0.0, 0, {}
+    if args.text_steps == 0:  # continued with --init
+        align(model, collator, [problem for problem, _ in made], args)
     for step, batch in enumerate(itertools.islice(batches(collator, problems, args), args.steps), start=1):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step - 1, args.steps, args.lr)
+        shown = batch.pop("shown")
+        batch = {k: v.to(args.device) for k, v in batch.items()}
         with torch.autocast(args.device, dtype=torch.bfloat16):
-            output = model(**{k: v.to(args.device) for k, v in batch.items()})
+            if shown and step <= args.text_steps:
+                words = torch.cat([collator.words(i, problems[i]) for i in shown]).to(args.device)
+                output = model(**told(model, batch, words))
+            else:
+                output = model(**batch)
         loss = output.loss
         optimizer.zero_grad()
         loss.backward()
@@ -380,7 +468,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"first letter {first_letter_accuracy(output.logits, batch['labels'], letters):.2f}",
                 flush=True,
             )
-        if step % args.eval_every == 0 and step >= args.text_steps:
+        if step == args.text_steps:
+            tiny.save(model, processor, args.out / "text")
+            align(model, collator, [problem for problem, _ in made], args)
+        if step % args.eval_every == 0 and step > args.text_steps:
             scores = greedy_scores(model, collator, probe)
             print(f"step {step} " + " ".join(f"{k} {v:.3f}" for k, v in scores.items()), flush=True)
             tiny.save(model, processor, args.out)

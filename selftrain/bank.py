@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sqlite3
 import struct
 import time
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from data_process.seeds import seed_for
 from selftrain.engines.base import Completion, SamplingParams
@@ -53,12 +55,30 @@ class PromptKey:
 
     def digest(self) -> str:
         what = [self.weights, self.prompt, self.image, asdict(self.params), self.seed]
-        return hashlib.sha256(json.dumps(what, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
+        text = json.dumps(what, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def why_not(completion: Completion) -> str | None:
+    """Why a completion is a failure and no answer, or None. Broken weights give NaN, and a bank keeps for ever."""
+    if not math.isfinite(completion.mean_logprob):
+        return f"its mean log-probability is {completion.mean_logprob}; the weights or the precision are broken"
+    if not all(0 <= token < 2**32 for token in completion.token_ids):
+        return "a token id is not a 32-bit number"
+    return None
 
 
 def sample_seed(key: str, index: int) -> int:
     """The 32-bit seed of sample `index` under a key."""
     return seed_for(key, index)
+
+
+def whole_characters(text: str) -> str:
+    """`text` with U+FFFD for every half of a surrogate pair: no file, tokenizer or terminal takes a half.
+
+    That is also what a tokenizer writes for part of a character; a pair that was cut in two becomes one again.
+    """
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 class Bank:
@@ -74,6 +94,7 @@ class Bank:
             self._db.execute("PRAGMA synchronous=NORMAL")
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version not in (0, SCHEMA):
+                self._db.close()
                 raise BankError(f"{path} has bank format {version}, this version reads {SCHEMA}; use another `bank:`")
             self._db.executescript(_TABLES)
             self._db.execute(f"PRAGMA user_version={SCHEMA}")
@@ -99,9 +120,17 @@ class Bank:
         for start in range(0, len(keys), _CHUNK):
             part = keys[start : start + _CHUNK]
             marks = ",".join("?" * len(part))
-            for key, index in self._db.execute(f"SELECT key, idx FROM samples WHERE key IN ({marks})", part):
+            for key, index in self._rows(f"SELECT key, idx FROM samples WHERE key IN ({marks})", part):
                 found.setdefault(key, set()).add(index)
         return found
+
+    def _rows(self, query: str, values: Sequence[str | int] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise BankError(
+                f"{self.path} cannot be read: {error}; restore it, or name another with --set bank="
+            ) from error
 
     def read(self, keys: Sequence[str], n: int) -> dict[str, list[Completion]]:
         """The first `n` samples of each key, in order of index. Raises KeyError if any is missing."""
@@ -109,7 +138,7 @@ class Bank:
         for start in range(0, len(keys), _CHUNK):
             part = keys[start : start + _CHUNK]
             marks = ",".join("?" * len(part))
-            rows = self._db.execute(
+            rows = self._rows(
                 "SELECT key, text, token_ids, n_prompt_tokens, finish, mean_logprob FROM samples "
                 f"WHERE idx < ? AND key IN ({marks}) ORDER BY key, idx",
                 (n, *part),
@@ -123,18 +152,26 @@ class Bank:
         return found
 
     def write(self, rows: Iterable[tuple[PromptKey, str, int, Completion]], engine: str) -> int:
-        """Store (prompt, its digest, sample index, completion) rows in one transaction; returns how many were new."""
+        """Store (prompt, its digest, sample index, completion) rows in one transaction; returns how many were new.
+
+        Halves of surrogate pairs are replaced first, so what `read` gives back may differ from what was written, but
+        never from one read to the next. ValueError for a completion that cannot be an answer: see `why_not`.
+        """
         rows, now = list(rows), time.time()
+        for _, key, index, completion in rows:
+            if reason := why_not(completion):
+                raise ValueError(f"sample {index} of {key}: {reason}")
         before = self._db.total_changes
         try:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(
-                "INSERT OR IGNORE INTO prompts VALUES (?, ?, ?, ?, ?)",
+                # Not OR IGNORE, which would also pass over a row that breaks a NOT NULL.
+                "INSERT INTO prompts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 [
                     (
                         key,
                         p.weights,
-                        p.prompt,
+                        whole_characters(p.prompt),
                         p.image,
                         json.dumps({**asdict(p.params), "seed": p.seed}, sort_keys=True),
                     )
@@ -143,13 +180,13 @@ class Bank:
             )
             prompts = self._db.total_changes - before
             self._db.executemany(
-                "INSERT OR IGNORE INTO samples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 [
                     (
                         key,
                         index,
                         sample_seed(key, index),
-                        c.text,
+                        whole_characters(c.text),
                         struct.pack(f"<{len(c.token_ids)}I", *c.token_ids),
                         c.n_prompt_tokens,
                         c.finish,
@@ -161,9 +198,11 @@ class Bank:
                 ],
             )
             self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._db.in_transaction:
+        except BaseException as error:
+            if self._db.in_transaction:  # also after Ctrl-C: an open transaction would swallow every later one
                 self._db.execute("ROLLBACK")
+            if not isinstance(error, sqlite3.Error):
+                raise
             raise BankError(
                 f"{self.path}: {error}; samples up to the last batch are kept, run the same command again"
             ) from error
@@ -171,7 +210,7 @@ class Bank:
 
     def count(self) -> int:
         """Number of samples in the bank."""
-        return int(self._db.execute("SELECT COUNT(*) FROM samples").fetchone()[0])
+        return int(self._rows("SELECT COUNT(*) FROM samples")[0][0])
 
     def known_digest(self, path: Path) -> str:
         """SHA-256 of a file, remembered by size and modification time: a 15 GB checkpoint is hashed once."""

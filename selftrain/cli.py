@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -62,6 +63,12 @@ def guarded(action: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("\nStopped. Finished work is kept: run the same command again to go on.", file=sys.stderr)
         return 130
+    except OSError as error:
+        # Stages say it themselves; this is for a full or read-only disk under the bank, the pictures or the report.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        print(f"error: {error}; mend that and run the same command again: finished work is kept", file=sys.stderr)
+        return EXIT_BAD_INPUT
     except RuntimeError as error:
         from selftrain.adapter import AdapterError
         from selftrain.training import TrainingError

@@ -25,7 +25,8 @@ class ConfigError(ValueError):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # NaN would also differ from itself when a run folder compares its settings with the ones it was started with.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -146,13 +147,10 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
-    # Where results go, how many iterations there are and how fast they are computed does not change any sample.
-    _FREE = ("output", "bank", "iters", "name")
-    _FREE_ENGINE = ("threads",)
-
     def identity(self) -> dict[str, Any]:
         """The part of the configuration that results depend on, JSON-able."""
         values = self.model_dump(mode="json")
+        # Where results go, how many iterations there are and how fast they are computed changes no sample.
         for key in ("output", "bank", "iters", "name"):
             values.pop(key)
         values["engine"].pop("threads")
@@ -187,14 +185,29 @@ def _explain(error: ValidationError, origin: str) -> ConfigError:
     return ConfigError(f"{origin}: " + "; ".join(lines))
 
 
-def _merge(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: Mapping[str, Any], top: Mapping[str, Any], *, into_overrides: bool = False) -> dict[str, Any]:
+    """`top` over `base`, section by section; `training.overrides` is one value, unless a key inside it is meant."""
     merged = dict(base)
     for key, value in top.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and key != "overrides":
-            merged[key] = _merge(dict(merged[key]), value)
+        whole = key == "overrides" and not into_overrides
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping) and not whole:
+            merged[key] = _merge(merged[key], value, into_overrides=into_overrides)
         else:
             merged[key] = dict(value) if isinstance(value, Mapping) else value
     return merged
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key that stands twice in one mapping is an error: PyYAML would take the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
+            if isinstance(key.value, str):
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def read_yaml(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -203,14 +216,17 @@ def read_yaml(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path in _seen:
         raise ConfigError(f"{path}: extends itself, by way of {' -> '.join(p.name for p in _seen)}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration file {path}; those that ship are in configs/") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    values = {} if values is None else values
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds a {type(values).__name__}, not settings of the form `key: value`")
     parent = values.pop("extends", None)
+    if parent is not None and (not isinstance(parent, str) or not parent):
+        raise ConfigError(f"{path}: extends must be the path of one YAML file, not {parent!r}")
     return _merge(read_yaml(path.parent / parent, (*_seen, path)), values) if parent else values
 
 
@@ -235,12 +251,17 @@ def load_config(
         nested: dict[str, Any] = {keys[-1]: value}
         for key in reversed(keys[:-1]):
             nested = {key: nested}
-        values = _merge(values, nested)
+        values = _merge(values, nested, into_overrides="overrides" in keys[:-1])
     values = _merge(values, {k: v for k, v in (flags or {}).items() if v is not None})
+    return build_config(values, str(path) if path else "settings")
+
+
+def build_config(values: Any, origin: str) -> Config:
+    """Check values; raises ConfigError, whose message starts with `origin`."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise _explain(error, str(path) if path else "settings") from None
+        raise _explain(error, origin) from None
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -46,14 +46,6 @@ def judge_completion(completion: Completion, problem: Problem) -> Verdict:
     return judge(completion.text, problem, truncated=completion.finish == "length")
 
 
-def gold_answer(problem: Problem) -> str:
-    """The gold answer in the judge's canonical form, so that votes can be compared with it."""
-    if problem.choices:
-        return problem.answer
-    verdict = judge(f"Answer: {problem.answer}", problem)
-    return verdict.extracted or problem.answer
-
-
 def evaluate(
     problems: Sequence[Problem], sampler: Sampler, config: EvaluationConfig, prompts: PromptSet, iteration: int
 ) -> Evaluation:
@@ -79,6 +71,9 @@ def evaluate(
         (first,), samples, (choice,) = greedy[problem.id], sampled[problem.id], selected[problem.id]
         verdicts = [judge_completion(c, problem) for c in samples]
         vote = stats.majority([v.extracted for v in verdicts])
+        # The judge says which of the leading answers are right: for numbers it allows a tolerance, a comparison of
+        # texts would not.
+        right = {v.extracted for v in verdicts if v.correct}
         rows.append(
             {
                 "id": problem.id,
@@ -89,7 +84,7 @@ def evaluate(
                 "majority": {
                     "answers": list(vote.answers),
                     "votes": vote.votes,
-                    "credit": stats.majority_credit([v.extracted for v in verdicts], gold_answer(problem)),
+                    "credit": len(right & set(vote.answers)) / len(vote.answers) if vote.answers else 0.0,
                 },
                 "select": _record(choice, judge_completion(choice, problem)),
             }

@@ -6,8 +6,11 @@ again, so a run that was stopped anywhere goes on with the same command.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import random
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +37,7 @@ from data_process.schema import (
 from data_process.seeds import seed_for
 from selftrain import policies
 from selftrain.bank import Bank
-from selftrain.config import Config
+from selftrain.config import Config, build_config
 from selftrain.engines.base import Engine, SamplingParams
 from selftrain.engines.opening import open_engine
 from selftrain.evaluation import candidate, compare, evaluate
@@ -93,11 +96,13 @@ class Run:
         if self._sampler is None or self._sampler[0] != iteration:
             self.close_engine()
             config, adapter = self.config, self.adapter(iteration)
+            everything = [problem for split in SPLITS for problem in self.splits[split]]
             if config.engine.kind == "scripted":
-                digest = f"scripted-{iteration}-{file_digest(adapter / 'adapter_model.rehearsal') if adapter else ''}"
+                digest = _script_digest(config, adapter, iteration, everything)
             else:
                 digest = weights_digest(self.bank, config.model.path, adapter)
-            everything = [problem for split in SPLITS for problem in self.splits[split]]
+                if config.engine.dtype != "auto":  # another precision gives other answers
+                    digest += f"-{config.engine.dtype}"
             self._sampler = (
                 iteration,
                 Sampler(
@@ -123,6 +128,19 @@ class Run:
         return Picture(stored.path, stored.id)
 
 
+def _script_digest(config: Config, adapter: Path | None, iteration: int, problems: Sequence[Problem]) -> str:
+    """What a scripted engine's answers depend on: its settings, and the gold answers that it reads."""
+    import hashlib
+
+    settings = config.engine
+    what = [
+        [settings.script_accuracy, settings.script_gain, settings.script_abstain, config.prompts, iteration],
+        file_digest(adapter / "adapter_model.rehearsal") if adapter else None,
+        [[problem.id, problem.answer] for problem in problems],
+    ]
+    return "scripted-" + hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
+
+
 # ---- the loop -----------------------------------------------------------------------------------------------------
 
 
@@ -143,9 +161,10 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
                 min_pixels=config.model.min_pixels,
                 max_pixels=config.model.max_pixels,
             )
-            splits = load_splits(config, store, folder, progress)
+            splits, card = load_splits(config, store, progress)
             folder.claim(config.identity(), inputs(config, splits, store, bank))
             write_json(folder.path / "config.json", config.model_dump(mode="json"))
+            write_json(folder.path / "data.json", card)
             with Run(config, folder, bank, store, splits, progress, **tools) as run:
                 stopped = None
                 evaluate_stage(run, 0, "dev")
@@ -189,17 +208,55 @@ def test_iterations(config: Config, finished: Sequence[int], accepted: int) -> l
 # ---- data ---------------------------------------------------------------------------------------------------------
 
 
-def load_splits(config: Config, store: ImageStore, folder: RunDir, progress: Progress) -> dict[str, list[Problem]]:
-    """The usable problems of each split; MiniGeo is generated first if it is not there. Raises DataError.
+def generate_data(config: Config, progress: Progress) -> None:
+    """MiniGeo in the data folder, whole or not at all, unless there are data. Raises DataError for another seed's."""
+    from data_process.sources import minigeo
 
-    A problem whose picture cannot be used is left out and listed, with the reason, in `data.json`.
+    data = config.data
+    if (data.folder / "card.json").is_file():
+        card = read_json(data.folder / "card.json")
+        seed, version = card.get("seed"), card.get("version")
+        if version != minigeo.VERSION:
+            raise DataError(
+                f"{data.folder} holds MiniGeo of version {version}, not {minigeo.VERSION}; delete the folder to "
+                "have it generated again, or set data.source=jsonl to use it as it is"
+            )
+        if seed != data.seed:
+            raise DataError(
+                f"{data.folder} holds MiniGeo of seed {seed}, not {data.seed}; set data.seed={seed} to use it, or "
+                "data.folder to another folder"
+            )
+        return
+    if any((data.folder / getattr(data, split)).exists() for split in SPLITS):
+        return  # someone's own problems: read them, never write over them
+    if data.folder.exists() and any(data.folder.iterdir()):
+        raise DataError(
+            f"{data.folder} holds files, but no {data.train}, {data.dev} or {data.test}; empty it to generate MiniGeo "
+            "there, or set data.folder"
+        )
+    target = data.folder.resolve()  # where it is a link, what it leads to
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    with progress.stage(f"generating MiniGeo in {data.folder}", "pictures") as update:
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            minigeo.write(partial, seed=data.seed, on_progress=update)
+            with contextlib.suppress(OSError):  # another run generated the same a moment ago
+                partial.replace(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def load_splits(
+    config: Config, store: ImageStore, progress: Progress
+) -> tuple[dict[str, list[Problem]], dict[str, Any]]:
+    """The usable problems of each split, and what was left out; MiniGeo is generated first if need be.
+
+    A problem whose picture cannot be used is left out and listed with the reason in the card, which becomes
+    `data.json`. Raises DataError.
     """
     data = config.data
-    if data.source == "minigeo" and not (data.folder / "card.json").is_file():
-        from data_process.sources import minigeo
-
-        with progress.stage(f"generating MiniGeo in {data.folder}", "pictures"):
-            minigeo.write(data.folder, seed=data.seed)
+    if data.source == "minigeo":
+        generate_data(config, progress)
     splits: dict[str, list[Problem]] = {}
     card: dict[str, Any] = {}
     for split in SPLITS:
@@ -211,7 +268,8 @@ def load_splits(config: Config, store: ImageStore, folder: RunDir, progress: Pro
             shown = ", ".join(f"{name} {n}" for name, n in sorted(reasons.items()))
             raise DataError(
                 f"{len(failed)} of {offered} pictures of {split} in {data.folder} cannot be used ({shown}; first: "
-                f"problem {failed[0][0]!r}, {failed[0][1]}). Mend them, or raise data.max_dropped_share to leave them out."
+                f"problem {failed[0][0]!r}, {failed[0][1]}). Mend them, or leave them out by raising "
+                "data.max_dropped_share."
             )
         if not usable:
             raise DataError(f"{data.folder / getattr(data, split)} holds no usable problem")
@@ -222,8 +280,7 @@ def load_splits(config: Config, store: ImageStore, folder: RunDir, progress: Pro
         for problem in splits[split]:
             if seen.setdefault(problem.id, split) != split:
                 raise DataError(f"problem {problem.id!r} is in {seen[problem.id]} and in {split}; ids must differ")
-    write_json(folder.path / "data.json", card)
-    return splits
+    return splits, card
 
 
 def inputs(config: Config, splits: Mapping[str, Sequence[Problem]], store: ImageStore, bank: Bank) -> dict[str, Any]:
@@ -244,6 +301,11 @@ def inputs(config: Config, splits: Mapping[str, Sequence[Problem]], store: Image
 
 
 # ---- the stages ---------------------------------------------------------------------------------------------------
+
+
+def _weights_stage(iteration: int) -> list[str]:
+    """The stage that made an iteration's weights; none for the base model, which `inputs` watches."""
+    return [f"iter{iteration}/train"] if iteration else []
 
 
 def sample_stage(run: Run, iteration: int) -> None:
@@ -271,7 +333,7 @@ def sample_stage(run: Run, iteration: int) -> None:
         ]
         write_jsonl(folder / "candidates.jsonl", map(to_json, candidates))
 
-    run.folder.stage(f"iter{iteration}/sample", make)
+    run.folder.stage(f"iter{iteration}/sample", make, after=_weights_stage(iteration - 1))
 
 
 def judge_stage(run: Run, iteration: int) -> None:
@@ -299,7 +361,7 @@ def judge_stage(run: Run, iteration: int) -> None:
             },
         )
 
-    run.folder.stage(f"iter{iteration}/judge", make)
+    run.folder.stage(f"iter{iteration}/judge", make, after=[f"iter{iteration}/sample"])
 
 
 def pool(run: Run, iteration: int) -> list[Judged]:
@@ -357,7 +419,7 @@ def build_stage(run: Run, iteration: int) -> None:
         )
 
     with run.progress.stage(f"iteration {iteration}: building training rows", "rows"):
-        run.folder.stage(f"iter{iteration}/build", make)
+        run.folder.stage(f"iter{iteration}/build", make, after=[f"iter{k}/judge" for k in range(1, iteration + 1)])
 
 
 def nothing_to_learn(judged: Sequence[Judged]) -> str | None:
@@ -396,7 +458,8 @@ def train_stage(run: Run, iteration: int) -> None:
         (folder / "work" / "adapter").replace(folder / "adapter")
         write_json(folder / "result.json", result)
 
-    run.folder.stage(f"iter{iteration}/train", make)
+    start_stage = _weights_stage(iteration - 1) if settings.restart == "previous" else []
+    run.folder.stage(f"iter{iteration}/train", make, after=[f"iter{iteration}/build", *start_stage])
 
 
 def _train(run: Run, examples: Sequence[Example], start: Path | None, out: Path, iteration: int) -> dict[str, Any]:
@@ -456,7 +519,7 @@ def evaluate_stage(run: Run, iteration: int, split: str) -> None:
         scores = ", ".join(f"{k} {100 * s['accuracy']:.1f}" for k, s in result.split["strategies"].items())
         run.progress.say(f"  {split}: {scores}")
 
-    run.folder.stage(f"iter{iteration}/{split}", make)
+    run.folder.stage(f"iter{iteration}/{split}", make, after=_weights_stage(iteration))
 
 
 # ---- metrics and report -------------------------------------------------------------------------------------------
@@ -528,7 +591,7 @@ def write_run_report(path: Path) -> list[Path]:
     from selftrain.report.traces import choose_traces
 
     metrics = read_json(path / "metrics.json")
-    config = Config.model_validate(read_json(path / "config.json"))
+    config = build_config(read_json(path / "config.json"), str(path / "config.json"))
     metrics["run"].update(timing(path))
     return write_report(metrics, path, choose_traces(path, metrics, config))
 
@@ -542,7 +605,8 @@ def timing(path: Path) -> dict[str, Any]:
         if kind:
             stage_seconds[kind] += read_json(file)["seconds"]
     sessions = read_json(path / "sessions.json") if (path / "sessions.json").exists() else []
-    wall = sum(session["seconds"] for session in sessions)
+    # A session that was killed left no entry, but the stages that it finished did.
+    wall = max(sum(session["seconds"] for session in sessions), sum(stage_seconds.values()))
     stage_seconds["controller"] = max(0.0, wall - sum(stage_seconds.values()))
     started = sessions[0]["started"] if sessions else None
     return {"started": started, "wall_seconds": wall, "stage_seconds": dict(stage_seconds)}
@@ -555,14 +619,15 @@ class _Clock:
         self._path, self._started = path, started
 
     def __enter__(self) -> None:
-        pass
+        # Read now, so that a damaged file is told at once and not after hours of work.
+        self._sessions = read_json(self._path) if self._path.exists() else []
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         from datetime import UTC, datetime
 
-        sessions = read_json(self._path) if self._path.exists() else []
         begun = datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds")
-        sessions.append({"started": begun, "seconds": round(time.time() - self._started, 3)})
-        write_json(self._path, sessions)
+        session = {"started": begun, "seconds": round(time.time() - self._started, 3)}
+        with contextlib.suppress(*([OSError] if error else [])):  # a full disk: the first error is the one to tell
+            write_json(self._path, [*self._sessions, session])

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,8 +46,10 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path} is missing; run the command that made the folder once more") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is damaged ({error}); delete {path.parent} and run the same command again") from error
+    except ValueError as error:
+        # A stage is made again whole; beside the stages only the one file is in the way.
+        broken = path.parent if (path.parent / "stage.json").exists() else path
+        raise RunError(f"{path} is damaged ({error}); delete {broken} and run the same command again") from error
 
 
 def file_digest(path: Path) -> str:
@@ -80,15 +82,24 @@ class RunDir:
             raise RunError(self._why(error)) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):  # e.g. a file system without locks
+                os.close(self._lock)
+                self._lock = None
+                raise RunError(self._why(error)) from error
             holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(self._lock)
             self._lock = None
             raise RunError(
                 f"{self.path} is in use by process {holder}; wait for it, or choose another --output"
             ) from None
-        os.ftruncate(self._lock, 0)
-        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+        try:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+        except OSError as error:
+            os.close(self._lock)
+            self._lock = None
+            raise RunError(self._why(error)) from error
         return self
 
     def __exit__(
@@ -125,24 +136,30 @@ class RunDir:
     def done(self, name: str) -> bool:
         return (self.path / name / "stage.json").is_file()
 
-    def stage(self, name: str, make: Callable[[Path], None], *, keep_partial: bool = False) -> Path:
+    def stage(self, name: str, make: Callable[[Path], None], *, after: Sequence[str] = ()) -> Path:
         """Run a stage unless it is done; returns its folder.
 
-        `make` writes into the folder it is given. With `keep_partial` an interrupted attempt's folder is handed to the
-        next one (for checkpoints), otherwise it is emptied first.
+        `make` writes into the folder it is given, which is empty. `after` names the stages it reads. A stage that is
+        done is looked through first: RunError if a file of it, or a stage it was made from, is not what it was then.
         """
         folder = self.path / name
         if self.done(name):
+            self._check(name, after)
             return folder
+        if folder.exists():  # only hands leave this: a stage's folder appears whole
+            raise RunError(f"{folder} is not a finished stage; move it away and run the same command again")
         partial = self.path / f"{name}.partial"
         try:
-            if partial.exists() and not keep_partial:
+            if partial.exists():
                 shutil.rmtree(partial)
-            partial.mkdir(parents=True, exist_ok=True)
+            partial.mkdir(parents=True)
             started = time.monotonic()
             make(partial)
             write_json(partial / "timing.json", {"seconds": round(time.monotonic() - started, 3)})
-            write_json(partial / "stage.json", {"stage": name, "files": folder_digests(partial)})
+            made_from = {other: self._digest(other) for other in after}
+            write_json(
+                partial / "stage.json", {"stage": name, "files": folder_digests(partial), "made_from": made_from}
+            )
             partial.replace(folder)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
@@ -150,6 +167,24 @@ class RunDir:
             raise
         return folder
 
-    def seconds(self, name: str) -> float:
-        """How long a finished stage took, in seconds."""
-        return float(read_json(self.path / name / "timing.json")["seconds"])
+    def _digest(self, name: str) -> str:
+        """One digest for all that a finished stage left."""
+        files = read_json(self.path / name / "stage.json")["files"]
+        return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _check(self, name: str, after: Sequence[str]) -> None:
+        folder = self.path / name
+        stored = read_json(folder / "stage.json")
+        found = folder_digests(folder)
+        changed = differences(stored["files"], {file: found.get(file) for file in stored["files"]})
+        if changed:
+            raise RunError(
+                f"{folder / changed[0].partition(':')[0]} is not what this stage wrote; restore it, or delete {folder} "
+                "and run the same command again"
+            )
+        for other in after:
+            if other in stored.get("made_from", {}) and stored["made_from"][other] != self._digest(other):
+                raise RunError(
+                    f"{folder} was made from another {other} than the one beside it; delete {folder} and run the same "
+                    "command again"
+                )

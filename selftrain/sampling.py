@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from selftrain.bank import Bank, PromptKey, sample_seed
+from selftrain.bank import Bank, PromptKey, sample_seed, why_not
 from selftrain.engines.base import Completion, Engine, EngineError, Request, SamplingParams
 
 # Files of a model folder that decide what it answers: weights, their shape, tokenizer, template and image processor.
@@ -18,6 +18,8 @@ _MODEL_FILES = (
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
     "vocab.json",
     "merges.txt",
     "chat_template.jinja",
@@ -47,7 +49,7 @@ class Picture:
 def weights_digest(bank: Bank, base: Path, adapter: Path | None) -> str:
     """Digest of everything in the base model's folder that determines answers, and of the adapter's weights.
 
-    Raises EngineError if the base folder holds no weights.
+    Raises EngineError if the base folder holds no weights, or the adapter's folder no adapter.
     """
     parts: list[tuple[str, str]] = []
     weights = sorted([*base.glob("*.safetensors"), *base.glob("pytorch_model*.bin")])
@@ -57,10 +59,20 @@ def weights_digest(bank: Bank, base: Path, adapter: Path | None) -> str:
         if path.is_file():
             parts.append((path.name, bank.known_digest(path)))
     if adapter is not None:
-        for path in sorted(adapter.glob("adapter_model*")):
-            parts.append((f"adapter/{path.name}", bank.known_digest(path)))
-        scale = json.loads((adapter / "adapter_config.json").read_text())
+        found = sorted(adapter.glob("adapter_model*"))
+        try:
+            scale = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise EngineError(
+                f"{adapter} holds no adapter ({error}); delete {adapter.parent} to train it again"
+            ) from error
+        if not found:
+            raise EngineError(f"{adapter} holds no adapter_model file; delete {adapter.parent} to train it again")
+        parts += [(f"adapter/{path.name}", bank.known_digest(path)) for path in found]
         parts.append(("adapter/scale", str([scale.get("r"), scale.get("lora_alpha"), scale.get("use_rslora")])))
+        patterns = {key: scale[key] for key in ("rank_pattern", "alpha_pattern") if scale.get(key)}
+        if patterns:
+            parts.append(("adapter/patterns", json.dumps(patterns, sort_keys=True)))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -139,6 +151,12 @@ class Sampler:
             answers = self._engine.generate(requests, params)
             if [len(a) for a in answers] != [len(r.seeds) for r in requests]:
                 raise EngineError(f"engine {self._engine_name} returned other numbers of completions than asked for")
+            for request, completions in zip(requests, answers, strict=True):
+                for completion in completions:
+                    if reason := why_not(completion):
+                        raise EngineError(
+                            f"engine {self._engine_name} gave no answer to request {request.id!r}: {reason}"
+                        )
             rows = [
                 (wanted[key][0], key, index, completion)
                 for (key, indices), completions in zip(missing.items(), answers, strict=True)

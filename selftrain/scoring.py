@@ -8,7 +8,7 @@ from typing import Any
 from data_process.io import load_problems, read_jsonl
 from data_process.judging import JUDGE_VERSION, judge
 from selftrain import stats
-from selftrain.config import Config
+from selftrain.config import build_config
 from selftrain.run_dir import RunError, read_json
 
 
@@ -17,9 +17,9 @@ def rescore(run: Path) -> dict[str, Any]:
 
     Returns {"judge", "evaluations": [{iteration, split, n, correct, wrong, abstain, accuracy, low, high, changed,
     changes}]}; `changes` lists id, stored and new status of each answer (samples and select too) judged otherwise than
-    stored. Raises RunError if the folder holds no run, DataError if its data cannot be read.
+    stored. Raises RunError if the folder holds no run, ConfigError or DataError if its settings or data cannot be read.
     """
-    config = Config.model_validate(read_json(run / "config.json"))
+    config = build_config(read_json(run / "config.json"), str(run / "config.json"))
     evaluations = []
     for split in ("dev", "test"):
         problems = {

@@ -156,7 +156,7 @@ def build_model(
 
 
 def _prepare_attention(model: Any, heads: int) -> None:
-    """Start attention from useful circuits instead of noise; by themselves they form only over tens of millions of tokens.
+    """Start attention from useful circuits instead of noise: alone, they form only over tens of millions of tokens.
 
     In the spirit of mimetic initialisation (Trockman and Kolter 2023, arXiv 2305.09828) and of the induction heads of
     Olsson et al. 2022 (arXiv 2209.11895). Layer 0: head h looks h + 1 tokens back, by way of query and key biases under

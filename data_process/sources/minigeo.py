@@ -36,7 +36,7 @@ from data_process.seeds import seed_for
 if TYPE_CHECKING:
     from PIL import Image
 
-VERSION = 1  # changes whenever the same seed would give other bytes
+VERSION = 2  # changes whenever the same seed would give other bytes
 CELL = 28  # pixels; labels are centred on this grid, which is Qwen2-VL's token grid (14-pixel patches merged 2 x 2)
 SIZES = ((112, 112), (140, 112))  # width, height in pixels; the second for one image in WIDE_EVERY
 WIDE_EVERY = 8
@@ -403,8 +403,8 @@ BY_NAME = {variant.name: variant for variant in VARIANTS}
 # ---- rendering ---------------------------------------------------------------------------------------------------
 
 
-def render(sketch: Sketch, size: tuple[int, int], rng: random.Random) -> tuple[Image.Image, list[str]]:
-    """Draw a sketch, turned and mirrored at random. Returns an RGB image and its labels in reading order.
+def render(sketch: Sketch, size: tuple[int, int], rng: random.Random) -> tuple[Image.Image, list[tuple[int, int, str]]]:
+    """Draw a sketch, turned and mirrored at random. Returns an RGB image and (row, column, label) in reading order.
 
     Labels are centred on the CELL grid, nearest free cell first, on white: a reader always finds a whole label.
     """
@@ -461,7 +461,7 @@ def render(sketch: Sketch, size: tuple[int, int], rng: random.Random) -> tuple[I
         box = pen.textbbox((cx, cy), text, font=font, anchor="mm")
         pen.rectangle((box[0] - 1, box[1] - 1, box[2] + 1, box[3] + 1), fill="white")
         pen.text((cx, cy), text, fill="black", font=font, anchor="mm")
-    return image, [text for _, _, text in sorted(read)]
+    return image, sorted(read)
 
 
 # ---- choices and rationales --------------------------------------------------------------------------------------
@@ -482,8 +482,9 @@ def choose(variant: Variant, right: int, rng: random.Random) -> list[int]:
 
 def rationale(labels: Sequence[str], steps: Sequence[Step], answer: int, letter: str) -> str:
     """The reference response: what is read, each step, the choice, the answer."""
-    seen = [label for label in labels if label != "x"]
-    return f"<think>I see {' and '.join(seen)}. {'. '.join(steps)}. {answer} is ({letter}).</think>\nAnswer: ({letter})"
+    return (
+        f"<think>I see {' and '.join(labels)}. {'. '.join(steps)}. {answer} is ({letter}).</think>\nAnswer: ({letter})"
+    )
 
 
 def make_problem(
@@ -493,9 +494,11 @@ def make_problem(
     rng = random.Random(seed)
     steps, answer = variant.solve(params)
     size = SIZES[1] if rng.randrange(WIDE_EVERY) == 0 else SIZES[0]
-    image, labels = render(variant.sketch(params, answer), size, rng)
-    in_order = tuple(int(label) for label in labels if label != "x")
-    if variant.solve(in_order)[1] == answer:  # sums are written in the order in which the labels are read
+    image, cells = render(variant.sketch(params, answer), size, rng)
+    # Labels are named from the largest to the smallest: how the figure is turned then makes no difference.
+    labels = sorted((label for _, _, label in cells if label != "x"), key=int, reverse=True)
+    in_order = tuple(map(int, labels))
+    if variant.solve(in_order)[1] == answer:  # sums are written in the order in which the labels are named
         steps, _ = variant.solve(in_order)
     right, *wrong = choose(variant, answer, rng)
     rng.shuffle(wrong)
@@ -513,6 +516,7 @@ def make_problem(
             "difficulty": variant.difficulty,
             "params": list(params),
             "labels": labels,
+            "cells": [list(cell) for cell in cells],
             "steps": steps,
             "value": answer,
             "rationale": rationale(labels, steps, answer, letter),
@@ -535,8 +539,18 @@ def _domain(name: str) -> tuple[tuple[Params, int], ...]:
 
 @cache
 def attainable(variant: Variant) -> tuple[int, ...]:
-    """The answers this variant can have, in order."""
-    return tuple(sorted({answer for _, answer in _domain(variant.name)}))
+    """The answers this variant can have, in order; where it has a mirror, those whose mirror image is one too.
+
+    Otherwise a choice that can never be right would give its mirror image away.
+    """
+    values = {answer for _, answer in _domain(variant.name)}
+    return tuple(sorted(v for v in values if variant.mirror is None or variant.mirror - v in values))
+
+
+def _whole(variant: Variant, params: Params) -> bool:
+    """Does every halving come out even? `55/2=27` would teach a falsehood."""
+    halvings = (step.split("/2=") for step in variant.solve(params)[0] if "/2=" in step)
+    return all(int(whole) == 2 * int(half) for whole, half in halvings)
 
 
 @cache
@@ -556,6 +570,9 @@ def deal(seed: int) -> dict[str, dict[str, list[Params]]]:
             seen: Counter[int] = Counter()
             turns = []
             for params, answer in part:
+                # Left out after the dealing, so that every other tuple stays in its split.
+                if answer not in attainable(variant) or not _whole(variant, params):
+                    continue
                 turns.append((seen[answer], seed_for(seed, "turn", variant.name, params), params))
                 seen[answer] += 1
             dealt[split][variant.name] = [params for _, _, params in sorted(turns)]
@@ -649,8 +666,16 @@ def text_only_accuracy(train: Sequence[Problem], test: Sequence[Problem], epochs
 # ---- writing -----------------------------------------------------------------------------------------------------
 
 
-def write(out: Path, sizes: dict[str, int] | None = None, seed: int = 0) -> dict:
-    """Write the splits, the pictures and `card.json` (last) under `out`; returns the card."""
+def write(
+    out: Path,
+    sizes: dict[str, int] | None = None,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict:
+    """Write the splits, the pictures and `card.json` (last) under `out`; returns the card.
+
+    `on_progress` is told the pictures done and in all.
+    """
     from data_process.io import write_jsonl
 
     sizes = dict(DEFAULT_SIZES) if sizes is None else sizes
@@ -664,6 +689,7 @@ def write(out: Path, sizes: dict[str, int] | None = None, seed: int = 0) -> dict
             image.save(path, optimize=False)
             digest.update(path.read_bytes())
             splits[split].append(problem)
+            on_progress(sum(map(len, splits.values())), sum(sizes.values()))
         rows = [asdict(p) for p in splits[split]]
         digest.update(json.dumps(rows, sort_keys=True).encode())
         write_jsonl(out / f"{split}.jsonl", rows)

@@ -1,0 +1,637 @@
+"""Whole loops with the scripted engine: consistent, resumable from any stop, and clear about what they cannot use."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_process.io import load_problems, read_jsonl
+from data_process.judging import judge
+from data_process.prompts import prompt_set
+from data_process.schema import DataError
+from data_process.sources import minigeo
+from selftrain import cli, loop, policies
+from selftrain.config import Config, load_config
+from selftrain.engines.base import EngineError
+from selftrain.engines.opening import open_engine
+from selftrain.images import ImageStore
+from selftrain.loop import generate_data, load_splits, run_loop
+from selftrain.progress import Progress
+from selftrain.run_dir import RunError, folder_digests, read_json
+
+ROOT = Path(__file__).parents[2]
+REHEARSAL = ROOT / "configs/rehearsal.yaml"
+QUIET = Progress(quiet=True)
+STRATEGIES = ("greedy", "mean", "majority", "select", "pass")
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "minigeo"
+    minigeo.write(folder, {"train": 60, "dev": 24, "test": 24}, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def banks(tmp_path_factory) -> Path:
+    """One folder for all banks: the pictures of all runs lie beside it, so that training rows name the same files."""
+    return tmp_path_factory.mktemp("banks")
+
+
+def settings(data: Path, run: Path, bank: Path, *more: str) -> list[str]:
+    """Overrides of the rehearsal; 48 rows a unit, so that a stage has several units to be killed between."""
+    return [f"data.folder={data}", f"output={run}", f"bank={bank}", "engine.batch_size=48", *more]
+
+
+@pytest.fixture
+def config(data, banks, tmp_path):
+    def make(*more: str, name: str = "run", data_folder: Path = data) -> Config:
+        bank = banks / f"{tmp_path.name}-{name}.sqlite"
+        return load_config(REHEARSAL, settings(data_folder, tmp_path / name, bank, *more))
+
+    return make
+
+
+@pytest.fixture
+def no_report(monkeypatch):
+    """Drawing takes most of a rehearsal's second, and most tests do not look at it."""
+    monkeypatch.setattr(loop, "write_run_report", lambda path: [])
+
+
+@pytest.fixture(scope="session")
+def finished(data, banks, tmp_path_factory) -> Path:
+    """Three iterations, left alone."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    run_loop(load_config(REHEARSAL, settings(data, run, banks / "finished.sqlite", "iters=3")), QUIET)
+    return run
+
+
+def artefacts(run: Path) -> dict[str, Any]:
+    """Everything a run leaves that does not depend on the clock."""
+    stages = {str(f.parent.relative_to(run)): folder_digests(f.parent) for f in sorted(run.glob("iter*/*/stage.json"))}
+    return {"stages": stages, **{name: (run / name).read_bytes() for name in ("metrics.json", "data.json")}}
+
+
+# ---- one whole loop -----------------------------------------------------------------------------------------------
+
+
+def test_the_stages_of_a_loop(finished):
+    stages = set(artefacts(finished)["stages"])
+    accepted = read_json(finished / "metrics.json")["accepted"]
+    expected = {"iter0/dev", "iter0/test", f"iter{accepted}/test"}
+    expected |= {f"iter{k}/{stage}" for k in (1, 2, 3) for stage in ("sample", "judge", "build", "train", "dev")}
+    assert stages == expected  # test is measured for the base and for the accepted iteration, and for nothing else
+    assert not list(finished.rglob("*.partial"))
+    assert {p.name for p in finished.iterdir() if p.is_file()} == {
+        *("config.json", "curve.pdf", "curve.png", "curve.svg", "data.json", "identity.json", "lock", "metrics.json"),
+        *("report.html", "report.md", "sessions.json"),
+    }
+
+
+def test_evaluations_add_up_from_the_samples(finished, data):
+    """Recounted here from the texts alone: judged again, voted again, added again."""
+    metrics = read_json(finished / "metrics.json")
+    for entry in metrics["iterations"]:
+        for split, totals in entry["eval"].items():
+            problems = {p.id: p for p in load_problems(data / f"{split}.jsonl", data)}
+            rows = read_jsonl(finished / f"iter{entry['iteration']}/{split}/rows.jsonl")
+            assert [row["id"] for row in rows] == list(problems)
+            credit: Counter[str] = Counter()
+            unread: Counter[str] = Counter()
+            for row in rows:
+                problem = problems[row["id"]]
+                greedy, select = (judge(row[name]["text"], problem) for name in ("greedy", "select"))
+                samples = [judge(sample["text"], problem) for sample in row["samples"]]
+                assert len(samples) == 3
+                letters = Counter(v.extracted for v in samples if v.extracted)
+                first = [letter for letter, n in letters.items() if n == max(letters.values())]
+                credit["greedy"] += greedy.extracted == problem.answer
+                credit["select"] += select.extracted == problem.answer
+                credit["mean"] += sum(v.extracted == problem.answer for v in samples) / 3
+                credit["majority"] += (problem.answer in first) / max(len(first), 1)
+                credit["pass"] += problem.answer in letters
+                unread["greedy"] += greedy.extracted is None
+                unread["select"] += select.extracted is None
+                unread["mean"] += sum(v.extracted is None for v in samples)
+                unread["majority"] += not letters
+                unread["pass"] += not letters
+            assert totals["n"] == len(rows) == 24
+            for name in STRATEGIES:
+                score = totals["strategies"][name]
+                assert score["correct"] == pytest.approx(credit[name])
+                assert score["accuracy"] == pytest.approx(credit[name] / 24)
+                assert score["abstain"] == unread[name]
+
+
+def test_training_counts_add_up_from_the_candidates(finished, data):
+    gold = {p.id: p for p in load_problems(data / "train.jsonl", data)}
+    pool = []
+    for entry in read_json(finished / "metrics.json")["iterations"][1:]:
+        k, train = entry["iteration"], entry["train"]
+        candidates = read_jsonl(finished / f"iter{k}/sample/candidates.jsonl")
+        assert [(c["problem_id"], c["sample"]) for c in candidates] == [(i, n) for i in gold for n in range(3)]
+        assert {c["iteration"] for c in candidates} == {k - 1}  # written by the weights of the iteration before
+        judged = read_jsonl(finished / f"iter{k}/judge/judged.jsonl")
+        assert [item["candidate"] for item in judged] == candidates
+        status = Counter(judge(c["text"], gold[c["problem_id"]]).status for c in candidates)
+        assert {name: train[name] for name in ("correct", "wrong", "abstain")} == {
+            name: status[name] for name in ("correct", "wrong", "abstain")
+        }
+        assert train["candidates"] == status.total() == 180
+        assert train["sampled_problems"] == 60
+        pool += judged
+        statuses = {i: {j["verdict"]["status"] for j in pool if j["candidate"]["problem_id"] == i} for i in gold}
+        assert train["pool"]["mixed"] == sum("correct" in s and len(s) > 1 for s in statuses.values())
+        assert sum(train["pool"].values()) == 60
+        examples = read_jsonl(finished / f"iter{k}/build/examples.jsonl")
+        assert Counter(example["kind"] for example in examples) == train["examples"]
+        known = {f"{c['problem_id']}/{c['iteration']}/{c['sample']}" for c in (j["candidate"] for j in pool)}
+        assert {source for example in examples for source in example["sources"]} <= known
+        rows = read_jsonl(finished / f"iter{k}/train/work/data/selftrain.jsonl")
+        assert len(rows) == len(examples) == read_json(finished / f"iter{k}/train/result.json")["rows"]
+        assert all(Path(image).is_file() for row in rows for image in row["images"])
+
+
+def test_accepted_is_the_best_on_dev(finished):
+    metrics = read_json(finished / "metrics.json")
+    greedy = [entry["eval"]["dev"]["strategies"]["greedy"]["accuracy"] for entry in metrics["iterations"]]
+    assert len(greedy) == 4
+    assert metrics["accepted"] == greedy.index(max(greedy))
+    assert [entry["accepted"] for entry in metrics["iterations"]] == [k == metrics["accepted"] for k in range(4)]
+    assert metrics["accepted"] > 0, "choose script settings under which something is learned, or less is tested"
+    assert metrics["stopped"] is None
+    dev = [(c["a"], c["b"]) for c in metrics["comparisons"] if c["split"] == "dev"]
+    assert sorted(dev) == [(0, 1), (0, 2), (0, 3), (1, 2), (2, 3)]
+    assert {(c["a"], c["b"]) for c in metrics["comparisons"] if c["split"] == "test"} == {(0, metrics["accepted"])}
+
+
+def test_running_again_changes_nothing(finished, data, banks, no_report):
+    before = artefacts(finished)
+
+    def no_engine(*args):
+        pytest.fail("an engine was opened")
+
+    same = load_config(REHEARSAL, settings(data, finished, banks / "finished.sqlite", "iters=3"))
+    run_loop(same, QUIET, open_engine=no_engine)
+    assert artefacts(finished) == before
+
+
+def test_more_iterations_go_on_from_where_it_was(config, finished, no_report):
+    run = run_loop(config("iters=2"), QUIET) and config().output
+    two = artefacts(run)["stages"]
+    times = {name: (run / name / "stage.json").stat().st_mtime_ns for name in two}
+    run_loop(config("iters=3"), QUIET)
+    three, alone = artefacts(run)["stages"], artefacts(finished)["stages"]
+    assert {name: (run / name / "stage.json").stat().st_mtime_ns for name in two} == times
+    assert {name: three[name] for name in alone} == alone
+
+
+@pytest.mark.parametrize(
+    ("dev", "accepted"), [([0.5], 0), ([0.5, 0.4], 0), ([0.4, 0.5, 0.5], 1), ([0.5, 0.5], 0), ([0, 0.1, 0.3, 0.2], 2)]
+)
+def test_the_earliest_of_the_best_is_accepted(dev, accepted):
+    """No gain, no change: of equals the one that took less training."""
+    assert policies.accept({k: {"strategies": {"greedy": {"accuracy": a}}} for k, a in enumerate(dev)}) == accepted
+
+
+@pytest.mark.parametrize("test", ["all", "none"])
+def test_which_iterations_are_tested(config, no_report, test):
+    metrics = run_loop(config("iters=1", f"evaluation.test={test}"), QUIET).metrics
+    assert ["test" in entry["eval"] for entry in metrics["iterations"]] == [test == "all"] * 2
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("training.restart=previous",),
+        ("sampling.problems=20", "build.max_rows=7"),
+        ("sampling.n=1", "evaluation.n=1"),
+        ("build.parts={qa: 1, cot: 1, refine: 0, select: 0}", "build.rule=a-q2"),
+        ("prompts=r3v-qwen2vl", "evaluation.n=4"),
+    ],
+)
+def test_other_settings(config, no_report, more):
+    metrics = run_loop(config("iters=2", *more), QUIET).metrics
+    assert len(metrics["iterations"]) == 3
+    if "build.max_rows=7" in more:
+        assert [sum(e["train"]["examples"].values()) for e in metrics["iterations"][1:]] == [7, 7]
+        assert [e["train"]["sampled_problems"] for e in metrics["iterations"][1:]] == [20, 20]
+
+
+# ---- stopped and continued ----------------------------------------------------------------------------------------
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from selftrain import loop, rehearsal
+from selftrain.bank import Bank
+from selftrain.config import load_config
+from selftrain.progress import Progress
+
+where, config, *overrides = sys.argv[1:]
+
+
+def killed_after(function, call, wanted=lambda *args: True):
+    calls = 0
+
+    def wrapped(*args, **kwargs):
+        nonlocal calls
+        result = function(*args, **kwargs)
+        if wanted(*args):
+            calls += 1
+            if calls == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    return wrapped
+
+
+if where == "sample":  # the evaluation of the base commits four units
+    Bank.write = killed_after(Bank.write, 6)
+elif where == "judge":
+    loop.judge = killed_after(loop.judge, 77)
+elif where == "build":  # the rows are there, their counts are not; in the second iteration
+    loop.write_jsonl = killed_after(loop.write_jsonl, 2, lambda path, rows: path.name == "examples.jsonl")
+elif where == "train":
+    rehearsal.rehearse = killed_after(rehearsal.rehearse, 1)
+elif where == "dev":  # of iteration 1
+    loop.write_jsonl = killed_after(loop.write_jsonl, 2, lambda path, rows: path.name == "rows.jsonl")
+elif where == "test":  # of the base, after the last iteration
+    loop.write_jsonl = killed_after(loop.write_jsonl, 5, lambda path, rows: path.name == "rows.jsonl")
+elif where == "metrics":
+    loop.write_json = killed_after(loop.write_json, 1, lambda path, value: path.name == "metrics.json")
+loop.run_loop(load_config(Path(config), overrides), Progress(quiet=True))
+"""
+
+STOPS = {
+    "sample": "iter1/sample.partial",
+    "judge": "iter1/judge.partial",
+    "build": "iter2/build.partial",
+    "train": "iter1/train.partial",
+    "dev": "iter1/dev.partial",
+    "test": "iter0/test.partial",
+    "metrics": "metrics.json",
+}
+
+
+SLOW = ("test", "metrics")
+
+
+@pytest.mark.parametrize(
+    "where", [pytest.param(stop, marks=pytest.mark.slow) if stop in SLOW else stop for stop in STOPS]
+)
+def test_killed_and_continued_is_as_if_left_alone(data, banks, tmp_path, finished, no_report, where):
+    """Another folder and another bank: every artefact is the same, byte for byte."""
+    overrides = settings(data, tmp_path / "run", banks / f"killed-{where}.sqlite", "iters=3")
+    child = subprocess.run(
+        [sys.executable, "-c", KILLED, where, REHEARSAL, *overrides], cwd=ROOT, capture_output=True, text=True
+    )
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert (tmp_path / "run" / STOPS[where]).exists(), "it was killed somewhere else"
+    drawn = []
+
+    def counted(config, *args):
+        engine = open_engine(config, *args)
+        engine.on_batch = drawn.append
+        return engine
+
+    run_loop(load_config(REHEARSAL, overrides), QUIET, open_engine=counted)
+    assert artefacts(tmp_path / "run") == artefacts(finished)
+    assert not list((tmp_path / "run").rglob("*.partial"))
+    if where == "sample":
+        whole = 24 * 5 * 4 + 24 * 5 * 2 + 180 * 3  # dev four times, test twice, three samplings
+        assert sum(drawn) == whole - 24 * 5 - 48 * 2  # what two units of the first sampling gave was not drawn again
+
+
+class Interrupted(BaseException):
+    """Stands for Ctrl-C at a given call."""
+
+
+@pytest.mark.parametrize("request_number", [1, 100, 400])
+def test_an_engine_that_fails_and_is_tried_again(config, finished, no_report, request_number):
+    """EngineError at the k-th request of all: the same command goes on, with the same result."""
+    left = [request_number]
+
+    def failing(config, *args):
+        engine = open_engine(config, *args)
+        generate = engine.generate
+
+        def counted(requests, params):
+            left[0] -= len(requests)
+            if 0 >= left[0] > -len(requests):
+                raise EngineError("out of memory")
+            return generate(requests, params)
+
+        engine.generate = counted
+        return engine
+
+    with pytest.raises(EngineError):
+        run_loop(config("iters=3"), QUIET, open_engine=failing)
+    run_loop(config("iters=3"), QUIET, open_engine=failing)
+    assert artefacts(config().output) == artefacts(finished)
+
+
+@pytest.mark.parametrize("call", [1, 7, 29, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4, 12, 20, 37))])
+def test_a_full_disk_at_any_moment(config, finished, no_report, monkeypatch, capsys, call):
+    """ENOSPC from the k-th flush on: one clear message, status 2, and the same command goes on once there is room."""
+    chosen = config("iters=3")
+    left, flush = [call], os.fsync
+
+    def full(handle):
+        left[0] -= 1
+        if left[0] < 0:  # and it stays full
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(handle)
+
+    argv = ["--quiet", "--config", str(REHEARSAL), "--iters", "3"]
+    for override in settings(chosen.data.folder, chosen.output, chosen.bank):
+        argv += ["--set", override]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert cli.run_main(argv) == cli.EXIT_BAD_INPUT
+    message = capsys.readouterr().err.lower()
+    assert "no space left" in message
+    assert "run the same command again" in message
+    run_loop(chosen, QUIET)
+    assert artefacts(chosen.output) == artefacts(finished)
+
+
+def test_the_bank_or_folder_of_another_run(config, finished, no_report, tmp_path):
+    """A second run with the same settings and bank draws nothing."""
+    run_loop(config("iters=1"), QUIET)
+    again = load_config(REHEARSAL, [*settings(config().data.folder, tmp_path / "b", config().bank), "iters=1"])
+    run_loop(again, QUIET, open_engine=lambda *args: pytest.fail("an engine was opened"))
+    assert artefacts(again.output) == artefacts(config().output)
+
+
+# ---- nothing to learn ---------------------------------------------------------------------------------------------
+
+ENDS = {
+    "right": ("engine.script_accuracy=1", "engine.script_abstain=0", "all 180 samples are right"),
+    "wrong": ("engine.script_accuracy=0", "engine.script_abstain=0", "none of 180 samples is right"),
+    "unreadable": ("engine.script_accuracy=0", "engine.script_abstain=1", "none of 180 samples could be read"),
+}
+
+
+def test_nothing_to_learn(data, banks, tmp_path, capsys):
+    """All right, all wrong, all unreadable: status 3, the reason, a report. One bank: no script answers for another."""
+    for name, (accuracy, abstain, reason) in ENDS.items():
+        overrides = settings(data, tmp_path / name, banks / "ends.sqlite", accuracy, abstain, "engine.script_gain=0")
+        argv = ["--config", str(REHEARSAL), "--quiet"]
+        for override in overrides:
+            argv += ["--set", override]
+        for _ in range(2 if name == "wrong" else 1):  # asked again it says the same again
+            assert cli.run_main(argv) == cli.EXIT_STOPPED
+            assert f"The loop stopped early: {reason}" in capsys.readouterr().err
+        metrics = read_json(tmp_path / name / "metrics.json")
+        assert metrics["stopped"].startswith(reason)
+        assert metrics["accepted"] == 0
+        [entry] = metrics["iterations"]
+        assert set(entry["eval"]) == {"dev", "test"}
+        for split in entry["eval"].values():
+            assert {s["accuracy"] for s in split["strategies"].values()} == {float(name == "right")}
+            assert split["strategies"]["mean"]["abstain"] == (72 if name == "unreadable" else 0)
+        assert (tmp_path / name / "report.md").is_file()
+        assert (tmp_path / name / "report.html").is_file()
+
+
+# ---- what changed since -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(data, tmp_path) -> Path:
+    """A copy of the data that a test may spoil."""
+    return shutil.copytree(data, tmp_path / "own")
+
+
+def change_question(folder: Path) -> None:
+    rows = read_jsonl(folder / "dev.jsonl")
+    rows[3]["question"] += " Really."
+    (folder / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def change_order(folder: Path) -> None:
+    lines = (folder / "dev.jsonl").read_text().splitlines(keepends=True)
+    (folder / "dev.jsonl").write_text("".join(reversed(lines)))
+
+
+def change_pixels(folder: Path) -> None:
+    row = read_jsonl(folder / "dev.jsonl")[5]
+    other = read_jsonl(folder / "dev.jsonl")[6]
+    shutil.copyfile(folder / other["image"], folder / row["image"])
+
+
+@pytest.mark.parametrize("change", [change_question, change_order, change_pixels])
+def test_changed_data_are_refused(config, own, no_report, change):
+    chosen = config("iters=1", data_folder=own)
+    run_loop(chosen, QUIET)
+    before = artefacts(chosen.output)
+    change(own)
+    with pytest.raises(RunError, match=r"(?s)other settings or data:\s+inputs\.dev: '\w+' -> '\w+'"):
+        run_loop(chosen, QUIET)
+    assert artefacts(chosen.output) == before
+
+
+def test_changed_settings_are_refused(config, no_report):
+    run_loop(config("iters=1"), QUIET)
+    with pytest.raises(RunError, match=r"config\.sampling\.n: 3 -> 4"):
+        run_loop(config("iters=1", "sampling.n=4"), QUIET)
+
+
+@pytest.mark.parametrize(("name", "value"), [("JUDGE_VERSION", "next"), ("prompt_set", None)])
+def test_a_changed_judge_or_wording_is_refused(config, no_report, monkeypatch, name, value):
+    run_loop(config("iters=1"), QUIET)
+    reworded = dataclasses.replace(prompt_set("short"), cot="{body}\nThink!")
+    monkeypatch.setattr(loop, name, value or (lambda _: reworded))
+    with pytest.raises(RunError, match=r"inputs\.(judge|prompts): "):
+        run_loop(config("iters=1"), QUIET)
+
+
+@pytest.mark.parametrize(
+    "lost", ["iter1/train/adapter/adapter_model.rehearsal", "iter1/judge/judged.jsonl", "iter0/dev/rows.jsonl"]
+)
+def test_a_lost_artefact_is_not_papered_over(config, no_report, lost):
+    run_loop(config("iters=1"), QUIET)
+    (config().output / lost).unlink()
+    with pytest.raises(RunError, match=f"{Path(lost).name} is not what this stage wrote; restore it, or delete"):
+        run_loop(config("iters=2"), QUIET)
+    before = artefacts(config().output)["metrics.json"]
+    shutil.rmtree(config().output / Path(*Path(lost).parts[:2]))
+    run_loop(config("iters=1"), QUIET)  # the advice works
+    assert artefacts(config().output)["metrics.json"] == before
+
+
+# ---- data that cannot be used -------------------------------------------------------------------------------------
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+SPOIL = {
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "corrupt": lambda path: path.write_bytes(path.read_bytes()[:200]),
+    "too_large": lambda path: path.write_bytes(png_header(50_000, 50_000)),
+}
+
+
+def splits_of(config: Config):
+    store = ImageStore(
+        config.bank.parent / "images", config.data.folder,
+        min_pixels=config.model.min_pixels, max_pixels=config.model.max_pixels,
+    )  # fmt: skip
+    return load_splits(config, store, QUIET)
+
+
+@pytest.mark.parametrize("reason", SPOIL)
+def test_unusable_pictures_are_counted_or_too_many(config, own, reason):
+    """One of 20 is 5 %, which is allowed and listed; two are an error that names the reason and the first problem."""
+    chosen = config("data.dev_limit=20", "data.train_limit=20", data_folder=own)
+    rows = read_jsonl(own / "dev.jsonl")
+    SPOIL[reason](own / rows[3]["image"])
+    splits, card = splits_of(chosen)
+    assert card["dev"] == {"offered": 20, "usable": 19, "left_out": [[rows[3]["id"], reason]]}
+    assert rows[3]["id"] not in {problem.id for problem in splits["dev"]}
+    assert card["train"] == {"offered": 20, "usable": 20, "left_out": []}
+    SPOIL[reason](own / rows[22]["image"])  # beyond the limit: nobody looks
+    splits_of(chosen)
+    SPOIL[reason](own / rows[4]["image"])
+    with pytest.raises(DataError, match=rf"2 of 20 pictures of dev .*{reason} 2; first: problem '{rows[3]['id']}'"):
+        splits_of(chosen)
+
+
+def test_a_left_out_problem_is_reported_with_the_run(config, own, no_report):
+    chosen = config("iters=1", "data.max_dropped_share=0.1", data_folder=own)
+    [*_, last] = read_jsonl(own / "train.jsonl")
+    (own / last["image"]).unlink()
+    metrics = run_loop(chosen, QUIET).metrics
+    assert read_json(chosen.output / "data.json")["train"]["left_out"] == [[last["id"], "missing"]]
+    assert metrics["iterations"][1]["train"]["sampled_problems"] == 59
+
+
+def edit(row: dict[str, Any], **changes: Any) -> bytes:
+    return json.dumps({**row, **changes}).encode()
+
+
+BAD_LINES = {
+    "outside": (lambda row: edit(row, image="../../etc/passwd"), r"line 3.*inside the image folder"),
+    "absolute": (lambda row: edit(row, image="/etc/passwd"), r"line 3.*inside the image folder"),
+    "link outside": (lambda row: edit(row, image="images/link.png"), r"line 3.*leads out of the image folder"),
+    "torn": (lambda row: edit(row)[:40], r"line 3: not complete JSON"),
+    "not UTF-8": (lambda row: edit(row).replace(b"minigeo", b"\xff\xfe", 1), r"line 3: not UTF-8"),
+    "gold beyond": (lambda row: edit(row, answer="E"), r"line 3.*answer 'E' is neither one of the letters ABCD"),
+    "gold is no choice": (lambda row: edit(row, answer="many"), r"line 3.*answer 'many' is neither"),
+    "one choice": (lambda row: edit(row, choices=["1"], answer="A"), r"line 3.*1 choices; there must be 2"),
+    "no choice": (lambda row: edit(row, choices=[], answer="A"), r"line 3.*a choice problem needs 'choices'"),
+    "half a character": (lambda row: edit(row, question="x \ud800"), r"line 3.*'question' holds half of a character"),
+    "half a choice": (lambda row: edit(row, choices=["\udfff", "b"], answer="A"), r"line 3.*'choices' holds half"),
+    "id twice": (lambda row: edit(row, id="minigeo-dev-00000"), r"line 3: id 'minigeo-dev-00000' was already used"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LINES)
+def test_a_bad_line_is_named(config, own, name, capsys):
+    spoil, message = BAD_LINES[name]
+    (own / "images/link.png").symlink_to("/etc/passwd")
+    lines = (own / "dev.jsonl").read_bytes().splitlines(keepends=True)
+    lines[2] = spoil(json.loads(lines[2])) + b"\n"
+    (own / "dev.jsonl").write_bytes(b"".join(lines))
+    with pytest.raises(DataError, match=rf"dev\.jsonl, {message}"):
+        splits_of(config("data.dev_limit=10", data_folder=own))
+
+
+def test_one_id_in_two_splits(config, own):
+    rows = read_jsonl(own / "test.jsonl")
+    rows[5]["id"] = "minigeo-train-00002"
+    (own / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match="problem 'minigeo-train-00002' is in train and in test"):
+        splits_of(config(data_folder=own))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "no such file"), (b"", "holds no usable problem"), (b"\n\n", "holds no usable")]
+)
+def test_no_problems(config, own, content, message):
+    (own / "dev.jsonl").unlink()
+    if content is not None:
+        (own / "dev.jsonl").write_bytes(content)
+    with pytest.raises(DataError, match=rf"dev\.jsonl:? {message}"):
+        splits_of(config(data_folder=own))
+
+
+# ---- generated data -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_minigeo(monkeypatch):
+    write, written = minigeo.write, []
+
+    def small(out: Path, *, seed: int, **rest: Any) -> dict:
+        written.append(out)
+        return write(out, {"train": 4, "dev": 2, "test": 2}, seed=seed, **rest)
+
+    monkeypatch.setattr(minigeo, "write", small)
+    return written
+
+
+def test_missing_data_are_generated_whole_or_not_at_all(config, tmp_path, small_minigeo, monkeypatch):
+    chosen = config(data_folder=tmp_path / "fresh/minigeo")
+    with monkeypatch.context() as patch:
+        patch.setattr(minigeo, "text_only_accuracy", None)
+        patch.setattr(json, "dumps", lambda *args, **kwargs: (_ for _ in ()).throw(Interrupted))
+        with pytest.raises(Interrupted):
+            generate_data(chosen, QUIET)
+    assert list((tmp_path / "fresh").iterdir()) == []
+    generate_data(chosen, QUIET)
+    assert sorted(p.name for p in chosen.data.folder.iterdir()) == [
+        *("card.json", "dev.jsonl", "images", "test.jsonl", "train.jsonl")
+    ]
+    generate_data(chosen, QUIET)
+    assert len(small_minigeo) == 2
+    assert list((tmp_path / "fresh").iterdir()) == [chosen.data.folder]
+
+
+def test_data_of_another_seed_are_not_taken_for_these(config, tmp_path, small_minigeo):
+    generate_data(config("data.seed=1", data_folder=tmp_path / "m"), QUIET)
+    with pytest.raises(DataError, match=r"seed 1, not 0; set data\.seed=1"):
+        generate_data(config(data_folder=tmp_path / "m"), QUIET)
+
+
+def test_data_of_another_version_are_not_taken_for_these(config, tmp_path, small_minigeo, monkeypatch):
+    generate_data(config(data_folder=tmp_path / "m"), QUIET)
+    monkeypatch.setattr(minigeo, "VERSION", minigeo.VERSION + 1)
+    with pytest.raises(DataError, match=r"delete the folder to have it generated again"):
+        generate_data(config(data_folder=tmp_path / "m"), QUIET)
+    assert len(splits_of(config("data.source=jsonl", data_folder=tmp_path / "m"))[0]["train"]) == 4
+
+
+def test_own_problems_are_never_written_over(config, tmp_path, small_minigeo):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match="holds files, but no train"):
+        generate_data(config(data_folder=folder), QUIET)
+    (folder / "train.jsonl").write_text("mine")
+    with contextlib.suppress(DataError):
+        splits_of(config(data_folder=folder))
+    assert (folder / "train.jsonl").read_text() == "mine"
+    assert small_minigeo == []

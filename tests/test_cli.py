@@ -1,0 +1,264 @@
+"""The command line: exit statuses, messages without tracebacks, and nothing heavy before it is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data_process.sources import minigeo
+from selftrain import cli, loop
+from selftrain.run_dir import read_json
+
+ROOT = Path(__file__).parents[1]
+REHEARSAL = ROOT / "configs/rehearsal.yaml"
+HEAVY = ("torch", "transformers", "peft", "numpy", "PIL", "matplotlib", "pydantic")
+
+
+def command(*args: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cli") / "minigeo"
+    minigeo.write(folder, {"train": 24, "dev": 12, "test": 12}, seed=0)
+    return folder
+
+
+def arguments(data: Path, folder: Path, *more: object) -> list[str]:
+    return [
+        *("--config", str(REHEARSAL), "--output", str(folder / "run"), "--set", f"data.folder={data}"),
+        *("--set", f"bank={folder / 'bank.sqlite'}", *map(str, more)),
+    ]
+
+
+@pytest.fixture(scope="session")
+def finished(data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    assert cli.run_main(arguments(data, folder, "--quiet", "--iters", 1)) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize(
+    "args", [("run.py", "--help"), ("-m", "selftrain", "--help"), ("-m", "selftrain", "run", "--help")]
+)
+def test_help_is_light(args):
+    done = command("-X", "importtime", *args)
+    assert done.returncode == 0
+    assert "usage:" in done.stdout
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "argparse" in imported, "importtime printed nothing, so this test sees nothing"
+    assert not imported & set(HEAVY)
+
+
+def test_help_names_every_option():
+    text = command("run.py", "--help").stdout
+    for option in ("--iters", "--config", "--output", "--seed", "--set", "--dry-run", "--quiet", "configs/demo.yaml"):
+        assert option in text
+
+
+BAD = {
+    "no iterations": (["--iters", "0"], "0 is out of range; a run has 1 to 999 iterations"),
+    "negative": (["--iters", "-1"], "-1 is out of range"),
+    "negative, joined": (["--iters=-1"], "-1 is out of range"),
+    "text": (["--iters", "abc"], "'abc' is not a whole number; write for instance --iters 3"),
+    "half": (["--iters", "1.5"], "'1.5' is not a whole number"),
+    "too many": (["--iters", "1000"], "1000 is out of range"),
+    "nothing": (["--iters"], "expected one argument"),
+    "text seed": (["--seed", "x"], "--seed"),
+    "unknown option": (["--itres", "3"], "unrecognized arguments: --itres"),
+    "unknown key": (["--set", "samplng.n=3"], "unknown key 'samplng'; did you mean 'sampling'?"),
+    "wrong type": (["--set", "sampling.n=many"], "sampling.n: "),
+    "no value": (["--set", "sampling.n"], "write it as key=value"),
+    "no config": (["--config", "nowhere.yaml"], "there is no configuration file"),
+    "config is a folder": (["--config", "configs"], "cannot be read as YAML"),
+    "no data": (["--set", "data.source=jsonl", "--set", "data.folder=/nowhere"], "/nowhere/train.jsonl: no such file"),
+    "output is a file": (["--output", __file__], "cannot be used as the run folder"),
+    "bank is a folder": (["--set", "bank=configs"], "configs cannot be used as the sample bank"),
+    "bank is no bank": (["--set", f"bank={__file__}"], "cannot be used as the sample bank"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input(name, tmp_path, monkeypatch, capsys):
+    args, message = BAD[name]
+    monkeypatch.chdir(ROOT)
+    defaults = ["--config", str(REHEARSAL)] if "--config" not in args else []
+    defaults += ["--output", str(tmp_path / "run")] if "--output" not in args else []
+    try:
+        status = cli.run_main([*defaults, *args])
+    except SystemExit as stopped:  # argparse's own way to end
+        status = stopped.code
+    assert status == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_bad_input_from_the_shell():
+    done = command("run.py", "--iters", "0")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "out of range" in done.stderr
+    done = command("run.py", "--set", "iter=1")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: configs/demo.yaml: unknown key 'iter'; did you mean 'iters'?")
+
+
+def test_dry_run_shows_everything_and_makes_nothing(tmp_path):
+    data = tmp_path / "data"
+    before = sorted(tmp_path.rglob("*"))
+    done = command("run.py", *arguments(data, tmp_path, "--dry-run", "--iters", 7, "--set", "sampling.n=5"))
+    assert done.returncode == 0, done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    assert "# then 7 times: sample 5 answers to all questions of train" in done.stdout
+    import yaml
+
+    from selftrain.config import build_config
+
+    resolved = build_config(yaml.safe_load(done.stdout), "the plan")  # the plan is itself a configuration
+    assert (resolved.iters, resolved.sampling.n, resolved.data.folder) == (7, 5, data)
+    assert resolved.engine.kind == "scripted"
+
+
+def test_score(finished, capsys):
+    metrics = read_json(finished / "metrics.json")
+    assert cli.main(["score", str(finished), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    found = {(e["iteration"], e["split"]): e for e in result["evaluations"]}
+    expected = {(e["iteration"], split): e["eval"][split] for e in metrics["iterations"] for split in e["eval"]}
+    assert set(found) == set(expected)
+    for key, totals in expected.items():
+        greedy = totals["strategies"]["greedy"]
+        assert {name: found[key][name] for name in ("n", "correct", "abstain", "accuracy", "low", "high")} == {
+            name: greedy[name] for name in ("n", "correct", "abstain", "accuracy", "low", "high")
+        }
+        assert found[key]["correct"] + found[key]["wrong"] + found[key]["abstain"] == found[key]["n"] == 12
+        assert found[key]["changes"] == []
+    assert cli.main(["score", str(finished)]) == 0
+    assert "iteration 0 dev: greedy " in capsys.readouterr().out
+
+
+def test_score_finds_a_verdict_that_changed(finished, tmp_path, capsys):
+    run = shutil.copytree(finished, tmp_path / "run")
+    path = run / "iter0/dev/rows.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[2]["greedy"]["verdict"]["status"] = "abstain"
+    rows[4]["samples"][1]["text"] = "Answer: (Z)"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert cli.main(["score", str(run), "--json"]) == 0
+    [base, *others] = json.loads(capsys.readouterr().out)["evaluations"]
+    assert {(c["id"], c["answer"]) for c in base["changes"]} == {
+        (rows[2]["id"], "greedy"),
+        (rows[4]["id"], "sample 1"),
+    }
+    assert all(entry["changed"] == 0 for entry in others)
+
+
+def test_report_is_written_again(finished, tmp_path, capsys):
+    run = shutil.copytree(finished, tmp_path / "run")
+    before = (run / "report.md").read_bytes()
+    for name in ("report.md", "report.html"):
+        (run / name).unlink()
+    assert cli.main(["report", str(run)]) == 0
+    assert (run / "report.md").read_bytes() == before
+    assert (run / "report.html").is_file()
+    assert "Greedy accuracy on test" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", ["score", "report"])
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda run: shutil.rmtree(run), "is missing"),
+        (lambda run: (run / "config.json").write_text('{"colour": 1}'), "unknown key 'colour'"),
+        (lambda run: (run / "config.json").write_bytes(b""), "is damaged"),
+    ],
+)
+def test_a_folder_that_is_no_run(finished, tmp_path, capsys, verb, spoil, message):
+    run = shutil.copytree(finished, tmp_path / "run")
+    spoil(run)
+    assert cli.main([verb, str(run)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_verb_and_unknown_verb(capsys):
+    for argv in ([], ["repot"]):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(argv)
+        assert stopped.value.code == 2
+    assert "invalid choice: 'repot'" in capsys.readouterr().err
+
+
+def test_an_engine_that_fails_is_status_4(data, tmp_path, capsys):
+    argv = arguments(data, tmp_path, "--quiet", "--set", "engine.kind=hf", "--set", "model.path=/nowhere")
+    assert cli.run_main(argv) == cli.EXIT_FAILED
+    assert "engine failed: /nowhere holds no model weights" in capsys.readouterr().err
+
+
+def test_failed_training_is_status_4_and_a_bug_keeps_its_traceback(capsys):
+    from selftrain.training import TrainingError
+
+    def fail(error: Exception):
+        def action() -> int:
+            raise error
+
+        return action
+
+    assert cli.guarded(fail(TrainingError("killed"))) == cli.EXIT_FAILED
+    assert "training failed: killed" in capsys.readouterr().err
+    for bug in (RuntimeError("a bug"), ValueError("a bug"), FileNotFoundError(2, "a bug")):
+        with pytest.raises(type(bug), match="a bug"):
+            cli.guarded(fail(bug))
+
+
+def test_interrupt_in_process(data, tmp_path, monkeypatch, capsys):
+    """Ctrl-C in a stage: status 130, the lock is free, the same command ends the run."""
+    monkeypatch.setattr(loop, "write_run_report", lambda path: [])
+    argv = arguments(data, tmp_path, "--quiet", "--iters", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "build", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert cli.run_main(argv) == 130
+    assert "run the same command again to go on" in capsys.readouterr().err
+    assert cli.run_main(argv) == 0
+    sessions = read_json(tmp_path / "run/sessions.json")
+    assert len(sessions) == 2, "an interrupted session's time counts too"
+
+
+INTERRUPTIBLE = """
+import sys, time
+from selftrain import loop
+from selftrain.cli import run_main
+build = loop.build
+def slow(*args, **kwargs):
+    print("building", flush=True)
+    time.sleep(30)
+    return build(*args, **kwargs)
+loop.build = slow
+sys.exit(run_main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c(data, tmp_path, finished):
+    """A real SIGINT to a real process; what it leaves is continued to the same metrics as those of a run left alone."""
+    argv = arguments(data, tmp_path, "--quiet", "--iters", 1)
+    child = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTIBLE, *argv], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert child.stdout.readline() == b"building\n"
+    time.sleep(0.1)
+    os.kill(child.pid, signal.SIGINT)
+    _, error = child.communicate(timeout=20)
+    assert child.returncode == 130
+    assert b"run the same command again" in error
+    assert b"Traceback" not in error
+    done = command("run.py", *argv)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()

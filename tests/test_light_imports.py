@@ -1,0 +1,81 @@
+"""What is imported when: text work and the command line must answer at once, so nothing heavy may slip in."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "torchvision", "transformers", "peft", "accelerate", "datasets", "llamafactory")
+
+IMPORT_ALL = """
+import importlib, json, sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in HEAVY:
+            raise ImportError(f"{name} is heavy")
+
+HEAVY, modules = json.loads(sys.argv[1])
+sys.meta_path.insert(0, Refuse())
+failed = {}
+for module in modules:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        failed[module] = str(error)
+print(json.dumps([failed, sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+
+
+def modules() -> list[str]:
+    files = sorted(file for package in ("data_process", "selftrain") for file in (ROOT / package).rglob("*.py"))
+    names = [".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for file in files]
+    return [name for name in names if not name.endswith("__main__")]
+
+
+def import_all(names: list[str], *heavy: str) -> tuple[dict[str, str], set[str]]:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_ALL, json.dumps([heavy, names])], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    failed, loaded = json.loads(done.stdout)
+    return failed, set(loaded)
+
+
+def test_every_module_imports_without_torch():
+    """Also those that hold a model: they import torch in the functions that need it."""
+    names = modules()
+    assert len(names) > 40
+    failed, loaded = import_all(names, *HEAVY)
+    assert failed == {}
+    assert not loaded & set(HEAVY)
+
+
+def test_the_hook_of_these_tests_sees_an_import():
+    failed, _ = import_all(["json", "torch.nn", "peft"], *HEAVY)
+    assert failed == {"torch.nn": "torch is heavy", "peft": "peft is heavy"}
+
+
+def test_text_work_needs_the_standard_library_only():
+    """`data_process` knows nothing of `selftrain`, and loads neither NumPy nor Pillow until a picture is drawn."""
+    names = [name for name in modules() if name.startswith("data_process")]
+    failed, loaded = import_all(names, *HEAVY, "numpy", "PIL", "pydantic", "yaml", "selftrain")
+    assert failed == {}
+    assert "data_process" in loaded
+
+
+def test_the_front_doors_load_nothing():
+    """`import selftrain` and parsing arguments: the standard library alone."""
+    failed, loaded = import_all(["selftrain", "selftrain.cli"], *HEAVY, "numpy", "PIL", "pydantic", "yaml", "rich")
+    assert failed == {}
+    assert not loaded & {"numpy", "pydantic", "data_process"}
+
+
+def test_the_loop_itself_is_light():
+    """A rehearsal never needs NumPy's or Pillow's import time before it has read its settings and data."""
+    failed, loaded = import_all(["selftrain.config", "selftrain.run_dir", "selftrain.bank"], *HEAVY, "numpy", "PIL")
+    assert failed == {}
+    assert not loaded & {"numpy", "PIL"}

@@ -6,7 +6,7 @@ Every strategy's verdict on every problem is returned beside the totals, so each
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from data_process import prompts as wording
@@ -60,11 +60,12 @@ def evaluate(
         repetition_penalty=config.repetition_penalty,
         max_tokens=config.max_tokens,
     )
+    greedy_params = replace(stochastic, temperature=0.0, top_p=1.0, top_k=0)
     asks = [Ask(p.id, wording.cot(p, prompts), p.image) for p in problems]
-    greedy = sampler.draw(asks, SamplingParams(temperature=0.0, max_tokens=config.max_tokens), 1)
+    greedy = sampler.draw(asks, greedy_params, 1)
     sampled = sampler.draw(asks, stochastic, n)
     select_asks = [Ask(p.id, wording.select(p, [c.text for c in sampled[p.id]], prompts), p.image) for p in problems]
-    selected = sampler.draw(select_asks, SamplingParams(temperature=0.0, max_tokens=config.select_max_tokens), 1)
+    selected = sampler.draw(select_asks, replace(greedy_params, max_tokens=config.select_max_tokens), 1)
 
     rows = []
     for problem in problems:

@@ -21,6 +21,7 @@ import math
 import random
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 
 from data_process import prompts as wording
 from data_process.prompts import SHORT
@@ -36,9 +38,14 @@ from data_process.schema import Problem
 from data_process.seeds import seed_for
 from data_process.sources import minigeo
 from selftrain import tiny
+from selftrain.bank import Bank
+from selftrain.config import EvaluationConfig
+from selftrain.engines.hf import HFEngine
+from selftrain.evaluation import evaluate
+from selftrain.sampling import Picture, Sampler, weights_digest
 
 WAIT_SHARE = 0.2  # of the rationales contain a slip and its correction, or a needless second look
-SELECT_SHARE = 0.04  # of the picture batches show the refine and select prompts
+SELECT_SHARE = 0.12  # of the picture batches show the refine and select prompts
 BUCKET = 8  # batches drawn together and sorted by length
 TEXT_SHARE = 0.4  # of the batches are text alone
 
@@ -382,6 +389,39 @@ def batches(
         yield from map(collator, drawn)
 
 
+def score(folder: Path, data_seed: int, split: str = "dev", n: int = 8) -> dict[str, float]:
+    """Scores in [0, 1] of a finished checkpoint on a whole split, sampled as the demo samples, judged by the judge."""
+    config = EvaluationConfig(n=n, max_tokens=110)
+    made = list(minigeo.generate(split, minigeo.DEFAULT_SIZES[split], data_seed))
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        (root / "images").mkdir()
+        for problem, image in made:
+            image.save(root / str(problem.image))
+        with (
+            Bank(root / "bank.sqlite") as bank,
+            Sampler(
+                bank=bank,
+                open_engine=lambda: HFEngine(folder),
+                engine_name="hf",
+                weights=weights_digest(bank, folder, None),
+                picture=lambda relative: Picture(root / relative, relative),
+                seed=0,
+                unit_rows=192,
+            ) as sampler,
+        ):
+            totals = evaluate([problem for problem, _ in made], sampler, config, SHORT, 0).split
+    strategies = totals["strategies"]
+    scores = {name: round(strategies[name]["accuracy"], 4) for name in strategies}
+    return {
+        "split": split,
+        "n_problems": totals["n"],
+        "n_samples": n,
+        **scores,
+        "greedy_abstain": strategies["greedy"]["abstain"] / totals["n"],
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
@@ -441,7 +481,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     optimizer = torch.optim.AdamW(language, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
     model.model.visual.requires_grad_(False)  # the tower learns in `align` only
     model.train()
-    started, running, step, scores = time.time(), 0.0, 0, {}
+    started, running, step = time.time(), 0.0, 0
     if args.text_steps == 0:  # continued with --init
         align(model, collator, [problem for problem, _ in made], args)
     for step, batch in enumerate(itertools.islice(batches(collator, problems, args), args.steps), start=1):
@@ -487,8 +527,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "rationales": len(problems),
         "data_digest": digest,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "versions": {"torch": torch.__version__, "transformers": __import__("transformers").__version__},
-        "dev_scores": scores or greedy_scores(model, collator, probe),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "scores": score(args.out, args.data_seed),
         "seconds": round(time.time() - started),
     }
     (args.out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")

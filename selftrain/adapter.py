@@ -93,7 +93,9 @@ def verify_adapter(base_model: Path, adapter: Path, probe_prompt: str, probe_ima
     import torch
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     processor = AutoProcessor.from_pretrained(base_model)
     content: list[dict[str, str]] = [{"type": "image"}] if probe_image else []
     text = processor.apply_chat_template(

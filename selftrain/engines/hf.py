@@ -513,8 +513,10 @@ def _load_processor(path: Path, min_pixels: int | None, max_pixels: int | None) 
 
 def _load_model(path: Path, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForImageTextToText
+    from transformers.utils import logging
 
     kv.register()
+    logging.disable_progress_bar()  # ours tells what matters
     try:
         model = AutoModelForImageTextToText.from_pretrained(
             path,

@@ -164,6 +164,12 @@ class Metrics(_Record):
     def strategy_name(self, strategy: str) -> str:
         return strategy_name(strategy, self._samples())
 
+    def short_name(self, strategy: str) -> str:
+        """For a terminal of 80 columns."""
+        n = self._samples() or "N"
+        names = {"mean": f"Mean@{n}", "majority": f"Maj@{n}", "select": f"Select@{n}", "pass": f"Pass@{n}"}
+        return names.get(strategy, self.strategy_name(strategy))
+
     def _samples(self) -> int | None:
         """How many samples per problem, when that is one number throughout."""
         splits = [split for name in ("dev", "test") for _, split in self.splits(name)]

@@ -291,7 +291,7 @@ def terminal_table(metrics: Mapping[str, Any] | Metrics) -> Table:
         title_justify="left",
         caption_justify="left",
     )
-    for position, column in enumerate(["Split", "Iteration", "n", *map(m.strategy_name, strategies), "Abstain"]):
+    for position, column in enumerate(["Split", "Iter", "n", *map(m.short_name, strategies), "Abst."]):
         table.add_column(Text(column), justify="left" if position < 2 else "right", no_wrap=position < 3)
     for name, label in SPLITS.items():
         for row, split in m.splits(name):

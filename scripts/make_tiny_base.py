@@ -509,7 +509,6 @@ def main(argv: Sequence[str] | None = None) -> None:
                 flush=True,
             )
         if step == args.text_steps:
-            tiny.save(model, processor, args.out / "text")
             align(model, collator, [problem for problem, _ in made], args)
         if step % args.eval_every == 0 and step > args.text_steps:
             scores = greedy_scores(model, collator, probe)

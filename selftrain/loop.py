@@ -613,7 +613,7 @@ def timing(path: Path) -> dict[str, Any]:
 
 
 class _Clock:
-    """Adds this session's wall time to those before it, also when it ends in an error."""
+    """Adds this session's wall time and memory to those before it, also when it ends in an error."""
 
     def __init__(self, path: Path, started: float) -> None:
         self._path, self._started = path, started
@@ -625,9 +625,19 @@ class _Clock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        import resource
         from datetime import UTC, datetime
 
         begun = datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds")
-        session = {"started": begun, "seconds": round(time.time() - self._started, 3)}
+        # Largest resident memory in MiB (ru_maxrss is in KiB on Linux): of this process, and of its largest child.
+        peak, child = (
+            resource.getrusage(who).ru_maxrss // 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        )
+        session = {
+            "started": begun,
+            "seconds": round(time.time() - self._started, 3),
+            "peak_mib": peak,
+            "peak_child_mib": child,
+        }
         with contextlib.suppress(*([OSError] if error else [])):  # a full disk: the first error is the one to tell
             write_json(self._path, [*self._sessions, session])

@@ -2,7 +2,7 @@
 
     python -m benchmarks.loop outputs/demo [outputs/demo-1 ...]
 
-Reads the run folders; prints a Markdown table. The controller is all wall time outside sampling, training and evaluation.
+Reads the run folders, prints a Markdown table. The controller is all wall time outside sampling, training, evaluation.
 """
 
 from __future__ import annotations

@@ -36,10 +36,11 @@ from data_process.seeds import seed_for
 if TYPE_CHECKING:
     from PIL import Image
 
-VERSION = 2  # changes whenever the same seed would give other bytes
+VERSION = 3  # changes whenever the same seed would give other bytes
 CELL = 28  # pixels; labels are centred on this grid, which is Qwen2-VL's token grid (14-pixel patches merged 2 x 2)
 SIZES = ((112, 112), (140, 112))  # width, height in pixels; the second for one image in WIDE_EVERY
 WIDE_EVERY = 8
+NEAR = 12  # the answer for misread labels is at most this far from the right one, so that a rough sum does not do
 FONT_SIZE = 15  # points; three digits still fit one cell
 SPLIT_SHARES = {"base": 0.34, "train": 0.46, "dev": 0.06, "test": 0.14}  # of each variant's parameter tuples
 DEFAULT_SIZES = {"train": 4000, "dev": 400, "test": 800}
@@ -475,7 +476,7 @@ def choose(variant: Variant, right: int, rng: random.Random) -> list[int]:
     mirrored = variant.mirror - right
     if mirrored == right:  # the middle of the interval has no mirror image; any other pair hides it as well
         return [right, *rng.sample([v for v in values if v != right], 3)]
-    near = [v for v in values if v not in (right, mirrored) and 2 * v != variant.mirror and abs(v - right) <= 40]
+    near = [v for v in values if v not in (right, mirrored) and 2 * v != variant.mirror and abs(v - right) <= NEAR]
     misread = rng.choice(near)
     return [right, mirrored, misread, variant.mirror - misread]
 

@@ -108,10 +108,12 @@ def build_model(
     vision_depth: int = 2,
     seed: int = 0,
 ) -> Qwen2VLForConditionalGeneration:
-    """A Qwen2-VL with random weights, in float32. Deterministic for a seed."""
+    """A Qwen2-VL with random weights, in float32. Deterministic for a seed. ValueError if it is too small."""
     import torch
     from transformers import GenerationConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
+    if layers < 3 or heads < 4:
+        raise ValueError(f"the prepared circuits need 3 layers and 4 heads at least, not {layers} and {heads}")
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     half = hidden // heads // 2  # rotary pairs of one head, shared out over time, height and width as in Qwen2-VL
     section = [half - 2 * (half * 3 // 8), half * 3 // 8, half * 3 // 8]

@@ -18,7 +18,7 @@ def tiny_model_path(tmp_path_factory) -> Path:
     torch.set_num_threads(1)
     texts = [prompts.cot(problem, prompts.SHORT) for problem, _ in minigeo.generate("base", 12)]
     tokenizer = tiny.build_tokenizer(texts * 3, vocab_size=384)
-    model = tiny.build_model(tokenizer, hidden=64, layers=2, vision_hidden=32, vision_depth=1)
+    model = tiny.build_model(tokenizer, hidden=64, layers=3, vision_hidden=32, vision_depth=1)
     folder = tmp_path_factory.mktemp("tiny") / "model"
     tiny.save(model, tiny.build_processor(tokenizer), folder)
     return folder

@@ -158,12 +158,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     score = verbs.add_parser("score", help="judge a run's stored answers again, without a model, and list what changed")
     score.add_argument("run", type=Path, help="run folder")
     score.add_argument("--json", action="store_true", help="print one JSON object")
+    versus = verbs.add_parser("compare", help="paired comparison of two runs' accepted iterations")
+    versus.add_argument("a", type=Path, help="run folder")
+    versus.add_argument("b", type=Path, help="run folder; differences are b minus a")
+    versus.add_argument("--split", choices=("dev", "test"), default="test")
     verbs.add_parser("run", help="the same as run.py", add_help=False)
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["run"]:
         return run_main(argv[1:])
     args = parser.parse_args(argv)
-    verb = {"report": _report, "score": _score}[args.verb]
+    verb = {"report": _report, "score": _score, "compare": _compare}[args.verb]
     return guarded(lambda: verb(args))
 
 
@@ -190,5 +194,17 @@ def _score(args: argparse.Namespace) -> int:
             f"iteration {entry['iteration']} {entry['split']}: greedy {entry['correct']}/{entry['n']} = "
             f"{100 * entry['accuracy']:.1f} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}], abstain "
             f"{entry['abstain']}, judged otherwise than stored: {entry['changed']}"
+        )
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from selftrain.scoring import compare_runs
+
+    for record in compare_runs(args.a, args.b, args.split):
+        print(
+            f"{record['split']}, {record['strategy']}: {record['run_b']} minus {record['run_a']} "
+            f"{100 * record['difference']:+.1f} points [{100 * record['low']:+.1f}, {100 * record['high']:+.1f}], "
+            f"p = {record['p']:.2g}, n = {record['n']}"
         )
     return 0

@@ -1,4 +1,4 @@
-"""Judge the stored answers of a run again: no model, no sampling."""
+"""Work on the stored answers of finished runs: judge them again, compare two runs. No model, no sampling."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Any
 
 from data_process.io import load_problems, read_jsonl
 from data_process.judging import JUDGE_VERSION, judge
+from data_process.seeds import seed_for
 from selftrain import stats
 from selftrain.config import build_config
+from selftrain.evaluation import compare
 from selftrain.run_dir import RunError, read_json
 
 
@@ -67,3 +69,28 @@ def rescore(run: Path) -> dict[str, Any]:
     if not evaluations:
         raise RunError(f"{run} holds no finished evaluation; run the loop first")
     return {"judge": JUDGE_VERSION, "evaluations": evaluations}
+
+
+def compare_runs(a: Path, b: Path, split: str = "test") -> list[dict[str, Any]]:
+    """Paired comparison of the accepted iterations of two runs on the same problems, a record per strategy.
+
+    Records as in metrics.json, with the two runs' names. Raises RunError if a run has no such evaluation, or if the two
+    were not measured on the same problems.
+    """
+    rows, names = [], []
+    for run in (a, b):
+        metrics = read_json(run / "metrics.json")
+        file = run / f"iter{metrics['accepted']}/{split}/rows.jsonl"
+        if not file.is_file():
+            raise RunError(f"{run} has no evaluation of its accepted iteration on {split}; run it to its end first")
+        rows.append(read_jsonl(file))
+        names.append(metrics["run"]["name"])
+    gold = [{row["id"]: row["gold"] for row in part} for part in rows]
+    if gold[0] != gold[1]:
+        only = set(gold[0].items()) ^ set(gold[1].items())
+        raise RunError(f"{a} and {b} were measured on different problems ({len(only)} differ), so they have no pairs")
+    seed = seed_for("compare", split)
+    return [
+        {**compare(*rows, split, strategy, seed), "run_a": names[0], "run_b": names[1]}
+        for strategy in ("greedy", "majority", "select")
+    ]

@@ -262,3 +262,22 @@ def test_ctrl_c(data, tmp_path, finished):
     done = command("run.py", *argv)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/metrics.json").read_bytes() == (finished / "metrics.json").read_bytes()
+
+
+def test_compare_pairs_two_runs(finished, tmp_path, data, capsys):
+    """A run against itself differs by nothing; against one measured on other problems there are no pairs."""
+    assert cli.main(["compare", str(finished), str(finished)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["test, greedy", "test, majority", "test, select"]
+    assert all("+0.0 points" in line for line in lines)
+
+    other = tmp_path / "other"
+    shutil.copytree(finished, other)
+    accepted = json.loads((other / "metrics.json").read_text())["accepted"]
+    rows = other / f"iter{accepted}/test/rows.jsonl"
+    rows.write_text("".join(rows.read_text().splitlines(keepends=True)[1:]))
+    assert cli.main(["compare", str(finished), str(other)]) == 2
+    assert "different problems (1 differ)" in capsys.readouterr().err
+    rows.unlink()
+    assert cli.main(["compare", str(other), str(finished)]) == 2
+    assert "run it to its end first" in capsys.readouterr().err

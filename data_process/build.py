@@ -20,6 +20,7 @@ from random import Random
 from typing import Literal, get_args
 
 from data_process import prompts as wording
+from data_process.judging.consistency import contradiction
 from data_process.prompts import PromptSet
 from data_process.schema import Candidate, DataError, Example, Judged, Kind, Problem
 from data_process.seeds import seed_for
@@ -149,6 +150,7 @@ def build(
     select_target: Literal["gold", "own"] = "gold",
     abstain_is_negative: bool = True,
     allow_truncated_negatives: bool = False,
+    require_consistent: bool = False,
 ) -> BuildResult:
     """Build one iteration's training mixture.
 
@@ -164,6 +166,7 @@ def build(
     `select_target`: "gold" writes the gold answer, "own" the newest right text of the model itself.
     `abstain_is_negative`: an unreadable attempt is a wrong one (R3V counts it so); otherwise it is dropped.
     `allow_truncated_negatives`: a text cut by the token limit is never a target; this admits it as a wrong attempt.
+    `require_consistent`: a right answer whose text contradicts itself ("47 is (C)" where (C) is 45) is not used at all.
 
     Raises DataError for a weight that is negative or not a number, an unknown part, problem or rule, and for an id that
     occurs twice. No positive or no negative is not an error: the reasons are in `dropped`.
@@ -190,6 +193,8 @@ def build(
         pool = pools[problem_id] = _Pool()
         for item in groups.get(problem_id, ()):
             reason = _why_not(item, text_rule, abstain_is_negative, allow_truncated_negatives)
+            if require_consistent and not reason and item.verdict.correct:
+                reason = "contradicts_itself" if contradiction(item.candidate.text, by_id[problem_id]) else None
             if reason:
                 dropped[f"candidate:{reason}"] += 1
             else:

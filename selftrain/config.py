@@ -100,6 +100,7 @@ class BuildConfig(Section):
     min_chars: Annotated[int, Field(ge=0)] = 50  # a-q2 only: shorter texts are bare answers
     max_cot_per_problem: Positive = 1
     balance_positions: bool = True
+    require_consistent: bool = False  # leave out right answers whose text contradicts itself, "47 is (C)" for (C) 45
     max_rows: Positive | None = None  # a seeded subset of the mixture, to compare recipes at the same cost
 
 

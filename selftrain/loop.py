@@ -394,6 +394,7 @@ def build_stage(run: Run, iteration: int) -> None:
             min_chars=settings.min_chars if settings.rule == "a-q2" else None,
             max_cot_per_problem=settings.max_cot_per_problem,
             balance_positions=settings.balance_positions,
+            require_consistent=settings.require_consistent,
         )
         examples = list(result.examples)
         dropped = Counter(result.dropped)

@@ -25,6 +25,10 @@ VOLATILE = ("timing.json", "train.log", "trainer_log.jsonl", "trainer_state.json
             "all_results.json", "training_args.bin", "README.md", "train.yaml", "adapter_config.json")  # fmt: skip
 
 
+# A stage's folder for what another program was given and said: made from digested files, with this machine's paths.
+SCRATCH = "work"
+
+
 class RunError(RuntimeError):
     """The run folder cannot be used; the message says why and what to do."""
 
@@ -58,13 +62,14 @@ def file_digest(path: Path) -> str:
 
 
 def folder_digests(folder: Path) -> dict[str, str]:
-    """Digest of every file below a folder, volatile ones and checkpoints left out, by relative path."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {
-        str(p.relative_to(folder)): file_digest(p)
-        for p in files
-        if p.name not in VOLATILE and p.name != "stage.json" and not any("checkpoint-" in part for part in p.parts)
-    }
+    """Digest of every file below a folder by relative path; volatile files, scratch and checkpoints are left out."""
+    digests = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        parts = path.relative_to(folder).parts
+        skipped = path.name in VOLATILE or path.name == "stage.json" or parts[0] == SCRATCH
+        if not skipped and not any(part.startswith("checkpoint-") for part in parts):
+            digests[str(path.relative_to(folder))] = file_digest(path)
+    return digests
 
 
 class RunDir:

@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow
 
 
-def command(folder: Path, *more: str) -> list[str]:
-    """The smoke run, with its own bank, so that nothing is shared between two runs."""
-    settings = [f"bank={folder / 'bank.sqlite'}", f"data.folder={folder.parent / 'minigeo'}"]
+def command(folder: Path, data: Path, *more: str) -> list[str]:
+    """The smoke run, with its own bank, so that nothing is shared between two runs but the problems."""
+    settings = [f"bank={folder / 'bank.sqlite'}", f"data.folder={data}"]
     sets = [part for setting in settings for part in ("--set", setting)]
     return [
         sys.executable, "run.py", "--config", "configs/smoke.yaml", "--output", str(folder / "run"), *sets, *more,
@@ -37,7 +37,8 @@ def artefacts(run: Path) -> dict[str, dict[str, str]]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("smoke") / "alone"
-    result = subprocess.run(command(folder), cwd=ROOT, capture_output=True, text=True, timeout=900)
+    data = folder.parent / "minigeo"
+    result = subprocess.run(command(folder, data), cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stderr[-4000:]
     return folder
 
@@ -73,7 +74,9 @@ def test_base_model_is_a_base(finished: Path) -> None:
 def test_running_again_changes_nothing_and_needs_no_engine(finished: Path) -> None:
     before = artefacts(finished / "run")
     started = time.monotonic()
-    result = subprocess.run(command(finished), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(
+        command(finished, finished.parent / "minigeo"), cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
     assert result.returncode == 0, result.stderr[-4000:]
     assert artefacts(finished / "run") == before
     assert "sampling" not in result.stderr
@@ -82,9 +85,9 @@ def test_running_again_changes_nothing_and_needs_no_engine(finished: Path) -> No
 
 def test_killed_while_training_ends_as_if_left_alone(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
-    (tmp_path / "minigeo").symlink_to(finished.parent / "minigeo")
+    data = finished.parent / "minigeo"
     child = subprocess.Popen(
-        command(folder), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command(folder, data), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     log = folder / "run/iter1/train.partial/work/train.log"
     deadline = time.monotonic() + 600
@@ -98,7 +101,7 @@ def test_killed_while_training_ends_as_if_left_alone(finished: Path, tmp_path: P
     while _mentions(str(folder)):  # LLaMA-Factory must not outlive the run
         assert time.monotonic() < deadline, "training went on without its run"
         time.sleep(0.5)
-    result = subprocess.run(command(folder), cwd=ROOT, capture_output=True, text=True, timeout=900)
+    result = subprocess.run(command(folder, data), cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert result.returncode == 0, result.stderr[-4000:]
     assert artefacts(folder / "run") == artefacts(finished / "run")
 

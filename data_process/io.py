@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NoReturn
 
 from data_process.judging.answers import read_quantity
-from data_process.schema import LETTERS, DataError, Problem
+from data_process.schema import ANSWER_TYPES, LETTERS, DataError, Problem
 
 Row = dict[str, Any]
 
@@ -142,14 +142,15 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
     return count
 
 
-_FIELDS = ("id", "question", "answer", "choices", "image", "answer_type", "meta")
+_FIELDS = ("id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance", "meta")
 
 
 def load_problems(path: str | Path, image_root: str | Path) -> list[Problem]:
     """Problems of a JSON Lines file, every field checked; images are relative to `image_root` and need not exist yet.
 
-    A row holds `id`, `question`, `answer` and, where they apply, `choices`, `image`, `answer_type`, `meta`. Without
-    `answer_type` a row with choices is a choice problem and one without is a number problem. Other fields go to `meta`.
+    A row holds `id`, `question`, `answer` and, where they apply, `choices`, `image`, `answer_type`, `precision`, `unit`,
+    `tolerance`, `meta`. Without `answer_type` a row with choices is a choice problem and one without is a number
+    problem. Other fields go to `meta`.
     Raises DataError naming the row.
     """
     root = Path(image_root).resolve()
@@ -182,22 +183,44 @@ def _problem(row: Mapping[str, Any], where: str, root: Path) -> Problem:
     question, answer = _text(row, "question", where), _text(row, "answer", where)
     choices = _choices(row.get("choices"), where)
     answer_type = row.get("answer_type") or ("choice" if choices else "number")
-    if answer_type not in ("choice", "number"):
-        raise DataError(f"{where}: unknown answer_type {answer_type!r}; known: choice, number")
+    if answer_type not in ANSWER_TYPES:
+        raise DataError(f"{where}: unknown answer_type {answer_type!r}; known: {', '.join(ANSWER_TYPES)}")
     if answer_type == "choice":
         if not choices:
             raise DataError(f"{where}: a choice problem needs 'choices'")
         answer = _gold_letter(answer, choices, where)
     elif choices:
-        raise DataError(f"{where}: a number problem has no 'choices'; remove them or the answer_type")
-    elif read_quantity(answer, strict=True) is None:
+        raise DataError(f"{where}: a {answer_type} problem has no 'choices'; remove them or the answer_type")
+    elif answer_type == "number" and read_quantity(answer, strict=True) is None:
         raise DataError(f"{where}: answer {answer!r} is not a number; write it as 12.5, -3 or 3/4")
     meta = row.get("meta")
     if meta is not None and not isinstance(meta, dict):
         raise DataError(f"{where}: 'meta' must be an object, found {type(meta).__name__}")
+    precision, unit, tolerance = row.get("precision"), row.get("unit"), row.get("tolerance")
+    if precision is not None and (not isinstance(precision, int) or isinstance(precision, bool) or precision < 0):
+        raise DataError(f"{where}: 'precision' must be a number of decimals such as 2, found {precision!r}")
+    if answer_type == "float" and precision is None:
+        raise DataError(f"{where}: a float problem needs 'precision', the decimals of its answer")
+    if unit is not None and not isinstance(unit, str):
+        raise DataError(f"{where}: 'unit' must be text, found {unit!r}")
+    if tolerance is not None and (
+        not isinstance(tolerance, int | float) or isinstance(tolerance, bool) or not 0 <= tolerance < 1
+    ):
+        raise DataError(f"{where}: 'tolerance' must be a fraction of the answer such as 0.05, found {tolerance!r}")
     others = {key: value for key, value in row.items() if key not in _FIELDS}
     image = _image(row.get("image"), where, root)
-    return Problem(row["id"], question, answer, choices, image, answer_type, {**others, **(meta or {})})
+    return Problem(
+        id=row["id"],
+        question=question,
+        answer=answer,
+        choices=choices,
+        image=image,
+        answer_type=answer_type,
+        precision=precision,
+        unit=unit or None,
+        tolerance=tolerance,
+        meta={**others, **(meta or {})},
+    )
 
 
 def _choices(value: Any, where: str) -> tuple[str, ...]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 LETTERS = "ABCDEFGHIJ"
 
-AnswerType = Literal["choice", "number"]
+AnswerType = Literal["choice", "integer", "float", "number", "list", "text", "expression"]
+ANSWER_TYPES: tuple[str, ...] = get_args(AnswerType)
 Status = Literal["correct", "wrong", "abstain"]
 Finish = Literal["stop", "length"]
 Kind = Literal["qa", "cot", "refine", "select"]
@@ -23,7 +24,12 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One question. With `choices` the gold `answer` is a letter, otherwise a value written as text."""
+    """One question. With `choices` the gold `answer` is a letter, otherwise a value written as text.
+
+    `answer_type` says how an answer is read and compared: "integer" (rounded to a whole number), "float" (rounded to
+    `precision` decimals), "number" (any one value, within `tolerance`), "list" (of numbers), "text" (words),
+    "expression" (mathematics with roots, pi or symbols).
+    """
 
     id: str
     question: str  # without the choices: the prompt renderer adds them
@@ -31,6 +37,9 @@ class Problem:
     choices: tuple[str, ...] = ()
     image: str | None = None  # relative to the data folder; None is a text-only problem
     answer_type: AnswerType = "choice"
+    precision: int | None = None  # "float" only: decimals of the gold answer, to which a response is rounded
+    unit: str | None = None  # asked for by the question: "years", "cm"; a response may leave it out
+    tolerance: float | None = None  # "number" only: relative to the gold value; None is the judge's own
     meta: Mapping[str, Any] = field(default_factory=dict)  # family, difficulty, rationale ... never shown to a model
 
     @property
@@ -67,7 +76,7 @@ class Verdict:
     """What a judge says of one response. `abstain`: nothing readable, so never credited and never a vote."""
 
     status: Status
-    extracted: str | None  # canonical answer: a letter, or a number in plain decimal; None when abstaining
+    extracted: str | None  # canonical answer (a letter, 12.5, [1, 2], 2*sqrt(3)): equal for equivalent answers
     rule: str  # the rule that found the answer, or why none did ("no_answer", "truncated", ...)
     span: tuple[int, int] | None = None  # where in the text the answer stood
     note: str | None = None  # e.g. a contradiction between the letter and the value

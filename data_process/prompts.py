@@ -56,7 +56,11 @@ SHORT = PromptSet(
     select_target="Answer: ({answer})",
 )
 
-PROMPT_SETS: dict[str, PromptSet] = {p.id: p for p in (R3V, SHORT)}
+# MathVista's own query (lupantech/MathVista, `build_query.py`, shot 0, solution): the source puts hint, question and unit
+# into `Problem.question`; with the choices below it this is the official text, character for character.
+MATHVISTA = PromptSet(id="mathvista", cot="{body}")
+
+PROMPT_SETS: dict[str, PromptSet] = {p.id: p for p in (R3V, SHORT, MATHVISTA)}
 
 # A literal mark in a question would be taken for the place of a picture by LLaMA-Factory and by the chat template.
 # The other names are Qwen2-VL's special tokens: written out in a text they would become the token itself.

@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from selftrain.loop import timing
 from selftrain.run_dir import read_json
+from selftrain.timing import timing
 
 KINDS = ("sampling", "training", "evaluation", "controller")
 

@@ -172,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from selftrain.loop import write_run_report
+    from selftrain.metrics import write_run_report
     from selftrain.run_dir import read_json
 
     files = write_run_report(args.run)

@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from selftrain.engines.base import SamplingParams
+
 Positive = Annotated[int, Field(ge=1, strict=True)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
@@ -71,16 +73,31 @@ class EngineConfig(Section):
     script_abstain: Annotated[float, Field(ge=0, le=1)] = 0.02  # scripted only: chance of an unreadable answer
 
 
-class SamplingConfig(Section):
-    """How candidates for training are drawn (R3V: 3 per question, temperature 0.9, top-p 0.95, top-k 50)."""
+class DecodingConfig(Section):
+    """How a completion is drawn; the defaults are R3V's but for the length of a text."""
 
-    n: Positive = 3
-    problems: Positive | None = None  # per iteration, a new seeded draw each time; None: all
     temperature: Annotated[float, Field(gt=0)] = 0.9
     top_p: Fraction = 0.95
     top_k: Annotated[int, Field(ge=0)] = 50
     repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
     max_tokens: Positive = 200
+
+    def params(self) -> SamplingParams:
+        """What the engine is told."""
+        return SamplingParams(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            repetition_penalty=self.repetition_penalty,
+            max_tokens=self.max_tokens,
+        )
+
+
+class SamplingConfig(DecodingConfig):
+    """How candidates for training are drawn (R3V: 3 per question)."""
+
+    n: Positive = 3
+    problems: Positive | None = None  # per iteration, a new seeded draw each time; None: all
 
 
 class PartWeights(Section):
@@ -118,15 +135,10 @@ class TrainingConfig(Section):
     max_dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.05
 
 
-class EvaluationConfig(Section):
+class EvaluationConfig(DecodingConfig):
     """What is measured, on dev after every iteration and once on test."""
 
     n: Positive = 3  # samples per question for mean, majority, self-select and pass (oracle)
-    temperature: Annotated[float, Field(gt=0)] = 0.9
-    top_p: Fraction = 0.95
-    top_k: Annotated[int, Field(ge=0)] = 50
-    repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
-    max_tokens: Positive = 200
     select_max_tokens: Positive = 64
     test: Literal["accepted", "all", "none"] = "accepted"  # iterations measured on test, beside the base model
 

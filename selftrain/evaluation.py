@@ -15,7 +15,7 @@ from data_process.prompts import PromptSet
 from data_process.schema import Candidate, Problem, Verdict
 from selftrain import stats
 from selftrain.config import EvaluationConfig
-from selftrain.engines.base import Completion, SamplingParams
+from selftrain.engines.base import Completion
 from selftrain.sampling import Ask, Sampler
 
 STRATEGIES = ("greedy", "mean", "majority", "select", "pass")
@@ -53,13 +53,7 @@ def evaluate(
     if not problems:
         raise ValueError("there is no problem to evaluate on")
     n = config.n
-    stochastic = SamplingParams(
-        temperature=config.temperature,
-        top_p=config.top_p,
-        top_k=config.top_k,
-        repetition_penalty=config.repetition_penalty,
-        max_tokens=config.max_tokens,
-    )
+    stochastic = config.params()
     greedy_params = replace(stochastic, temperature=0.0, top_p=1.0, top_k=0)
     asks = [Ask(p.id, wording.cot(p, prompts), p.image) for p in problems]
     greedy = sampler.draw(asks, greedy_params, 1)

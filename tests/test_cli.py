@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from data_process.sources import minigeo
-from selftrain import cli, loop
+from selftrain import cli, loop, stages
 from selftrain.run_dir import read_json
 
 ROOT = Path(__file__).parents[1]
@@ -224,7 +224,7 @@ def test_interrupt_in_process(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loop, "write_run_report", lambda path: [])
     argv = arguments(data, tmp_path, "--quiet", "--iters", 1)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "build", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(stages, "build", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
         assert cli.run_main(argv) == 130
     assert "run the same command again to go on" in capsys.readouterr().err
     assert cli.run_main(argv) == 0
@@ -234,14 +234,14 @@ def test_interrupt_in_process(data, tmp_path, monkeypatch, capsys):
 
 INTERRUPTIBLE = """
 import sys, time
-from selftrain import loop
+from selftrain import stages
 from selftrain.cli import run_main
-build = loop.build
+build = stages.build
 def slow(*args, **kwargs):
     print("building", flush=True)
     time.sleep(30)
     return build(*args, **kwargs)
-loop.build = slow
+stages.build = slow
 sys.exit(run_main(sys.argv[1:]))
 """
 

@@ -24,14 +24,15 @@ from data_process.judging import judge
 from data_process.prompts import prompt_set
 from data_process.schema import DataError
 from data_process.sources import minigeo
-from selftrain import cli, loop, policies
+from selftrain import cli, loop, policies, splits
 from selftrain.config import Config, load_config
 from selftrain.engines.base import EngineError
 from selftrain.engines.opening import open_engine
 from selftrain.images import ImageStore
-from selftrain.loop import generate_data, load_splits, run_loop
+from selftrain.loop import run_loop
 from selftrain.progress import Progress
 from selftrain.run_dir import RunError, folder_digests, read_json
+from selftrain.splits import generate_data, load_splits
 
 ROOT = Path(__file__).parents[2]
 REHEARSAL = ROOT / "configs/rehearsal.yaml"
@@ -237,7 +238,7 @@ def test_other_settings(config, no_report, more):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from selftrain import loop, rehearsal
+from selftrain import loop, rehearsal, stages
 from selftrain.bank import Bank
 from selftrain.config import load_config
 from selftrain.progress import Progress
@@ -263,15 +264,15 @@ def killed_after(function, call, wanted=lambda *args: True):
 if where == "sample":  # the evaluation of the base commits four units
     Bank.write = killed_after(Bank.write, 6)
 elif where == "judge":
-    loop.judge = killed_after(loop.judge, 77)
+    stages.judge = killed_after(stages.judge, 77)
 elif where == "build":  # the rows are there, their counts are not; in the second iteration
-    loop.write_jsonl = killed_after(loop.write_jsonl, 2, lambda path, rows: path.name == "examples.jsonl")
+    stages.write_jsonl = killed_after(stages.write_jsonl, 2, lambda path, rows: path.name == "examples.jsonl")
 elif where == "train":
     rehearsal.rehearse = killed_after(rehearsal.rehearse, 1)
 elif where == "dev":  # of iteration 1
-    loop.write_jsonl = killed_after(loop.write_jsonl, 2, lambda path, rows: path.name == "rows.jsonl")
+    stages.write_jsonl = killed_after(stages.write_jsonl, 2, lambda path, rows: path.name == "rows.jsonl")
 elif where == "test":  # of the base, after the last iteration
-    loop.write_jsonl = killed_after(loop.write_jsonl, 5, lambda path, rows: path.name == "rows.jsonl")
+    stages.write_jsonl = killed_after(stages.write_jsonl, 5, lambda path, rows: path.name == "rows.jsonl")
 elif where == "metrics":
     loop.write_json = killed_after(loop.write_json, 1, lambda path, value: path.name == "metrics.json")
 loop.run_loop(load_config(Path(config), overrides), Progress(quiet=True))
@@ -456,7 +457,7 @@ def test_changed_settings_are_refused(config, no_report):
 def test_a_changed_judge_or_wording_is_refused(config, no_report, monkeypatch, name, value):
     run_loop(config("iters=1"), QUIET)
     reworded = dataclasses.replace(prompt_set("short"), cot="{body}\nThink!")
-    monkeypatch.setattr(loop, name, value or (lambda _: reworded))
+    monkeypatch.setattr(splits, name, value or (lambda _: reworded))
     with pytest.raises(RunError, match=r"inputs\.(judge|prompts): "):
         run_loop(config("iters=1"), QUIET)
 
@@ -635,3 +636,27 @@ def test_own_problems_are_never_written_over(config, tmp_path, small_minigeo):
         splits_of(config(data_folder=folder))
     assert (folder / "train.jsonl").read_text() == "mine"
     assert small_minigeo == []
+
+
+@pytest.mark.parametrize("other_run_was_first", [True, False])
+def test_a_rename_that_fails_is_told_unless_another_run_was_first(
+    config, tmp_path, small_minigeo, monkeypatch, other_run_was_first
+):
+    chosen = config(data_folder=tmp_path / "minigeo")
+    replace = Path.replace
+
+    def fails(self: Path, target: Path) -> Path:
+        if target != chosen.data.folder:
+            return replace(self, target)
+        if other_run_was_first:
+            target.mkdir()
+            (target / "card.json").write_text("{}")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fails)
+    if other_run_was_first:
+        generate_data(chosen, QUIET)
+    else:
+        with pytest.raises(OSError, match="No space left"):
+            generate_data(chosen, QUIET)
+    assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []

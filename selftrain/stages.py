@@ -1,0 +1,301 @@
+"""The stages of one iteration, each a function from records to records whose result lies in the run folder."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from data_process import prompts as wording
+from data_process.build import build, pool_counts
+from data_process.io import read_jsonl, write_jsonl
+from data_process.judging import judge
+from data_process.prompts import prompt_set
+from data_process.schema import Candidate, Example, Judged, Problem, example_from_json, judged_from_json, to_json
+from data_process.seeds import seed_for
+from selftrain import policies
+from selftrain.bank import Bank
+from selftrain.config import Config
+from selftrain.engines.base import Engine
+from selftrain.engines.opening import open_engine
+from selftrain.evaluation import candidate, evaluate
+from selftrain.images import ImageStore
+from selftrain.progress import Progress
+from selftrain.run_dir import RunDir, write_json
+from selftrain.sampling import Ask, Picture, Sampler
+from selftrain.splits import SPLITS
+from selftrain.training import TrainingSettings
+from selftrain.weights import sampler_of
+
+# Bytes of weights up to which a trained adapter is also tried on a prompt, on the CPU, before it is trusted. A larger
+# model would take minutes; its adapter's numbers are checked in any case.
+PROBE_LIMIT = 2 * 1024**3
+
+
+class LoopStopped(Exception):
+    """There is nothing to learn from; the message says why. What was measured so far is reported."""
+
+
+@dataclass
+class Run:
+    """What the stages share: settings, folder, bank, data, and the engine of the weights in use."""
+
+    config: Config
+    folder: RunDir
+    bank: Bank
+    store: ImageStore
+    splits: dict[str, list[Problem]]
+    progress: Progress
+    open_engine: Callable[[Config, Path | None, int, Sequence[Problem]], Engine] = open_engine
+    _sampler: tuple[int, Sampler] | None = field(default=None, repr=False)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close_engine()
+
+    def adapter(self, iteration: int) -> Path | None:
+        """The adapter that an iteration trained; None for the base model."""
+        return self.folder.path / f"iter{iteration}" / "train" / "adapter" if iteration else None
+
+    def sampler(self, iteration: int) -> Sampler:
+        """The sampler of an iteration's weights; the engine behind it stays open until other weights are wanted."""
+        if self._sampler is None or self._sampler[0] != iteration:
+            self.close_engine()
+            everything = [problem for split in SPLITS for problem in self.splits[split]]
+            adapter = self.adapter(iteration)
+            self._sampler = (
+                iteration,
+                sampler_of(self.config, self.bank, self.picture, everything, adapter, iteration, self.open_engine),
+            )
+        return self._sampler[1]
+
+    def close_engine(self) -> None:
+        """Free the engine's memory; training needs it."""
+        if self._sampler is not None:
+            self._sampler[1].__exit__(None, None, None)
+            self._sampler = None
+
+    def picture(self, relative: str) -> Picture:
+        stored = self.store.add(relative)
+        return Picture(stored.path, stored.id)
+
+
+def _weights_stage(iteration: int) -> list[str]:
+    """The stage that made an iteration's weights; none for the base model, which `inputs` watches."""
+    return [f"iter{iteration}/train"] if iteration else []
+
+
+def sample_stage(run: Run, iteration: int) -> None:
+    """Candidates for this iteration, written by the weights of the one before."""
+    settings = run.config.sampling
+
+    def make(folder: Path) -> None:
+        problems = policies.problems_for(run.splits["train"], settings.problems, run.config.seed, iteration)
+        prompts = prompt_set(run.config.prompts)
+        asks = [Ask(p.id, wording.cot(p, prompts), p.image) for p in problems]
+        params = settings.params()
+        sampler = run.sampler(iteration - 1)
+        with run.progress.stage(f"iteration {iteration}: sampling", "samples") as sampler.on_progress:
+            found = sampler.draw(asks, params, settings.n)
+        candidates = [
+            candidate(problem.id, iteration - 1, index, completion)
+            for problem in problems
+            for index, completion in enumerate(found[problem.id])
+        ]
+        write_jsonl(folder / "candidates.jsonl", map(to_json, candidates))
+
+    run.folder.stage(f"iter{iteration}/sample", make, after=_weights_stage(iteration - 1))
+
+
+def judge_stage(run: Run, iteration: int) -> None:
+    """A verdict for every candidate, and counts that add up."""
+
+    def make(folder: Path) -> None:
+        by_id = {problem.id: problem for problem in run.splits["train"]}
+        rows = read_jsonl(run.folder.path / f"iter{iteration}/sample/candidates.jsonl")
+        judged = [
+            Judged(c, judge(c.text, by_id[c.problem_id], truncated=c.finish == "length"))
+            for c in (Candidate(**row) for row in rows)
+        ]
+        write_jsonl(folder / "judged.jsonl", map(to_json, judged))
+        sampled = {item.candidate.problem_id for item in judged}
+        status = Counter(item.verdict.status for item in judged)
+        write_json(
+            folder / "counts.json",
+            {
+                "sampled_problems": len(sampled),
+                "candidates": len(judged),
+                **{name: status[name] for name in ("correct", "wrong", "abstain")},
+                "truncated": sum(item.candidate.finish == "length" for item in judged),
+                "rules": dict(sorted(Counter(item.verdict.rule for item in judged).items())),
+                "pool": dict(pool_counts([by_id[i] for i in sorted(sampled)], judged)),
+            },
+        )
+
+    run.folder.stage(f"iter{iteration}/judge", make, after=[f"iter{iteration}/sample"])
+
+
+def pool(run: Run, iteration: int) -> list[Judged]:
+    """The judged candidates of all iterations up to this one (R3V accumulates)."""
+    return [
+        judged_from_json(row)
+        for k in range(1, iteration + 1)
+        for row in read_jsonl(run.folder.path / f"iter{k}/judge/judged.jsonl")
+    ]
+
+
+def build_stage(run: Run, iteration: int) -> None:
+    """Training rows from the pool. Raises LoopStopped if there is nothing to learn from."""
+    settings = run.config.build
+
+    def make(folder: Path) -> None:
+        judged = pool(run, iteration)
+        sampled = {item.candidate.problem_id for item in judged}
+        problems = [problem for problem in run.splits["train"] if problem.id in sampled]
+        why = nothing_to_learn(judged)
+        if why:
+            raise LoopStopped(why)
+        result = build(
+            problems,
+            judged,
+            rule=settings.rule,
+            prompts=prompt_set(run.config.prompts),
+            seed=seed_for(run.config.seed, "build", iteration),
+            parts=settings.parts.model_dump(),
+            min_chars=settings.min_chars if settings.rule == "a-q2" else None,
+            max_cot_per_problem=settings.max_cot_per_problem,
+            balance_positions=settings.balance_positions,
+            require_consistent=settings.require_consistent,
+        )
+        examples = list(result.examples)
+        dropped = Counter(result.dropped)
+        if settings.max_rows is not None and len(examples) > settings.max_rows:
+            chosen = random.Random(seed_for(run.config.seed, "max_rows", iteration)).sample(
+                range(len(examples)), settings.max_rows
+            )
+            dropped["row:above_max_rows"] += len(examples) - settings.max_rows
+            examples = [examples[index] for index in sorted(chosen)]
+        if not examples:
+            raise LoopStopped(
+                "no training row could be built: " + ", ".join(f"{k} {n}" for k, n in dropped.most_common(5))
+            )
+        write_jsonl(folder / "examples.jsonl", map(to_json, examples))
+        write_json(
+            folder / "counts.json",
+            {
+                "examples": dict(Counter(example.kind for example in examples)),
+                "dropped": dict(sorted(dropped.items())),
+                "repeated": dict(result.repeated),
+                "pool": dict(result.pools),
+            },
+        )
+
+    with run.progress.stage(f"iteration {iteration}: building training rows", "rows"):
+        run.folder.stage(f"iter{iteration}/build", make, after=[f"iter{k}/judge" for k in range(1, iteration + 1)])
+
+
+def nothing_to_learn(judged: Sequence[Judged]) -> str | None:
+    """Why a pool teaches nothing, or None if it does."""
+    status = Counter(item.verdict.status for item in judged)
+    if not judged:
+        return "no candidate was sampled"
+    if status["abstain"] == len(judged):
+        return (
+            f"none of {len(judged)} samples could be read. Look at iter1/judge/judged.jsonl: the prompt may not ask "
+            "for a readable answer, or sampling.max_tokens may cut every text"
+        )
+    if not status["correct"]:
+        return f"none of {len(judged)} samples is right, so there is no trace to learn from; start from a stronger base"
+    if status["correct"] == len(judged):
+        return f"all {len(judged)} samples are right, so there is nothing left to learn from these problems"
+    return None
+
+
+def train_stage(run: Run, iteration: int) -> None:
+    """One LoRA SFT through LLaMA-Factory, its adapter checked to change an answer's logits."""
+    config, settings = run.config, run.config.training
+
+    def make(folder: Path) -> None:
+        examples = [
+            example_from_json(row) for row in read_jsonl(run.folder.path / f"iter{iteration}/build/examples.jsonl")
+        ]
+        start = policies.initial_adapter(settings.restart, run.adapter(iteration - 1))
+        run.close_engine()
+        if config.engine.kind == "scripted":
+            from selftrain.rehearsal import rehearse
+
+            result = rehearse(examples, folder / "work", run.store.path)
+        else:
+            result = _train(run, examples, start, folder / "work", iteration)
+        (folder / "work" / "adapter").replace(folder / "adapter")
+        write_json(folder / "result.json", result)
+
+    start_stage = _weights_stage(iteration - 1) if settings.restart == "previous" else []
+    run.folder.stage(f"iter{iteration}/train", make, after=[f"iter{iteration}/build", *start_stage])
+
+
+def _train(run: Run, examples: Sequence[Example], start: Path | None, out: Path, iteration: int) -> dict[str, Any]:
+    from selftrain.adapter import verify_adapter
+    from selftrain.training import train
+
+    config, settings = run.config, run.config.training
+    threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.processes)
+    with run.progress.stage(f"iteration {iteration}: training on {len(examples)} rows", "steps") as update:
+        result = train(
+            examples,
+            settings=TrainingSettings(
+                hyperparameters=settings.hyperparameters,
+                overrides=settings.overrides,
+                per_device_batch=settings.per_device_batch,
+                processes=settings.processes,
+                interpreter=settings.interpreter or Path(sys.executable),
+                seed=seed_for(config.seed, "train", iteration) % 2**31,
+                max_length=settings.max_length,
+                max_dropped_share=settings.max_dropped_share,
+                threads=threads,
+            ),
+            base_model=config.model.path,
+            image_path=run.store.path,
+            out=out,
+            init_adapter=start,
+            image_limits=run.store.limits,
+            on_progress=lambda line: update(int(line.get("current_steps", 0)), int(line.get("total_steps", 0))),
+        )
+    probe = examples[0]
+    if sum(file.stat().st_size for file in config.model.path.glob("*.safetensors")) < PROBE_LIMIT:
+        verify_adapter(
+            config.model.path, result.adapter, probe.prompt, run.store.path(probe.image) if probe.image else None
+        )
+    return {
+        "steps": result.steps,
+        "train_loss": result.train_loss,
+        "rows": result.rows,
+        "dropped": dict(result.dropped),
+    }
+
+
+def evaluate_stage(run: Run, iteration: int, split: str) -> None:
+    """Every strategy on a split; `rows.jsonl` holds each problem's samples and verdicts, `split.json` the totals."""
+
+    def make(folder: Path) -> None:
+        sampler = run.sampler(iteration)
+        with run.progress.stage(f"iteration {iteration}: evaluating on {split}", "samples") as sampler.on_progress:
+            result = evaluate(
+                run.splits[split], sampler, run.config.evaluation, prompt_set(run.config.prompts), iteration
+            )
+        write_jsonl(folder / "rows.jsonl", result.rows)
+        write_json(folder / "split.json", result.split)
+        scores = ", ".join(f"{k} {100 * s['accuracy']:.1f}" for k, s in result.split["strategies"].items())
+        run.progress.say(f"  {split}: {scores}")
+
+    run.folder.stage(f"iter{iteration}/{split}", make, after=_weights_stage(iteration))

@@ -1,0 +1,60 @@
+"""From settings and an adapter to a sampler: which weights answer, and under which digest the bank keeps them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from data_process.schema import Problem
+from selftrain.bank import Bank
+from selftrain.config import Config
+from selftrain.engines.base import Engine
+from selftrain.engines.opening import open_engine
+from selftrain.run_dir import file_digest
+from selftrain.sampling import Picture, Sampler, weights_digest
+
+Opener = Callable[[Config, "Path | None", int, Sequence[Problem]], Engine]
+
+
+def sampler_of(
+    config: Config,
+    bank: Bank,
+    picture: Callable[[str], Picture],
+    problems: Sequence[Problem],
+    adapter: Path | None,
+    iteration: int,
+    opener: Opener = open_engine,
+) -> Sampler:
+    """A sampler of the base model with `adapter` (None: without one). Its engine opens when a sample is missing.
+
+    `iteration` and `problems` matter to the scripted engine only: how good its answers are, and what the gold is.
+    Raises EngineError if the model or the adapter is not there.
+    """
+    if config.engine.kind == "scripted":
+        digest = _script_digest(config, adapter, iteration, problems)
+    else:
+        digest = weights_digest(bank, config.model.path, adapter)
+        if config.engine.dtype != "auto":  # another precision gives other answers
+            digest += f"-{config.engine.dtype}"
+    return Sampler(
+        bank=bank,
+        open_engine=lambda: opener(config, adapter, iteration, problems),
+        engine_name=config.engine.kind,
+        weights=digest,
+        picture=picture,
+        seed=config.seed,
+        unit_rows=config.engine.batch_size,
+    )
+
+
+def _script_digest(config: Config, adapter: Path | None, iteration: int, problems: Sequence[Problem]) -> str:
+    """What a scripted engine's answers depend on: its settings, and the gold answers that it reads."""
+    settings = config.engine
+    what = [
+        [settings.script_accuracy, settings.script_gain, settings.script_abstain, config.prompts, iteration],
+        file_digest(adapter / "adapter_model.rehearsal") if adapter else None,
+        [[problem.id, problem.answer] for problem in problems],
+    ]
+    return "scripted-" + hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]

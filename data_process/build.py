@@ -93,6 +93,11 @@ def _index(problems: Iterable[Problem]) -> dict[str, Problem]:
     return by_id
 
 
+def group_by_problem(problems: Iterable[Problem], judged: Iterable[Judged]) -> dict[str, list[Judged]]:
+    """Judged candidates by problem id, newest first; DataError for an unknown problem or a candidate seen twice."""
+    return _join(_index(problems), judged)
+
+
 def _join(by_id: Mapping[str, Problem], judged: Iterable[Judged]) -> dict[str, list[Judged]]:
     """Judged candidates by problem id, newest first; DataError for an unknown problem or a candidate seen twice."""
     groups: dict[str, list[Judged]] = defaultdict(list)

@@ -1,8 +1,8 @@
 """Self-select data with mixed numbers of candidates, so that one model learns to choose among two as among six.
 
-After Liac-li/MM-self-improve-qwen2vl (`gen_select_data_n`): for each question and each n, random sets of n of the candidates
-of all iterations with at least one right and one wrong; here in one call, seeded, each set at most once, every pattern of
-right and wrong places equally often, and the prompt is the one that is used at test time.
+After Liac-li/MM-self-improve-qwen2vl (`gen_select_data_n`): for each question and each n, random sets of n candidates
+of all iterations, at least one of them right and one wrong. Here in one call, seeded, each set at most once, every
+pattern of right and wrong places equally often, and the prompt is the one that is used at test time.
 
 Counts add up: slots == len(examples) + the sum of `dropped`.
 """

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -29,6 +29,9 @@ class ConfigError(ValueError):
 class Section(BaseModel):
     # NaN would also differ from itself when a run folder compares its settings with the ones it was started with.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 class DataConfig(Section):
@@ -183,13 +186,13 @@ def _known(model: type[BaseModel], path: Sequence[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _explain(error: ValidationError, origin: str) -> ConfigError:
+def _explain(error: ValidationError, origin: str, model: type[BaseModel]) -> ConfigError:
     lines = []
     for item in error.errors():
         path = [str(part) for part in item["loc"]]
         key = ".".join(path) or "configuration"
         if item["type"] == "extra_forbidden":
-            names = _known(Config, path[:-1])
+            names = _known(model, path[:-1])
             near = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.5)
             hint = f"did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else f"known: {', '.join(names)}"
             lines.append(f"unknown key {key!r}; {hint}")
@@ -254,27 +257,36 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         raise ConfigError(f"--set {text!r}: the value is not YAML: {error}") from error
 
 
+def set_value(values: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
+    """`values` with one setting replaced, by its path: ["sampling", "n"]."""
+    nested: dict[str, Any] = {keys[-1]: value}
+    for key in reversed(keys[:-1]):
+        nested = {key: nested}
+    return _merge(values, nested, into_overrides="overrides" in keys[:-1])
+
+
 def load_config(
     path: Path | None = None, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
 ) -> Config:
     """Build the configuration from its layers; raises ConfigError."""
     values = read_yaml(path) if path else {}
     for text in overrides:
-        keys, value = parse_override(text)
-        nested: dict[str, Any] = {keys[-1]: value}
-        for key in reversed(keys[:-1]):
-            nested = {key: nested}
-        values = _merge(values, nested, into_overrides="overrides" in keys[:-1])
+        values = set_value(values, *parse_override(text))
     values = _merge(values, {k: v for k, v in (flags or {}).items() if v is not None})
     return build_config(values, str(path) if path else "settings")
 
 
 def build_config(values: Any, origin: str) -> Config:
-    """Check values; raises ConfigError, whose message starts with `origin`."""
+    """Check the settings of a run; raises ConfigError, whose message starts with `origin`."""
+    return build_section(Config, values, origin)
+
+
+def build_section(model: type[AnySection], values: Any, origin: str) -> AnySection:
+    """Check the settings of any section; raises ConfigError, whose message starts with `origin`."""
     try:
-        return Config.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise _explain(error, origin) from None
+        raise _explain(error, origin, model) from None
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -105,7 +105,9 @@ def inputs(config: Config, splits: Mapping[str, Sequence[Problem]], store: Image
     """Digests of all that comes from outside the configuration: a run folder is bound to them."""
 
     def digest(problems: Sequence[Problem]) -> str:
-        rows = [[to_json(p), store.add(p.image).id if p.image else None] for p in problems]
+        # Fields without a value are left out, so that a new kind of field does not make old data look changed.
+        fields = [{key: value for key, value in to_json(p).items() if value is not None} for p in problems]
+        rows = [[row, store.add(p.image).id if p.image else None] for row, p in zip(fields, problems, strict=True)]
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
 
     result: dict[str, Any] = {split: digest(problems) for split, problems in splits.items()}

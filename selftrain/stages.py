@@ -6,7 +6,7 @@ import os
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from selftrain.engines.base import Engine
 from selftrain.engines.opening import open_engine
 from selftrain.evaluation import candidate, evaluate
 from selftrain.images import ImageStore
-from selftrain.progress import Progress
+from selftrain.progress import Progress, Update
 from selftrain.run_dir import RunDir, write_json
 from selftrain.sampling import Ask, Picture, Sampler
 from selftrain.splits import SPLITS
@@ -245,37 +245,55 @@ def train_stage(run: Run, iteration: int) -> None:
 
 
 def _train(run: Run, examples: Sequence[Example], start: Path | None, out: Path, iteration: int) -> dict[str, Any]:
+    seed = seed_for(run.config.seed, "train", iteration)
+    with run.progress.stage(f"iteration {iteration}: training on {len(examples)} rows", "steps") as update:
+        return tune(run.config, run.store, examples, start, out, seed, update)
+
+
+def tune(
+    config: Config,
+    store: ImageStore,
+    examples: Sequence[Example],
+    start: Path | None,
+    out: Path,
+    seed: int,
+    update: Update = lambda done, total: None,
+    overrides: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """One LoRA SFT with a run's settings, its adapter in `out`/adapter, checked; returns steps, loss, rows, dropped.
+
+    `start`: the adapter that is trained on, None for a new one. `overrides` go on top of the run's hyper-parameters.
+    TrainingError or AdapterError when it fails, DataError when rows cannot be trained on.
+    """
     from selftrain.adapter import verify_adapter
     from selftrain.training import train
 
-    config, settings = run.config, run.config.training
+    settings = config.training
     threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.processes)
-    with run.progress.stage(f"iteration {iteration}: training on {len(examples)} rows", "steps") as update:
-        result = train(
-            examples,
-            settings=TrainingSettings(
-                hyperparameters=settings.hyperparameters,
-                overrides=settings.overrides,
-                per_device_batch=settings.per_device_batch,
-                processes=settings.processes,
-                interpreter=settings.interpreter or Path(sys.executable),
-                seed=seed_for(config.seed, "train", iteration) % 2**31,
-                max_length=settings.max_length,
-                max_dropped_share=settings.max_dropped_share,
-                threads=threads,
-            ),
-            base_model=config.model.path,
-            image_path=run.store.path,
-            out=out,
-            init_adapter=start,
-            image_limits=run.store.limits,
-            on_progress=lambda line: update(int(line.get("current_steps", 0)), int(line.get("total_steps", 0))),
-        )
+    result = train(
+        examples,
+        settings=TrainingSettings(
+            hyperparameters=settings.hyperparameters,
+            overrides={**settings.overrides, **(overrides or {})},
+            per_device_batch=settings.per_device_batch,
+            processes=settings.processes,
+            interpreter=settings.interpreter or Path(sys.executable),
+            seed=seed % 2**31,
+            max_length=settings.max_length,
+            max_dropped_share=settings.max_dropped_share,
+            threads=threads,
+        ),
+        base_model=config.model.path,
+        image_path=store.path,
+        out=out,
+        init_adapter=start,
+        image_limits=store.limits,
+        on_progress=lambda line: update(int(line.get("current_steps", 0)), int(line.get("total_steps", 0))),
+    )
     probe = examples[0]
     if sum(file.stat().st_size for file in config.model.path.glob("*.safetensors")) < PROBE_LIMIT:
-        verify_adapter(
-            config.model.path, result.adapter, probe.prompt, run.store.path(probe.image) if probe.image else None
-        )
+        picture = store.path(probe.image) if probe.image else None
+        verify_adapter(config.model.path, result.adapter, probe.prompt, picture)
     return {
         "steps": result.steps,
         "train_loss": result.train_loss,

@@ -1,0 +1,202 @@
+"""Which settings are tried: a table from a few numbers, one `Setting` for every point of every curve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from data_process.prompts import CONDITIONS, PromptSet
+from selftrain.config import ConfigError, Positive, Section, build_section, parse_override, read_yaml, set_value
+from selftrain.engines.base import SamplingParams
+from selftrain.engines.budget import PRESETS, Budget, preset
+from selftrain.test_time import Condition, Plan, Rejection, Room
+
+# What a setting belongs to: the best of each family is chosen on dev. "oracle" is a bound, not a way to answer.
+Family = Literal["single", "think", "vote", "select", "refine", "combined", "control", "oracle"]
+FAMILIES: dict[Family, str] = {
+    "single": "one answer",
+    "think": "think longer or shorter (budget forcing)",
+    "vote": "sample more and vote",
+    "select": "sample more and let the model choose",
+    "refine": "judge and refine the own answer",
+    "combined": "think longer, and vote or choose",
+    "control": "ask for a length, or reject by length",
+    "oracle": "a perfect choice (bound)",
+}
+Count = Annotated[int, Field(ge=0)]
+
+
+class ScaleConfig(Section):
+    """The grid. Every list may be empty, which leaves that part out."""
+
+    n: Positive = 10  # samples per question behind every vote and selection
+    sizes: tuple[Positive, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)  # N of the curves
+    select_sizes: tuple[Positive, ...] = (2, 3, 4, 5, 6, 7, 8, 9, 10)
+    draws: Positive = 2  # ordered subsets per question over which selection is averaged
+    permutations: Positive = 3  # orders of a permutation vote, among `audit_size` candidates
+    audit_size: Positive = 5  # candidates of the permutation vote, the tournament and the distinct selection
+    group: Annotated[int, Field(ge=2)] = 3  # candidates per question of a tournament
+    rounds: Count = 2  # of self-refinement
+    budget: str = "tiny"  # preset of selftrain/engines/budget.py: delimiters, ignore strings, answer cue
+    ignores: tuple[Count, ...] = (0, 1, 2, 3, 4, 5, 6, 7)  # ends of thinking that are replaced
+    limits: tuple[Positive, ...] = (8, 16, 24, 32, 48, 64)  # thinking tokens at most
+    max_tokens: Positive = 256  # of a forced text; the budget keeps its answer's share free
+    combine_ignores: tuple[Positive, ...] = (1, 2)  # of candidates that are voted on and chosen among
+    combine_sizes: tuple[Positive, ...] = (3, 5, 10)
+    conditions: tuple[Literal["token", "step", "short", "long"], ...] = ("token", "step", "short", "long")
+    condition_tokens: tuple[Positive, ...] = (16, 32, 64)
+    condition_steps: tuple[Positive, ...] = (1, 2, 3)
+    reject: tuple[Positive, ...] = (24, 32, 48)  # thinking tokens at most
+    reject_tries: Positive = 10
+    problems: Positive | None = None  # use the first so many questions of each split
+
+    @model_validator(mode="after")
+    def _fits(self) -> ScaleConfig:
+        for name in ("sizes", "select_sizes", "combine_sizes"):
+            largest = max(getattr(self, name), default=1)
+            if largest > self.n:
+                raise ValueError(f"{name} asks for {largest} of {self.n} samples; raise n or lower it")
+        if self.audit_size > self.n:
+            raise ValueError(f"audit_size is {self.audit_size} of {self.n} samples; raise n or lower it")
+        if self.budget not in PRESETS:
+            raise ValueError(f"no budget {self.budget!r}; known: {', '.join(PRESETS)}")
+        return self
+
+
+# What --quick changes: the same picture from fewer questions and settings.
+QUICK: dict[str, Any] = {
+    "problems": 120,
+    "sizes": [1, 2, 3, 5, 8],
+    "select_sizes": [2, 3, 5, 8],
+    "n": 8,
+    "draws": 1,
+    "ignores": [0, 1, 2, 4],
+    "limits": [16, 32, 64],
+    "combine_ignores": [1],
+    "combine_sizes": [3, 5],
+    "conditions": [],
+    "reject": [32],
+    "rounds": 1,
+}
+
+
+def load_scale_config(path: Path | None, overrides: list[str], quick: bool) -> ScaleConfig:
+    """Defaults, then `--quick`, then the file, then `--set`; raises ConfigError."""
+    values: dict[str, Any] = {**(QUICK if quick else {}), **(read_yaml(path) if path else {})}
+    for text in overrides:
+        values = set_value(values, *parse_override(text))
+    return build_section(ScaleConfig, values, str(path) if path else "settings of scale")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point: how the questions are answered, and where it stands in the curves."""
+
+    name: str  # unique
+    family: Family
+    strategy: str  # a key of test_time.STRATEGIES
+    plan: Plan
+    num_ignore: int | None = None  # None: no budget
+    limit: int | None = None  # thinking tokens
+
+    @property
+    def n(self) -> int:
+        return self.plan.n
+
+
+def grid(
+    config: ScaleConfig,
+    plain: SamplingParams,
+    selecting: SamplingParams,
+    prompts: PromptSet,
+    room: Room | None = None,
+    seed: int = 0,
+) -> list[Setting]:
+    """Every setting, in the order of the report. `plain` is how samples are drawn without a budget."""
+    base = Plan(
+        prompts=prompts, sampling=plain, selecting=selecting, seed=seed, room=room, group=config.group,
+        permutations=config.permutations,
+    )  # fmt: skip
+    many = replace(base, pool=config.n)
+    settings = [Setting("greedy", "single", "greedy", base), Setting("mean@1", "single", "mean", many)]
+    settings += _think(config, base)
+    for n in config.sizes:
+        if n > 1:
+            settings.append(Setting(f"vote@{n}", "vote", "vote", replace(many, n=n)))
+    for n in sorted({config.audit_size, config.n}):
+        settings.append(Setting(f"likelihood-weighted vote@{n}", "vote", "vote_logprob", replace(many, n=n)))
+        settings.append(Setting(f"most likely of {n}", "vote", "best_logprob", replace(many, n=n)))
+    for n in config.select_sizes:
+        settings.append(Setting(f"select@{n}", "select", "select", replace(many, n=n, draws=config.draws)))
+    some = replace(many, n=config.audit_size, draws=1)
+    settings += [
+        Setting(f"select@{some.n}, each answer once", "select", "select", replace(some, distinct=True)),
+        Setting(f"select@{some.n} in {config.permutations} orders", "select", "permuted", some),
+        Setting(
+            f"tournament@{config.n} in groups of {config.group}", "select", "tournament", replace(many, n=config.n)
+        ),
+    ]
+    if room is not None:
+        settings.append(Setting(f"recursive@{config.n}", "select", "recursive", replace(many, n=config.n)))
+    for rounds in range(1, config.rounds + 1):
+        plan = replace(base, rounds=rounds)
+        settings.append(Setting(f"refine x{rounds}", "refine", "refine", plan))
+        if rounds > 1:
+            settings.append(Setting(f"refine x{rounds}, vote", "refine", "refine_vote", plan))
+    for k in config.combine_ignores:
+        forced = replace(many, sampling=forced_params(config, plain, num_ignore=k))
+        settings.append(Setting(f"mean@1 +{k}", "think", "mean", forced, num_ignore=k))
+        for n in config.combine_sizes:
+            for name, strategy in (("vote", "vote"), ("select", "select")):
+                settings.append(Setting(f"{name}@{n} +{k}", "combined", strategy, replace(forced, n=n), num_ignore=k))
+    settings += _control(config, base)
+    settings += [Setting(f"pass@{n}", "oracle", "pass", replace(many, n=n)) for n in config.sizes if n > 1]
+    names = [setting.name for setting in settings]
+    if len(set(names)) < len(names):
+        raise ConfigError("a setting stands twice; give every list of the scale settings different numbers")
+    return settings
+
+
+def forced_params(
+    config: ScaleConfig, plain: SamplingParams, num_ignore: int = 0, limit: int | None = None
+) -> SamplingParams:
+    """`plain` with the configured budget. ConfigError, with the arithmetic, for a budget that cannot be."""
+    try:
+        budget: Budget = replace(preset(config.budget), num_ignore=num_ignore, max_tokens=limit)
+        return replace(plain, max_tokens=max(plain.max_tokens, config.max_tokens), budget=budget)
+    except ValueError as error:
+        raise ConfigError(f"budget {config.budget} with num_ignore {num_ignore}, limit {limit}: {error}") from error
+
+
+def _think(config: ScaleConfig, base: Plan) -> list[Setting]:
+    settings = []
+    for k in config.ignores:
+        plan = replace(base, sampling=forced_params(config, base.sampling, num_ignore=k))
+        settings.append(Setting(f"greedy +{k}", "think", "greedy", plan, num_ignore=k))
+    for limit in config.limits:
+        plan = replace(base, sampling=forced_params(config, base.sampling, limit=limit))
+        settings.append(Setting(f"greedy, at most {limit}", "think", "greedy", plan, num_ignore=0, limit=limit))
+    return settings
+
+
+def _control(config: ScaleConfig, base: Plan) -> list[Setting]:
+    settings = []
+    for name in config.conditions:
+        limited = "{limit}" in CONDITIONS[name]
+        limits = (
+            {"token": config.condition_tokens, "step": config.condition_steps}.get(name, ()) if limited else (None,)
+        )
+        for limit in limits:
+            asked = replace(base, condition=Condition(name, limit))
+            label = f"asked: {name}" + (f" {limit}" if limit else "")
+            settings.append(Setting(label, "control", "greedy", asked))
+            if name == "token" and limit:
+                forced = replace(asked, sampling=forced_params(config, base.sampling, limit=limit))
+                settings.append(Setting(f"{label}, forced", "control", "greedy", forced, num_ignore=0, limit=limit))
+    for limit in config.reject:
+        plan = replace(base, rejection=Rejection(limit, config.reject_tries))
+        settings.append(Setting(f"reject above {limit}", "control", "reject", plan, limit=limit))
+    return settings

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NoReturn
 
-from data_process.judging.answers import read_quantity
+from data_process.judging import check_gold
 from data_process.schema import ANSWER_TYPES, LETTERS, DataError, Problem
 
 Row = dict[str, Any]
@@ -148,9 +148,9 @@ _FIELDS = ("id", "question", "answer", "choices", "image", "answer_type", "preci
 def load_problems(path: str | Path, image_root: str | Path) -> list[Problem]:
     """Problems of a JSON Lines file, every field checked; images are relative to `image_root` and need not exist yet.
 
-    A row holds `id`, `question`, `answer` and, where they apply, `choices`, `image`, `answer_type`, `precision`, `unit`,
-    `tolerance`, `meta`. Without `answer_type` a row with choices is a choice problem and one without is a number
-    problem. Other fields go to `meta`.
+    A row holds `id`, `question`, `answer` and, where they apply, `choices`, `image`, `answer_type`, `precision`,
+    `unit`, `tolerance`, `meta`. Without `answer_type` a row with choices is a choice problem and one without is a
+    number problem. Other fields go to `meta`.
     Raises DataError naming the row.
     """
     root = Path(image_root).resolve()
@@ -191,8 +191,6 @@ def _problem(row: Mapping[str, Any], where: str, root: Path) -> Problem:
         answer = _gold_letter(answer, choices, where)
     elif choices:
         raise DataError(f"{where}: a {answer_type} problem has no 'choices'; remove them or the answer_type")
-    elif answer_type == "number" and read_quantity(answer, strict=True) is None:
-        raise DataError(f"{where}: answer {answer!r} is not a number; write it as 12.5, -3 or 3/4")
     meta = row.get("meta")
     if meta is not None and not isinstance(meta, dict):
         raise DataError(f"{where}: 'meta' must be an object, found {type(meta).__name__}")
@@ -209,7 +207,7 @@ def _problem(row: Mapping[str, Any], where: str, root: Path) -> Problem:
         raise DataError(f"{where}: 'tolerance' must be a fraction of the answer such as 0.05, found {tolerance!r}")
     others = {key: value for key, value in row.items() if key not in _FIELDS}
     image = _image(row.get("image"), where, root)
-    return Problem(
+    problem = Problem(
         id=row["id"],
         question=question,
         answer=answer,
@@ -221,6 +219,12 @@ def _problem(row: Mapping[str, Any], where: str, root: Path) -> Problem:
         tolerance=tolerance,
         meta={**others, **(meta or {})},
     )
+    try:
+        check_gold(problem)
+    except DataError as error:
+        message = str(error).removeprefix(f"problem {problem.id}: ")
+        raise DataError(f"{where}: {re.sub('^gold ', 'answer ', message)}") from error
+    return problem
 
 
 def _choices(value: Any, where: str) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Every wording a model sees, as data, and the one renderer that sampling, training and evaluation share.
 
 The wordings are R3V's for Qwen2-VL (Liac-li/MM-self-improve-qwen2vl@58ef078, `merge_data.py`), with two repairs: the
-choices are kept in every prompt (there, self-training prompts lost them), and the misspelt cue is spelt right.
+choices are kept in every prompt (there, self-training prompts lost them), and the misspelt cue is spelt right. The
+selection with reasoning is our own.
 The image, where there is one, always comes first and is not part of these strings.
 """
 
@@ -12,8 +13,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from data_process.schema import LETTERS, Problem
+from data_process.schema import LETTERS, DataError, Problem
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,15 @@ class PromptSet:
         "{cot}{predictions}\nWhich prediction is correct? "
         "Give the final answer for the beginning question by selecting the correct option."
     )
+    # The published selection above asks for the answer alone; this one for which prediction it is and why, and then
+    # for the answer, which is what is judged.
+    select_reasoning: str = (
+        "{cot}{predictions}\nWhich prediction is correct, and why? Say which one it is and give the reason. "
+        "Then give the final answer for the beginning question by selecting the correct option."
+    )
     qa_target: str = "Answer: \n{answer}"
     select_target: str = "Answer:\n {answer}"
+    select_reasoning_target: str = "Prediction {number} is correct. {reason}\nAnswer:\n {answer}"
 
     @property
     def digest(self) -> str:
@@ -52,15 +61,32 @@ SHORT = PromptSet(
     refine="{cot}\nPrediction: {attempt}\nJudge it and refine it.",
     prediction="\nPrediction {number}: {attempt}",
     select="{cot}{predictions}\nWhich prediction is correct?",
+    select_reasoning="{cot}{predictions}\nWhich prediction is correct, and why?",
     qa_target="Answer: ({answer})",
     select_target="Answer: ({answer})",
+    select_reasoning_target="Prediction {number} is correct. {reason}\nAnswer: ({answer})",
 )
 
-# MathVista's own query (lupantech/MathVista, `build_query.py`, shot 0, solution): the source puts hint, question and unit
-# into `Problem.question`; with the choices below it this is the official text, character for character.
+# MathVista's own query (lupantech/MathVista, `build_query.py`, shot 0, solution): the source puts hint, question and
+# unit into `Problem.question`; with the choices below it this is the official text, character for character.
 MATHVISTA = PromptSet(id="mathvista", cot="{body}")
 
 PROMPT_SETS: dict[str, PromptSet] = {p.id: p for p in (R3V, SHORT, MATHVISTA)}
+
+SelectFormat = Literal["answer", "reasoning"]  # R3V's: the answer alone; or which prediction, why, and then the answer
+_NAMED = re.compile(r"\b[Pp]rediction\s{1,3}(\d{1,4})\s{1,3}is\s{1,3}(?:correct|right)\b")
+
+# s1's control baselines (arXiv 2501.19393, section 3.2; simplescaling/s1, lm_eval/tasks/aime/utils.py): what is asked
+# for stands after the question. "token" and "step" have a number, "short" and "long" only these words.
+CONDITIONS: dict[str, str] = {
+    "token": "\n\nThink for up to {limit} tokens.",
+    "step": "\n\nThink for up to {limit} steps.",
+    "short": ("\n\nAnswer after a short amount of thinking. Do not spend excessive time double-checking your work."),
+    "long": (
+        "\n\nAnswer after a long amount of thinking. If you feel like you are finished early, spend the extra time "
+        "trying to double-check your work until you are absolutely sure that you have the correct answer."
+    ),
+}
 
 # A literal mark in a question would be taken for the place of a picture by LLaMA-Factory and by the chat template.
 # The other names are Qwen2-VL's special tokens: written out in a text they would become the token itself.
@@ -103,18 +129,67 @@ def cot(problem: Problem, prompts: PromptSet) -> str:
     return fill(prompts.cot, body=body(problem, prompts))
 
 
+def conditioned(problem: Problem, prompts: PromptSet, condition: str, limit: int | None = None) -> str:
+    """The chain-of-thought prompt with one of CONDITIONS after it.
+
+    `limit`: tokens or steps, for "token" and "step" alone. DataError for an unknown condition, and for a limit that is
+    missing, not positive, or given to a condition that has none.
+    """
+    if condition not in CONDITIONS:
+        raise DataError(f"no condition {condition!r}; known: {', '.join(CONDITIONS)}")
+    suffix = CONDITIONS[condition]
+    if ("{limit}" in suffix) != (limit is not None):
+        raise DataError(f"condition {condition!r} {'needs a' if limit is None else 'takes no'} limit")
+    if limit is not None and limit < 1:
+        raise DataError(f"condition {condition!r}: one cannot think for up to {limit}; the limit is at least 1")
+    return cot(problem, prompts) + (suffix if limit is None else fill(suffix, limit=limit))
+
+
 def refine(problem: Problem, attempt: str, prompts: PromptSet) -> str:
     """The prompt that shows one attempt and asks to judge and refine it."""
     return fill(prompts.refine, cot=cot(problem, prompts), attempt=neutralise(attempt))
 
 
-def select(problem: Problem, attempts: Sequence[str], prompts: PromptSet) -> str:
-    """The prompt that shows several attempts, numbered from 1, and asks which is right."""
+def select(problem: Problem, attempts: Sequence[str], prompts: PromptSet, form: SelectFormat = "answer") -> str:
+    """The prompt that shows several attempts, numbered from 1, and asks which is right.
+
+    DataError for an unknown form.
+    """
     predictions = "".join(
         fill(prompts.prediction, number=number, attempt=neutralise(attempt))
         for number, attempt in enumerate(attempts, start=1)
     )
-    return fill(prompts.select, cot=cot(problem, prompts), predictions=predictions)
+    return fill(
+        _of_form(form, prompts.select, prompts.select_reasoning), cot=cot(problem, prompts), predictions=predictions
+    )
+
+
+def select_target(
+    problem: Problem, prompts: PromptSet, form: SelectFormat = "answer", number: int = 0, reason: str = ""
+) -> str:
+    """What a selection should say: the gold answer, in the reasoning form after the number and reason of a prediction.
+
+    `number` counts from 1, `reason` is one line, and both belong to the reasoning form alone. DataError otherwise.
+    """
+    template = _of_form(form, prompts.select_target, prompts.select_reasoning_target)
+    if form == "reasoning" and (number < 1 or not reason.strip()):
+        raise DataError(f"{problem.id}: a selection with reasoning names a prediction and says why")
+    return fill(template, number=number, reason=reason.strip(), answer=problem.answer)
+
+
+def named_prediction(text: str, shown: int) -> int | None:
+    """The number of the prediction that a selection last called correct, 1 to `shown`; None if it named none of them.
+
+    Only for audits: what counts is the answer that the selection gives.
+    """
+    named = [int(number) for number in _NAMED.findall(text)]
+    return named[-1] if named and 1 <= named[-1] <= shown else None
+
+
+def _of_form(form: SelectFormat, answer: str, reasoning: str) -> str:
+    if form not in ("answer", "reasoning"):
+        raise DataError(f"no selection form {form!r}; known: answer, reasoning")
+    return answer if form == "answer" else reasoning
 
 
 def prompt_set(name: str, registry: Mapping[str, PromptSet] = PROMPT_SETS) -> PromptSet:

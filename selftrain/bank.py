@@ -14,15 +14,16 @@ import sqlite3
 import struct
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from data_process.seeds import seed_for
 from selftrain.engines.base import Completion, SamplingParams
+from selftrain.engines.budget import forcing_from_json, forcing_to_json
 
-SCHEMA = 1
+SCHEMA = 2  # 1 had no column `forcing`; such banks are given one when they are opened, which is all that changes
 _TABLES = """
 CREATE TABLE IF NOT EXISTS prompts (
     key TEXT PRIMARY KEY, weights TEXT NOT NULL, prompt TEXT NOT NULL, image TEXT, params TEXT NOT NULL
@@ -30,7 +31,7 @@ CREATE TABLE IF NOT EXISTS prompts (
 CREATE TABLE IF NOT EXISTS samples (
     key TEXT NOT NULL, idx INTEGER NOT NULL, seed INTEGER NOT NULL, text TEXT NOT NULL, token_ids BLOB NOT NULL,
     n_prompt_tokens INTEGER NOT NULL, finish TEXT NOT NULL, mean_logprob REAL NOT NULL, engine TEXT NOT NULL,
-    created REAL NOT NULL, PRIMARY KEY (key, idx)
+    created REAL NOT NULL, forcing TEXT, PRIMARY KEY (key, idx)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS digests (
     path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, digest TEXT NOT NULL
@@ -54,7 +55,7 @@ class PromptKey:
     seed: int  # the run's sampling seed
 
     def digest(self) -> str:
-        what = [self.weights, self.prompt, self.image, asdict(self.params), self.seed]
+        what = [self.weights, self.prompt, self.image, self.params.to_json(), self.seed]
         text = json.dumps(what, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
@@ -93,15 +94,32 @@ class Bank:
             # NORMAL: a crash of the machine may lose the last commits, never the file; a killed process loses nothing.
             self._db.execute("PRAGMA synchronous=NORMAL")
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version not in (0, SCHEMA):
+            if version > SCHEMA:
                 self._db.close()
                 raise BankError(f"{path} has bank format {version}, this version reads {SCHEMA}; use another `bank:`")
-            self._db.executescript(_TABLES)
-            self._db.execute(f"PRAGMA user_version={SCHEMA}")
+            if version < SCHEMA:
+                self._prepare()
         except (sqlite3.DatabaseError, OSError) as error:
             raise BankError(
                 f"{path} cannot be used as the sample bank: {error}; name another with --set bank="
             ) from error
+
+    def _prepare(self) -> None:
+        """Make the tables of a new bank, or bring an older one up to SCHEMA."""
+        # One transaction that holds the file: two processes may open it at the same time.
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            for statement in _TABLES.split(";"):
+                self._db.execute(statement)
+            columns = {name for _, name, *_ in self._db.execute("PRAGMA table_info(samples)")}
+            if "forcing" not in columns:
+                self._db.execute("ALTER TABLE samples ADD COLUMN forcing TEXT")
+            self._db.execute(f"PRAGMA user_version={SCHEMA}")
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
 
     def __enter__(self) -> Bank:
         return self
@@ -139,13 +157,14 @@ class Bank:
             part = keys[start : start + _CHUNK]
             marks = ",".join("?" * len(part))
             rows = self._rows(
-                "SELECT key, text, token_ids, n_prompt_tokens, finish, mean_logprob FROM samples "
+                "SELECT key, text, token_ids, n_prompt_tokens, finish, mean_logprob, forcing FROM samples "
                 f"WHERE idx < ? AND key IN ({marks}) ORDER BY key, idx",
                 (n, *part),
             )
-            for key, text, blob, prompt_tokens, finish, logprob in rows:
+            for key, text, blob, prompt_tokens, finish, logprob, note in rows:
                 ids = struct.unpack(f"<{len(blob) // 4}I", blob)
-                found[key].append(Completion(text, ids, prompt_tokens, finish, logprob))
+                forcing = None if note is None else forcing_from_json(json.loads(note))
+                found[key].append(Completion(text, ids, prompt_tokens, finish, logprob, forcing))
         for key, completions in found.items():
             if len(completions) != n:
                 raise KeyError(f"{self.path}: key {key} has {len(completions)} of {n} samples")
@@ -173,14 +192,15 @@ class Bank:
                         p.weights,
                         whole_characters(p.prompt),
                         p.image,
-                        json.dumps({**asdict(p.params), "seed": p.seed}, sort_keys=True),
+                        json.dumps({**p.params.to_json(), "seed": p.seed}, sort_keys=True),
                     )
                     for p, key, _, _ in rows
                 ],
             )
             prompts = self._db.total_changes - before
             self._db.executemany(
-                "INSERT INTO samples VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                "INSERT INTO samples (key, idx, seed, text, token_ids, n_prompt_tokens, finish, mean_logprob, engine, "
+                "created, forcing) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 [
                     (
                         key,
@@ -193,6 +213,7 @@ class Bank:
                         c.mean_logprob,
                         engine,
                         now,
+                        None if c.forcing is None else json.dumps(forcing_to_json(c.forcing)),
                     )
                     for _, key, index, c in rows
                 ],

@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from selftrain import score_command, select_verb
+from selftrain.scale import verb as scale_verb
+
 DEFAULT_CONFIG = Path("configs/demo.yaml")
 EXIT_BAD_INPUT = 2  # configuration, data or run folder cannot be used
 EXIT_STOPPED = 3  # the loop ended early for a reason that is in the report
@@ -155,19 +158,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     report = verbs.add_parser("report", help="write a run's table, figure and page again")
     report.add_argument("run", type=Path, help="run folder")
-    score = verbs.add_parser("score", help="judge a run's stored answers again, without a model, and list what changed")
-    score.add_argument("run", type=Path, help="run folder")
-    score.add_argument("--json", action="store_true", help="print one JSON object")
+    score_command.add_parsers(verbs)
     versus = verbs.add_parser("compare", help="paired comparison of two runs' accepted iterations")
     versus.add_argument("a", type=Path, help="run folder")
     versus.add_argument("b", type=Path, help="run folder; differences are b minus a")
     versus.add_argument("--split", choices=("dev", "test"), default="test")
+    scale_verb.add_parser(verbs)
+    select_verb.add_parser(verbs)
     verbs.add_parser("run", help="the same as run.py", add_help=False)
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["run"]:
         return run_main(argv[1:])
     args = parser.parse_args(argv)
-    verb = {"report": _report, "score": _score, "compare": _compare}[args.verb]
+    verb = {
+        "report": _report,
+        "score": score_command.score,
+        "rejudge": score_command.rejudge,
+        "compare": _compare,
+        "scale": scale_verb.scale_verb,
+        "select-data": select_verb.select_data_verb,
+    }[args.verb]
     return guarded(lambda: verb(args))
 
 
@@ -177,24 +187,6 @@ def _report(args: argparse.Namespace) -> int:
 
     files = write_run_report(args.run)
     show(read_json(args.run / "metrics.json"), files)
-    return 0
-
-
-def _score(args: argparse.Namespace) -> int:
-    import json
-
-    from selftrain.scoring import rescore
-
-    result = rescore(args.run)
-    if args.json:
-        print(json.dumps(result, indent=1))
-        return 0
-    for entry in result["evaluations"]:
-        print(
-            f"iteration {entry['iteration']} {entry['split']}: greedy {entry['correct']}/{entry['n']} = "
-            f"{100 * entry['accuracy']:.1f} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}], abstain "
-            f"{entry['abstain']}, judged otherwise than stored: {entry['changed']}"
-        )
     return 0
 
 

@@ -157,6 +157,11 @@ class Sampler:
                         raise EngineError(
                             f"engine {self._engine_name} gave no answer to request {request.id!r}: {reason}"
                         )
+                    if (completion.forcing is None) != (params.budget is None):
+                        raise EngineError(
+                            f"engine {self._engine_name} does not keep to budgets: the answer to {request.id!r} has no ledger, or one too many; "
+                            "use engine.kind hf for budget forcing"
+                        )
             rows = [
                 (wanted[key][0], key, index, completion)
                 for (key, indices), completions in zip(missing.items(), answers, strict=True)

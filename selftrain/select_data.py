@@ -6,7 +6,6 @@ lie in their own folder, so it can be stopped and started again like the loop.
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from data_process.prompts import SelectFormat, prompt_set
 from data_process.schema import Example, Judged, example_from_json, judged_from_json, to_json
 from data_process.seeds import seed_for
 from selftrain.bank import Bank
-from selftrain.config import Config, ConfigError
+from selftrain.config import ConfigError
 from selftrain.images import ImageStore
 from selftrain.progress import Progress
 from selftrain.run_dir import RunDir, RunError, read_json, write_json
@@ -142,81 +141,3 @@ def mixture(
         "cot_available": len(cots),
     }
     return rows, counts
-
-
-# ---- the verb ------------------------------------------------------------------------------------------------------
-
-# What is measured before and after: choosing against voting, and nothing else.
-CURVES = {
-    "ignores": [],
-    "limits": [],
-    "combine_ignores": [],
-    "conditions": [],
-    "reject": [],
-    "rounds": 0,
-}
-
-
-def add_parser(verbs: Any) -> None:
-    """The `select-data` verb below an argparse sub-command object."""
-    parser = verbs.add_parser("select-data", help="train on choosing among 2 to 6 candidates, and draw the curves")
-    parser.add_argument("--run", type=Path, required=True, help="finished run folder")
-    parser.add_argument("--output", type=Path, help="folder of the stages and curves (default: RUN/select-data)")
-    parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="candidates in one prompt, by commas")
-    parser.add_argument("--per-size", type=int, default=PER_SIZE, help="rows per question and size at most")
-    parser.add_argument("--form", choices=("answer", "reasoning"), default="answer", help="what a selection says")
-    parser.add_argument("--start", choices=("base", "accepted"), default="accepted", help="weights to train on")
-    parser.add_argument("--max-rows", type=int, default=SelectData.max_rows, help="selections at most")
-    parser.add_argument(
-        "--cot-share", type=float, default=SelectData.cot_share, help="self-CoT rows for each selection"
-    )
-    parser.add_argument("--max-steps", type=int, help="steps of the SFT (default: as the run's training)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-curves", action="store_true", help="only build and train")
-    parser.add_argument("--quiet", action="store_true", help="no progress, only what was found")
-
-
-def select_data_verb(args: argparse.Namespace) -> int:
-    """Run the verb; returns the exit status."""
-    from selftrain.cli import prepare_environment
-
-    try:
-        sizes = tuple(int(size) for size in args.sizes.split(","))
-    except ValueError:
-        raise ConfigError(f"--sizes {args.sizes!r}: write whole numbers by commas, for instance 2,3,4,5,6") from None
-    config: Config = run_config(args.run)
-    prepare_environment(config.engine.threads)
-    settings = SelectData(
-        sizes=sizes,
-        per_size=args.per_size,
-        form=args.form,
-        start=args.start,
-        max_rows=args.max_rows,
-        cot_share=args.cot_share,
-        max_steps=args.max_steps,
-        seed=args.seed,
-    )
-    progress = Progress(quiet=args.quiet)
-    output = args.output or args.run / "select-data"
-    adapter = select_data(args.run, settings, output, progress)
-    print(f"Adapter: {adapter}")
-    if args.no_curves:
-        return 0
-    from selftrain.config import build_section
-    from selftrain.scale.command import scale
-    from selftrain.scale.settings import ScaleConfig
-
-    weights = ["accepted", f"select-data={adapter}"]
-    grid = build_section(ScaleConfig, CURVES, "curves of select-data")
-    result = scale(grid, output / "scale", run=args.run, weights=weights, progress=progress)
-    for subject in result["subjects"]:
-        for record in subject["findings"]["select_against_vote"]:
-            pair = record.get("equal_n")
-            if pair:
-                print(
-                    f"{subject['name']}: select@{record['n']} minus vote@{record['n']} "
-                    f"{100 * pair['difference']:+.1f} points [{100 * pair['low']:+.1f}, {100 * pair['high']:+.1f}], "
-                    f"p = {pair['p']:.2g}"
-                )
-    print(f"Curves: {output}/scale/candidates.svg; report: {output}/scale/scale.md")
-    return 0

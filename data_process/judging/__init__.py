@@ -7,17 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from data_process.judging.choice import judge_choice
-from data_process.judging.number import judge_number
+from data_process.judging import expression, listing, number
+from data_process.judging import text as wording
+from data_process.judging.choice import check_letter, judge_choice
+from data_process.judging.expression import judge_expression
+from data_process.judging.listing import judge_list
+from data_process.judging.number import judge_float, judge_integer, judge_number
+from data_process.judging.text import judge_text
 from data_process.schema import DataError, Problem, Verdict
 
 # Recorded with every verdict file: raise it with any change that can change a verdict, then re-judge the bank.
-JUDGE_VERSION = "1"
+JUDGE_VERSION = "2"
 
 # (text, problem, truncated) -> Verdict. A new answer type is a function here and a name in schema.AnswerType.
 JUDGES: dict[str, Callable[[str, Problem, bool], Verdict]] = {
     "choice": judge_choice,
+    "integer": judge_integer,
+    "float": judge_float,
     "number": judge_number,
+    "list": judge_list,
+    "text": judge_text,
+    "expression": judge_expression,
 }
 
 
@@ -34,4 +44,18 @@ def judge(text: str, problem: Problem, *, truncated: bool = False) -> Verdict:
     return JUDGES[problem.answer_type](text, problem, truncated)
 
 
-__all__ = ["JUDGES", "JUDGE_VERSION", "judge"]
+def check_gold(problem: Problem) -> None:
+    """DataError where the judge of the problem's type cannot read the gold answer."""
+    if problem.answer_type == "choice":
+        check_letter(problem)
+    elif problem.answer_type == "expression":
+        expression.check_gold(problem)
+    elif problem.answer_type == "list":
+        listing.read_gold(problem)
+    elif problem.answer_type == "text":
+        wording.read_gold(problem)
+    else:
+        number.read_gold(problem)
+
+
+__all__ = ["JUDGES", "JUDGE_VERSION", "check_gold", "judge"]

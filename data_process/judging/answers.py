@@ -12,6 +12,8 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
 from functools import lru_cache
 
+from data_process.judging.units import UNIT, unit_of
+
 REL_TOL = Fraction(1, 10**6)  # relative to the gold value: forgives a last rounded digit, not a rounded answer
 MAX_PAYLOAD = 300  # characters read after a cue; the longest GeoQA choice or answer has under 60
 MAX_EXPONENT = 100  # of ten; beyond it an exact value would be a number with thousands of digits
@@ -54,7 +56,7 @@ def clean(text: str) -> str:
 
 _DEC = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
 _SIGN = r"[+-]?"  # directly before the digits: "- 40" is a bullet more often than minus forty
-_NUMBER = re.compile(
+NUMBER = re.compile(
     rf"(?P<sign>{_SIGN})(?:"
     rf"(?:(?P<whole>[0-9]{{1,9}})\s?)?\\[dt]?frac\s?(?:"
     rf"\{{\s?(?P<ln>{_SIGN}{_DEC})\s?\}}\s?\{{\s?(?P<ld>{_SIGN}{_DEC})\s?\}}|(?P<sn>[0-9])\s?(?P<sd>[0-9]))"
@@ -65,40 +67,7 @@ _NUMBER = re.compile(
     r")"
 )
 
-# One spelling per unit. Units never convert: they are stripped, and only tell equal numbers among choices apart.
-_UNITS = {
-    "°": "° degrees degree degs deg 度",
-    "%": "% percent",
-    "mm": "mm millimeters millimeter millimetres millimetre 毫米",
-    "cm": "cm centimeters centimeter centimetres centimetre 厘米",
-    "dm": "dm decimeters decimeter",
-    "m": "m meters meter metres metre 米",
-    "km": "km kilometers kilometer kilometres kilometre 千米",
-    "nmi": "nmi 海里",
-    "in": "in inches inch",
-    "ft": "ft feet foot",
-    "yd": "yd yards yard",
-    "mi": "mi miles mile",
-    "g": "g grams gram",
-    "kg": "kg kilograms kilogram",
-    "mL": "ml mL milliliters",
-    "L": "L liters liter litres litre",
-    "s": "s sec seconds second 秒",
-    "min": "min minutes minute",
-    "h": "h hr hours hour 小时",
-    "rad": "rad radians radian",
-    "unit": "units unit",
-    "$": "dollars dollar USD",
-    "m^2": "平方米",
-    "cm^2": "平方厘米",
-}
-_SPELLING = {spelling: unit for unit, spellings in _UNITS.items() for spelling in spellings.split()}
-_BASE = "|".join(re.escape(s) for s in sorted(_SPELLING, key=len, reverse=True))
-_UNIT = re.compile(
-    rf"\s{{0,2}}\{{?\s?(?P<square>square|cubic|sq\.?)?\s?(?P<base>{_BASE})(?![A-Za-z(])\s?\}}?"
-    r"(?P<power>\s?\^\s?\{?\s?[23]\s?\}?\^?)?(?P<per>\s?/\s?[a-z]{1,4}(?![A-Za-z]))?"
-)
-_LEAD = re.compile(
+LEAD = re.compile(
     r"(?:[\s:=≈€£¥*_>\"']|\\approx|\b(?:is|equals|approximately|approx\.?|about|around|roughly|nearly|therefore|thus"
     r"|clearly|simply|just|exactly)\b)+",
     re.IGNORECASE,
@@ -122,6 +91,12 @@ _NOT_UNITS = re.compile(
 )
 
 
+def trim_words(text: str) -> str:
+    """`text` without up to three plain words at its end, which name a unit: "2√3 nautical miles"."""
+    words = _WORDS.search(text)
+    return text[: words.start()].rstrip() if words and not _NOT_UNITS.search(words[0]) else text
+
+
 def _decimal(text: str) -> Fraction | None:
     digits = text.replace(",", "").replace(" ", "")
     return Fraction(digits) if len(digits) <= MAX_DIGITS else None
@@ -132,7 +107,8 @@ def _ratio(top: str, bottom: str) -> Fraction | None:
     return above / below if above is not None and below else None
 
 
-def _value(m: re.Match[str]) -> Fraction | None:
+def number_value(m: re.Match[str]) -> Fraction | None:
+    """The value of a match of NUMBER; None for 1/0 and for what has too many digits."""
     if m["ln"] or m["sn"]:
         value = _ratio(m["ln"] or m["sn"], m["ld"] or m["sd"])
         if value is not None and m["whole"]:
@@ -161,18 +137,15 @@ def _unwrap(text: str) -> str:
 
 
 def _read(text: str, strict: bool) -> Quantity | None:
-    lead = _LEAD.match(text)
+    lead = LEAD.match(text)
     start = lead.end() if lead and not strict else 0
-    m = _NUMBER.match(text, start)
-    if not m or (value := _value(m)) is None:
+    m = NUMBER.match(text, start)
+    if not m or (value := number_value(m)) is None:
         return None
     end = m.end()
     unit = ""
-    if u := _UNIT.match(text, end):
-        power = re.sub(r"[^23]", "", u["power"] or "")[:1] or {"square": "2", "sq": "2", "sq.": "2", "cubic": "3"}.get(
-            u["square"] or "", ""
-        )
-        unit = _SPELLING[u["base"]] + (f"^{power}" if power else "") + (u["per"] or "").replace(" ", "")
+    if u := UNIT.match(text, end):
+        unit = unit_of(u)
         end = u.end()
     rest = text[end:]
     if strict:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data_process.judging.answers import MAX_PAYLOAD
+from data_process.judging.sentences import closing_sentences, opening_sentence
 
 SCAN_CHARS = 20_000  # from the end; final answers stand at the end, and each pattern below is linear in this
 MAX_BRACES = 500  # characters searched for the brace that closes \boxed{: longer ones are not an answer
@@ -22,7 +23,10 @@ MAX_BRACES = 500  # characters searched for the brace that closes \boxed{: longe
 
 # Where a payload stands decides how much may surround the answer. "inline": right after its cue, anything may follow.
 # "below": on the line under its cue, where a sentence or a list may begin. "bare": a line with no cue at all.
-Place = Literal["inline", "below", "bare"]
+# "statement": a closing sentence without a cue, read only where nothing above gave an answer.
+# "opening": the first sentence of one paragraph, before its explanation.
+# "bold": the one text of a response that is set in bold.
+Place = Literal["inline", "below", "bare", "bold", "statement", "opening"]
 
 
 @dataclass(frozen=True)
@@ -61,20 +65,27 @@ Read = Callable[[str, Place], Reading]
 
 _BOXED = re.compile(r"\\f?boxed\s?\{")
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
+_OPEN_THINK = re.compile(r"<think>", re.IGNORECASE)
 _THINK = re.compile(r"</think>", re.IGNORECASE)
 # "The model's answer is A" in a refinement speaks of the attempt it judges.
-_OWN = r"(?<![A-Za-z])(?<!model's )(?<!model’s )(?<!prediction's )(?<!predicted )(?<!previous )(?<!wrong )"
+# "Here's how I got the answer:" announces a derivation.
+_NOT_OWN = ("model's ", "model’s ", "prediction's ", "predicted ", "previous ", "wrong ")
+_ON_THE_WAY = ("got the ", "get the ", "find the ", "reach the ", "calculate the ", "explain the ", "detailed ")
+_OWN = r"(?<![A-Za-z])" + "".join(f"(?<!{words})" for words in _NOT_OWN + _ON_THE_WAY)
 _ANSWER = re.compile(
     _OWN + r"answer[*_]{0,3}[ \t]{0,3}[:：][*_]{0,3}"
     r"|^[#*_ \t]{0,8}(?:final[ \t])?answer[*_ \t]{0,6}$",
     re.IGNORECASE | re.MULTILINE,
 )
 _PHRASE = re.compile(
-    _OWN + r"(?:answer|(?:correct|right|best|final)\s(?:option|choice|result))"
-    r"(?:\s(?:to|for)\s(?:the|this)\s(?:question|problem))?"
-    r"\s(?:is|would\sbe|should\sbe|must\sbe)(?![A-Za-z])(?!\s(?:wrong|incorrect)\b)\s{0,3}:?"
+    _OWN + r"(?:answer|(?:correct|right|best|final|closest)\s(?:option|choice|result|value)|option(?=\sletter)"
+    r"|(?<=final\s)number|(?<=the\s)choice\sthat\s(?:best\s)?(?:matches|fits)(?:\s\w{1,12}){0,4})"
+    r"(?:\sletter|\schoice)?(?:\s(?:to|for)\s(?:the|this)\s(?:\w{1,16}\s){0,3}\w{1,16})?"
+    r"(?:\s(?:is|would\sbe|should\sbe|must\sbe)(?![A-Za-z])(?!\s(?:wrong|incorrect)\b)\s{0,3}:?"
+    r"|(?:(?<=final value)|(?<=final number)|(?<=final result)|(?<=option letter)):)"
     # Qwen models fall into Chinese on translated geometry: "the answer is", "the correct option is", "hence choose".
-    r"|(?:答案|正确选项|正确答案)(?:(?:是|为|应为|应选)[:：]?|[:：])|(?:故选|应选)[:：]?",
+    r"|(?:答案|正确选项|正确答案)(?:(?:是|为|应为|应选)[:：]?|[:：])|(?:故选|应选|回答)[:：]?"
+    r"|选[择项]?(?:为|是)?[:：]?(?=\s?[（(]?[A-J])",
     re.IGNORECASE,
 )
 _END_OF_PAYLOAD = re.compile(r"</|<\||\n")  # a closing tag or a chat mark ends the answer as a line end does
@@ -123,6 +134,8 @@ def _lines(pattern: re.Pattern[str], rule: str, text: str, start: int, end: int,
         b = stop.start() if stop else end
         # A value on the next line stands alone there: "Answer:\n1. First, ..." opens a list.
         place: Place = "below" if "\n" in text[m.end() : a] else "inline"
+        if place == "below" and _listed(text, a, b, end):
+            continue
         yield Cue(rule, m.start(), (a, b), text[a:b], stop is not None, place)
         return
 
@@ -130,8 +143,39 @@ def _lines(pattern: re.Pattern[str], rule: str, text: str, start: int, end: int,
 def _last_line(text: str, start: int, end: int, rule: str) -> Iterator[Cue]:
     a, b = _strip(text, start, end)
     line = max(a, text.rfind("\n", a, b) + 1)
-    if line < b and b - line <= MAX_PAYLOAD:
+    if line < b and b - line <= MAX_PAYLOAD and not _listed(text, line, b, end):
         yield Cue(rule, line, (line, b), text[line:b], closed=True, place="bare")
+
+
+_BOLD = re.compile(r"\*\*(?=\S)([^*\n]{1,120})\*\*")
+_OPTION = re.compile(r"[ \t>*-]{0,6}[(\[]?([A-J])\s?[).:\]]")
+
+
+def _listed(text: str, a: int, b: int, end: int) -> bool:
+    """Whether the line a..b is one of a list of choices: the line before or after it begins with another letter."""
+    here = _OPTION.match(text, a)
+    if not here:
+        return False
+    before = text[max(0, a - MAX_PAYLOAD) : a].rstrip().rpartition("\n")[2]
+    after = text[b : min(end, b + MAX_PAYLOAD)].lstrip().partition("\n")[0]
+    return any((other := _OPTION.match(line)) and other[1] != here[1] for line in (before, after))
+
+
+def _first_line(text: str, start: int, end: int) -> Iterator[Cue]:
+    """The first of several lines: an answer may come before its explanation."""
+    a, b = _strip(text, start, end)
+    stop = text.find("\n", a, b)
+    if start == 0 and 0 <= stop - a <= MAX_PAYLOAD and not _listed(text, a, stop, end):
+        a, stop = _strip(text, a, stop)
+        yield Cue("first_line", a, (a, stop), text[a:stop], closed=True, place="bare")
+
+
+def _bold(text: str, start: int, end: int) -> Iterator[Cue]:
+    """Bold text in the last sentences that have any: a reader looks there first."""
+    spans = [m.span(1) for m in _BOLD.finditer(text, start, end)]
+    if spans and len({text[slice(*span)].strip().casefold() for span in spans}) == 1:
+        a, b = spans[-1]
+        yield Cue("bold", a, (a, b), text[a:b], closed=True, place="bold")
 
 
 def _strip(text: str, a: int, b: int) -> tuple[int, int]:
@@ -157,6 +201,20 @@ def _cues(text: str, truncated: bool) -> Iterator[Cue]:
         yield from _lines(_PHRASE, "phrase", text, start, end, truncated)
         if not truncated:  # the last line of a cut text is wherever the cut fell
             yield from _last_line(text, start, end, "after_think" if after_think else "bare_line")
+            yield from _first_line(text, start, end)
+            yield from _bold(text, start, end)
+            if _OPEN_THINK.search(text, start, end):
+                continue  # thinking that never ended was cut: its sentences are on the way to an answer
+            first, others = closing_sentences(text, start, end)
+            opening = opening_sentence(text, start, end)
+            yield from (_statement(text, span, "statement") for span in first)
+            if opening and opening not in first:
+                yield _statement(text, opening, "opening")
+            yield from (_statement(text, span, "statement") for span in others)
+
+
+def _statement(text: str, span: tuple[int, int], place: Literal["statement", "opening"]) -> Cue:
+    return Cue(place, span[0], span, text[slice(*span)], closed=True, place=place)
 
 
 def find_answer(text: str, read: Read, truncated: bool) -> Found:
@@ -165,13 +223,14 @@ def find_answer(text: str, read: Read, truncated: bool) -> Found:
         return Found(None, "empty")
     blocked, reason = -1, "truncated" if truncated else "no_answer"
     for cue in _cues(text, truncated):
-        if cue.start < blocked:
-            continue
+        if cue.start < blocked or (blocked >= 0 and cue.place in ("bold", "statement", "opening")):
+            continue  # an answer that was announced and cannot be read is not replaced by a guess
         reading = read(cue.payload, cue.place)
         if reading.answer is not None and truncated and not (cue.closed or reading.closed):
             reading = Reading(None, "truncated")
         if reading.answer is not None:
             return Found(reading.answer, f"{cue.rule}/{reading.form}", cue.span, reading.note)
-        if cue.place != "bare":
+        heading = cue.rule == "phrase" and cue.place == "below"  # "Here is the final value:" and a new paragraph
+        if cue.place in ("inline", "below") and not heading:
             blocked, reason = max(blocked, cue.start), "truncated" if truncated and not cue.closed else reading.form
     return Found(None, reason)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from data_process.schema import Finish
+from selftrain.engines.budget import Budget, Forcing
 
 
 class EngineError(RuntimeError):
@@ -20,10 +21,11 @@ class SamplingParams:
     """Every decoding setting, always explicit: checkpoints ship defaults that turn sampling into greedy decoding."""
 
     temperature: float  # 0 is greedy; then top_p and top_k have no effect
-    max_tokens: int  # generated tokens at most, end-of-turn included
+    max_tokens: int  # generated tokens at most, end-of-turn and whatever a budget puts in included
     top_p: float = 1.0  # nucleus mass in (0, 1]
     top_k: int = 0  # 0: no limit
     repetition_penalty: float = 1.0
+    budget: Budget | None = None  # how long to think before the answer; None: as the model likes
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -36,6 +38,13 @@ class SamplingParams:
             raise ValueError(f"top_k must be >= 0, not {self.top_k}")
         if self.repetition_penalty <= 0:
             raise ValueError(f"repetition_penalty must be > 0, not {self.repetition_penalty}")
+
+    def to_json(self) -> dict[str, Any]:
+        """All that determines a sample. Without a budget the field is left out, as before there were budgets."""
+        fields = asdict(self)
+        if self.budget is None:
+            del fields["budget"]
+        return fields
 
 
 @dataclass(frozen=True)
@@ -53,10 +62,13 @@ class Completion:
     """One generated answer."""
 
     text: str  # special tokens left out
-    token_ids: tuple[int, ...]  # as generated, with the end-of-turn token if it was reached
+    token_ids: tuple[int, ...]  # as generated, with the end-of-turn token if it was reached; forced ones included
     n_prompt_tokens: int  # chat template and image tokens included
     finish: Finish
-    mean_logprob: float  # mean over token_ids of ln p under the plain distribution (temperature 1, no filtering)
+    # Mean of ln p under the plain distribution (temperature 1, no filtering) over token_ids, those that a budget put in
+    # left out: the model did not choose them, and their probability would say how unwelcome the budget was.
+    mean_logprob: float
+    forcing: Forcing | None = None  # what the budget did; None exactly when there was none
 
 
 class Engine(Protocol):
@@ -65,7 +77,8 @@ class Engine(Protocol):
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
         """Completions in the order of `requests`, one per seed in the order of `Request.seeds`.
 
-        Raises EngineError and returns nothing if any request cannot be served.
+        Raises EngineError and returns nothing if any request cannot be served, ValueError for a budget that
+        `params.max_tokens` has no room for.
         """
 
     def close(self) -> None: ...

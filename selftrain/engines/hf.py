@@ -2,6 +2,7 @@
 
 `model.generate` encodes the picture and the prompt once per sample and decodes padding until the longest row ends. Here
 a picture is encoded once, a prompt is read once and its cache shared by its seeds, and finished rows leave the batch.
+A budget is kept within the same loop: a forced token is one step like a drawn one, with rows at different stages.
 torch and transformers are imported inside the functions: `import selftrain.engines.hf` stays cheap.
 """
 
@@ -22,9 +23,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from selftrain.engines import kv
 from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
+from selftrain.engines.budget import Budget, Forcing
 from selftrain.engines.drawing import draw, penalise, uniforms
+from selftrain.engines.forcing import TokenBudget, resolve
+from selftrain.engines.steering import Steering
+from selftrain.engines.vocabulary import TokenizerVocabulary
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from torch import Tensor
 
@@ -34,6 +40,7 @@ CPU_PREFILL_TOKENS = 8192
 GPU_PREFILL_TOKENS = 32768
 DROP_SHARE = 1 / 16  # finished rows leave the batch when they make up this share; moving a row costs about one token
 CUDA_CHECK_EVERY = 8  # tokens between two looks at which rows have finished: each look waits for the GPU
+WIDER_BY = 64  # steps
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,8 @@ class HFEngine:
         is_eos = torch.zeros(self._model.get_input_embeddings().num_embeddings, dtype=torch.bool)
         is_eos[[eos] if isinstance(eos, int) else eos] = True
         self._is_eos = is_eos.to(self.device)
+        self._vocabulary: TokenizerVocabulary | None = None  # made for the first budget
+        self._budgets: dict[tuple[Budget | None, int], tuple[TokenBudget, np.ndarray]] = {}
         self._encoded: OrderedDict[str, Tensor] = OrderedDict()  # digest -> [image tokens, hidden], oldest first
 
     def __enter__(self) -> HFEngine:
@@ -139,7 +148,7 @@ class HFEngine:
         """Free the memory. May be called twice."""
         import torch
 
-        self._model = self._processor = None
+        self._model = self._processor = self._vocabulary = None
         self._encoded.clear()
         gc.collect()
         if self.device.type == "cuda":
@@ -260,6 +269,8 @@ class HFEngine:
             raise ValueError(f"two requests have the id {twice!r}; ids name requests in errors and must differ")
         with torch.inference_mode():
             prompts = self._prepare(requests)
+            if params.budget is not None:
+                self._budget(params)  # before any work: it may not fit
             for prompt in prompts:
                 if len(prompt.ids) + params.max_tokens > self._max_positions:
                     raise EngineError(
@@ -366,29 +377,54 @@ class HFEngine:
         # The cache brings its own mask; one of four dimensions tells transformers not to make one for every token.
         no_mask = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=device)
 
+        steering = None if params.budget is None else Steering(*self._budget(params), n)
+
         # These stay in the order of `rows`; `order` says which of them a row of the shrinking batch is.
-        chance = uniforms([row.seed for row in rows], params.max_tokens).to(device)
-        tokens = torch.zeros(n, params.max_tokens, dtype=torch.long, device=device)
-        logprobs = torch.zeros(n, params.max_tokens, dtype=torch.float32, device=device)
-        lengths = torch.full((n,), params.max_tokens, device=device)
+        width = params.max_tokens  # steps; tokens that a budget takes back make it more
+        chance = uniforms([row.seed for row in rows], width).to(device)
+        tokens = torch.zeros(n, width, dtype=torch.long, device=device)
+        logprobs = torch.zeros(n, width, dtype=torch.float32, device=device)
+        lengths = torch.full((n,), width, device=device)
         order = torch.arange(n, device=device)
         ended = torch.zeros(n, dtype=torch.bool, device=device)
         seen = self._seen(prompts, rows, logits.shape[-1]) if params.repetition_penalty != 1 else None
 
         embed = self._model.get_input_embeddings()
-        check_every = 1 if device.type == "cpu" else CUDA_CHECK_EVERY
-        for step in range(params.max_tokens):
-            if seen is None:
-                token = draw(logits, params, chance[order, step])
+        check_every = 1 if device.type == "cpu" or steering is not None else CUDA_CHECK_EVERY
+        for step in itertools.count():
+            if step == width:
+                width += WIDER_BY
+                # The number of a step does not depend on how many there are; one that is not used is passed over.
+                chance = uniforms([row.seed for row in rows], width).to(device)
+                tokens, logprobs = (torch.nn.functional.pad(x, (0, WIDER_BY)) for x in (tokens, logprobs))
+            scores = logits
+            if steering is not None:
+                places = order.cpu().numpy()
+                scores = _only(logits, steering.choices(step, places))
+            if seen is not None:
+                scores = penalise(scores, seen, params.repetition_penalty)
+            token = draw(scores, params, chance[order, step])
+            if steering is None:
+                stops = self._is_eos[token] & ~ended
             else:
-                token = draw(penalise(logits, seen, params.repetition_penalty), params, chance[order, step])
+                drawn = token.cpu().numpy()
+                taken, stopped = steering.steer(step, places, drawn)
+                token = torch.from_numpy(drawn).to(device)
+                for back in taken:
+                    cache.forget(back.row, back.first, back.last)
+                    position[back.row] -= back.last - back.first
+                    if seen is not None:
+                        row = int(places[back.row])
+                        seen[back.row] = False
+                        seen[back.row, [*prompts[rows[row].prompt].ids, *steering[row].ids]] = True
+                stops = torch.from_numpy(stopped).to(device) & ~ended
+            if seen is not None:
                 seen.scatter_(1, token[:, None], True)
             tokens[order, step] = token
             logprobs[order, step] = logits.gather(-1, token[:, None]).squeeze(-1) - logits.logsumexp(-1)
-            stops = self._is_eos[token] & ~ended
             lengths[order] = torch.where(stops, step + 1, lengths[order])
             ended |= stops
-            if step + 1 == params.max_tokens:
+            if steering is None and step + 1 == width:
                 break
             if (step + 1) % check_every == 0:
                 n_ended = int(ended.sum())
@@ -416,7 +452,23 @@ class HFEngine:
             )
             logits = out.logits[:, -1].float()
             position = position + 1
-        return self._completions(prompts, rows, tokens, logprobs, lengths)
+        if steering is None:
+            kept = chosen = torch.arange(width, device=device)[None, :] < lengths[:, None]
+            return self._completions(prompts, rows, tokens, logprobs, kept, chosen, [None] * n)
+        kept, chosen = (torch.from_numpy(mask[:, :width]).to(device) for mask in steering.masks())
+        ledgers = [steering[row].ledger() for row in range(n)]
+        return self._completions(prompts, rows, tokens, logprobs, kept, chosen, ledgers)
+
+    def _budget(self, params: SamplingParams) -> tuple[TokenBudget, np.ndarray]:
+        """The budget of `params` in this tokenizer's ids, with its triggers. Raises as `forcing.resolve` does."""
+        key = (params.budget, params.max_tokens)
+        if key not in self._budgets:
+            assert params.budget is not None
+            self._vocabulary = self._vocabulary or TokenizerVocabulary(self._processor.tokenizer)
+            eos = self._is_eos.nonzero().flatten().tolist()
+            budget = resolve(params.budget, self._vocabulary, eos, params.max_tokens)
+            self._budgets[key] = budget, budget.triggers(len(self._is_eos))
+        return self._budgets[key]
 
     def _seen(self, prompts: Sequence[_Prompt], rows: Sequence[_Row], vocab: int) -> Tensor:
         """Which tokens each row's prompt holds, bool [rows, vocab]. Padding is not among them."""
@@ -428,26 +480,34 @@ class HFEngine:
         return seen.to(self.device)
 
     def _completions(
-        self, prompts: Sequence[_Prompt], rows: Sequence[_Row], tokens: Tensor, logprobs: Tensor, lengths: Tensor
+        self,
+        prompts: Sequence[_Prompt],
+        rows: Sequence[_Row],
+        tokens: Tensor,
+        logprobs: Tensor,
+        kept: Tensor,
+        chosen: Tensor,
+        ledgers: Sequence[Forcing | None],
     ) -> list[Completion]:
+        """`tokens`, `logprobs` [rows, steps]; `kept` says which belong to the text, `chosen` which the model drew."""
         import torch
 
-        inside = torch.arange(tokens.shape[1], device=lengths.device)[None, :] < lengths[:, None]
-        means = (logprobs.double().masked_fill(~inside, 0).sum(-1) / lengths).tolist()
-        stopped = self._is_eos[tokens.gather(-1, lengths[:, None] - 1)].squeeze(-1).tolist()
-        answers = [ids[:k] for ids, k in zip(tokens.tolist(), lengths.tolist(), strict=True)]
+        means = (logprobs.double().masked_fill(~chosen, 0).sum(-1) / chosen.sum(-1)).tolist()
+        answers = [ids.tolist() for ids in torch.split(tokens[kept].cpu(), kept.sum(-1).tolist())]
+        stopped = self._is_eos[[ids[-1] for ids in answers]].tolist()
         texts = self._processor.tokenizer.batch_decode(
             answers, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         completions = []
-        for row, text, ids, stop, mean in zip(rows, texts, answers, stopped, means, strict=True):
+        for row, text, ids, stop, mean, ledger in zip(rows, texts, answers, stopped, means, ledgers, strict=True):
             prompt = prompts[row.prompt]
             if math.isnan(mean):
                 raise EngineError(
                     f"request {prompt.request.id!r}: the model's logits are not numbers; its weights are damaged or "
                     "overflow in this dtype (try dtype float32)"
                 )
-            completions.append(Completion(text, tuple(ids), len(prompt.ids), "stop" if stop else "length", mean))
+            finish = "stop" if stop else "length"
+            completions.append(Completion(text, tuple(ids), len(prompt.ids), finish, mean, ledger))
         return completions
 
 
@@ -466,6 +526,20 @@ def positions_of(ids: Sequence[int], picture: _Picture | None, image_start: int)
     image = torch.stack([torch.zeros_like(grid), grid // picture.width, grid % picture.width]) + image_start
     rest = torch.arange(len(ids) - image_start - n) + image_start + max(picture.height, picture.width)
     return torch.cat([torch.arange(image_start).expand(3, -1), image, rest.expand(3, -1)], dim=1)
+
+
+def _only(logits: Tensor, choices: Sequence[tuple[int, list[int]]]) -> Tensor:
+    """Logits [rows, vocab] with all tokens of a row but the given ones at -inf, for each (row, tokens)."""
+    import torch
+
+    if not choices:
+        return logits
+    logits = logits.clone()
+    for row, tokens in choices:
+        left = logits[row, tokens]
+        logits[row] = -torch.inf
+        logits[row, tokens] = left
+    return logits
 
 
 def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:

@@ -4,7 +4,7 @@ The keys and values of a prompt are held once, whatever the number of its sample
 Against a cache repeated for every sample this saves memory in proportion to the prompt's share, and time: the samples
 of one prompt become one matrix product instead of many reads of the same numbers. What is generated is written into
 memory allocated once, where transformers' DynamicCache concatenates every layer anew for each token.
-Finished rows leave the cache without it being rebuilt.
+Finished rows leave the cache without it being rebuilt, and a row can be made to forget its last tokens.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ATTENTION = "shared_prompt"  # the name under which transformers knows `attend`
+GROWTH = 64  # tokens by which the rows' memory grows when more are appended than was said
 SHRINK_BELOW = 0.75  # prompts without rows are dropped when fewer than this share is still in use: it copies the rest
 
 
@@ -28,7 +29,7 @@ class SharedPromptCache:
 
     def __init__(self, repeats: Tensor, columns: int, capacity: int) -> None:
         """`repeats` int64 [prompts]: rows of each. `columns`: tokens of the longest prompt. `capacity`: tokens that
-        will be appended to a row at most.
+        will be appended to a row; more are possible, but cost a copy.
         """
         import torch
 
@@ -42,6 +43,7 @@ class SharedPromptCache:
         first = (repeats.cumsum(0) - repeats)[prompt_of]
         self.slot = prompt_of * self.width + torch.arange(len(prompt_of), device=device) - first
         self.mask: Tensor | None = None  # [prompts, 1, 1, columns], added to scores
+        self.hidden: Tensor | None = None  # [rows, appended tokens or more], added to scores; None: nothing is hidden
         self._dense = bool((repeats == self.width).all())  # slot is 0, 1, 2, ...: nothing to move
         self._prompt_keys: list[Tensor] = []
         self._prompt_values: list[Tensor] = []
@@ -78,12 +80,30 @@ class SharedPromptCache:
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Append one token to a layer; returns the rows' own keys and values so far, prompts not included."""
         column, rows = self.length, self.rows
+        if column == self._row_keys[layer_idx].shape[2]:
+            self._grow(layer_idx)
         row_keys, row_values = self._row_keys[layer_idx][:rows], self._row_values[layer_idx][:rows]
         row_keys[:, :, column : column + 1] = keys
         row_values[:, :, column : column + 1] = values
         if layer_idx == len(self._row_keys) - 1:
             self.length += 1
         return row_keys[:, :, : column + 1], row_values[:, :, : column + 1]
+
+    def _grow(self, layer: int) -> None:
+        import torch
+
+        for slabs in (self._row_keys, self._row_values):
+            old = slabs[layer]
+            slabs[layer] = torch.cat([old, old.new_empty(*old.shape[:2], GROWTH, old.shape[3])], dim=2)
+
+    def forget(self, row: int, first: int, last: int) -> None:
+        """Hide the tokens [first, last) that were appended to a row, from it and for good. They keep their places."""
+        import torch
+
+        if self.hidden is None:
+            keys = self._row_keys[0]
+            self.hidden = torch.zeros(self.rows, self.capacity, dtype=keys.dtype, device=keys.device)
+        self.own_mask(last)[row, ..., first:last] = torch.finfo(self.hidden.dtype).min
 
     def keep(self, holes: Tensor, movers: Tensor, rows: int) -> None:
         """Shrink to `rows` rows: the rows `movers` (all >= `rows`) are copied into the rows `holes` (all < `rows`)."""
@@ -93,6 +113,9 @@ class SharedPromptCache:
             slab[holes, :, : self.length] = slab[movers, :, : self.length]
         self.slot[holes] = self.slot[movers]
         self.slot = self.slot[:rows]
+        if self.hidden is not None:
+            self.hidden[holes] = self.hidden[movers]
+            self.hidden = self.hidden[:rows]
         self._dense = False
         used, renumbered = torch.unique(self.slot // self.width, return_inverse=True)
         if len(used) < SHRINK_BELOW * self.prompts:
@@ -102,6 +125,15 @@ class SharedPromptCache:
             for slabs in (self._prompt_keys, self._prompt_values):
                 for layer, slab in enumerate(slabs):
                     slabs[layer] = slab[used]
+
+    def own_mask(self, tokens: int) -> Tensor:
+        """What is added to a row's scores against the `tokens` appended to it: [rows, 1, 1, tokens]."""
+        import torch
+
+        assert self.hidden is not None
+        if self.hidden.shape[1] < tokens:
+            self.hidden = torch.nn.functional.pad(self.hidden, (0, tokens + GROWTH - self.hidden.shape[1]))
+        return self.hidden[:, None, None, :tokens]
 
     def prompt_scores(self, query: Tensor, layer: int) -> Tensor:
         """Scores of each row's query against its prompt: [rows, kv heads, queries per kv head, ...] in and out."""
@@ -157,6 +189,8 @@ def attend(
     query = query.reshape(rows, kv_heads, heads // kv_heads, size) * scaling
     old = shared.prompt_scores(query, module.layer_idx)
     new = query @ keys.transpose(-1, -2)
+    if shared.hidden is not None:
+        new = new + shared.own_mask(keys.shape[2])
     weights = torch.cat([old, new], dim=-1).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     n_old = old.shape[-1]
     out = shared.prompt_values(weights[..., :n_old], module.layer_idx) + weights[..., n_old:] @ values

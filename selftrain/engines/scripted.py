@@ -6,8 +6,9 @@ real model only for the model's reasons.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from zlib import crc32
@@ -17,6 +18,8 @@ from data_process.prompts import PromptSet
 from data_process.schema import Problem
 from data_process.seeds import seed_for
 from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
+from selftrain.engines.budget import Forcing
+from selftrain.engines.forcing import Forcer, resolve
 
 Respond = Callable[[Request, int], str]
 
@@ -32,8 +35,36 @@ class Call:
     params: SamplingParams
 
 
+class Words:
+    """Words as a vocabulary: a piece is a word with the blanks before it, its id the checksum of the piece."""
+
+    def __init__(self) -> None:
+        self._pieces = {END: ""}  # grows with what is read
+
+    def encode(self, text: str) -> list[int]:
+        return [self._id(piece) for piece in re.findall(r"\s*\S+|\s+$", text)]
+
+    def _id(self, piece: str) -> int:
+        token = crc32(piece.encode("utf-8", "surrogatepass"))
+        self._pieces.setdefault(token, piece)
+        return token
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(map(self.piece, ids))
+
+    def piece(self, token: int) -> str:
+        return self._pieces[token]
+
+    def spell(self, piece: str) -> list[int]:
+        return self.encode(piece)
+
+
 class ScriptedEngine:
-    """Says what it is told to say. A token is a word; its id is the checksum of the word."""
+    """Says what it is told to say. A token is a word with the blanks before it; its id is the checksum of both.
+
+    Under a budget a text is a first thought: an end of it that is ignored is followed by the text of the next seed, and
+    after a forced cue comes what follows the cue in the script (else what follows the end, else the rest of it).
+    """
 
     def __init__(
         self,
@@ -54,6 +85,7 @@ class ScriptedEngine:
         self.check_images = check_images
         self.fail_at = fail_at
         self.on_batch = on_batch
+        self.words = Words()
         self.calls: list[Call] = []
         self.n_requests = 0
         self.closed = False
@@ -92,18 +124,54 @@ class ScriptedEngine:
 
     def _complete(self, request: Request, seed: int, params: SamplingParams) -> Completion:
         # A greedy answer does not depend on the seed, here as with a model.
-        text = self._text(request, 0 if params.temperature == 0 else seed)
-        words = text.split()
-        cut = len(words) > params.max_tokens
+        seed = 0 if params.temperature == 0 else seed
+        if params.budget is not None:
+            return self._think(request, seed, params)
+        text = self._text(request, seed)
+        tokens = self.words.encode(text.rstrip())
+        cut = len(tokens) > params.max_tokens
         if cut:
-            text = " ".join(words[: params.max_tokens])
-        tokens = tuple(crc32(word.encode()) for word in words[: params.max_tokens]) or (END,)
+            tokens = tokens[: params.max_tokens]
+            text = self.words.decode(tokens)
+        return self._completion(request, text, tokens or [END], cut, None)
+
+    def _think(self, request: Request, seed: int, params: SamplingParams) -> Completion:
+        assert params.budget is not None
+        budget = resolve(params.budget, self.words, {END}, params.max_tokens)
+        forcer = Forcer(budget)
+        forcer.begin()
+        text = self._text(request, seed)
+        script = self.words.encode(text.rstrip())
+        while not forcer.ended:
+            token = script.pop(0) if script else END
+            if forcer.allowed and token not in forcer.allowed:
+                token = forcer.allowed[seed % len(forcer.allowed)]
+            thinking, ignores = forcer.thinking, forcer.ledger().ignores
+            move = forcer.advance([token])
+            if (again := forcer.ledger().ignores) > ignores:
+                text = self._text(request, seed + again)
+                script = self.words.encode(text.rstrip())
+            elif move.forced and thinking:
+                cued = budget.policy.answer_cue and budget.policy.answer_cue in text
+                after = text.rpartition(budget.policy.answer_cue if cued else budget.policy.end)
+                script = self.words.encode(after[2].rstrip()) if after[1] else script
+        # As without a budget: the end of the turn is no token of its own, unless it is the only one.
+        forcing, tokens, cut = forcer.ledger(), forcer.ids, forcer.ids[-1] != END and bool(script)
+        if tokens[-1] == END and len(tokens) > 1:
+            tokens.pop()
+            forcing = replace(forcing, answer_tokens=max(forcing.answer_tokens - 1, 0))
+        return self._completion(request, self.words.decode(tokens), tokens, cut, forcing)
+
+    def _completion(
+        self, request: Request, text: str, tokens: Sequence[int], cut: bool, forcing: Forcing | None
+    ) -> Completion:
         return Completion(
             text=text,
-            token_ids=tokens,
+            token_ids=tuple(tokens),
             n_prompt_tokens=self.count_prompt_tokens(request.prompt, request.image),
             finish="length" if cut else "stop",
             mean_logprob=-(crc32(text.encode()) % 1000) / 500,  # some number in (-2, 0] that follows the text
+            forcing=forcing,
         )
 
     def _text(self, request: Request, seed: int) -> str:

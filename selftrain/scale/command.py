@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,7 @@ def _measure_all(
     opener: Opener,
     output: Path,
 ) -> dict[str, Any]:
+    @cache  # every setting asks for the same pictures
     def picture(relative: str) -> Picture:
         stored = store.add(relative)
         return Picture(stored.path, stored.id)

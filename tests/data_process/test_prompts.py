@@ -8,8 +8,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_process.prompts import PROMPT_SETS, R3V, SHORT, body, cot, fill, neutralise, prompt_set, qa, refine, select
-from data_process.schema import Problem
+from data_process.judging import judge
+from data_process.prompts import (
+    PROMPT_SETS,
+    R3V,
+    SHORT,
+    body,
+    conditioned,
+    cot,
+    fill,
+    named_prediction,
+    neutralise,
+    prompt_set,
+    qa,
+    refine,
+    select,
+    select_target,
+)
+from data_process.schema import DataError, Problem
 
 PROBLEM = Problem("p", "How large is {angle}?", "B", ("30°", "{letter}", "<image>"))
 FREE = Problem("f", "How large?", "5", answer_type="number")
@@ -101,5 +117,80 @@ def test_digest_is_of_every_wording():
     assert dataclasses.replace(R3V, cot="{body}\nThink.").digest != R3V.digest
     assert dataclasses.replace(R3V).digest == R3V.digest
     assert prompt_set("short") is SHORT
-    with pytest.raises(KeyError, match="known: r3v-qwen2vl, short"):
+    with pytest.raises(KeyError, match="known: mathvista, r3v-qwen2vl, short"):
         prompt_set("none")
+
+
+ATTEMPTS = ["Answer: (A)", "{cot} Answer: (B)"]
+
+
+@SETS
+def test_the_reasoning_form_of_selection(prompts):
+    """It differs from the published form in what is asked at the end, and its target reads as the gold answer."""
+    plain = select(PROBLEM, ATTEMPTS, prompts)
+    reasoned = select(PROBLEM, ATTEMPTS, prompts, "reasoning")
+    assert plain == select(PROBLEM, ATTEMPTS, prompts, "answer") != reasoned
+    shown = plain.rindex("\nWhich prediction is correct")
+    assert reasoned.startswith(plain[:shown] + "\nWhich prediction is correct, and why?")
+    target = select_target(PROBLEM, prompts, "reasoning", 2, "180-150=30.\n")
+    assert judge(target, PROBLEM).correct
+    assert named_prediction(target, 2) == 2
+    assert select_target(PROBLEM, prompts) == fill(prompts.select_target, answer="B")
+    for number, reason in ((0, "so"), (1, " ")):
+        with pytest.raises(DataError, match="names a prediction and says why"):
+            select_target(PROBLEM, prompts, "reasoning", number, reason)
+    for function in (
+        lambda: select(PROBLEM, ATTEMPTS, prompts, "both"),
+        lambda: select_target(PROBLEM, prompts, "both"),
+    ):
+        with pytest.raises(DataError, match="no selection form 'both'; known: answer, reasoning"):
+            function()
+
+
+def test_the_short_reasoning_form_is_short():
+    """The tiny model's context is small: the target takes three words more than the reason and the answer."""
+    target = select_target(PROBLEM, SHORT, "reasoning", 1, "60-30=30.")
+    assert target == "Prediction 1 is correct. 60-30=30.\nAnswer: (B)"
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("Prediction 2 is correct. So it is.", 2),
+        ("Prediction 1 is right? No: prediction 3 is correct.", 3),
+        ("Prediction 4 is correct", None),  # three were shown
+        ("Prediction 0 is correct", None),
+        ("Prediction 2 is not correct", None),
+        ("Answer: (B)", None),
+        ("", None),
+        ("Prediction " + "9" * 4000 + " is correct", None),
+    ],
+)
+def test_named_prediction(text, number):
+    assert named_prediction(text, 3) == number
+
+
+@SETS
+def test_conditions_follow_the_question(prompts):
+    """simplescaling/s1, lm_eval/tasks/aime/utils.py: an empty line, then the wording."""
+    base = cot(PROBLEM, prompts)
+    assert conditioned(PROBLEM, prompts, "token", 512) == base + "\n\nThink for up to 512 tokens."
+    assert conditioned(PROBLEM, prompts, "step", 16) == base + "\n\nThink for up to 16 steps."
+    assert conditioned(PROBLEM, prompts, "short").startswith(
+        base + "\n\nAnswer after a short amount of thinking. Do not"
+    )
+    assert conditioned(PROBLEM, prompts, "long").startswith(base + "\n\nAnswer after a long amount of thinking. If you")
+
+
+@pytest.mark.parametrize(
+    ("condition", "limit", "message"),
+    [
+        ("token", None, "'token' needs a limit"),
+        ("step", 0, "at least 1"),
+        ("long", 5, "'long' takes no limit"),
+        ("brief", None, "no condition 'brief'; known: token, step, short, long"),
+    ],
+)
+def test_conditions_refuse(condition, limit, message):
+    with pytest.raises(DataError, match=message):
+        conditioned(PROBLEM, SHORT, condition, limit)

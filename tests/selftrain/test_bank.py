@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from selftrain.bank import SCHEMA, Bank, BankError, PromptKey, sample_seed, whole_characters
 from selftrain.engines.base import Completion, SamplingParams
+from selftrain.engines.budget import TINY, Forcing
 
 ROOT = Path(__file__).parents[2]
 PARAMS = SamplingParams(temperature=0.9, max_tokens=20, top_p=0.95, top_k=50, repetition_penalty=1.1)
@@ -74,6 +75,8 @@ OTHER_KEYS = [
             ("top_p", 0.9),
             ("top_k", 49),
             ("repetition_penalty", 1.0),
+            ("budget", TINY),
+            ("budget", dataclasses.replace(TINY, num_ignore=1)),
         ]
     ),
 ]
@@ -143,8 +146,21 @@ def test_an_interrupt_in_a_write_leaves_nothing_open(tmp_path, monkeypatch):
 
 
 texts = st.text(st.characters() | st.characters(categories=["Cs"]) | st.sampled_from("\0\n\r\u2028\ufeff🜁\ud83d\ude00"))
+places = st.integers(0, 2**20)
+forcings = st.builds(
+    Forcing,
+    thinking_tokens=places,
+    answer_tokens=places,
+    ignores=places,
+    ignored_at=st.lists(places, max_size=3).map(tuple),
+    closed_by=st.sampled_from(["model", "budget", "loop", "end_of_turn", None]),
+    closed_at=st.none() | places,
+    forced=st.lists(st.tuples(places, places), max_size=3).map(tuple),
+    discarded=places,
+)
 completions = st.builds(
     Completion,
+    forcing=st.none() | forcings,
     text=texts,
     token_ids=st.lists(st.integers(0, 2**32 - 1), max_size=8).map(tuple),
     n_prompt_tokens=st.integers(0, 2**40),
@@ -241,6 +257,44 @@ def test_a_newer_bank_is_refused(tmp_path):
     database.close()
     with pytest.raises(BankError, match=f"bank format {SCHEMA + 1}, this version reads {SCHEMA}"):
         Bank(path)
+
+
+OLD_TABLES = """
+CREATE TABLE prompts (
+    key TEXT PRIMARY KEY, weights TEXT NOT NULL, prompt TEXT NOT NULL, image TEXT, params TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE samples (
+    key TEXT NOT NULL, idx INTEGER NOT NULL, seed INTEGER NOT NULL, text TEXT NOT NULL, token_ids BLOB NOT NULL,
+    n_prompt_tokens INTEGER NOT NULL, finish TEXT NOT NULL, mean_logprob REAL NOT NULL, engine TEXT NOT NULL,
+    created REAL NOT NULL, PRIMARY KEY (key, idx)
+) WITHOUT ROWID;
+CREATE TABLE digests (
+    path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, digest TEXT NOT NULL
+) WITHOUT ROWID;
+PRAGMA user_version=1;
+"""
+
+
+def test_a_bank_from_before_budgets(tmp_path):
+    """Its samples are found under the same keys, and it takes new ones of both kinds; no second opening is needed."""
+    path = tmp_path / "bank.sqlite"
+    database = sqlite3.connect(path)
+    database.executescript(OLD_TABLES)
+    database.execute(
+        "INSERT INTO samples VALUES (?, 0, 5, 'old', ?, 7, 'stop', -0.5, 'hf', 0)",
+        (KEY.digest(), (1).to_bytes(4, "little")),
+    )
+    database.commit()
+    database.close()
+    forced = dataclasses.replace(KEY, params=dataclasses.replace(PARAMS, budget=TINY))
+    new = dataclasses.replace(completion("new"), forcing=Forcing(1, 2, 0, (), "budget", 1, ((1, 3),), 4))
+    for expected in (2, 0):
+        with Bank(path) as bank:
+            assert bank.read([KEY.digest()], 1)[KEY.digest()] == [completion("old")]
+            added = bank.write([*rows(KEY, [0, 1]), (forced, forced.digest(), 0, new)], "hf")
+            assert added == expected
+            assert bank.read([forced.digest()], 1)[forced.digest()] == [new]
+            assert bank.count() == 3
 
 
 def test_not_a_bank(tmp_path):

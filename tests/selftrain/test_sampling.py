@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from selftrain.bank import Bank
 from selftrain.engines.base import Completion, EngineError, SamplingParams
+from selftrain.engines.budget import Budget
 from selftrain.engines.scripted import ScriptedEngine
 from selftrain.sampling import Ask, Picture, Sampler, weights_digest
 
@@ -204,6 +205,33 @@ def test_an_engine_that_breaks_its_contract(bank, name):
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\0", "", "\u2028"])
+FORCED = dataclasses.replace(PARAMS, budget=Budget(end="</think>", max_tokens=3, answer_tokens=4))
+
+
+def test_samples_under_a_budget_are_samples_of_their_own(bank):
+    with sampler(bank, ScriptedEngine(say)) as first:
+        plain = first.draw(ASKS, PARAMS, 2)
+        forced = first.draw(ASKS, FORCED, 2)
+        assert first.drawn == 40
+    assert all(c.forcing is None for found in plain.values() for c in found)
+    assert all(c.forcing.thinking_tokens <= 3 for found in forced.values() for c in found)
+    with sampler(bank) as again:
+        assert again.draw(ASKS, FORCED, 2) == forced
+
+
+@pytest.mark.parametrize(("asked", "given"), [(FORCED, PARAMS), (PARAMS, FORCED)])
+def test_an_engine_that_keeps_to_no_budget(bank, asked, given):
+    """A plain completion would be stored as a forced one for ever."""
+
+    class Deaf(ScriptedEngine):
+        def generate(self, requests, params):
+            return super().generate(requests, given)
+
+    with sampler(bank, Deaf(say)) as deaf, pytest.raises(EngineError, match="scripted does not keep to budgets"):
+        deaf.draw(ASKS, asked, 1)
+    assert bank.count() == 0
+
+
 def test_odd_text_from_an_engine(bank, text):
     """A server may send half of a surrogate pair: the first draw and every later one give the same, writable text."""
     odd = Wrong(lambda answers: [[dataclasses.replace(c, text=text) for c in of_one] for of_one in answers])

@@ -9,10 +9,12 @@ import pytest
 
 from data_process.seeds import seed_for
 from selftrain.engines.base import EngineError, Request, SamplingParams
+from selftrain.engines.budget import Budget
 from selftrain.engines.scripted import ScriptedEngine
 
 SAMPLE = SamplingParams(temperature=1.0, max_tokens=16)
 GREEDY = SamplingParams(temperature=0, max_tokens=16)
+SHORT = Budget(end=" so", max_tokens=6, answer_cue=" is", answer_tokens=3)  # ends nothing: " so" is rarely written
 
 
 def babble(request: Request, seed: int) -> str:
@@ -102,6 +104,35 @@ def test_more_tokens_continue_the_same_text(it, mixed, ask):
     for a, b in zip(chain(*short), chain(*longer), strict=True):
         assert b.token_ids[: len(a.token_ids)] == a.token_ids
         assert a.finish == "length" or a == b
+
+
+def test_a_budget_is_kept_to_and_accounted_for(it, mixed, ask):
+    params = dataclasses.replace(SAMPLE, budget=SHORT)
+    plain = it.generate(ask(mixed, seeds=range(20)), SAMPLE)
+    for a, b in zip(chain(*it.generate(ask(mixed, seeds=range(20)), params)), chain(*plain), strict=True):
+        assert b.forcing is None
+        assert a.forcing.thinking_tokens <= 6
+        assert len(a.token_ids) <= SAMPLE.max_tokens
+        assert a.token_ids[: a.forcing.thinking_tokens] == b.token_ids[: a.forcing.thinking_tokens]
+        if a.forcing.closed_by == "budget":
+            assert " so is" in a.text
+            assert a.forcing.answer_tokens >= 1
+        else:
+            assert len(b.token_ids) <= 7
+
+
+def test_a_budget_without_effect(it, mixed, ask):
+    params = dataclasses.replace(SAMPLE, budget=Budget(end=" so"))
+    plain = it.generate(ask(mixed, seeds=range(8)), SAMPLE)
+    for a, b in zip(chain(*it.generate(ask(mixed, seeds=range(8)), params)), chain(*plain), strict=True):
+        assert dataclasses.replace(a, forcing=None) == b
+
+
+def test_no_room_for_a_budget(it, mixed, ask):
+    with pytest.raises(ValueError, match=r"max_tokens 16 has no room.*\+ answer 20 ="):
+        it.generate(
+            ask(mixed), dataclasses.replace(SAMPLE, budget=dataclasses.replace(SHORT, max_tokens=0, answer_tokens=20))
+        )
 
 
 def test_empty_input(it, mixed, ask):

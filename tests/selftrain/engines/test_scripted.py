@@ -10,6 +10,7 @@ from data_process import prompts
 from data_process.judging import judge
 from data_process.schema import Problem
 from selftrain.engines.base import EngineError, Request, SamplingParams
+from selftrain.engines.budget import Budget
 from selftrain.engines.scripted import GoldNoise, ScriptedEngine
 
 SAMPLE = SamplingParams(temperature=1.0, max_tokens=50)
@@ -32,6 +33,36 @@ def cot(problem: Problem, seeds=(0,)) -> Request:
 def test_words_are_tokens(text, max_tokens, expected, n, finish):
     [[c]] = ScriptedEngine({"q": [text]}).generate([Request("q", "p", None, (1,))], SamplingParams(1.0, max_tokens))
     assert (c.text, len(c.token_ids), c.finish) == (expected, n, finish)
+
+
+FIRST = "<think>I see 5. 5+4=9.</think>\nAnswer: (A)"
+SECOND = "It is 8. Really.</think>\nAnswer: (B)"
+THINK = Budget(end="</think>", ignore=(" Wait,",), answer_cue="\nAnswer: (", answer_tokens=4, max_tokens=20)
+
+
+@pytest.mark.parametrize(
+    ("change", "seed", "text", "closed_by", "ignores"),
+    [
+        ({}, 0, FIRST, "model", 0),
+        ({"num_ignore": 1}, 0, "<think>I see 5. 5+4=9. Wait,It is 8. Really.</think>\nAnswer: (B)", "model", 1),
+        ({"max_tokens": 2}, 0, "<think>I see</think>\nAnswer: (A)", "budget", 0),
+        ({"max_tokens": 2, "answers": ("C)", "D)")}, 0, "<think>I see</think>\nAnswer: (", "budget", 0),
+        ({"max_tokens": 2, "answer_cue": "\nSo:"}, 0, "<think>I see</think>\nSo:\nAnswer: (A)", "budget", 0),
+        ({}, 2, "no end", "end_of_turn", 0),
+        ({"end_of_turn": "close"}, 2, "no end</think>\nAnswer: (", "end_of_turn", 0),
+        ({"num_ignore": 1}, 2, "no end Wait,<think>I see 5. 5+4=9.</think>\nAnswer: (A)", "model", 1),
+    ],
+)
+def test_thinking_by_script(change, seed, text, closed_by, ignores):
+    params = dataclasses.replace(SAMPLE, budget=dataclasses.replace(THINK, **change))
+    engine = ScriptedEngine({"q": [FIRST, SECOND, "no end"]})
+    [[c]] = engine.generate([Request("q", "p", None, (seed,))], params)
+    assert c.text.startswith(text) if "answers" in change else c.text == text
+    assert engine.words.decode(c.token_ids) == c.text
+    assert (c.forcing.closed_by, c.forcing.ignores, c.finish) == (closed_by, ignores, "stop")
+    assert c.forcing.thinking_tokens <= params.budget.max_tokens
+    if "answers" in change:
+        assert c.text.endswith(("C)", "D)"))
 
 
 def test_table_by_id_or_prompt():

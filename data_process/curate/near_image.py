@@ -1,0 +1,225 @@
+"""Which pictures of two sets show the same thing: perceptual hashes propose, a comparison of pixels decides.
+
+A picture is made grey, laid on white, and cut to what stands on its background, so that margins do not matter. Then
+
+1. equal bytes, or equal pixels after that, are the same picture;
+2. pairs within a Hamming radius of their phash or dhash (64 bits each) are candidates. Line drawings on white share
+   most of their bits: of 4,000 x 1,200 MiniGeo diagrams 2,000 pairs are candidates, and none shows the same figure;
+3. a candidate is a near-duplicate if no part of the two differs much: both at 48 x 48 pixels, slightly blurred, and
+   every 8 x 8 block found again within a pixel. The worst block decides, for two drawings that differ in one line
+   agree nearly everywhere on average.
+
+A label of one digit is a few grey pixels at that size, so the same figure with other numbers may pass as the same
+picture; `leakage` therefore looks at the question and its answer too. A blank or nearly blank picture says nothing and
+is never compared. Turned and mirrored pictures are not found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import struct
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import imagehash
+    import numpy as np
+    from PIL import Image
+
+How = Literal["bytes", "pixels", "near"]
+Reason = Literal["no_folder", "missing", "torn", "too_large", "blank"]
+
+MAX_DECLARED_PIXELS = 150_000_000  # as in the image store; the header is read first, so a bomb is never decoded
+WORKING_SIDE = 768  # pixels; a larger picture is reduced at once, so that one decoded picture is held at a time
+PLAIN_BORDER = 0.9  # share of the outermost pixels that have one colour, which makes it a drawing to be cut out
+PLAIN = 16  # grey levels of that colour's noise
+INK = 64  # grey levels from the background, of 255: above JPEG's ringing, below any drawn line
+BLANK = 12  # grey levels between the darkest and lightest part of a picture that says nothing
+# Bits of 64. Of 150 MiniGeo pictures, re-encoded at quality 75, resized to 50-200%, cropped by 2-4% and made 10%
+# darker or lighter, every one stayed within 8 of the original's phash.
+PHASH_RADIUS = 10
+DHASH_RADIUS = 8
+ASPECT = 0.12  # relative difference of width / height at most, after the margins are cut
+SIDE, BLOCK, SHIFT = 48, 8, 1  # pixels
+# Mean difference in a block, in standard deviations of the picture. Measured in benchmarks/leakage.py: changed copies
+# of a picture stay below, other pictures above.
+WORST_BLOCK = 0.6
+CHUNK = 256  # pairs compared at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """What is kept of a picture."""
+
+    digest: str  # of the file
+    pixels: str  # of the grey picture at working size, margins cut
+    phash: int  # 64 bits
+    dhash: int
+    aspect: float  # width / height, margins cut
+    thumb: np.ndarray  # SIDE x SIDE, float32, mean 0 and standard deviation 1
+
+
+@dataclass(frozen=True)
+class PictureMatch:
+    """Positions of two pictures that are the same; `score` in (0, 1], 1 for equal bytes or pixels."""
+
+    train: int
+    test: int
+    how: How
+    score: float
+
+
+def _decode(raw: bytes) -> Image.Image | Reason:
+    """The picture in grey on white, at most WORKING_SIDE pixels a side, or why there is none."""
+    from PIL import Image, ImageOps
+
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(raw)) as image:
+            warnings.simplefilter("ignore")  # Pillow warns below our own limit
+            if math.prod(image.size) > MAX_DECLARED_PIXELS:
+                return "too_large"
+            image.draft("L", (WORKING_SIDE, WORKING_SIDE))  # a JPEG is decoded straight to a smaller size
+            image.load()
+            picture = ImageOps.exif_transpose(image) if image.getexif() else image
+            picture = _grey(picture)
+    except (Image.DecompressionBombError, MemoryError):
+        return "too_large"
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error):
+        return "torn"  # what Pillow's readers raise on damaged files
+    picture.thumbnail((WORKING_SIDE, WORKING_SIDE))
+    return picture
+
+
+def _grey(picture: Image.Image) -> Image.Image:
+    import numpy as np
+    from PIL import Image
+
+    if picture.mode.startswith("I") or picture.mode == "F":  # 16 bits or more, which convert("L") would clip
+        levels = np.asarray(picture).astype(np.float64)
+        levels /= 257 if levels.max() > 255 else 1  # 65535 / 257 is 255
+        return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
+    if picture.has_transparency_data:
+        coloured = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), coloured)
+    return picture.convert("L")
+
+
+def _trim(picture: Image.Image) -> Image.Image:
+    """The part with ink on it, where the picture has a plain border; else all of it (a photo, or something faint)."""
+    import numpy as np
+
+    grey = np.asarray(picture).astype(np.int16)
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    ground = np.bincount(border).argmax()
+    if np.count_nonzero(np.abs(border - ground) <= PLAIN) < PLAIN_BORDER * len(border):
+        return picture
+    ink = np.abs(grey - ground) > INK
+    rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
+    if not len(rows):
+        return picture
+    return picture.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
+
+
+def fingerprint(path: Path) -> Fingerprint | Reason:
+    """The fingerprint of a picture file, or why it has none. Never raises for a missing or damaged file."""
+    import imagehash
+    import numpy as np
+    from PIL import Image, ImageFilter
+
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        return "missing"
+    grey = _decode(raw)
+    if isinstance(grey, str):
+        return grey
+    part = _trim(grey)
+    width, height = part.size
+    small = part.resize((SIDE, SIDE), Image.Resampling.LANCZOS).filter(ImageFilter.GaussianBlur(1))
+    thumb = np.asarray(small, dtype=np.float32)
+    if min(width, height) < 4 or np.ptp(thumb) < BLANK:  # a single straight line is as good as blank
+        return "blank"
+    thumb = (thumb - thumb.mean()) / max(float(thumb.std()), 1.0)
+    return Fingerprint(
+        digest=hashlib.sha256(raw).hexdigest(),
+        pixels=hashlib.sha256(repr(part.size).encode() + part.tobytes()).hexdigest(),
+        phash=_bits(imagehash.phash(part)),
+        dhash=_bits(imagehash.dhash(part)),
+        aspect=width / height,
+        thumb=thumb,
+    )
+
+
+def _bits(value: imagehash.ImageHash) -> int:
+    import numpy as np
+
+    return int.from_bytes(np.packbits(value.hash).tobytes())
+
+
+def match_pictures(train: Sequence[Fingerprint], test: Sequence[Fingerprint]) -> list[PictureMatch]:
+    """The pairs that show the same thing, in order of (test, train) positions; each pair once, by its best evidence."""
+    import numpy as np
+
+    if not train or not test:
+        return []
+    exact: dict[str, list[int]] = {}
+    for position, print_ in enumerate(train):
+        exact.setdefault(print_.pixels, []).append(position)
+    matches = {}
+    for position, print_ in enumerate(test):
+        for other in exact.get(print_.pixels, ()):
+            how: How = "bytes" if train[other].digest == print_.digest else "pixels"
+            matches[position, other] = PictureMatch(other, position, how, 1.0)
+    pairs = [pair for pair in _candidates(train, test) if pair not in matches]
+    for start in range(0, len(pairs), CHUNK):
+        chunk = pairs[start : start + CHUNK]
+        a = np.stack([test[i].thumb for i, _ in chunk])
+        b = np.stack([train[j].thumb for _, j in chunk])
+        worst = np.maximum(_worst_block(a, b), _worst_block(b, a))
+        for (i, j), value in zip(chunk, worst.tolist(), strict=True):
+            if value <= WORST_BLOCK:
+                matches[i, j] = PictureMatch(j, i, "near", round(1 - value / 2, 4))
+    return [matches[pair] for pair in sorted(matches)]
+
+
+def _candidates(train: Sequence[Fingerprint], test: Sequence[Fingerprint]) -> list[tuple[int, int]]:
+    """(test, train) positions within the radius of either hash and alike in shape; every pair is looked at."""
+    import numpy as np
+
+    def columns(prints: Sequence[Fingerprint]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        hashes = [np.array([getattr(p, name) for p in prints], dtype=np.uint64) for name in ("phash", "dhash")]
+        return hashes[0], hashes[1], np.log([p.aspect for p in prints])
+
+    phash, dhash, aspect = columns(train)
+    pairs: list[tuple[int, int]] = []
+    for position, (p, d, shape) in enumerate(zip(*columns(test), strict=True)):
+        near = (np.bitwise_count(phash ^ p) <= PHASH_RADIUS) | (np.bitwise_count(dhash ^ d) <= DHASH_RADIUS)
+        near &= np.abs(aspect - shape) <= ASPECT
+        pairs.extend((position, int(other)) for other in np.flatnonzero(near))
+    return pairs
+
+
+def _worst_block(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Per pair of n x SIDE x SIDE thumbs, the block of `a` that is found worst in `b`: its mean absolute difference.
+
+    Blocks overlap by half; each may be found up to SHIFT pixels away in either direction.
+    """
+    import numpy as np
+
+    padded = np.pad(b, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)), mode="edge")
+    best = None
+    half = BLOCK // 2
+    for down in range(2 * SHIFT + 1):
+        for right in range(2 * SHIFT + 1):
+            gap = np.abs(a - padded[:, down : down + SIDE, right : right + SIDE])
+            halves = gap.reshape(len(a), SIDE // half, half, SIDE // half, half).sum((2, 4))
+            blocks = halves[:, 1:, 1:] + halves[:, :-1, 1:] + halves[:, 1:, :-1] + halves[:, :-1, :-1]
+            best = blocks if best is None else np.minimum(best, blocks)
+    assert best is not None
+    return best.max((1, 2)) / BLOCK**2

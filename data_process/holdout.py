@@ -1,0 +1,67 @@
+"""Holding problems out of a split, so that no picture and no question stands on both sides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from data_process.schema import Problem
+from data_process.seeds import seed_for
+
+# "Find x." is asked of hundreds of diagrams; a question of this many words is one question anywhere.
+SPECIFIC_WORDS = 8
+
+
+def question_key(problem: Problem) -> str:
+    """The question without case and spacing: equal for copies of one question."""
+    return re.sub(r"\s+", " ", problem.question).strip().casefold()
+
+
+def groups(problems: Sequence[Problem], pictures: Sequence[str | None]) -> list[list[int]]:
+    """Positions of problems that belong together, each in one group; `pictures`: content digests, None for no picture.
+
+    Together belong problems with one picture, with one question of at least `SPECIFIC_WORDS` words, or with one
+    question and the same choices.
+    """
+    parent = list(range(len(problems)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first: dict[tuple, int] = {}
+    for i, (problem, picture) in enumerate(zip(problems, pictures, strict=True)):
+        question = question_key(problem)
+        keys: list[tuple] = [("question", question, tuple(sorted(problem.choices)))]
+        if picture is not None:
+            keys.append(("picture", picture))
+        if picture is None or True:
+            keys.append(("question", question))
+        for key in keys:
+            parent[root(i)] = root(first.setdefault(key, i))
+    found: dict[int, list[int]] = {}
+    for i in range(len(problems)):
+        found.setdefault(root(i), []).append(i)
+    return list(found.values())
+
+
+def hold_out(
+    problems: Sequence[Problem], pictures: Sequence[str | None], share: float, seed: int, name: str
+) -> set[str]:
+    """Ids of about `share` of the problems, in whole groups, drawn by (seed, name, first id of the group).
+
+    Never more than the share, rounded; fewer where the groups left are too large. The same whatever the order of
+    `problems`.
+    """
+    wanted = round(share * len(problems))
+    turns = []
+    for group in groups(problems, pictures):
+        ids = sorted(problems[i].id for i in group)
+        turns.append((seed_for(seed, name, ids[0]), ids))
+    held: set[str] = set()
+    for _, ids in sorted(turns):
+        if len(held) + len(ids) <= wanted:
+            held.update(ids)
+    return held

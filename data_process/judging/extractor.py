@@ -1,0 +1,287 @@
+"""An optional reader for responses that the rules cannot read: any server with the OpenAI chat interface.
+
+It copies out the final answer that a response states; the rules then judge what it copied. It is never shown the gold
+answer, runs at temperature 0, is asked once per (model, prompt), and every reply is kept, so a score made with it can
+be repeated without a server. The key comes from the environment variable `EXTRACTOR_API_KEY` and is stored nowhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from data_process.judging import judge
+from data_process.prompts import fill
+from data_process.schema import LETTERS, DataError, Problem, Verdict
+
+if TYPE_CHECKING:
+    import httpx
+
+KEY_VARIABLE = "EXTRACTOR_API_KEY"
+MAX_RESPONSE = 12_000  # characters of a response that are sent, from its end, where final answers stand
+MAX_REPLY_BYTES = 1 << 20  # of HTTP body; an answer has a few hundred
+MAX_TOKENS = 512  # of a reply: one short answer, and room for a model that thinks first
+MAX_PAUSE = 30.0  # seconds between two attempts, whatever a server asks for
+
+PROMPT = (
+    "Below are a question and a response that somebody gave to it. Copy out the final answer that the response states. "
+    "Do not solve the question, and do not correct the response.\n"
+    "{form}\n"
+    "If the response states no final answer, or refuses to give one, write NONE.\n"
+    "Write the answer alone, without any explanation.\n\n"
+    "Question:\n{question}{choices}\n\nResponse:\n{response}\n\nFinal answer:"
+)
+FORMS = {
+    "choice": "Write the letter of the choice that the response takes, one of {letters}.",
+    "integer": "Write it as a whole number in digits.",
+    "float": "Write it as a decimal number in digits.",
+    "number": "Write it as a number in digits.",
+    "list": "Write it as a list of numbers such as [1, 2, 3].",
+    "text": "Write it as the word or phrase that the response gives.",
+    "expression": "Write it as the mathematical expression that the response gives.",
+}
+
+
+class ExtractorError(DataError):
+    """The server cannot be used. What it said before is in the cache, and the same command goes on from there."""
+
+
+class MalformedReply(Exception):
+    """The server answered, but not with a chat completion; the message says what was wrong with it."""
+
+
+def extraction_prompt(
+    response: str, *, question: str, choices: Sequence[str] = (), answer_type: str = "choice", unit: str | None = None
+) -> str:
+    """What the extractor is asked. There is no argument through which a gold answer could come in."""
+    letters = LETTERS[: len(choices)]
+    listed = "".join(f"\n({letter}) {choice}" for letter, choice in zip(letters, choices, strict=True))
+    cut = "[...] " if len(response) > MAX_RESPONSE else ""
+    return fill(
+        PROMPT,
+        form=fill(FORMS[answer_type], letters=", ".join(letters))
+        + (f" The unit is {unit}; leave it out." if unit else ""),
+        question=question,
+        choices=f"\nChoices:{listed}" if listed else "",
+        response=cut + response[-MAX_RESPONSE:],
+    )
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the server said. `text` None: its reply was malformed, with the reason; such replies are not kept."""
+
+    text: str | None
+    reason: str = ""
+    from_cache: bool = False
+
+
+@dataclass
+class ReplyCache:
+    """Replies by (model, digest of the prompt) in a SQLite file, each on the disk before the next is asked for."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(self.path)
+        except (sqlite3.Error, OSError) as error:
+            raise self._unusable(error) from error
+        self._run(
+            "CREATE TABLE IF NOT EXISTS replies (model TEXT, prompt TEXT, reply TEXT, PRIMARY KEY (model, prompt))"
+        )
+
+    def _run(self, statement: str, *values: str) -> list[Any]:
+        try:
+            with self._db:  # committed before the next request is sent
+                return self._db.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> DataError:
+        return DataError(
+            f"{self.path}: cannot be used as the extractor's cache ({error}); delete it, or name another file"
+        )
+
+    def get(self, model: str, prompt: str) -> str | None:
+        rows = self._run("SELECT reply FROM replies WHERE model = ? AND prompt = ?", model, prompt)
+        return rows[0][0] if rows else None
+
+    def put(self, model: str, prompt: str, reply: str) -> None:
+        self._run("INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", model, prompt, reply)
+
+    def __len__(self) -> int:
+        return self._run("SELECT count(*) FROM replies")[0][0]
+
+    def close(self) -> None:
+        self._db.close()
+
+
+@dataclass
+class Extractor:
+    """An open connection to the server and an open cache. Use as a context manager.
+
+    `url` is the base of the interface, such as http://localhost:8000/v1. Raises DataError when it is no http address.
+    """
+
+    url: str
+    model: str
+    cache: ReplyCache
+    timeout: float = 60.0  # seconds for one reply, from the first byte sent to the last received
+    attempts: int = 4  # on transport faults, 429 and 5xx
+    pause: float = 1.0  # seconds before the second attempt; doubled before each further one
+
+    def __post_init__(self) -> None:
+        if not self.url.startswith(("http://", "https://")):
+            raise DataError(
+                f"extractor address {self.url!r} must begin with http:// or https://, as in http://host:8000/v1"
+            )
+        self._client: httpx.Client | None = None
+
+    def __enter__(self) -> Extractor:
+        import httpx
+
+        key = os.environ.get(KEY_VARIABLE)
+        if key and not (key.isascii() and key.isprintable()):  # the message must not show it: it is a secret
+            raise DataError(
+                f"{KEY_VARIABLE} cannot be sent as an HTTP header; set it to the plain key, without line ends"
+            )
+        self._client = httpx.Client(timeout=self.timeout, headers={"Authorization": f"Bearer {key}"} if key else {})
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        self.cache.close()
+
+    def extract(
+        self, response: str, *, question: str, choices: Sequence[str] = (), answer_type: str, unit: str | None = None
+    ) -> Reply:
+        """The answer that `response` states, in the model's words, from the cache or from the server.
+
+        Raises ExtractorError when the server cannot be reached after all attempts, or refuses the request.
+        """
+        prompt = extraction_prompt(response, question=question, choices=choices, answer_type=answer_type, unit=unit)
+        body = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": 0,
+            "max_tokens": MAX_TOKENS,
+        }
+        # Everything that is sent, so that a changed wording or limit is a new question.
+        digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+        kept = self.cache.get(self.model, digest)
+        if kept is not None:
+            return Reply(kept, from_cache=True)
+        try:
+            said = _content(self._ask(body))
+        except MalformedReply as error:
+            return Reply(None, str(error))
+        self.cache.put(self.model, digest, said)
+        return Reply(said)
+
+    def _ask(self, body: dict[str, Any]) -> bytes:
+        """The body of the server's answer, with patience for faults that pass."""
+        import httpx
+
+        if self._client is None:
+            raise RuntimeError("an Extractor is used inside its with block")
+        why = ""
+        for attempt in range(self.attempts):
+            wait = min(self.pause * 2 ** (attempt - 1), MAX_PAUSE) if attempt else 0.0
+            time.sleep(wait)
+            try:
+                status, data = self._post(self._client, body)
+            except httpx.TransportError as error:
+                why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                continue
+            except httpx.InvalidURL as error:
+                raise DataError(f"extractor address {self.url!r} is no address ({error})") from error
+            if status >= 500:
+                why = f"status {status}"
+                continue
+            if status != 200:
+                raise ExtractorError(
+                    f"the extractor at {self.url} refused the request with status {status}: {_excerpt(data)}; check "
+                    f"the address, the model name {self.model!r} and {KEY_VARIABLE}. {self._kept()}"
+                )
+            return data
+        raise ExtractorError(
+            f"the extractor at {self.url} gave no reply in {self.attempts} attempts (the last: {why}); see that it "
+            f"runs. {self._kept()}"
+        )
+
+    def _post(self, client: httpx.Client, body: dict[str, Any]) -> tuple[int, bytes]:
+        """(status, body) of one request. A server that sends without end is stopped by size and by the clock."""
+        import httpx
+
+        until = time.monotonic() + self.timeout
+        data = b""
+        with client.stream("POST", self.url.rstrip("/") + "/chat/completions", json=body) as answer:
+            for part in answer.iter_bytes():
+                data += part
+                if len(data) > MAX_REPLY_BYTES:
+                    raise MalformedReply(f"reply of more than {MAX_REPLY_BYTES} bytes")
+                if time.monotonic() > until:
+                    raise httpx.ReadTimeout(f"no whole reply in {self.timeout:g} s")
+            return answer.status_code, data
+
+    def _kept(self) -> str:
+        return f"{len(self.cache)} replies are kept in {self.cache.path}; run the same command again to go on."
+
+
+def _excerpt(data: bytes) -> str:
+    """The start of a server's message, without the key should the server have echoed it."""
+    text = data[:300].decode("utf-8", "replace").strip()
+    key = os.environ.get(KEY_VARIABLE)
+    return (text.replace(key, "***") if key else text) or "(no message)"
+
+
+def _content(data: bytes) -> str:
+    """The text of a chat completion; MalformedReply otherwise."""
+    try:
+        content = json.loads(data)["choices"][0]["message"]["content"]
+    except (ValueError, RecursionError, LookupError, TypeError) as error:
+        raise MalformedReply(f"not a chat completion ({type(error).__name__})") from error
+    if not isinstance(content, str):
+        raise MalformedReply(f"a chat completion without text ({type(content).__name__})")
+    try:
+        content.encode("utf-8")
+    except UnicodeEncodeError as error:  # half of a surrogate pair: no file could keep it
+        raise MalformedReply("a chat completion whose text is not Unicode") from error
+    return content
+
+
+def read_by_extractor(problem: Problem, response: str, extractor: Extractor) -> tuple[Verdict, Reply]:
+    """The verdict on a response that the rules could not read, and the reply it rests on.
+
+    Only question, choices, type and unit of the problem are passed on. The reply is judged by the same rules as any
+    text: "extractor/..." is its rule, and NONE, an unreadable or a malformed reply abstains with a reason.
+    """
+    reply = extractor.extract(
+        response,
+        question=problem.question,
+        choices=problem.choices,
+        answer_type=problem.answer_type,
+        unit=problem.unit,
+    )
+    if reply.text is None:
+        return Verdict("abstain", None, "extractor/malformed_reply", note=reply.reason), reply
+    said = reply.text.rpartition("</think>")[2].strip()
+    if said.strip(" .*`\"'").upper() in ("NONE", ""):
+        return Verdict("abstain", None, "extractor/none"), reply
+    verdict = judge(f"Answer: {said}", problem)
+    note = f"extracted: {said[:200]}" + (f"; {verdict.note}" if verdict.note else "")
+    return replace(verdict, rule=f"extractor/{verdict.rule}", span=None, note=note), reply

@@ -1,0 +1,98 @@
+"""Putting a source's pictures into a prepared folder, as the files they are: linked or copied, never re-encoded."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from data_process.sources.base import Picture
+
+Problem = Literal["missing", "empty", "unreadable"]
+
+FOLDER = "images"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A picture in the folder."""
+
+    relative: str  # to the data folder
+    digest: str  # of the file's bytes
+    width: int  # pixels, as the file's header says
+    height: int
+    size: int  # bytes
+
+
+@dataclass
+class Placer:
+    """Places pictures under `root/images`. Two contents of one name get two names."""
+
+    root: Path
+    link: bool = False  # hard links where the file system allows it
+    below: str = ""  # sub-folder of `images/`
+    counts: Counter[str] = field(default_factory=Counter)  # linked, copied, written, renamed
+    _names: dict[str, str] = field(default_factory=dict)  # relative name, lower case -> digest
+    _placed: dict[str, Placed] = field(default_factory=dict)  # relative name -> what lies there
+
+    def place(self, picture: Picture) -> Placed | Problem:
+        """The picture's file in the folder, or why there is none."""
+        source = None
+        if picture.data is None:
+            source = next((path for path in picture.candidates if path.is_file()), None)
+            if source is None:
+                return "missing"
+        data = picture.data if source is None else source.read_bytes()
+        if not data:
+            return "empty"
+        size = _pixels(data)
+        if size is None:
+            return "unreadable"
+        digest = hashlib.sha256(data).hexdigest()
+        relative = "/".join(part for part in (FOLDER, self.below, picture.name) if part)
+        # Lower case, because some file systems do not tell Fig.png from fig.png.
+        if self._names.setdefault(relative.lower(), digest) != digest:
+            stem, dot, suffix = relative.rpartition(".")
+            relative = f"{stem}-{digest[:8]}{dot}{suffix}"
+            self._names[relative.lower()] = digest
+            self.counts["renamed"] += relative not in self._placed
+        if relative not in self._placed:
+            self._write(relative, source, data)
+            self._placed[relative] = Placed(relative, digest, *size, len(data))
+        return self._placed[relative]
+
+    def _write(self, relative: str, source: Path | None, data: bytes) -> None:
+        target = self.root / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source is None:
+            target.write_bytes(data)
+            self.counts["written"] += 1
+            return
+        if self.link:
+            with contextlib.suppress(OSError):  # another file system, or one without links
+                os.link(source.resolve(), target)
+                self.counts["linked"] += 1
+                return
+        shutil.copyfile(source, target)
+        self.counts["copied"] += 1
+
+
+def _pixels(data: bytes) -> tuple[int, int] | None:
+    """(width, height) from the header; None where it is no picture."""
+    import io
+    import warnings
+
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures, which are the image store's to refuse
+            with Image.open(io.BytesIO(data)) as picture:
+                return picture.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None

@@ -1,0 +1,179 @@
+"""What a source of problems is: how its raw rows are found, and how one row becomes one problem with its picture."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, NoReturn
+
+from data_process.schema import LETTERS, DataError
+
+Row = dict[str, Any]
+Located = tuple[str, Row]  # where the row stands, for messages; the row
+
+SPLITS = ("train", "dev", "test")  # what a prepared folder holds, in this order
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that a row names or carries. Exactly one of `candidates` and `data` says where its bytes are."""
+
+    name: str  # wanted name below `images/` of the prepared folder, with its suffix
+    candidates: tuple[Path, ...] = ()  # files that may hold it; the first that exists is it
+    data: bytes | None = None  # the encoded file itself, as Parquet carries it
+
+
+@dataclass(frozen=True)
+class Item:
+    """One raw row read: the fields of `load_problems` (without `image`), and the picture."""
+
+    fields: Row
+    picture: Picture | None
+    notes: tuple[str, ...] = ()  # what was noticed in reading it, in words to count by
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked of a source, checked by `prepare`."""
+
+    raw: Path | None = None  # file or folder; None: from the hub
+    images: Path | None = None  # folder of pictures, where it is not beside the rows
+    hub: str | None = None  # repository of data sets, "owner/name"
+    hub_config: str | None = None
+    revision: str | None = None
+    splits: Mapping[str, str] = field(default_factory=dict)  # raw split -> prepared split; empty: the source's own
+    options: Mapping[str, Any] = field(default_factory=dict)  # of one source: see its module
+
+
+@dataclass(frozen=True)
+class Source:
+    """A family of files that is read in one way."""
+
+    name: str
+    licence: str
+    citation: str
+    splits: Mapping[str, str]  # raw split -> prepared split, of the splits that are read unless others are asked for
+    rows: Callable[[Request, Mapping[str, str]], Iterable[tuple[str, Iterable[Located]]]]  # (raw split, its rows)
+    item: Callable[[Request, str, str, Row], Item]  # (request, raw split, where, row); DataError for a bad row
+    hub: str | None = None  # repository that is meant when the user gives none
+    files: str = ""  # what to download where, for the message when the hub cannot be reached
+    language: str | None = None  # of every problem, where the source states it for all
+    unlabelled: tuple[str, ...] = ()  # raw splits whose answers are not public
+
+
+def wrong(where: str, what: str) -> NoReturn:
+    raise DataError(f"{where}: {what}")
+
+
+def text_of(row: Mapping[str, Any], field_name: str, where: str) -> str:
+    """A field that must be text with something in it. DataError otherwise."""
+    value = row.get(field_name)
+    if not isinstance(value, str) or not value.strip():
+        found = repr(value)[:80] if field_name in row else f"nothing (fields: {', '.join(map(str, row))[:200]})"
+        wrong(where, f"{field_name!r} must be text, found {found}")
+    return value
+
+
+def plain_value(value: Any) -> str | None:
+    """Text as it is, a JSON number as it is written; None for anything else."""
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def choices_of(value: Any, where: str) -> tuple[str, ...]:
+    """A list of texts or numbers as choices. DataError for anything else."""
+    texts = [plain_value(choice) for choice in value] if isinstance(value, list | tuple) else [None]
+    if any(text is None or not text.strip() for text in texts):
+        wrong(where, f"choices must be a list of texts, found {str(value)[:80]!r}")
+    if not 2 <= len(texts) <= len(LETTERS):
+        wrong(where, f"{len(texts)} choices; there must be 2 to {len(LETTERS)}")
+    return tuple(text for text in texts if text is not None)
+
+
+def letter_of(answer: str, choices: tuple[str, ...], where: str, said_as: str | None = None) -> str:
+    """The gold letter: given as "B", "b", "(B)" or "B.", or as the text of exactly one choice.
+
+    "B" may be both a letter and the text of another choice (the points A, C, B, D): `said_as`, "letter" or "text", says
+    which is meant, and without it that is a DataError, as is a gold that is neither.
+    """
+    letters = LETTERS[: len(choices)]
+    found = re.fullmatch(r"\s*\(?([A-Za-z])[).:]?\s*", answer) if said_as != "text" else None
+    letter = found[1].upper() if found and found[1].upper() in letters else None
+    same = [mark for mark, choice in zip(letters, choices, strict=True) if choice == answer]
+    if said_as == "letter":
+        same = [] if letter else same
+    if len(same) > 1:
+        wrong(where, f"gold {answer!r} is the text of {len(same)} choices, so no letter can be told")
+    if letter and same and same[0] != letter:
+        wrong(where, f"gold {answer!r} is a letter and also the text of choice {same[0]}; say which: letter or text")
+    if not letter and not same:
+        wrong(where, f"gold {answer!r} is outside the choices: no letter of {letters} and the text of none")
+    return letter or same[0]
+
+
+def repeated_choices(choices: tuple[str, ...], letter: str) -> tuple[str, ...]:
+    """Notes on choices that read the same: there the gold letter is one of two that a reader cannot tell apart."""
+    if len(set(choices)) == len(choices):
+        return ()
+    twice = choices.count(choices[LETTERS.index(letter)]) > 1
+    return ("two choices of the same text", *(("the gold choice stands twice",) if twice else ()))
+
+
+def find_picture(name: Any, request: Request, where: str, *, basename: bool = False) -> Picture:
+    """The picture that a row names by a path relative to the pictures' folder.
+
+    Looked for in `--images` if given, otherwise in `images/` beside the rows and beside the rows themselves; a name
+    that starts with `images/` is also looked for without it. `basename`: the row's folder is of another machine, so
+    only the file's name counts. DataError for a path that leads outside.
+    """
+    if not isinstance(name, str) or not name.strip() or "\0" in name:
+        wrong(where, f"the image must be a path, found {str(name)[:80]!r}")
+    relative = PurePosixPath(PurePosixPath(name).name) if basename else PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts or (re.match(r"[A-Za-z]:[\\/]|[\\/]", name) and not basename):
+        wrong(where, f"image {name!r} leads outside the image folder; give paths inside it, without '..'")
+    short = PurePosixPath(*relative.parts[1:]) if relative.parts[0] == "images" and relative.parts[1:] else relative
+    base = request.raw if request.raw is None or request.raw.is_dir() else request.raw.parent
+    roots = [request.images] if request.images else [base / "images", base] if base else []
+    for root in roots:
+        for candidate in (root / relative, root / short):
+            if candidate.exists() and not candidate.resolve().is_relative_to(root.resolve()):
+                wrong(where, f"image {name!r} leads out of {root} through a link; copy the file inside")
+    return Picture(str(short), tuple(root / tail for root in roots for tail in dict.fromkeys((relative, short))))
+
+
+def embedded_picture(value: Any, name: str, request: Request, where: str) -> Picture:
+    """A picture as Parquet and the hub carry it: {"bytes": ..., "path": ...}, named `name` with a fitting suffix.
+
+    The bytes are kept as they are. Without bytes the path is followed: anywhere for the hub, whose cache it lies in,
+    and otherwise by its name alone in the folder of pictures.
+    """
+    data, path = (value.get("bytes"), value.get("path")) if isinstance(value, Mapping) else (value, None)
+    if data is None and isinstance(path, str) and path:
+        named = f"{name}{PurePosixPath(path).suffix.lower() or '.img'}"
+        if request.raw is None:
+            return Picture(named, (Path(path),))
+        return Picture(named, find_picture(path, request, where, basename=True).candidates)
+    if not isinstance(data, bytes):
+        wrong(where, f"the image holds a {type(data).__name__}, not the bytes of a picture file")
+    return Picture(f"{name}{suffix_of(data)}", data=data)
+
+
+def suffix_of(data: bytes) -> str:
+    """The usual suffix of a picture file's format, by its first bytes; ".img" for an unknown one."""
+    for magic, suffix in (
+        (b"\x89PNG", ".png"), (b"\xff\xd8\xff", ".jpg"), (b"GIF8", ".gif"), (b"BM", ".bmp"),
+        (b"II*\0", ".tif"), (b"MM\0*", ".tif"),
+    ):  # fmt: skip
+        if data.startswith(magic):
+            return suffix
+    return ".webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else ".img"
+
+
+def without_image_mark(text: str, where: str) -> str:
+    """The text without the one `<image>` that says where the picture stands; pictures always come first here."""
+    if text.count("<image>") > 1:
+        wrong(where, f"the text has {text.count('<image>')} <image> marks; a problem has one picture at most")
+    return text.replace("<image>", "", 1).strip() if "<image>" in text else text

@@ -1,0 +1,134 @@
+r"""GeoQA: geometry questions from Chinese schools, in the processed forms that self-training work uses.
+
+* Rows (MM-self-improve's `train.jsonl` and `test.jsonl`, each one JSON array): `id`, `question`, `choices`, `answer` (a
+  letter), `image` (a name in `images/`).
+* ShareGPT rows (its `geoqa_train_base.json`): one user turn `<image>question\nChoices:\n(A) ...`, one assistant turn
+  `Answer: \nB`, and the image's path on the authors' machine, of which only the file's name counts. The picture's name
+  is the id.
+* Free answers (R1-V's `geoqa_test_prompts.jsonl` and outputs on it): `question`, `gold` or `ground_truth` such as
+  `10√{2}`, `140°`, `5cm^2^`, no choices; `id`, or the picture's name in its place. Judged as expressions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+
+from data_process.schema import LETTERS, DataError
+from data_process.sources.base import (
+    Item,
+    Located,
+    Request,
+    Row,
+    Source,
+    choices_of,
+    find_picture,
+    letter_of,
+    plain_value,
+    repeated_choices,
+    text_of,
+    without_image_mark,
+    wrong,
+)
+from data_process.sources.tables import find_tables, read_table, split_of
+
+FILES = (
+    "The processed GeoQA (train.jsonl, test.jsonl, images/) is linked from the README of MM-self-improve-qwen2vl on "
+    "GitHub; extract it into a folder DIR and pass --raw DIR"
+)
+_CHOICE = re.compile(r"\(([A-J])\) ?(.*)")
+
+
+def rows(request: Request, splits: Mapping[str, str]) -> Iterable[tuple[str, Iterable[Located]]]:
+    """The tables of a folder, or one table, whose split its name or the ids in it tell."""
+    if request.raw is None:
+        raise DataError(f"GeoQA is read from files. {FILES}")
+    if request.raw.is_dir():
+        found = find_tables(request.raw, splits)
+        if not found:
+            raise DataError(f"{request.raw} holds no table of {', '.join(splits)}. {FILES}")
+        return [(split, read_table(path)) for split, paths in found.items() for path in paths]
+    located = list(read_table(request.raw))
+    split = next(iter(splits)) if len(splits) == 1 else split_of(request.raw, list(splits))
+    if split is None:
+        named = {str(row.get("id")).partition("-")[0] for _, row in located}
+        split = next(iter(named)) if len(named) == 1 and named <= set(splits) else None
+    if split is None:
+        raise DataError(f"{request.raw}: which split is this? Say it with --split {' or --split '.join(splits)}")
+    return [(split, located)]
+
+
+def item(request: Request, split: str, where: str, row: Row) -> Item:
+    """One problem of any of the three forms."""
+    if "messages" in row or "conversations" in row:
+        row = _from_turns(row, where)
+    image = row.get("image", row.get("image_path"))
+    of_other_machine = "image_path" in row or bool(row.get("_other_machine"))
+    picture = None if image is None else find_picture(image, request, where, basename=of_other_machine)
+    identifier = row.get("id")
+    if identifier is None and picture is not None:
+        identifier = PurePosixPath(picture.name).stem
+        identifier = identifier if identifier.startswith(split) else f"{split}-{identifier}"
+    if not isinstance(identifier, str) or not identifier:
+        wrong(where, f"'id' must be text, found {identifier!r}")
+    question = without_image_mark(text_of(row, "question", where), where)
+    if row.get("choices") is not None:
+        choices = choices_of(row["choices"], where)
+        answer = plain_value(row.get("answer"))
+        if answer is None:
+            wrong(where, f"'answer' must be a letter, found {row.get('answer')!r}")
+        letter = letter_of(answer, choices, where, "letter")
+        fields = {"choices": list(choices), "answer": letter, "answer_type": "choice"}
+        notes = repeated_choices(choices, letter)
+    else:
+        given = next((row[name] for name in ("gold", "ground_truth", "answer") if row.get(name) is not None), None)
+        answer = plain_value(given)
+        if answer is None or not answer.strip():
+            wrong(where, f"neither choices nor a gold answer (gold, ground_truth or answer), found {given!r}")
+        fields = {"answer": answer.strip(), "answer_type": "expression"}
+        notes = ()
+    if picture is None:
+        notes += ("the row names no picture",)
+    return Item({"id": identifier, "question": question, **fields}, picture, notes)
+
+
+def _from_turns(row: Row, where: str) -> Row:
+    """A ShareGPT row as the row it was made from. DataError where question, choices and letter cannot be told."""
+    turns = row.get("messages") or row.get("conversations")
+    if not isinstance(turns, list) or len(turns) != 2 or not all(isinstance(turn, dict) for turn in turns):
+        wrong(where, "expected one user turn and one assistant turn")
+    asked, said = (turn.get("content", turn.get("value")) for turn in turns)
+    if not isinstance(asked, str) or not isinstance(said, str):
+        wrong(where, "the turns must hold text in 'content' or 'value'")
+    question, header, listed = asked.partition("\nChoices:\n")
+    found = [_CHOICE.fullmatch(line) for line in listed.split("\n")]
+    if not header or not all(found) or [m[1] for m in found if m] != list(LETTERS[: len(found)]):
+        wrong(where, "the user turn must end in 'Choices:' and lines (A) ..., (B) ...; is this self-training output?")
+    letter = re.fullmatch(r"\s*Answer:\s*\(?([A-J])\)?\s*", said)
+    if not letter:
+        wrong(where, f"the assistant turn must be 'Answer: ' and a letter, found {said[:60]!r}")
+    images = row.get("images", [row["image"]] if row.get("image") else [])
+    if not isinstance(images, list) or len(images) > 1:
+        wrong(where, f"expected one image, found {str(images)[:80]}")
+    return {
+        "question": question,
+        "choices": [m[2] for m in found if m],
+        "answer": letter[1],
+        "image": images[0] if images else None,
+        "_other_machine": True,
+        **({"id": row["id"]} if "id" in row else {}),
+    }
+
+
+SOURCE = Source(
+    name="geoqa",
+    licence="not stated by the authors of GeoQA; the processed files come with MM-self-improve-qwen2vl (Apache-2.0)",
+    citation="Chen et al., GeoQA: A Geometric Question Answering Benchmark Towards Multimodal Numerical Reasoning, "
+    "Findings of ACL 2021 (arXiv 2105.14517); processed by Cheng et al., arXiv 2411.00855",
+    splits={"train": "train", "dev": "dev", "test": "test"},
+    rows=rows,
+    item=item,
+    files=FILES,
+    language="english",  # translated
+)

@@ -1,0 +1,178 @@
+"""Raw tables as rows: JSON Lines (plain or .gz), JSON (a list, or a dict of rows by id), Parquet, and the hub."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_process.io import read_jsonl
+from data_process.schema import DataError
+from data_process.sources.base import Located, Request, Row
+
+SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
+# Names that a split goes by in published files.
+ALIASES = {
+    "train": ("train", "training"),
+    "dev": ("dev", "val", "valid", "validation"),
+    "val": ("val", "valid", "validation", "dev"),
+    "validation": ("validation", "val", "valid", "dev"),
+    "test": ("test", "testing"),
+}
+BATCH = 64  # Parquet rows held in memory together; they carry whole pictures
+
+
+def read_table(path: Path) -> Iterator[Located]:
+    """The rows of one file, each with "file, row N" for messages. Raises DataError."""
+    if path.suffix == ".parquet":
+        rows: Iterable[Row] = _parquet(path)
+    else:
+        _refuse_pointer(path)
+        rows = _json(path) if path.suffix == ".json" else read_jsonl(path)
+    for number, row in enumerate(rows, start=1):
+        yield f"{path}, row {number}", row
+
+
+def _refuse_pointer(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(40)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
+    if head.startswith(b"version https://git-lfs"):
+        raise DataError(f"{path} is a Git LFS pointer, not the data; run `git lfs pull` in its repository first")
+
+
+def _json(path: Path) -> list[Row]:
+    """One JSON value: a list of rows, or a dict whose values are the rows (MathVista's form, by pid)."""
+    try:
+        value = json.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: nested too deeply to be a table") from error
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":  # JSON Lines under another name
+            return read_jsonl(path)
+        raise DataError(
+            f"{path}, line {error.lineno}: not complete JSON ({error.msg}); a file cut while it was written ends like "
+            "this: fetch it again"
+        ) from error
+    if isinstance(value, dict) and value and all(isinstance(row, dict) for row in value.values()):
+        return [{"pid": key, **row} for key, row in value.items()]
+    if isinstance(value, list) and all(isinstance(row, dict) for row in value):
+        return value
+    raise DataError(f"{path}: holds a {type(value).__name__} that is no table; expected a list or a dict of rows")
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=BATCH):
+                yield from batch.to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path}: not a complete Parquet file ({error}); fetch it again") from error
+
+
+def find_tables(raw: Path, splits: Iterable[str]) -> dict[str, list[Path]]:
+    """split -> its files, in a folder (or its `data/`): `train.jsonl`, `train-00000-of-00002.parquet`, `x_train.json`.
+
+    A file named exactly like the split wins over one that has the split in its name. A split without files is left out.
+    Raises DataError where several files could be meant.
+    """
+    files = [f for f in sorted([*raw.glob("*"), *raw.glob("data/*")]) if f.name.endswith(SUFFIXES) and f.is_file()]
+    found: dict[str, list[Path]] = {}
+    for split in splits:
+        names = ALIASES.get(split, (split,))
+        exact = [f for f in files if f.name.partition(".")[0] in names]
+        shards = [f for f in files if re.fullmatch(r"(.+?)-\d+-of-\d+.*", f.name) and _tokens(f)[0] in names]
+        loose = [f for f in files if set(_tokens(f)) & set(names)]
+        meant = exact or shards or loose
+        if len(meant) > 1 and meant is not shards:
+            shown = ", ".join(f.name for f in meant[:5])
+            raise DataError(f"{raw}: several files could be {split!r} ({shown}); give one with --raw FILE")
+        if meant:
+            found[split] = meant
+    return found
+
+
+def _tokens(path: Path) -> list[str]:
+    return re.split(r"[^A-Za-z0-9]+", path.name.partition(".")[0].lower())
+
+
+def split_of(path: Path, splits: Sequence[str]) -> str | None:
+    """The one split that a file's name speaks of; None for none or several."""
+    named = [split for split in splits if set(_tokens(path)) & set(ALIASES.get(split, (split,)))]
+    return named[0] if len(named) == 1 else None
+
+
+def local_or_hub(
+    request: Request, splits: Mapping[str, str], *, hub: str | None, patterns: Mapping[str, str] | None = None,
+    files: str = "",
+) -> Iterator[tuple[str, Iterable[Located]]]:  # fmt: skip
+    """(raw split, rows) from `request.raw`, a file or a folder, or else from the hub. Raises DataError.
+
+    `patterns`: split -> files of the repository, so that asking for one split downloads one. `files`: what to download
+    by hand, for the message when the hub cannot be reached.
+    """
+    if request.raw is None:
+        repository = request.hub or hub
+        if not repository:
+            raise DataError("no hub repository is known for this source; name it: --hub OWNER/NAME")
+        yield from read_hub(repository, splits, request, patterns or {}, files)
+    elif request.raw.is_file():
+        split = next(iter(splits)) if len(splits) == 1 else split_of(request.raw, list(splits))
+        if split is None:
+            raise DataError(f"{request.raw}: which split is this? Say it with --split {'|'.join(splits)}")
+        yield split, read_table(request.raw)
+    else:
+        found = find_tables(request.raw, splits)
+        if not found:
+            raise DataError(f"{request.raw} holds no table of {', '.join(splits)} ({', '.join(SUFFIXES)}). {files}")
+        for split, paths in found.items():
+            yield split, (located for path in paths for located in read_table(path))
+
+
+def read_hub(
+    repository: str, splits: Mapping[str, str], request: Request, patterns: Mapping[str, str], files: str
+) -> Iterator[tuple[str, Iterable[Located]]]:
+    """(split, rows) of a data set on the Hugging Face hub; pictures stay the bytes that were uploaded.
+
+    Raises DataError when the hub cannot be reached, naming what to download by hand and the flag that reads it.
+    """
+    wanted = {split: patterns[split] for split in splits if split in patterns}
+    try:
+        import datasets
+
+        loaded = datasets.load_dataset(
+            repository, request.hub_config, revision=request.revision, data_files=wanted or None
+        )
+    except Exception as error:  # a dozen libraries stand behind this call, each with its own errors
+        first = str(error).strip().splitlines() or [""]
+        raise DataError(
+            f"{repository} cannot be had from the hub ({type(error).__name__}: {first[0][:200]}). "
+            f"{files or 'Download its Parquet or JSON files into a folder DIR and read that with --raw DIR.'}"
+        ) from error
+    names = {split: next((n for n in ALIASES.get(split, (split,)) if n in loaded), None) for split in splits}
+    if not any(names.values()):
+        raise DataError(
+            f"{repository} has the splits {', '.join(loaded)}, none of {', '.join(splits)}; say what they are, "
+            f"for instance --split {next(iter(loaded), 'train')}=train"
+        )
+    for split, name in names.items():
+        if name is not None:
+            yield split, _hub_rows(repository, name, loaded[name])
+
+
+def _hub_rows(repository: str, split: str, dataset: Any) -> Iterator[Located]:
+    number = 0
+    # In Arrow form an image is the file's bytes; read in the ordinary way it would be decoded and lose them.
+    for batch in dataset.with_format("arrow").iter(batch_size=BATCH):
+        for row in batch.to_pylist():
+            number += 1
+            yield f"{repository} {split}, row {number}", row

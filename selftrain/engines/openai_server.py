@@ -1,0 +1,335 @@
+"""A model behind an OpenAI-compatible server: vLLM, SGLang, llama.cpp, or a hosted one.
+
+One call for each seed, so that a completion depends on its own seed alone (`n` samples of one call share a seed, and
+vLLM gives the i-th of them seed + i); a server with a prefix cache reads the prompt once all the same. A failed request
+ends in an error and never in a text. What was finished before is handed to `on_result` and is not lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, TypeVar
+
+from selftrain.engines import chat
+from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
+from selftrain.engines.budget import Budget
+from selftrain.engines.chat import DIALECTS, Answer
+from selftrain.engines.forcing import resolve
+from selftrain.engines.http_retry import JsonClient, Retry, check_url, read_key
+from selftrain.engines.rounds import END, WireVocabulary, texts_of, think
+from selftrain.engines.served import dialect_of, look_up
+
+GIVE_UP_AFTER = 8  # failed completions without a good one between them: what comes next would fail too
+_T = TypeVar("_T")
+_Job = tuple[int, tuple[int, ...]]  # a request's place, and the places of the seeds that one call answers
+
+
+class ServerEngine:
+    """Completions from a chat server. May be used from several threads.
+
+    `counts` sums up the calls: "tries", and of those "busy" (429 or 5xx), "time-out", "connect", "transport";
+    "prompt_tokens" and "completion_tokens" as the server counted them for all calls, paid ones that led to nothing
+    included; "rounds" of thinking budgets, and "reencoded" ones (see rounds.py).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        dialect: str = "auto",
+        api_key_env: str | None = None,
+        max_concurrency: int = 32,
+        timeout_s: float = 600.0,
+        connect_s: float = 10.0,
+        retries: int = 5,
+        backoff_s: float = 1.0,
+        max_wait_s: float = 60.0,
+        logprobs: bool = True,
+        on_batch: Callable[[int], None] | None = None,
+        on_result: Callable[[Request, int, Completion], None] | None = None,
+    ) -> None:
+        """Look up the model on the server.
+
+        `url` is the base of the API ("http://127.0.0.1:8000/v1"). `dialect` is one of chat.DIALECTS, or "auto": what
+        the server's list of models says it is. `api_key_env` names the environment variable that holds the key; no key
+        is sent unless one is named. At most `max_concurrency` calls are under way. A call may take `timeout_s` seconds,
+        is tried `retries` times again after faults of the moment (waiting `backoff_s`, then twice that, and so on, at
+        most `max_wait_s`). Without `logprobs`, `mean_logprob` is chat.UNKNOWN_LOGPROB; `token_ids` hold
+        chat.UNKNOWN_TOKEN where a server does not tell ids, so that their number is right.
+
+        `on_batch` is told 1 for each completion. `on_result(request, sample, completion)` is given each one as it
+        comes, in the thread that called `generate`; `sample` is its place in `request.seeds`.
+
+        Raises EngineError if the server does not answer, does not know the model or wants a key.
+        """
+        if dialect not in ("auto", *DIALECTS):
+            raise ValueError(f"dialect must be auto or one of {', '.join(DIALECTS)}, not {dialect!r}")
+        if timeout_s <= 0 or connect_s <= 0 or retries < 0 or backoff_s < 0 or max_wait_s < 0:
+            raise ValueError("timeout_s and connect_s must be > 0; retries, backoff_s and max_wait_s >= 0")
+        self.url = check_url(url)
+        self.model = model
+        self.on_batch = on_batch
+        self.on_result = on_result
+        self._logprobs = logprobs
+        client = JsonClient(
+            self.url,
+            read_key(api_key_env),
+            max_concurrency=max_concurrency,
+            timeout_s=timeout_s,
+            connect_s=connect_s,
+            retry=Retry(retries, backoff_s, max_wait_s),
+        )
+        self._client = client
+        self._tokens: Counter[str] = Counter()
+        self._lengths: dict[str, int] = {}  # of texts that budgets write, in tokens
+        self._resumes: bool | None = None  # whether the server was seen to continue a partial answer
+        # A loop and a thread of its own: a caller may have another loop, and connections outlive one `generate`.
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="server-engine", daemon=True)
+        self._thread.start()
+        self._closed = False
+        try:
+            self.served = self._wait(look_up(client, model, optional=dialect != "auto"))
+            self.dialect = dialect_of(client, self.served) if dialect == "auto" else DIALECTS[dialect]
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"ServerEngine({self.url!r}, {self.model!r})"
+
+    def __enter__(self) -> ServerEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up what is under way and close the connections. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+
+        async def end() -> None:
+            others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            await self._client.close()
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @property
+    def counts(self) -> Counter[str]:
+        return self._client.counts + self._tokens
+
+    @property
+    def most_at_once(self) -> int:
+        """The largest number of calls that were under way at the same time."""
+        return self._client.window.most
+
+    def _submit(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
+        future = self._submit(work)
+        try:
+            return future.result()
+        except BaseException:  # also Ctrl-C: nobody will read the answer
+            future.cancel()
+            raise
+
+    def count_prompt_tokens(self, prompt: str, image: Any | None) -> int:
+        """How long a prompt is, by the server's count. Costs one call and one generated token."""
+        self._check_open()
+        name = "count_prompt_tokens"
+        url = None if image is None else chat.data_url(name, image)
+        params = SamplingParams(temperature=0, max_tokens=1)
+        return self._wait(self._ask(name, chat.user_turn(prompt, url), params, 0)).n_prompt_tokens
+
+    # ---- generation ------------------------------------------------------------------------------------------------
+
+    def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
+        """Completions in the order of `requests`, one per seed. See `Engine`.
+
+        A request that the server refuses does not stop the others: they are finished, and then EngineError names the
+        first that failed. Faults that every request would meet (no server, no key, no such model) stop at once.
+        """
+        self._check_open()
+        ids = [request.id for request in requests]
+        if len(set(ids)) != len(ids):
+            twice = next(i for i in ids if ids.count(i) > 1)
+            raise ValueError(f"two requests have the id {twice!r}; ids name requests in errors and must differ")
+        if reason := chat.why_unsupported(params, self.dialect):
+            raise EngineError(f"{self.url}: {reason}")
+        urls: dict[Any, str] = {}
+        for request in requests:  # all of them before the first call: a bad picture costs nothing
+            if request.image is not None and request.image not in urls:
+                urls[request.image] = chat.data_url(f"request {request.id!r}", request.image)
+        if params.budget is not None:
+            self._wait(self._prepare(params.budget))
+            resolve(params.budget, WireVocabulary(self._lengths), {END}, params.max_tokens)  # whether there is room
+        jobs: list[_Job] = []
+        for place, request in enumerate(requests):
+            samples = tuple(range(len(request.seeds)))
+            # a greedy answer is one answer, whatever the seed
+            jobs += [(place, part) for part in ([samples] if params.temperature == 0 else zip(samples)) if part]
+        turns = [chat.user_turn(r.prompt, None if r.image is None else urls[r.image]) for r in requests]
+
+        found: dict[tuple[int, int], Completion] = {}
+        failed: list[tuple[_Job, EngineError]] = []
+        inbox: queue.SimpleQueue[tuple[_Job, Completion | EngineError] | None] = queue.SimpleQueue()
+        work = self._submit(self._work(jobs, requests, turns, params, inbox))
+        try:
+            while (news := inbox.get()) is not None:
+                job, what = news
+                if isinstance(what, EngineError):
+                    failed.append((job, what))
+                    continue
+                place, samples = job
+                for sample in samples:
+                    found[place, sample] = what
+                    if self.on_result is not None:
+                        self.on_result(requests[place], sample, what)
+                if self.on_batch is not None:
+                    self.on_batch(len(samples))
+            work.result()
+        except CancelledError:
+            raise EngineError("the engine was closed; open a new one") from None
+        except BaseException:
+            work.cancel()
+            with suppress(CancelledError, Exception):
+                work.result()
+            raise
+        if failed:
+            raise self._summary(failed, len(found), sum(len(r.seeds) for r in requests))
+        return [[found[place, s] for s in range(len(r.seeds))] for place, r in enumerate(requests)]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineError("the engine is closed; open a new one")
+
+    def _summary(self, failed: list[tuple[_Job, EngineError]], n_done: int, n_wanted: int) -> EngineError:
+        # a fault that ended the call matters most, then the first request
+        failed.sort(key=lambda item: (not getattr(item[1], "fatal", False), item[0]))
+        message = str(failed[0][1])
+        if n_wanted > 1:
+            kept = " and handed on" if self.on_result is not None and n_done else ""
+            message += f" ({n_done} of {n_wanted} completions were finished{kept}, {len(failed)} calls failed)"
+        return EngineError(message)
+
+    async def _work(
+        self,
+        jobs: Sequence[_Job],
+        requests: Sequence[Request],
+        turns: Sequence[dict[str, Any]],
+        params: SamplingParams,
+        inbox: queue.SimpleQueue[Any],
+    ) -> None:
+        waiting = deque(jobs)
+        in_a_row = 0
+
+        async def serve() -> None:
+            nonlocal in_a_row
+            while waiting:
+                job = waiting.popleft()
+                place, samples = job
+                request = requests[place]
+                try:
+                    answer = await self._complete(
+                        f"request {request.id!r}", turns[place], params, request.seeds[samples[0]]
+                    )
+                except EngineError as error:
+                    in_a_row += 1
+                    if getattr(error, "fatal", False) or in_a_row >= GIVE_UP_AFTER:
+                        waiting.clear()
+                    inbox.put((job, error))
+                else:
+                    in_a_row = 0
+                    inbox.put((job, answer))
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._client.window.bound, len(jobs))):
+                    group.create_task(serve())
+        finally:
+            inbox.put(None)
+
+    async def _complete(self, name: str, turn: dict[str, Any], params: SamplingParams, seed: int) -> Completion:
+        if params.budget is None:
+            answer = await self._ask(name, turn, params, chat.wire_seed(seed))
+            return Completion(
+                text=answer.text,
+                token_ids=tuple(token.id for token in answer.tokens),
+                n_prompt_tokens=answer.n_prompt_tokens,
+                finish=answer.finish,
+                mean_logprob=chat.mean_logprob([token.logprob for token in answer.tokens]),
+            )
+
+        async def ask(prefix: str, seed: int, max_tokens: int, stop: Sequence[str], choices: Sequence[str]) -> Answer:
+            self._tokens["rounds"] += 1
+            more = {"prefix": prefix, "max_tokens": max_tokens, "stop": stop, "choices": choices}
+            return await self._ask(name, turn, params, chat.wire_seed(seed), **more)
+
+        thought = await think(ask, name, params.budget, self._lengths, params.max_tokens, seed)
+        self._tokens["reencoded"] += thought.reencoded
+        return Completion(
+            text=thought.text,
+            token_ids=thought.token_ids,
+            n_prompt_tokens=thought.n_prompt_tokens,
+            finish=thought.finish,
+            mean_logprob=chat.mean_logprob(thought.logprobs),
+            forcing=thought.forcing,
+        )
+
+    async def _ask(self, name: str, turn: dict[str, Any], params: SamplingParams, seed: int, **more: Any) -> Answer:
+        sent = chat.body(self.model, turn, params, seed, self.dialect, logprobs=self._logprobs, **more)
+        found = await self._client.call("/chat/completions", sent, name=name)
+        stop = more.get("stop", ())
+        answer = chat.read_answer(found, name=name, url=self.url, logprobs=self._logprobs, stop=stop)
+        self._tokens["prompt_tokens"] += answer.n_prompt_tokens
+        self._tokens["completion_tokens"] += len(answer.tokens)
+        return answer
+
+    # ---- budgets ---------------------------------------------------------------------------------------------------
+
+    async def _prepare(self, policy: Budget) -> None:
+        """See that the server continues partial answers, and count what the budget may write. One token a call."""
+        if self._resumes is None:
+            self._resumes = await self._continues()
+        if not self._resumes:
+            raise EngineError(
+                f"{self.url} does not continue a partial answer: it begins a new turn after it. It cannot keep a "
+                "thinking budget; use a server that takes continue_final_message (vLLM, SGLang), or leave it out"
+            )
+        missing = [text for text in texts_of(policy) if text not in self._lengths]
+        if missing:
+            # after a digit: no tokenizer merges one with a word, a sign or a line break
+            start, *lengths = await asyncio.gather(*(self._length("0" + text) for text in ("", *missing)))
+            for text, length in zip(missing, lengths, strict=True):
+                if length <= start:
+                    raise EngineError(f"budget: the server has no tokens for {text!r}; choose another text")
+                self._lengths[text] = length - start
+
+    async def _continues(self) -> bool:
+        """Whether what a partial answer adds to the prompt is its own length, or that and the marks of a new turn."""
+        none, short, long = await asyncio.gather(*(self._length("0," * n) for n in (0, 8, 16)))
+        return none < short < long and short - none == long - short
+
+    async def _length(self, prefix: str) -> int:
+        params = SamplingParams(temperature=0, max_tokens=1)
+        answer = await self._ask("budget probe", chat.user_turn("Go on.", None), params, 0, prefix=prefix)
+        return answer.n_prompt_tokens

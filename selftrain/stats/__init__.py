@@ -1,0 +1,51 @@
+"""Intervals, paired tests, votes, pass@k, scaling and power: how sure a number is, and how to count one that is a tie.
+
+Functions of counts, votes, or per-problem outcomes joined by id: no order of votes or problems changes a result.
+Proportions and differences are fractions of 1, never percent (but see `scaling`). numpy and scipy are imported inside
+the functions that need them, so that importing this package stays cheap.
+"""
+
+from selftrain.stats.intervals import RESAMPLES, bootstrap_mean, standard_error, wilson
+from selftrain.stats.paired import PairedTest, paired_bootstrap, paired_test
+from selftrain.stats.power import connor, detectable_difference, mcnemar_power, questions_needed
+from selftrain.stats.scaling import (
+    Scaling,
+    control,
+    frontier,
+    performance,
+    sample_control,
+    scaling,
+    without_runaways,
+)
+from selftrain.stats.several import Chosen, choose_on_dev, holm
+from selftrain.stats.votes import Vote, majority, majority_credit, mean_pass_at_k, pass_at_k, vote_at_n
+
+__all__ = [
+    "RESAMPLES",
+    "Chosen",
+    "PairedTest",
+    "Scaling",
+    "Vote",
+    "bootstrap_mean",
+    "choose_on_dev",
+    "connor",
+    "control",
+    "detectable_difference",
+    "frontier",
+    "holm",
+    "majority",
+    "majority_credit",
+    "mcnemar_power",
+    "mean_pass_at_k",
+    "paired_bootstrap",
+    "paired_test",
+    "pass_at_k",
+    "performance",
+    "questions_needed",
+    "sample_control",
+    "scaling",
+    "standard_error",
+    "vote_at_n",
+    "wilson",
+    "without_runaways",
+]

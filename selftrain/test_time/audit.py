@@ -1,0 +1,175 @@
+"""What is behind a selector's score: places, orders, invented answers, and how much of the possible gain it takes.
+
+Functions of outcomes and their picks. A count stands beside every share, and a share of nothing is None.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+from selftrain import stats
+from selftrain.test_time.records import Outcome, Pick
+
+LEAST_EXPECTED = 5.0  # expected counts below this make a chi-square p-value unreliable (Cochran 1954)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """`correct` of `n`, with its Wilson interval; `correct` may be fractional."""
+
+    n: int
+    correct: float
+    low: float
+    high: float
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.n
+
+
+def picks_of(outcomes: Iterable[Outcome]) -> list[Pick]:
+    return [pick for outcome in outcomes for pick in outcome.picks]
+
+
+def by_position(picks: Iterable[Pick]) -> dict[int, Rate]:
+    """Accuracy by the place (from 1) of the right candidate, where exactly one candidate is right."""
+    return _rates((pick.right.index(True) + 1, float(pick.correct)) for pick in picks if sum(pick.right) == 1)
+
+
+def given_right(picks: Iterable[Pick]) -> dict[int, Rate]:
+    """A selector's accuracy by how many of the candidates it was shown are right, 0 included."""
+    return _rates((sum(pick.right), float(pick.correct)) for pick in picks)
+
+
+def given_right_candidates(outcomes: Iterable[Outcome]) -> dict[int, Rate]:
+    """A strategy's credit by how many of its n candidates are right: votes and selections on the same footing.
+
+    With several draws per problem each counts, and the intervals, which take them for independent, are too narrow.
+    """
+    return _rates((choice.n_right, choice.credit) for outcome in outcomes for choice in outcome.choices)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Test of position bias. Under no bias each place is chosen equally often."""
+
+    chosen: dict[int, int]  # place (from 1) -> picks whose answer exactly the candidate there gave
+    expected: dict[int, float]
+    left_out: int  # picks that name no place: unreadable, novel, or an answer of several candidates
+    chi_square: float | None  # None: nothing to test
+    p: float | None
+    reliable: bool  # whether every expected count reaches LEAST_EXPECTED
+
+
+def position_bias(picks: Iterable[Pick]) -> Places:
+    """Pearson's chi-square test that the chosen candidate stands in each place equally often.
+
+    It needs no gold answers, but orders that do not depend on quality, as samples drawn alike or shuffled have. Picks
+    among different numbers of candidates are strata: their statistics and degrees of freedom add up. Picks of one
+    problem in several orders are not independent: give one pick for each problem where p matters.
+    """
+    strata: dict[int, Counter[int]] = {}  # candidates shown -> place -> times chosen
+    left_out = 0
+    for pick in picks:
+        if pick.answer is None or pick.shown.count(pick.answer) != 1:
+            left_out += 1
+        else:
+            strata.setdefault(len(pick.shown), Counter())[pick.shown.index(pick.answer) + 1] += 1
+    chosen: Counter[int] = Counter()
+    expected: dict[int, float] = {}
+    chi_square, freedom = 0.0, 0
+    for size, places in sorted(strata.items()):
+        share = places.total() / size
+        chosen.update(places)
+        for place in range(1, size + 1):
+            expected[place] = expected.get(place, 0.0) + share
+            chi_square += (places[place] - share) ** 2 / share
+        freedom += size - 1
+    least = min((places.total() / size for size, places in strata.items()), default=0.0)
+    return Places(
+        {place: chosen[place] for place in expected},
+        expected,
+        left_out,
+        chi_square if freedom else None,
+        _chi_square_p(chi_square, freedom) if freedom else None,
+        least >= LEAST_EXPECTED,
+    )
+
+
+def _chi_square_p(statistic: float, freedom: int) -> float:
+    from scipy.stats import chi2
+
+    return float(chi2.sf(statistic, freedom))
+
+
+def sources(picks: Iterable[Pick]) -> Counter[str]:
+    """Where selected answers come from: "candidate", "novel" (no candidate gave it), "unread". They add up to all."""
+    return Counter("unread" if pick.answer is None else "novel" if pick.novel else "candidate" for pick in picks)
+
+
+def naming(picks: Iterable[Pick]) -> Counter[str]:
+    """Does the answer follow from the prediction that the text calls correct? "same", "other", "unnamed"; for the
+    reasoning form. They add up to all picks."""
+    return Counter(
+        "unnamed" if pick.named is None else "same" if pick.shown[pick.named - 1] == pick.answer else "other"
+        for pick in picks
+    )
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a selection depends on the order of its candidates. Shares are None where no problem had two orders."""
+
+    n: int  # problems that were asked in two orders or more
+    pairs: float | None  # mean over problems of the share of pairs of orders with the same readable answer
+    unanimous: float | None  # share of problems whose orders all gave the same readable answer
+
+
+def agreement(outcomes: Iterable[Outcome]) -> Agreement:
+    """Agreement of a permutation vote's picks. ValueError for outcomes with several draws, whose picks are mixed."""
+    shares = []
+    for outcome in outcomes:
+        if len(outcome.choices) != 1:
+            raise ValueError(f"{outcome.problem_id}: agreement is between orders of one draw, not of several")
+        if len(outcome.picks) > 1:
+            pairs = list(combinations([pick.answer for pick in outcome.picks], 2))
+            shares.append(sum(a == b and a is not None for a, b in pairs) / len(pairs))
+    if not shares:
+        return Agreement(0, None, None)
+    return Agreement(len(shares), sum(shares) / len(shares), sum(share == 1 for share in shares) / len(shares))
+
+
+def efficiency(chosen: float, mean: float, best: float) -> float | None:
+    """How much of the possible gain a selector takes: (chosen - mean@1) / (pass@N - mean@1), accuracies on the same
+    samples. Negative when it chooses worse than at random; None when there is nothing to gain."""
+    return None if best == mean else (chosen - mean) / (best - mean)
+
+
+def refinement(outcomes: Iterable[Outcome]) -> list[Counter[str]]:
+    """What each round of refinement did: "kept" (right, stays right), "fixed", "broke", "missed" (wrong, stays wrong).
+
+    An unreadable attempt counts as wrong. Each round's counts add up to the problems.
+    """
+    names = {(True, True): "kept", (False, True): "fixed", (True, False): "broke", (False, False): "missed"}
+    rounds: list[Counter[str]] = []
+    for outcome in outcomes:
+        for k, (before, after) in enumerate(pairwise(outcome.path)):
+            if k == len(rounds):
+                rounds.append(Counter())
+            rounds[k][names[before.right, after.right]] += 1
+    return rounds
+
+
+def _rates(cases: Iterable[tuple[int, float]]) -> dict[int, Rate]:
+    groups: dict[int, list[float]] = {}
+    for key, credit in cases:
+        groups.setdefault(key, []).append(credit)
+    rates = {}
+    for key, credits in sorted(groups.items()):
+        correct = min(math.fsum(credits), float(len(credits)))
+        rates[key] = Rate(len(credits), correct, *stats.wilson(correct, len(credits)))
+    return rates

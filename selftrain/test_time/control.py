@@ -1,0 +1,102 @@
+"""s1's baselines for controlling how long a model thinks: conditions in the prompt, and rejection by length.
+
+A condition is part of the plan, so it goes with every strategy; a budget is part of `plan.sampling`, so it goes with
+both. Whether thinking obeyed is measured by `stats.control` and `stats.sample_control` with the bounds given here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data_process.schema import Problem
+from selftrain.config import ConfigError
+from selftrain.sampling import Ask, Sampler
+from selftrain.stats.scaling import Bounds
+from selftrain.test_time.plan import Condition, Plan
+from selftrain.test_time.records import Attempt, Outcome, attempt, choice_of, settled
+from selftrain.test_time.tokens import Spent, generated_tokens, spent_on, thinking_tokens
+
+TOKENS_PER_STEP = 100  # what s1 allows an instructed step (arXiv 2501.19393, appendix on step-conditional control)
+
+
+def bounds(condition: Condition, default_tokens: float | None = None) -> Bounds:
+    """What thinking must keep to under a condition, in tokens.
+
+    At most the instructed tokens, at most 100 for each instructed step; "short" at most and "long" at least what the
+    same model used without a condition, `default_tokens`. ConfigError where that, or the limit, is missing.
+    """
+    if condition.name in ("short", "long"):
+        if default_tokens is None:
+            raise ConfigError(f"whether {condition.name!r} was obeyed needs the thinking tokens of a run without it")
+        return (None, default_tokens) if condition.name == "short" else (default_tokens, None)
+    if condition.limit is None:
+        raise ConfigError(f"condition {condition.name!r} has no limit to keep to")
+    return None, float(condition.limit * (TOKENS_PER_STEP if condition.name == "step" else 1))
+
+
+def reject(problems: Sequence[Problem], sampler: Sampler, plan: Plan) -> list[Outcome]:
+    """The first sample that thinks for at most `plan.rejection.limit` tokens, among at most `plan.rejection.tries`.
+
+    `Outcome.path` holds the tries, the accepted one last; a problem without one is unread and earns nothing. Samples
+    come from the bank's own stream, so other limits, votes and selections read the same ones. They are asked for in
+    doubling numbers, so some lie beyond the accepted one: those stay in the bank and are not counted. A rejected try
+    costs no more than limit + 1 tokens, since it can be stopped there.
+    ConfigError without `plan.rejection` or at temperature 0, EngineError from the engine.
+    """
+    if plan.rejection is None:
+        raise ConfigError("rejection sampling needs a limit of thinking tokens")
+    if plan.sampling.temperature == 0:
+        raise ConfigError("at temperature 0 every try is the same; raise the temperature")
+    limit, most = plan.rejection.limit, plan.rejection.tries
+    asks = {ask.id: ask for ask in plan.asks(problems)}
+    by_id = {p.id: p for p in problems}
+    paths: dict[str, list[Attempt]] = {}
+    waiting: list[Ask] = list(asks.values())
+    n = 0
+    while waiting and n < most:
+        n = min(max(1, 2 * n), most)
+        drawn = sampler.draw(waiting, plan.sampling, n)
+        for ask in waiting:
+            tries = drawn[ask.id]
+            first = next((k for k, c in enumerate(tries) if thinking_tokens(c) <= limit), n - 1)
+            paths[ask.id] = [attempt(c, by_id[ask.id]) for c in tries[: first + 1]]
+        waiting = [ask for ask in waiting if not accepted(paths[ask.id], limit)]
+    outcomes = []
+    for p in problems:
+        path = paths[p.id]
+        last = path[-1:] if accepted(path, limit) else []
+        choice = choice_of((a.answer for a in last if a.answer is not None), path)
+        outcomes.append(settled(p, choice, _spent(path, limit), path=tuple(path)))
+    return outcomes
+
+
+def accepted(path: Sequence[Attempt], limit: int) -> bool:
+    return thinking_tokens(path[-1].completion) <= limit
+
+
+@dataclass(frozen=True)
+class Tries:
+    """How often rejection sampling had to draw."""
+
+    n: int  # problems
+    mean: float  # tries, given-up problems included
+    most: int
+    exhausted: int  # problems without a sample of the wanted length
+
+
+def tries(outcomes: Sequence[Outcome], limit: int) -> Tries:
+    """Tries behind the outcomes of `reject`; ValueError when there are none."""
+    if not outcomes:
+        raise ValueError("the tries of no problems")
+    counts = [len(outcome.path) for outcome in outcomes]
+    exhausted = sum(not accepted(outcome.path, limit) for outcome in outcomes)
+    return Tries(len(counts), sum(counts) / len(counts), max(counts), exhausted)
+
+
+def _spent(path: Sequence[Attempt], limit: int) -> Spent:
+    whole = spent_on([a.completion for a in path])
+    lengths = [generated_tokens(a.completion) for a in path]
+    rejected = lengths[:-1] if accepted(path, limit) else lengths
+    saved = sum(max(0, length - limit - 1) for length in rejected)
+    return Spent(whole.generated - saved, whole.prompt, whole.completions, whole.cut)

@@ -1,0 +1,44 @@
+"""Self-refinement at test time: the model judges its attempt and refines it, for a number of rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from data_process import prompts as wording
+from data_process.schema import Problem
+from selftrain import stats
+from selftrain.sampling import Ask, Sampler
+from selftrain.test_time.plan import Plan
+from selftrain.test_time.records import Choice, Outcome, attempt, choice_of, settled
+from selftrain.test_time.tokens import spent_on
+
+
+def refine(
+    problems: Sequence[Problem], sampler: Sampler, plan: Plan, keep: Literal["last", "vote"] = "last"
+) -> list[Outcome]:
+    """A greedy attempt and `plan.rounds` greedy refinements of it; `Outcome.path` is the whole chain, attempt first.
+
+    `keep`: the answer of the last round, or the majority over the attempt and all rounds, a tie shared. Every round is
+    made, and costs its own prompt in full, also when it repeats the attempt.
+    ConfigError before a round whose prompt does not fit, EngineError from the engine.
+    """
+    drawn = sampler.draw(plan.asks(problems), plan.greedy, 1)
+    chains = {p.id: [attempt(drawn[p.id][0], p)] for p in problems}
+    for _ in range(plan.rounds):
+        asks = [Ask(p.id, wording.refine(p, chains[p.id][-1].completion.text, plan.prompts), p.image) for p in problems]
+        plan.check_room(asks, plan.sampling.max_tokens, "lower max_tokens")
+        drawn = sampler.draw(asks, plan.greedy, 1)
+        for p in problems:
+            chains[p.id].append(attempt(drawn[p.id][0], p))
+    outcomes = []
+    for p in problems:
+        chain = chains[p.id]
+        if keep == "vote":
+            choice = choice_of(stats.majority([a.answer for a in chain]).answers, chain)
+        else:
+            last = chain[-1].answer
+            choice = Choice(() if last is None else (last,), float(chain[-1].right), sum(a.right for a in chain))
+        first, *rest = [spent_on([a.completion]) for a in chain]
+        outcomes.append(settled(p, choice, sum(rest, first), path=tuple(chain)))
+    return outcomes

@@ -1,0 +1,251 @@
+"""The table of strategies, and what each needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from data_process.schema import Problem
+from data_process.seeds import seed_for
+from selftrain.config import ConfigError
+from selftrain.sampling import Sampler
+from selftrain.test_time import control, refine, select, subsets, vote
+from selftrain.test_time.plan import Plan, Pool, pool_of
+from selftrain.test_time.records import Attempt, Choice, Outcome, attempt, choice_of, mean_and_error, settled
+from selftrain.test_time.tokens import Spent, spent_on
+
+# Subsets behind a weighted vote@n, which has no closed form: all of them for 10 samples (at most 252), and for more
+# samples so many that drawing leaves at most 0.016 of uncertainty on one problem and a thousandth on a split of 250.
+VOTE_SUBSETS = 1000
+
+Family = Literal["single", "vote", "best", "select", "refine", "reject", "oracle"]
+Run = Callable[[Sequence[Problem], Sampler, Plan, Pool | None], list[Outcome]]
+Rule = Callable[[Sequence[Attempt], Sequence[float]], Choice]
+Weigh = Callable[[Problem, Sequence[Attempt], Plan], list[float]]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """`run(problems, sampler, plan, pool)` gives one outcome for each problem; without a pool it draws its own."""
+
+    about: str
+    family: Family
+    run: Run
+    shown: Callable[[Plan], int] | None = None  # candidates that a selector's prompt holds at least, for the preflight
+    needs_pool: bool = True
+    needs_reward: bool = False
+
+
+def preflight(names: Sequence[str], problems: Sequence[Problem], plan: Plan) -> None:
+    """Refuse what cannot work before anything is sampled.
+
+    ConfigError: an unknown strategy, a plan that lacks what one needs, no problems, an id that occurs twice, or a
+    prompt that does not fit (with the arithmetic, when the plan has `room`).
+    """
+    if not problems:
+        raise ConfigError("there is no problem to answer")
+    if len({problem.id for problem in problems}) < len(problems):
+        raise ConfigError("ids of problems must be unique; outcomes are joined by them")
+    plan.asks(problems)
+    for name in names:
+        if name not in STRATEGIES:
+            raise ConfigError(f"no strategy {name!r}; known: {', '.join(STRATEGIES)}")
+        strategy = STRATEGIES[name]
+        if strategy.needs_reward and plan.reward is None:
+            raise ConfigError(
+                f"strategy {name} needs a reward; give the plan one, or take {name.split('_')[0]}_logprob"
+            )
+        if strategy.family == "reject" and plan.rejection is None:
+            raise ConfigError(f"strategy {name} needs a rejection limit in thinking tokens")
+        if name == "recursive" and plan.room is None:
+            raise ConfigError(
+                "strategy recursive needs room: the model's positions and a way to count a prompt's tokens"
+            )
+        if strategy.shown is not None and not plan.distinct:  # distinct candidates may be fewer
+            select.preflight(problems, plan, strategy.shown(plan))
+
+
+def run(
+    name: str, problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None = None
+) -> list[Outcome]:
+    """One strategy of the table on `problems`. ConfigError as in `preflight`, EngineError from the engine."""
+    preflight([name], problems, plan)
+    return STRATEGIES[name].run(problems, sampler, plan, pool)
+
+
+def _greedy(problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None) -> list[Outcome]:
+    drawn = sampler.draw(plan.asks(problems), plan.greedy, 1)
+    outcomes = []
+    for problem in problems:
+        one = [attempt(drawn[problem.id][0], problem)]
+        choice = choice_of((a.answer for a in one if a.answer is not None), one)
+        outcomes.append(settled(problem, choice, spent_on(drawn[problem.id])))
+    return outcomes
+
+
+def _mean(problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None) -> list[Outcome]:
+    samples = pool_of(problems, sampler, plan, pool)
+    return [
+        Outcome(p.id, vote.mean(samples[p.id]), vote.silent_at_n(samples[p.id], 1), _cost(samples[p.id], 1))
+        for p in problems
+    ]
+
+
+def _pass(problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None) -> list[Outcome]:
+    return _exact(problems, sampler, plan, pool, lambda problem, a: vote.pass_at_n(a, plan.n))
+
+
+def _vote(problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None) -> list[Outcome]:
+    if plan.size > plan.n:
+        return _exact(problems, sampler, plan, pool, lambda problem, a: vote.majority_at_n(a, plan.n))
+    samples = pool_of(problems, sampler, plan, pool)
+    return [settled(p, vote.majority(samples[p.id]), _cost(samples[p.id], plan.n)) for p in problems]
+
+
+def _best(problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None, score: Weigh) -> list[Outcome]:
+    if plan.size > plan.n:
+        return _exact(
+            problems, sampler, plan, pool, lambda problem, a: vote.best_of_at_n(a, score(problem, a, plan), plan.n)
+        )
+    samples = pool_of(problems, sampler, plan, pool)
+    return [
+        settled(p, vote.best_of(samples[p.id], score(p, samples[p.id], plan)), _cost(samples[p.id], plan.n))
+        for p in problems
+    ]
+
+
+def _weighted(
+    problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None, weigh: Weigh
+) -> list[Outcome]:
+    samples = pool_of(problems, sampler, plan, pool)
+    outcomes = []
+    for p in problems:
+        weights, cost = weigh(p, samples[p.id], plan), _cost(samples[p.id], plan.n)
+        if plan.size == plan.n:
+            outcomes.append(settled(p, vote.weighted(samples[p.id], weights), cost))
+            continue
+        seed = seed_for(plan.seed, p.id, "weighted", plan.size, plan.n)
+        chosen, every = subsets.unordered(plan.size, plan.n, VOTE_SUBSETS, seed)
+        credit, error = mean_and_error(vote.weighted_credits(samples[p.id], weights, chosen), every)
+        outcomes.append(Outcome(p.id, credit, vote.silent_at_n(samples[p.id], plan.n), cost, error=error))
+    return outcomes
+
+
+def _exact(
+    problems: Sequence[Problem],
+    sampler: Sampler,
+    plan: Plan,
+    pool: Pool | None,
+    credit: Callable[[Problem, Sequence[Attempt]], float],
+) -> list[Outcome]:
+    """The exact mean over all subsets of n: no draw, so no choices."""
+    samples = pool_of(problems, sampler, plan, pool)
+    return [
+        Outcome(
+            p.id,
+            credit(p, samples[p.id]),
+            vote.silent_at_n(samples[p.id], plan.n),
+            _cost(samples[p.id], plan.n),
+        )
+        for p in problems
+    ]
+
+
+def _select(
+    problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None, choose: select.Choose
+) -> list[Outcome]:
+    return select.select(choose, problems, sampler, plan, pool_of(problems, sampler, plan, pool))
+
+
+def _refine(
+    problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None, keep: Literal["last", "vote"]
+) -> list[Outcome]:
+    return refine.refine(problems, sampler, plan, keep)
+
+
+def _reject(problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None) -> list[Outcome]:
+    return control.reject(problems, sampler, plan)
+
+
+def _cost(samples: Sequence[Attempt], n: int) -> Spent:
+    """Mean cost of n of the samples: one prompt, and n / pool of what was generated."""
+    whole = spent_on([a.completion for a in samples])
+    share = n / len(samples)
+    return Spent(whole.generated * share, whole.prompt, whole.completions * share, whole.cut * share)
+
+
+def _likelihoods(problem: Problem, attempts: Sequence[Attempt], plan: Plan) -> list[float]:
+    return [vote.likelihood(a) for a in attempts]
+
+
+def _rewards(problem: Problem, attempts: Sequence[Attempt], plan: Plan) -> list[float]:
+    assert plan.reward is not None
+    rewards = [float(plan.reward(problem, a.completion)) for a in attempts]
+    if not all(math.isfinite(reward) for reward in rewards):
+        raise ConfigError(f"the reward of an attempt at problem {problem.id} is not finite")
+    return rewards
+
+
+def _weights(problem: Problem, attempts: Sequence[Attempt], plan: Plan) -> list[float]:
+    rewards = _rewards(problem, attempts, plan)
+    if min(rewards) < 0:
+        raise ConfigError(f"a reward at problem {problem.id} is negative and cannot weigh a vote; use best_reward")
+    return rewards
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "greedy": Strategy("one answer at temperature 0", "single", _greedy, needs_pool=False),
+    "mean": Strategy("one sample, on average over the pool", "single", _mean),
+    "vote": Strategy("majority of n over equivalent answers, a tie shared; exact over subsets", "vote", _vote),
+    "vote_logprob": Strategy(
+        "vote weighted by exp(mean log-probability)", "vote", partial(_weighted, weigh=_likelihoods)
+    ),
+    "vote_reward": Strategy("vote weighted by a reward", "vote", partial(_weighted, weigh=_weights), needs_reward=True),
+    "best_logprob": Strategy("the most likely of n; exact over subsets", "best", partial(_best, score=_likelihoods)),
+    "best_reward": Strategy(
+        "the highest reward of n; exact over subsets", "best", partial(_best, score=_rewards), needs_reward=True
+    ),
+    "select": Strategy(
+        "the model chooses among n in one prompt", "select", partial(_select, choose=select.flat), lambda plan: plan.n
+    ),
+    "tournament": Strategy(
+        "the model chooses in groups, winners go on",
+        "select",
+        partial(_select, choose=select.tournament),
+        lambda plan: min(plan.n, plan.group),
+    ),
+    "recursive": Strategy(
+        "the model chooses among as many as fit, winners go on",
+        "select",
+        partial(_select, choose=select.recursive),
+        lambda plan: min(plan.n, 2),
+    ),
+    "permuted": Strategy(
+        "the model chooses in several orders, the majority of its choices counts",
+        "select",
+        partial(_select, choose=select.permuted),
+        lambda plan: plan.n,
+    ),
+    "refine": Strategy(
+        "a greedy attempt, judged and refined in rounds; the last counts",
+        "refine",
+        partial(_refine, keep="last"),
+        needs_pool=False,
+    ),
+    "refine_vote": Strategy(
+        "a greedy attempt, judged and refined in rounds; the majority of all counts",
+        "refine",
+        partial(_refine, keep="vote"),
+        needs_pool=False,
+    ),
+    "reject": Strategy(
+        "the first sample that thinks no longer than a limit, in a bounded number of tries",
+        "reject",
+        _reject,
+        needs_pool=False,
+    ),
+    "pass": Strategy("a perfect choice among n: the bound of every choice (unbiased pass@n)", "oracle", _pass),
+}

@@ -1,0 +1,95 @@
+"""What an answer costs, and whether a prompt fits. The rules of counting are in the package's docstring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from selftrain.config import ConfigError
+from selftrain.engines.base import Completion
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Cost of answering one question once. Fractions come from means over draws."""
+
+    generated: float = 0.0  # tokens; forced ones, ones taken out again and the end of turn included
+    prompt: float = 0.0  # tokens, chat template and image included
+    completions: float = 0.0
+    cut: float = 0.0  # completions among them that ran into the token limit
+
+    @property
+    def total(self) -> float:
+        return self.generated + self.prompt
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.generated + other.generated,
+            self.prompt + other.prompt,
+            self.completions + other.completions,
+            self.cut + other.cut,
+        )
+
+
+def spent_on(completions: Sequence[Completion]) -> Spent:
+    """Cost of several completions of one prompt: the prompt is prefilled once, whatever their number.
+
+    ValueError when their prompts have different lengths, so are not one prompt.
+    """
+    if len({c.n_prompt_tokens for c in completions}) > 1:
+        raise ValueError("completions of different prompts do not share a prefill; count each prompt apart")
+    return Spent(
+        float(sum(generated_tokens(c) for c in completions)),
+        float(completions[0].n_prompt_tokens) if completions else 0.0,
+        float(len(completions)),
+        float(sum(c.finish == "length" for c in completions)),
+    )
+
+
+def mean_spent(parts: Sequence[Spent]) -> Spent:
+    """The mean of several ways of answering the same question; ValueError when there are none."""
+    if not parts:
+        raise ValueError("the mean cost of nothing")
+    n = len(parts)
+    return Spent(
+        sum(p.generated for p in parts) / n,
+        sum(p.prompt for p in parts) / n,
+        sum(p.completions for p in parts) / n,
+        sum(p.cut for p in parts) / n,
+    )
+
+
+def generated_tokens(completion: Completion) -> int:
+    """Tokens that decoding took: those of the text, and those that a budget took out again."""
+    forcing = completion.forcing
+    return len(completion.token_ids) + (0 if forcing is None else forcing.discarded)
+
+
+def thinking_tokens(completion: Completion) -> int:
+    """Tokens spent on thinking: by the ledger of a forced completion, otherwise everything in the text."""
+    forcing = completion.forcing
+    return len(completion.token_ids) if forcing is None else forcing.thinking_tokens
+
+
+@dataclass(frozen=True)
+class Room:
+    """How much the model can hold, and how long a prompt is, so that what cannot fit is refused before it is sent."""
+
+    limit: int  # positions: prompt and answer together
+    count: Callable[[str, str | None], int]  # (prompt, image as in Problem) -> tokens, chat template and image included
+
+    def lacking(self, prompt: str, image: str | None, max_tokens: int) -> str | None:
+        """Why the prompt does not fit with an answer of `max_tokens`, with the arithmetic; None when it does."""
+        prompt_tokens = self.count(prompt, image)
+        if prompt_tokens + max_tokens <= self.limit:
+            return None
+        return f"{prompt_tokens} tokens of prompt + {max_tokens} of answer > {self.limit} positions"
+
+
+def refuse(lacking: Iterable[tuple[str, str | None]], advice: str) -> None:
+    """ConfigError naming the first problem that lacks room and how many do; `lacking` gives (id, why or None)."""
+    without = [(problem_id, why) for problem_id, why in lacking if why is not None]
+    if without:
+        problem_id, why = without[0]
+        more = f" (and {len(without) - 1} more)" if len(without) > 1 else ""
+        raise ConfigError(f"problem {problem_id}{more} does not fit: {why}; {advice}")

@@ -1,0 +1,138 @@
+"""Choosing among judged samples without another look at the problem: votes, best-of-N, and their exact means.
+
+Pure functions of the samples of one problem; no order of the samples changes a result, and an unreadable sample never
+votes or wins. The `..._at_n` functions are exact means over all subsets of n samples, not "the first n".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from selftrain import stats
+from selftrain.test_time.records import Attempt, Choice, choice_of
+
+TIE = 1e-12  # relative: weights that differ by less share a place; rounding must not break a tie
+
+
+def majority(attempts: Sequence[Attempt]) -> Choice:
+    """The most frequent answer; a tie is shared."""
+    return choice_of(stats.majority([a.answer for a in attempts]).answers, attempts)
+
+
+def likelihood(attempt: Attempt) -> float:
+    """exp of the mean log-probability: the geometric mean of the tokens' probabilities, in (0, 1].
+
+    A mean, so that a long sample does not weigh less for being long. What a budget forced is in it as the engine
+    documents for `Completion.mean_logprob`.
+    """
+    return math.exp(attempt.logprob)
+
+
+def weighted(attempts: Sequence[Attempt], weights: Sequence[float]) -> Choice:
+    """The answer whose samples have the largest total weight; a tie is shared. Equal weights make it `majority`.
+
+    ValueError: a weight that is negative or not finite, or not one for each attempt.
+    """
+    _check_weights(weights)
+    return choice_of(_heaviest([a.answer for a in attempts], weights), attempts)
+
+
+def weighted_credits(
+    attempts: Sequence[Attempt], weights: Sequence[float], subsets: Iterable[Sequence[int]]
+) -> list[float]:
+    """The credit of `weighted` on each of `subsets`, which hold indices into `attempts`. ValueError as there."""
+    _check_weights(weights)
+    answers = [a.answer for a in attempts]
+    right = {a.answer for a in attempts if a.right}
+    credits = []
+    for subset in subsets:
+        leaders = _heaviest([answers[i] for i in subset], [weights[i] for i in subset]) if right else ()
+        credits.append(sum(answer in right for answer in leaders) / len(leaders) if leaders else 0.0)
+    return credits
+
+
+def _heaviest(answers: Sequence[str | None], weights: Sequence[float]) -> list[str]:
+    parts: dict[str, list[float]] = {}
+    for answer, weight in zip(answers, weights, strict=True):
+        if answer is not None:
+            parts.setdefault(answer, []).append(weight)
+    totals = {answer: math.fsum(several) for answer, several in parts.items()}  # exact, so in any order
+    most = max(totals.values(), default=0.0)
+    return [answer for answer, total in totals.items() if total >= most * (1 - TIE)]
+
+
+def _check_weights(weights: Sequence[float]) -> None:
+    for weight in weights:
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"a vote weighs something finite and not negative, not {weight}")
+
+
+def best_of(attempts: Sequence[Attempt], scores: Sequence[float]) -> Choice:
+    """The answer of the readable sample with the highest score; samples that tie share it, each with its own answer.
+
+    The credit is that of a fair draw among the tied samples. ValueError: a score that is not finite, or not one each.
+    """
+    ranked = _ranked(attempts, scores)
+    if not ranked:
+        return choice_of((), attempts)
+    first = [a for a, score in ranked if score == ranked[0][1]]
+    choice = choice_of((a.answer for a in first if a.answer is not None), attempts)
+    return Choice(choice.answers, sum(a.right for a in first) / len(first), choice.n_right)
+
+
+def mean(attempts: Sequence[Attempt]) -> float:
+    """The expected credit of one sample: mean@1. ValueError without samples."""
+    if not attempts:
+        raise ValueError("the mean credit of no samples")
+    return sum(a.right for a in attempts) / len(attempts)
+
+
+def pass_at_n(attempts: Sequence[Attempt], n: int) -> float:
+    """Chance that n of the samples contain a right one (unbiased pass@n): what a perfect selector would get."""
+    return stats.pass_at_k(len(attempts), sum(a.right for a in attempts), n)
+
+
+def majority_at_n(attempts: Sequence[Attempt], n: int) -> float:
+    """Mean credit of `majority` over all subsets of n. Several right forms each earn their share."""
+    answers = [a.answer for a in attempts]
+    right = sorted({a.answer for a in attempts if a.right and a.answer is not None})
+    if not right:
+        _check_n(attempts, n)
+    return math.fsum(stats.vote_at_n(answers, form, n) for form in right)
+
+
+def best_of_at_n(attempts: Sequence[Attempt], scores: Sequence[float], n: int) -> float:
+    """Mean credit of `best_of` over all subsets of n.
+
+    A subset's best score is s when it has no sample above s and one with s. Samples of equal score are exchangeable, so
+    the draw among those of them that are in the subset is right as often as they are.
+    """
+    _check_n(attempts, n)
+    ranked = _ranked(attempts, scores)
+    ways, above, credit = math.comb(len(attempts), n), 0, []
+    while above < len(ranked):
+        level = [a for a, score in ranked[above:] if score == ranked[above][1]]
+        has_best = math.comb(len(attempts) - above, n) - math.comb(len(attempts) - above - len(level), n)
+        credit.append(has_best / ways * sum(a.right for a in level) / len(level))
+        above += len(level)
+    return math.fsum(credit)
+
+
+def silent_at_n(attempts: Sequence[Attempt], n: int) -> float:
+    """Chance that n of the samples contain nothing readable."""
+    return 1 - stats.pass_at_k(len(attempts), sum(a.answer is not None for a in attempts), n)
+
+
+def _ranked(attempts: Sequence[Attempt], scores: Sequence[float]) -> list[tuple[Attempt, float]]:
+    """The readable attempts with their scores, best first."""
+    for score in scores:
+        if not math.isfinite(score):
+            raise ValueError(f"a score is a finite number, not {score}")
+    readable = [(a, score) for a, score in zip(attempts, scores, strict=True) if a.answer is not None]
+    return sorted(readable, key=lambda pair: -pair[1])
+
+
+def _check_n(attempts: Sequence[Attempt], n: int) -> None:
+    if not 1 <= n <= len(attempts):
+        raise ValueError(f"a choice among {n} needs between 1 and {len(attempts)} samples; sample more or lower n")

@@ -1,0 +1,104 @@
+"""Audits of selections, counted by hand; the test of places against draws without and with bias."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+from scipy.stats import chisquare
+
+from selftrain import stats
+from selftrain.test_time import audit
+from selftrain.test_time.records import Choice, Outcome, Pick
+from selftrain.test_time.tokens import Spent
+
+
+def pick(shown, answer, gold="B", named=None) -> Pick:
+    cast = tuple(None if letter == "?" else letter for letter in shown)
+    return Pick(cast, tuple(letter == gold for letter in cast), answer, answer == gold, named)
+
+
+def outcome(picks, name="q", choices=None) -> Outcome:
+    return Outcome(name, 0.0, 0.0, Spent(), choices or (Choice(("B",), 1.0, 1),), picks=tuple(picks))
+
+
+def test_by_position_and_given_right():
+    picks = [
+        pick("BA", "B"), pick("BA", "A"), pick("AB", "B"), pick("AAB", None),
+        pick("BB", "B"), pick("AC", "B"), pick("A?", "A"),
+    ]  # fmt: skip
+    places = audit.by_position(picks)
+    assert {k: (r.n, r.correct) for k, r in places.items()} == {1: (2, 1), 2: (1, 1), 3: (1, 0)}
+    assert (places[1].low, places[1].high) == stats.wilson(1, 2)
+    counts = audit.given_right(picks)
+    assert {k: (r.n, r.correct) for k, r in counts.items()} == {0: (2, 1), 1: (4, 2), 2: (1, 1)}
+    assert counts[1].accuracy == 0.5
+    assert sum(rate.n for rate in counts.values()) == len(picks)
+
+
+def test_given_right_candidates():
+    outcomes = [
+        outcome([], "a", (Choice(("A", "B"), 0.5, 2),)),
+        outcome([], "b", (Choice(("B",), 1.0, 2), Choice((), 0.0, 0))),
+    ]
+    rates = audit.given_right_candidates(outcomes)
+    assert {k: (r.n, r.correct) for k, r in rates.items()} == {0: (1, 0), 2: (2, 1.5)}
+
+
+def test_sources_and_naming():
+    picks = [pick("AB", "B", named=2), pick("AB", "B", named=1), pick("AB", "C"), pick("AB", None), pick("?A", "B")]
+    assert audit.sources(picks) == {"candidate": 2, "novel": 2, "unread": 1}
+    assert audit.naming(picks) == {"same": 1, "other": 1, "unnamed": 3}
+    assert audit.picks_of([outcome(picks[:2]), outcome(picks[2:])]) == picks
+
+
+def test_agreement():
+    same = outcome([pick("AB", "B"), pick("BA", "B"), pick("AB", "B")])
+    half = outcome([pick("AB", "A"), pick("BA", "B"), pick("AB", "A")])
+    silent = outcome([pick("AB", None), pick("BA", None)])  # two silences agree on nothing
+    found = audit.agreement([same, half, silent, outcome([pick("AB", "B")])])
+    assert (found.n, found.pairs, found.unanimous) == (3, pytest.approx((1 + 1 / 3 + 0) / 3), pytest.approx(1 / 3))
+    assert audit.agreement([]) == audit.Agreement(0, None, None)
+    with pytest.raises(ValueError, match="several"):
+        audit.agreement([outcome([pick("AB", "B")] * 2, choices=(Choice((), 0, 0),) * 2)])
+
+
+def test_efficiency():
+    assert audit.efficiency(0.6, 0.5, 0.9) == pytest.approx(0.25)
+    assert audit.efficiency(0.4, 0.5, 0.9) == pytest.approx(-0.25)
+    assert audit.efficiency(0.5, 0.5, 0.5) is None
+
+
+def test_position_bias_by_hand():
+    """Of one size it is the plain chi-square test; sizes are strata."""
+    threes = [pick("ABC", letter) for letter, times in zip("ABC", (30, 20, 10), strict=True) for _ in range(times)]
+    found = audit.position_bias(threes)
+    theirs = chisquare([30, 20, 10])
+    assert (found.chi_square, found.p) == (pytest.approx(theirs.statistic), pytest.approx(theirs.pvalue))
+    assert (found.chosen, found.expected) == ({1: 30, 2: 20, 3: 10}, {1: 20, 2: 20, 3: 20})
+    assert (found.left_out, found.reliable) == (0, True)
+    twos = [pick("AB", "A")] * 12 + [pick("AB", "B")] * 8
+    odd = [pick("AA", "A"), pick("AB", "C"), pick("AB", None)]  # no place is chosen
+    both = audit.position_bias(threes + twos + odd)
+    assert both.chi_square == pytest.approx(theirs.statistic + chisquare([12, 8]).statistic)
+    assert (both.chosen, both.expected[3], both.left_out) == ({1: 42, 2: 28, 3: 10}, 20, 3)
+    assert sum(both.chosen.values()) == sum(both.expected.values()) == 80
+    assert not audit.position_bias(twos[:8]).reliable
+    nothing = audit.position_bias(odd)
+    assert (nothing.chi_square, nothing.p, nothing.left_out, nothing.reliable) == (None, None, 3, False)
+
+
+def test_position_bias_finds_bias_and_no_other():
+    """Size of the test under no bias (5% expected of 400: 20, standard deviation 4.4), power under bias."""
+    random = Random(0)
+
+    def p_value(first):
+        """p of a selector that takes the first place with a chance of `first` beyond fair."""
+        picks = []
+        for _ in range(120):
+            shown = random.sample("ABCD", random.choice([2, 3, 4]))
+            picks.append(pick(shown, shown[0] if random.random() < first else random.choice(shown)))
+        return audit.position_bias(picks).p
+
+    assert 7 <= sum(p_value(0.0) < 0.05 for _ in range(400)) <= 36
+    assert sum(p_value(0.4) < 0.05 for _ in range(50)) >= 45

@@ -1,0 +1,293 @@
+"""Selection by the model: what it is shown, who goes on, what it costs, what it says."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_process import prompts as wording
+from data_process.judging import judge
+from selftrain.config import ConfigError
+from selftrain.test_time import Room, draw_pool, run, select
+from selftrain.test_time.records import attempt
+from tests.selftrain.test_time.helpers import (
+    NUMBER,
+    PROBLEM,
+    PROMPTS,
+    SAMPLING,
+    is_selection,
+    made,
+    plan,
+    predictions,
+    problems,
+    sampler,
+    says,
+)
+
+SELECTIONS = ("select", "tournament", "recursive", "permuted")
+WIDE = Room(10_000, lambda prompt, image: len(prompt.split()))
+
+
+def script(letters, choose=lambda shown: shown[0]):
+    """Samples with these letters in turn (by seed), and a selector that sees the shown letters."""
+
+    def respond(request, seed):
+        if is_selection(request.prompt):
+            return says(choose([judge(text, PROBLEM).extracted for text in predictions(request.prompt)]))
+        return f"try{seed} {says(letters[seed % len(letters)])}"  # no two texts alike: no prompt is shared
+
+    return respond
+
+
+def knows(shown):
+    return "B" if "B" in shown else shown[0]
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 10])
+def test_a_selector_that_knows_is_an_oracle(tmp_path, name, n):
+    asked = problems(6)
+    setting = plan(n, room=WIDE)
+    with sampler(tmp_path, script("ABCAD", knows)) as held:
+        pool = draw_pool(asked, held, setting)
+        outcomes = run(name, asked, held, setting, pool)
+        best = run("pass", asked, held, setting, pool)
+    assert [o.problem_id for o in outcomes] == [p.id for p in asked]
+    assert [o.credit for o in outcomes] == [o.credit for o in best]
+    for problem, outcome in zip(asked, outcomes, strict=True):
+        assert outcome.choices[0].n_right == sum(a.right for a in pool[problem.id])
+        assert all(1 < len(pick.shown) <= (setting.group if name == "tournament" else n) for pick in outcome.picks)
+        if n == 1:
+            assert not outcome.picks
+            assert outcome.spent.completions == 1
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_tokens_add_up(tmp_path, name):
+    """Recounted from what the engine was asked: a word is a token."""
+    asked = problems(3)
+    setting = plan(5, room=WIDE, permutations=3)
+    with sampler(tmp_path, script("ABCAD")) as held:
+        outcomes = run(name, asked, held, setting)
+        calls = [(call, request) for call in held.engine.calls for request in call.requests]
+        samples = [(call, request) for call, request in calls if not is_selection(request.prompt)]
+        selections = [(call, request) for call, request in calls if is_selection(request.prompt)]
+        generated = sum(len(held.engine.respond(r, s).split()) for _, r in calls for s in r.seeds)
+    assert sum(o.spent.prompt for o in outcomes) == sum(len(r.prompt.split()) for _, r in samples + selections)
+    assert sum(o.spent.generated for o in outcomes) == generated
+    assert sum(o.spent.completions for o in outcomes) == 3 * 5 + len(selections)
+    assert sum(len(o.picks) for o in outcomes) == len(selections)
+    assert all(o.spent.total == o.spent.prompt + o.spent.generated for o in outcomes)
+
+
+def test_flat_selection_shares_the_bank_with_evaluation(tmp_path):
+    """The first n samples in their order: the very prompt that `evaluate` sends, so nothing is drawn twice."""
+    asked = problems(2)
+    with sampler(tmp_path, script("ABC")) as held:
+        pool = draw_pool(asked, held, plan(3))
+        run("select", asked, held, plan(3), pool)
+        request = next(r for call in held.engine.calls for r in call.requests if is_selection(r.prompt))
+        problem = next(p for p in asked if p.question in request.prompt)
+        assert request.prompt == wording.select(problem, [a.completion.text for a in pool[problem.id]], PROMPTS)
+        before = held.drawn
+        run("select", asked, held, plan(3))
+        assert held.drawn == before
+
+
+def test_novel_and_unreadable_selections_are_counted(tmp_path):
+    asked = problems(4)
+
+    def respond(request, seed):
+        if not is_selection(request.prompt):
+            return says("A")
+        return says({"0": "A", "1": "B", "2": None, "3": "C"}[request.prompt.split("number ")[1][0]])
+
+    with sampler(tmp_path, respond) as held:
+        outcomes = run("select", asked, held, plan(3))
+    assert [o.credit for o in outcomes] == [0, 1, 0, 0]  # a novel answer may be right, and then it is credited
+    assert [o.unread for o in outcomes] == [0, 0, 1, 0]
+    assert [o.picks[0].novel for o in outcomes] == [False, True, False, True]
+
+
+def test_the_same_value_in_another_form_is_not_novel(tmp_path):
+    def respond(request, seed):
+        return "Answer: 0.33333333" if is_selection(request.prompt) else "Answer: 1/3"
+
+    with sampler(tmp_path, respond) as held:
+        [outcome] = run("select", [NUMBER], held, plan(2))
+    assert outcome.credit == 1
+    assert outcome.picks[0].answer not in outcome.picks[0].shown
+    assert not outcome.picks[0].novel
+
+
+def test_winner():
+    likely, unlikely = made("B", logprob=-0.1), made("B", logprob=-0.9)
+    other, silent = made("A", logprob=-0.2), made(None, logprob=-0.01)
+    for group in ([unlikely, likely, other, silent], [silent, other, likely, unlikely]):
+        assert select.winner(group, made("B")) is likely
+        assert select.winner(group, made("A")) is other
+        assert select.winner(group, made("D")) is likely  # nobody said D: the group's majority decides
+        assert select.winner(group, made(None)) is likely
+    assert select.winner([silent, made(None)], made("D")) is silent
+    third = made("1/3", NUMBER)
+    assert select.winner([made("7", NUMBER), third], made("0.33333333", NUMBER)) is third
+
+
+@pytest.mark.parametrize(
+    ("n", "most", "sizes"),
+    [(10, 3, [2, 3, 2, 3]), (9, 3, [3, 3, 3]), (4, 3, [2, 2]), (3, 3, [3]), (1, 3, [1]), (7, 2, [1, 2, 2, 2])],
+)
+def test_even_groups(n, most, sizes):
+    candidates = [made("A", tokens=k + 1) for k in range(n)]
+    groups = select.even_groups(candidates, most)
+    assert [len(group) for group in groups] == sizes
+    assert [a for group in groups for a in group] == candidates
+
+
+def test_tournament_rounds(tmp_path):
+    """10 candidates in threes: 4 groups, then 2, then 1; the eventual winner was in every round."""
+    with sampler(tmp_path, script("ACDABADCAD", knows), unit_rows=7) as held:
+        outcomes = run("tournament", problems(8), held, plan(10))
+    with_right = [o for o in outcomes if o.choices[0].n_right]
+    assert with_right
+    for outcome in outcomes:
+        assert len(outcome.picks) == 4 + 2 + 1
+        assert outcome.credit == float(outcome.choices[0].n_right > 0)
+
+
+def test_distinct_candidates():
+    first, likely, other, silent = made("A", logprob=-2), made("A", logprob=-1), made("C"), made(None, logprob=0)
+    assert select.distinct([silent, first, other, likely]) == (other, likely)
+    assert select.distinct([made(None, logprob=-1), silent]) == (silent,)
+    assert select.distinct([first]) == (first,)
+
+
+def test_one_distinct_answer_needs_no_call(tmp_path):
+    with sampler(tmp_path, script("B", lambda shown: pytest.fail("asked"))) as held:
+        for name in SELECTIONS:
+            [outcome] = run(name, problems(1), held, plan(4, distinct=True, room=WIDE))
+            assert (outcome.credit, outcome.picks, outcome.spent.completions) == (1, (), 4)
+    with sampler(tmp_path, script("AB"), weights="other") as held:
+        outcomes = run("select", problems(20), held, plan(4, distinct=True))
+    shown = {tuple(sorted(pick.shown)) for o in outcomes for pick in o.picks}
+    assert shown == {("A", "B")}
+
+
+def test_permutation_vote(tmp_path):
+    """A selector that always takes the first place, asked in every order, is a fair draw: the vote is a tie."""
+    asked = problems(12)
+    with sampler(tmp_path, script("AB", lambda shown: shown[0])) as held:
+        setting = plan(2, permutations=5)
+        pool = draw_pool(asked, held, setting)
+        outcomes = run("permuted", asked, held, setting, pool)
+    mixed = [o for o in outcomes if o.choices[0].n_right == 1]
+    assert mixed
+    for outcome in mixed:
+        assert len(outcome.picks) == 2  # two candidates have two orders, however many were asked for
+        assert (outcome.choices[0].answers, outcome.credit) == (("A", "B"), 0.5)
+        assert {pick.shown for pick in outcome.picks} == {("A", "B"), ("B", "A")}
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.randoms(use_true_random=False), st.sampled_from(SELECTIONS))
+def test_order_of_problems_changes_nothing(tmp_path_factory, random, name):
+    asked = problems(4)
+    setting = plan(3, pool=4, draws=3, room=WIDE, permutations=2)
+    with sampler(tmp_path_factory.mktemp("o"), script("ABCD", lambda shown: min(shown[:2]))) as held:
+        one = {o.problem_id: o for o in run(name, asked, held, setting)}
+        shuffled = random.sample(asked, len(asked))
+        assert {o.problem_id: o for o in run(name, shuffled, held, setting)} == one
+
+
+def test_select_at_n_over_subsets(tmp_path):
+    """A selector that takes the first place gets mean@1 on average, and the stated error covers the difference."""
+    asked = problems(40)
+    setting = plan(2, pool=6, draws=6)
+    with sampler(tmp_path, script("ABCB")) as held:
+        pool = draw_pool(asked, held, setting)
+        outcomes = run("select", asked, held, setting, pool)
+        mean = run("mean", asked, held, setting, pool)
+    # Six draws from a pool of six: every sample stands first exactly once, so here the mean is even exact.
+    assert [o.credit for o in outcomes] == pytest.approx([o.credit for o in mean])
+    for outcome in outcomes:
+        assert len(outcome.choices) == len(outcome.picks) == 6
+        credits = [choice.credit for choice in outcome.choices]
+        spread = sum((c - outcome.credit) ** 2 for c in credits) / 5
+        assert outcome.error == pytest.approx(math.sqrt(spread / 6))
+        for place in (0, 1):
+            assert sum(pick.right[place] for pick in outcome.picks) == sum(a.right for a in pool[outcome.problem_id])
+        assert outcome.spent.completions == 3  # of one draw: two samples and a selection
+    with sampler(tmp_path, script("ABCB")) as held:
+        alone = run("select", asked[:2], held, replace(setting, draws=1))
+        assert [o.error for o in alone] == [None, None]
+        assert run("select", asked[:2], held, plan(2))[0].error == 0
+
+
+def test_the_stated_error_is_honest(tmp_path):
+    """Over many seeds, the spread of select@n around its exact value is no larger than the error says."""
+    asked = problems(1)
+
+    def choose(shown):  # right only when B stands before A
+        return "B" if "B" in shown and ("A" not in shown or shown.index("B") < shown.index("A")) else "A"
+
+    with sampler(tmp_path, script("ABCDABCD", choose)) as held:
+        setting = plan(2, pool=8, draws=4)
+        pool = {"p0": [attempt(a.completion, asked[0]) for a in map(made, "ABBCADCB")]}
+        pool["p0"] = [
+            attempt(replace(a.completion, text=f"word{k} {a.completion.text}"), asked[0])
+            for k, a in enumerate(pool["p0"])
+        ]
+        found = [run("select", asked, held, replace(setting, seed=seed), pool)[0] for seed in range(150)]
+    rows = [(x, y) for i, x in enumerate("ABBCADCB") for j, y in enumerate("ABBCADCB") if i != j]
+    exact = sum(choose(row) == "B" for row in rows) / len(rows)
+    mean = sum(o.credit for o in found) / len(found)
+    spread = math.sqrt(sum((o.credit - exact) ** 2 for o in found) / len(found))
+    stated = math.sqrt(sum(o.error**2 for o in found) / len(found))
+    assert mean == pytest.approx(exact, abs=4 * spread / math.sqrt(len(found)))
+    assert spread <= 1.1 * stated
+
+
+def test_recursive_takes_as_many_as_fit(tmp_path):
+    question = len(wording.select(problems(1)[0], [], PROMPTS).split())
+    each = 3 + len(says("A").split())  # "Prediction 2:" and the text, which begins with try...
+    room = Room(question + 4 * each + 20, lambda prompt, image: len(prompt.split()))
+    short = replace(SAMPLING, max_tokens=10)
+    with sampler(tmp_path, script("ACDABADCAD", knows)) as held:
+        outcomes = run("recursive", problems(5), held, plan(10, room=room, sampling=short))
+        with pytest.raises(ConfigError, match=r"does not fit: \d+ tokens of prompt \+ 20 of answer > \d+ positions"):
+            run("select", problems(5), held, plan(10, room=room, sampling=short))
+        before = len(held.engine.calls)
+        narrow = Room(question + each + 20, room.count)
+        with pytest.raises(ConfigError, match=r"problem p0 \(and 4 more\) does not fit"):
+            run("recursive", problems(5), held, plan(10, room=narrow, sampling=short))
+        assert len(held.engine.calls) == before
+    for outcome in outcomes:
+        assert [len(pick.shown) for pick in outcome.picks] == [4, 4, 2, 3]
+        assert outcome.credit == float(outcome.choices[0].n_right > 0)
+
+
+def test_what_cannot_fit_is_refused_before_sampling(tmp_path):
+    with sampler(tmp_path, lambda request, seed: pytest.fail("asked")) as held:
+        count = lambda prompt, image: len(prompt.split())  # noqa: E731
+        cot = len(wording.cot(problems(1)[0], PROMPTS).split())
+        with pytest.raises(ConfigError, match=f"{cot} tokens of prompt . 60 of answer > {cot + 59} positions"):
+            run("vote", problems(2), held, plan(2, room=Room(cot + 59, count)))
+        with pytest.raises(ConfigError, match="with 30 empty candidates"):
+            run("select", problems(2), held, plan(30, room=Room(cot + 60, count)))
+
+
+def test_the_reasoning_form(tmp_path):
+    def respond(request, seed):
+        if is_selection(request.prompt):
+            assert request.prompt.endswith("\nWhich prediction is correct, and why?")
+            return "Prediction 2 is correct. 180-160=20.\nAnswer: (B)"
+        return says("AB"[seed % 2])
+
+    with sampler(tmp_path, respond) as held:
+        outcomes = run("select", problems(6), held, plan(2, form="reasoning"))
+    assert {pick.named for o in outcomes for pick in o.picks} == {2}
+    assert {o.credit for o in outcomes} == {1.0}

@@ -1,0 +1,116 @@
+"""Choosing without the model: order-free, and exact over subsets by comparison with all of them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from selftrain.test_time import vote
+from tests.selftrain.test_time.helpers import NUMBER, attempts, made
+
+fast = settings(max_examples=60, deadline=None)
+weights_for = st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.3, 1.0]), min_size=7, max_size=7)
+
+
+def test_majority_counts_equivalent_answers_and_shares_ties():
+    choice = vote.majority([made("B"), made("(b)"), made("A"), made(None)])
+    assert (choice.answers, choice.credit, choice.n_right) == (("B",), 1.0, 2)
+    assert vote.majority([made("A"), made("B")]).credit == 0.5
+    assert vote.majority([made(None)]).answers == ()
+    # 0.5, 1/2 and 50% are one answer; 0.33333333 is right for 1/3 although it is written otherwise.
+    halves = vote.majority([made(text, NUMBER) for text in ("0.5", "1/2", "1/3")])
+    assert (len(halves.answers), halves.credit) == (1, 0.0)
+    both = [made("1/3", NUMBER), made("0.33333333", NUMBER), made("7", NUMBER)]
+    assert vote.majority(both).credit == pytest.approx(2 / 3)
+    assert vote.majority_at_n(both, 3) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "answers", "credit"),
+    [
+        ((-0.1, -2.0, -2.0), ("A",), 0.0),  # e^-0.1 = 0.90 > 2 e^-2 = 0.27
+        ((-1.0, -1.0, -1.0), ("B",), 1.0),
+        ((math.log(0.5), math.log(0.25), math.log(0.25)), ("A", "B"), 0.5),
+    ],
+)
+def test_weighted_vote(logprobs, answers, credit):
+    cast = [made(answer, logprob=p) for answer, p in zip("ABB", logprobs, strict=True)]
+    choice = vote.weighted(cast, [vote.likelihood(a) for a in cast])
+    assert (choice.answers, choice.credit) == (answers, credit)
+
+
+@fast
+@given(attempts, weights_for, st.randoms(use_true_random=False))
+def test_no_order_changes_a_choice(cast, weights, random):
+    weights = weights[: len(cast)]
+    order = random.sample(range(len(cast)), len(cast))
+    other, other_weights = [cast[i] for i in order], [weights[i] for i in order]
+    assert vote.majority(other) == vote.majority(cast)
+    assert vote.weighted(other, other_weights) == vote.weighted(cast, weights)
+    assert vote.best_of(other, other_weights) == vote.best_of(cast, weights)
+    for n in range(1, len(cast) + 1):
+        assert vote.majority_at_n(other, n) == vote.majority_at_n(cast, n)
+        assert vote.best_of_at_n(other, other_weights, n) == pytest.approx(vote.best_of_at_n(cast, weights, n))
+
+
+@fast
+@given(attempts, weights_for)
+def test_equal_weights_are_a_majority(cast, weights):
+    assert vote.weighted(cast, [weights[0] or 0.7] * len(cast)) == vote.majority(cast)
+
+
+@fast
+@given(attempts, weights_for, st.data())
+def test_at_n_is_the_mean_over_all_subsets(cast, weights, data):
+    n = data.draw(st.integers(1, len(cast)))
+    rows = list(itertools.combinations(range(len(cast)), n))
+
+    def over_subsets(credit):
+        return pytest.approx(sum(credit([cast[i] for i in row], [weights[i] for i in row]) for row in rows) / len(rows))
+
+    assert vote.majority_at_n(cast, n) == over_subsets(lambda few, w: vote.majority(few).credit)
+    assert vote.best_of_at_n(cast, weights[: len(cast)], n) == over_subsets(lambda few, w: vote.best_of(few, w).credit)
+    assert vote.pass_at_n(cast, n) == over_subsets(lambda few, w: float(any(a.right for a in few)))
+    assert vote.silent_at_n(cast, n) == over_subsets(lambda few, w: float(all(a.answer is None for a in few)))
+
+
+@fast
+@given(attempts, weights_for)
+def test_the_oracle_grows_and_bounds_every_choice(cast, weights):
+    weights = weights[: len(cast)]
+    bounds = [vote.pass_at_n(cast, n) for n in range(1, len(cast) + 1)]
+    assert bounds == sorted(bounds)
+    assert bounds[0] == pytest.approx(vote.mean(cast))
+    for n, bound in enumerate(bounds, start=1):
+        assert vote.majority_at_n(cast, n) <= bound + 1e-12
+        assert vote.best_of_at_n(cast, weights, n) <= bound + 1e-12
+    assert vote.weighted(cast, weights).credit <= bounds[-1]
+
+
+def test_best_of():
+    cast = [made("A", logprob=-0.2), made("B", logprob=-0.2), made(None, logprob=-0.1), made("B", logprob=-0.2)]
+    choice = vote.best_of(cast, [a.logprob for a in cast])
+    # The unreadable sample is the most likely and does not win; the fair draw is among samples, not among answers.
+    assert (choice.answers, choice.credit) == (("A", "B"), pytest.approx(2 / 3))
+    assert vote.best_of([made(None)], [1.0]).answers == ()
+
+
+def test_refusals():
+    cast = [made("A"), made("B")]
+    for bad in (-1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="weighs"):
+            vote.weighted(cast, [1.0, bad])
+    with pytest.raises(ValueError, match="finite"):
+        vote.best_of(cast, [1.0, math.nan])
+    for n in (0, 3):
+        for function in (vote.majority_at_n, vote.pass_at_n, lambda a, n: vote.best_of_at_n(a, [1, 2], n)):
+            with pytest.raises(ValueError, match="between 1 and"):
+                function(cast, n)
+            with pytest.raises(ValueError, match="between 1 and"):
+                function([made("C"), made("C")], n)  # no right answer: still not a number
+    with pytest.raises(ValueError, match="no samples"):
+        vote.mean([])

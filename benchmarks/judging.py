@@ -1,11 +1,11 @@
 """How the judge compares with published verdicts, and how fast it is.
 
-    python -m benchmarks.judging --data ../shared/data                  # agreement, one line per MathVista file, and GeoQA
-    python -m benchmarks.judging --data ../shared/data --list gpt4      # every disagreement of one file
-    python -m benchmarks.judging --data ../shared/data --speed          # judgements per second, hostile input
+    python -m benchmarks.judging --data ../shared/data             # agreement, a line per MathVista file; GeoQA
+    python -m benchmarks.judging --data ../shared/data --files gpt4 --list disagree
+    python -m benchmarks.judging --data ../shared/data --speed     # judgements per second, hostile input
 
 Agreement is counted over rows whose published extraction is an answer at all (a letter, a choice, a number, a list) and
-where this judge does not abstain. A published verdict is another judge's opinion: docs/judging.md goes through the rows.
+where this judge does not abstain. A published verdict is another judge's opinion: docs/judging.md reviews the rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ import argparse
 import ast
 import gzip
 import json
+import multiprocessing
+import random
 import re
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,28 +120,173 @@ def summary(name: str, rows: list[Row]) -> str:
 HEADER = f"{'file':10} {'rows':>5} {'answers':>8} {'said':>5} {'agreement':>10} {'abstain':>9} {'disagree':>9}"
 
 
+def geoqa_rows(data: Path) -> list[Row]:
+    """The 754 free answers, judged as expressions; every published verdict counts as readable."""
+    found = []
+    for row in read_rows(data / GEOQA):
+        problem = Problem(row["id"], row["question"], row["gold"], answer_type="expression")
+        published = bool(row["published_correct"])
+        extraction = str(row["published_extraction"])
+        found.append(Row(row["id"], problem, row["output"], extraction, published, True, judge(row["output"], problem)))
+    return found
+
+
+def print_geoqa(rows: list[Row]) -> None:
+    from selftrain.stats import paired_test, wilson
+
+    ours = {r.id: r.ours.correct for r in rows}
+    theirs = {r.id: r.published for r in rows}
+    for name, verdicts in (("ours", ours), ("published", theirs)):
+        n, right = len(verdicts), sum(verdicts.values())
+        low, high = wilson(right, n)
+        print(f"GeoQA {name:10} {right}/{n} = {right / n:.2%}  95% {low:.2%} to {high:.2%}")
+    unreadable = sum(r.ours.status == "abstain" for r in rows)
+    test = paired_test(ours, theirs)
+    print(f"unreadable {unreadable} = {unreadable / len(rows):.2%}; paired (exact McNemar): {test}")
+
+
+def show(row: Row) -> None:
+    shape = list(row.problem.choices) or row.problem.answer_type
+    print(
+        f"  {row.id:>8} {row.ours.status[:7]:7} {row.ours.extracted!s:8} {row.ours.rule:26} published"
+        f" {row.extraction!r} {row.published} gold {row.problem.answer} {shape}\n"
+        f"       Q: {row.problem.question[-200:]!r}\n       R: {row.response[-330:]!r}"
+    )
+
+
+# ---- Speed ----
+
+
+def draws(data: Path, n: int) -> list[tuple[str, Problem]]:
+    """`n` pairs drawn with replacement (seed 0) from all six shared files."""
+    pool = [(r.response, r.problem) for name in MATHVISTA for r in mathvista_rows(data, name)]
+    pool += [(r.response, r.problem) for r in geoqa_rows(data)]
+    rng = random.Random(0)
+    return [rng.choice(pool) for _ in range(n)]
+
+
+def _judge_all(pairs: list[tuple[str, Problem]]) -> tuple[int, float]:
+    """How many are correct, and the processor time in seconds."""
+    started = time.process_time()
+    return sum(judge(text, problem).correct for text, problem in pairs), time.process_time() - started
+
+
+def clear_caches() -> None:
+    """Empty every lru_cache of the judging package."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("data_process.judging"):
+            for value in vars(module).values():
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
+
+
+def _judge_uncached(pairs: list[tuple[str, Problem]]) -> float:
+    spent = 0.0
+    for text, problem in pairs:
+        clear_caches()
+        started = time.process_time()
+        judge(text, problem)
+        spent += time.process_time() - started
+    return spent
+
+
+def print_speed(data: Path, n: int = 100_000, cores: int = 2) -> None:
+    pairs = draws(data, n)
+    parts = [pairs[i::cores] for i in range(cores)]
+    with multiprocessing.get_context("fork").Pool(cores) as pool:
+        clear_caches()
+        started = time.perf_counter()
+        done = pool.map(_judge_all, parts)
+        seconds = time.perf_counter() - started
+    right, busy = sum(r for r, _ in done), sum(t for _, t in done)
+    print(f"{n} draws on {cores} cores: {n / seconds:,.0f} judgements/s ({right} correct, {seconds:.1f} s)")
+    print(f"by processor time, which other work on the machine does not touch: {cores * n / busy:,.0f}/s on {cores}")
+    few = pairs[:3000]
+    rate = len(few) / _judge_uncached(few)
+    print(f"every cache emptied before each judgement: {rate:,.0f}/s of processor time on one core")
+
+
+def hostile(size: int = 1_000_000) -> dict[str, str]:
+    """Texts made to take long: repeated openings of every pattern, and expressions that algebra cannot finish."""
+    long = {
+        "brackets": "(", "digits": "9", "answer digits": "Answer: 99999999", "boxes": "\\boxed{",
+        "empty boxes": "\\boxed{}", "tags": "<answer>", "thinks": "</think>", "open thinks": "<think>",
+        "cues": "Answer:", "cue lines": "Answer: \n", "newlines": "\n", "stars": "*", "bold": "**5** ", "hashes": "# ",
+        "groups": "1,000", "fractions": "\\frac{1}{", "phrases": "the answer is ", "equals": "1=", "dollars": "$",
+        "sentences": "It is 5. ", "no stop": "word ", "tables": "| a | b |\n", "conclusions": "So x = 5. Therefore ",
+        "number words": "one hundred and ", "letters": "(A) (B) ", "comparisons": "teal is not more than less ",
+        "choices": "选", "stops": ". ", "questions": "? ", "quotes": '"', "years": "in 2009 ", "text": "\\text{",
+        "mixed": "1 1/2 ", "wide digits": "\U0001d7d8", "surrogates": "\ud800",
+    }  # fmt: skip
+    short = [
+        "9^9^9^9", "99999!", "x^{99999999}", "(x+y+z)^{12}(x-y)^{12}", "(x+1)^{-12}(y+1)^{-12}", "(1+√2+√3+√5+√7)^{12}",
+        "\\sin(\\cos(\\tan(x)))", "\\int_0^1 e^{x^2} dx", "\\sqrt{999999999989}", "(" * 30 + "x" + ")" * 30,
+        "|x^2-4|<3", "(-\\infty,3]\\cup[5,\\infty)", "x\\pm y^6", "\\pm\\infty^6\\pm x^6", "1/(1+1/(1+1/(1+1/x)))",
+    ]  # fmt: skip
+    texts = {name: part * (size // len(part)) for name, part in long.items()}
+    texts["deep box"] = "\\boxed{" + "{" * (size // 2) + "}" * (size // 2) + "}"
+    texts["gap"] = "Answer:" + " " * size + "B"
+    texts["equals after a cue"] = "Answer: " + "1=" * (size // 2)
+    return texts | {text: f"\\boxed{{{text}}}" for text in short}
+
+
+def hostile_problems() -> list[Problem]:
+    return [
+        Problem("choice", "Is x more than y?", "B", ("30.0", "40.0", "45.0", "60.0")),
+        Problem("yes or no", "Is teal the maximum?", "A", ("yes", "no")),
+        Problem("words", "Which shape?", "A", ("red square", "blue circle", "2√{3}")),
+        Problem("number", "How many?", "40", answer_type="number"),
+        Problem("integer", "How many years?", "40", answer_type="integer"),
+        Problem("float", "How many?", "40.5", answer_type="float", precision=1),
+        Problem("list", "Which two?", "[1, 2]", answer_type="list"),
+        Problem("text", "Is it?", "Yes", answer_type="text"),
+        Problem("root", "Find x", "2\\sqrt{3}", answer_type="expression"),
+        Problem("letters", "Find y", "x\\pm1", answer_type="expression"),
+    ]
+
+
+def print_hostile() -> None:
+    judge("\\boxed{x\\mp1}", hostile_problems()[-1])
+    judge("\\boxed{\\pm x}", hostile_problems()[-1])  # loads sympy once, which takes about a second
+    spent = []
+    for name, text in hostile().items():
+        for problem in hostile_problems():
+            clear_caches()
+            started = time.process_time()
+            judge(text, problem)
+            spent.append((time.process_time() - started, name, problem.id))
+    spent.sort(reverse=True)
+    print(f"{len(spent)} hostile judgements; the slowest (bound 0.2 s):")
+    for seconds, name, problem in spent[:5]:
+        print(f"  {seconds:.3f} s  {name} / {problem}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--files", nargs="*", choices=[*MATHVISTA], default=[*MATHVISTA])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the shared outputs")
+    parser.add_argument("--files", nargs="*", choices=[*MATHVISTA, "geoqa"], default=[*MATHVISTA, "geoqa"])
     parser.add_argument("--list", choices=["none", "disagree", "abstain", "both"], default="none")
+    parser.add_argument("--speed", action="store_true", help="judgements per second, with and without caches")
     args = parser.parse_args()
-    print(HEADER)
+    if not args.data.is_dir():
+        parser.error(f"{args.data}: no such folder; give the folder of the shared outputs with --data")
+    if args.speed:
+        print_speed(args.data)
+        print_hostile()
+        return
+    if any(name in MATHVISTA for name in args.files):
+        print(HEADER)
     for name in args.files:
-        rows = list(mathvista_rows(args.data, name))
-        print(summary(name, rows))
+        rows = geoqa_rows(args.data) if name == "geoqa" else list(mathvista_rows(args.data, name))
+        if name == "geoqa":
+            print_geoqa(rows)
+        else:
+            print(summary(name, rows))
         for row in rows:
-            shown = row.readable and (
-                (row.disagrees and args.list in ("disagree", "both"))
-                or (row.ours.status == "abstain" and args.list in ("abstain", "both"))
-            )
-            if shown:
-                print(
-                    f"  {row.id:>4} {row.ours.status[:7]:7} {row.ours.extracted!s:8} {row.ours.rule:28} published"
-                    f" {row.extraction!r} {row.published} gold {row.problem.answer}"
-                    f" {list(row.problem.choices) or row.problem.answer_type}\n"
-                    f"       Q: {row.problem.question[-200:]!r}\n       R: {row.response[-330:]!r}"
-                )
+            silent = row.ours.status == "abstain"
+            wanted = args.list == "both" or args.list == ("abstain" if silent else "disagree")
+            if row.readable and wanted and (silent or row.disagrees):
+                show(row)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_process.io import _choices, _problem, _rows
+from data_process.io import choices_of, numbered_rows, problem_from_row
 from data_process.judging import check_gold
 from data_process.judging.answers import read_quantity
 from data_process.judging.registry import Response
@@ -86,16 +86,13 @@ def gold_letter(gold: str, choices: tuple[str, ...], *, by_text: bool) -> str | 
     return (written or letter) if by_text else (letter or written)
 
 
-def free_answer_type(gold: str, *, geoqa: bool = False) -> str:
+def free_answer_type(gold: str) -> AnswerType:
     """The answer type of a problem without choices that states none: number, list, expression or text.
 
-    The first that can read the gold answer; words without any sign of mathematics are text. GeoQA asks for mathematics
-    only, so there what is no plain number is an expression.
+    The first that can read the gold answer; words without any sign of mathematics are text.
     """
     if read_quantity(gold, strict=True) is not None:
         return "number"
-    if geoqa:
-        return "expression"
     if gold.strip().startswith("[") and _readable(gold, "list"):
         return "list"
     return "expression" if _MATHS.search(gold) and _readable(gold, "expression") else "text"
@@ -121,7 +118,7 @@ def _question(row: Mapping[str, Any], where: str, geoqa: bool) -> Question:
     if kind not in (None, "multi_choice", "free_form"):
         raise DataError(f"{where}: 'question_type' must be multi_choice or free_form, found {kind!r}")
     gold = _gold(row, where)
-    choices = _choices(row.get("choices"), where) if kind != "free_form" else ()
+    choices = choices_of(row.get("choices"), where) if kind != "free_form" else ()
     if kind == "multi_choice" and not choices:
         raise DataError(f"{where}: a multi_choice problem needs 'choices'")
     answer_type = row.get("answer_type")
@@ -136,7 +133,8 @@ def _question(row: Mapping[str, Any], where: str, geoqa: bool) -> Question:
             )
         answer_type, gold = "choice", letter
     elif answer_type is None:
-        answer_type = free_answer_type(gold, geoqa=geoqa)
+        # A GeoQA response may end in 5√3 where the gold answer is 8: wrong, where a number's judge would read nothing.
+        answer_type = "expression" if geoqa else free_answer_type(gold)
     # `question` where there are both: MathVista's `query` repeats it with the hint and the choices.
     question = row["question"] if "question" in row else _one_of(row, ("question", "query"), where)
     fields = {
@@ -149,18 +147,20 @@ def _question(row: Mapping[str, Any], where: str, geoqa: bool) -> Question:
         "unit": row.get("unit"),
         "tolerance": row.get("tolerance"),
     }
-    return Question(_problem(fields, where, Path()), row)
+    return Question(problem_from_row(fields, where, Path()), row)
 
 
 def read_questions(path: Path, *, geoqa: bool = False) -> dict[str, Question]:
-    """The problems of a file by id, in the order of the file. `geoqa`: see `free_answer_type`.
+    """The problems of a file by id, in the order of the file.
+
+    `geoqa`: a problem without choices and without a type is an expression, whatever its gold answer looks like.
 
     Raises DataError, naming file and line, for a row that is no problem, for a gold answer outside the choices, for an
     id used twice (both lines), and for a file without problems.
     """
     questions: dict[str, Question] = {}
     lines: dict[str, str] = {}
-    for where, row in _rows(path):
+    for where, row in numbered_rows(path):
         found = _question(row, where, geoqa)
         identifier = found.problem.id
         if identifier in lines:
@@ -199,7 +199,7 @@ def read_answers(path: Path, known: Collection[str], problems: Path) -> dict[str
     """
     answers: dict[str, Answer] = {}
     unknown: list[Answer] = []
-    for where, row in _rows(path):
+    for where, row in numbered_rows(path):
         answer = _answer(row, where)
         if answer.id in answers:
             raise DataError(

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -31,13 +31,12 @@ class Entry:
 
 def row_of(problem: Problem, *, labelled: bool = True) -> dict[str, Any]:
     """The row that `load_problems` reads back as this problem; without the answer where it is not `labelled`."""
-    row = {key: value for key, value in asdict(problem).items() if value not in (None, (), {})}
-    row["meta"] = dict(problem.meta)
+    row = {key: value for key, value in vars(problem).items() if value not in (None, (), {})}
     if problem.choices:
         row["choices"] = list(problem.choices)
     if not labelled:
         del row["answer"]
-    return row if problem.meta else {key: value for key, value in row.items() if key != "meta"}
+    return row
 
 
 def digest_of(entries: Iterable[Entry]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from data_process import standin
 from data_process.card import LISTED, Entry, digest_of, overlaps, row_of, split_card
 from data_process.holdout import hold_out
-from data_process.io import _problem, load_problems, write_aside, write_jsonl
+from data_process.io import load_problems, problem_from_row, write_aside, write_jsonl
 from data_process.pictures import FOLDER, Placed, Placer
 from data_process.schema import DataError, Problem
 from data_process.sources.base import SPLITS, Item, Picture, Request, Source
@@ -91,7 +91,7 @@ def _checked(source: Source, item: Item, split: str, where: str, root: Path) -> 
             raise DataError(f"{where}: no answer; problems to train or score on need one")
         fields["answer"] = _ANY_ANSWER.get(fields["answer_type"], "")
     image = f"{FOLDER}/{item.picture.name}" if item.picture else None
-    return _problem({**fields, "image": image}, f"{where}, problem {fields['id']!r}", root)
+    return problem_from_row({**fields, "image": image}, f"{where}, problem {fields['id']!r}", root)
 
 
 def _with_picture(problem: Problem, item: Item, placer: Placer, plan: Plan) -> Entry:

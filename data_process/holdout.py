@@ -37,7 +37,7 @@ def groups(problems: Sequence[Problem], pictures: Sequence[str | None]) -> list[
         keys: list[tuple] = [("question", question, tuple(sorted(problem.choices)))]
         if picture is not None:
             keys.append(("picture", picture))
-        if picture is None or True:
+        if picture is None or len(question.split()) >= SPECIFIC_WORDS:
             keys.append(("question", question))
         for key in keys:
             parent[root(i)] = root(first.setdefault(key, i))

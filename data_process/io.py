@@ -42,7 +42,7 @@ def _array(data: bytes, path: Path) -> Iterator[tuple[str, Any]]:
         yield f"{path}, item {number}", row
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Row]]:
+def numbered_rows(path: Path) -> Iterator[tuple[str, Row]]:
     """(where, row) of every row; `where` names the file and the line for messages."""
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
@@ -79,7 +79,7 @@ def read_jsonl(path: str | Path, *, unique_id: str | None = None) -> list[Row]:
     """
     rows = []
     first: dict[str, str] = {}
-    for where, row in _rows(Path(path)):
+    for where, row in numbered_rows(Path(path)):
         if unique_id is not None:
             _check_id(row, unique_id, where, first)
         rows.append(row)
@@ -156,9 +156,9 @@ def load_problems(path: str | Path, image_root: str | Path) -> list[Problem]:
     root = Path(image_root).resolve()
     first: dict[str, str] = {}
     problems = []
-    for where, row in _rows(Path(path)):
+    for where, row in numbered_rows(Path(path)):
         _check_id(row, "id", where, first)
-        problems.append(_problem(row, f"{where}, problem {row['id']!r}", root))
+        problems.append(problem_from_row(row, f"{where}, problem {row['id']!r}", root))
     return problems
 
 
@@ -179,9 +179,10 @@ def _whole(value: str, field: str, where: str) -> None:
         raise DataError(f"{where}: {field!r} holds half of a character ({value!r:.80}); write the text as UTF-8")
 
 
-def _problem(row: Mapping[str, Any], where: str, root: Path) -> Problem:
+def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
+    """A row with the fields of `load_problems`, checked; `where` names it in the DataError, `root` holds its image."""
     question, answer = _text(row, "question", where), _text(row, "answer", where)
-    choices = _choices(row.get("choices"), where)
+    choices = choices_of(row.get("choices"), where)
     answer_type = row.get("answer_type") or ("choice" if choices else "number")
     if answer_type not in ANSWER_TYPES:
         raise DataError(f"{where}: unknown answer_type {answer_type!r}; known: {', '.join(ANSWER_TYPES)}")
@@ -227,7 +228,8 @@ def _problem(row: Mapping[str, Any], where: str, root: Path) -> Problem:
     return problem
 
 
-def _choices(value: Any, where: str) -> tuple[str, ...]:
+def choices_of(value: Any, where: str) -> tuple[str, ...]:
+    """The choices of a row, none for null or an empty list. DataError: not 2 to 10 texts, or an empty one."""
     if value is None or value == []:
         return ()
     if not isinstance(value, list) or not all(isinstance(choice, str) for choice in value):

@@ -47,6 +47,9 @@ class DataConfig(Section):
     dev_limit: Positive | None = None
     test_limit: Positive | None = None
     max_dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.05  # of a split, before unusable pictures are an error
+    # Training problems that stand in dev or test as well, in other words or another picture file, or come from a data
+    # set that test contains: refuse to start, leave them out, or do not look (data_process/curate/leakage.py).
+    leakage: Literal["error", "drop", "off"] = "error"
 
 
 class ModelConfig(Section):
@@ -154,7 +157,7 @@ class Config(Section):
     iters: Annotated[int, Field(ge=1, le=999, strict=True)] = 3
     output: Path = Path("outputs/run")
     bank: Path = Path("outputs/bank.sqlite")
-    prompts: Literal["r3v-qwen2vl", "short"] = "r3v-qwen2vl"
+    prompts: Literal["r3v-qwen2vl", "short", "mathvista"] = "r3v-qwen2vl"
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     engine: EngineConfig = EngineConfig()

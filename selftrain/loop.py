@@ -19,7 +19,7 @@ from selftrain.images import ImageStore
 from selftrain.metrics import collect, write_run_report
 from selftrain.progress import Progress
 from selftrain.run_dir import RunDir, read_json, write_json
-from selftrain.splits import inputs, load_splits
+from selftrain.splits import inputs, load_splits, without_leaks
 from selftrain.stages import (
     LoopStopped,
     Run,
@@ -62,6 +62,7 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
             folder.claim(config.identity(), inputs(config, splits, store, bank))
             write_json(folder.path / "config.json", config.model_dump(mode="json"))
             write_json(folder.path / "data.json", card)
+            splits = without_leaks(config, splits, folder, progress)
             with Run(config, folder, bank, store, splits, progress, **tools) as run:
                 stopped = None
                 evaluate_stage(run, 0, "dev")

@@ -159,8 +159,9 @@ class Sampler:
                         )
                     if (completion.forcing is None) != (params.budget is None):
                         raise EngineError(
-                            f"engine {self._engine_name} does not keep to budgets: the answer to {request.id!r} has no ledger, or one too many; "
-                            "use engine.kind hf for budget forcing"
+                            f"engine {self._engine_name} does not keep to budgets: its answer to {request.id!r} has "
+                            f"{'no ledger' if completion.forcing is None else 'a ledger without a budget'}; for budget "
+                            "forcing set engine.kind to hf"
                         )
             rows = [
                 (wanted[key][0], key, index, completion)

@@ -17,7 +17,7 @@ from selftrain.bank import Bank
 from selftrain.config import Config
 from selftrain.images import ImageStore
 from selftrain.progress import Progress
-from selftrain.run_dir import file_digest, read_json
+from selftrain.run_dir import RunDir, file_digest, read_json, write_json
 from selftrain.sampling import weights_digest
 
 SPLITS = ("train", "dev", "test")
@@ -99,6 +99,37 @@ def load_splits(
             if seen.setdefault(problem.id, split) != split:
                 raise DataError(f"problem {problem.id!r} is in {seen[problem.id]} and in {split}; ids must differ")
     return splits, card
+
+
+def without_leaks(
+    config: Config, splits: dict[str, list[Problem]], folder: RunDir, progress: Progress
+) -> dict[str, list[Problem]]:
+    """The splits after the leakage guard; its report lies in `leakage/report.json` and is made once per run folder.
+
+    DataError if training problems leak and `data.leakage` is "error".
+    """
+    from data_process.curate.leakage import clean, guard
+
+    if config.data.leakage == "off":
+        return splits
+
+    def make(into: Path) -> None:
+        found = guard(splits["train"], {"dev": splits["dev"], "test": splits["test"]}, config.data.folder)
+        if found.blocking and config.data.leakage == "error":
+            raise DataError(
+                f"{found.summary()}\nLeave them out with data.leakage=drop, or mend the split; "
+                "`python -m data_process.curate.leakage` lists every pair"
+            )
+        kept = clean(splits["train"], found) if found.blocking else splits["train"]
+        write_json(into / "report.json", found.to_json())
+        write_json(into / "kept.json", [problem.id for problem in kept])
+
+    with progress.stage("looking for test questions in train", "problems"):
+        done = folder.stage("leakage", make)
+    kept = set(read_json(done / "kept.json"))
+    if len(kept) < len(splits["train"]):
+        progress.say(f"  left out: {len(splits['train']) - len(kept)} of {len(splits['train'])} training problems")
+    return {**splits, "train": [problem for problem in splits["train"] if problem.id in kept]}
 
 
 def inputs(config: Config, splits: Mapping[str, Sequence[Problem]], store: ImageStore, bank: Bank) -> dict[str, Any]:

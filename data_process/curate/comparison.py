@@ -155,8 +155,9 @@ class Comparison:
             for match in self.alike[test.text.words]:
                 by_numbers = self.worded[match.train]
                 score = round(match.score, 4)
-                equal = [group for groups in by_numbers.values() for group in groups]
-                if not match.contained:  # then only equal numbers can be more than a variant
+                if match.contained:
+                    equal = [group for groups in by_numbers.values() for group in groups]
+                else:  # then only equal numbers can be more than a variant
                     equal = by_numbers.get(test.text.numbers, [])
                     self._note_variant(test, match, by_numbers)
                 for train in equal:

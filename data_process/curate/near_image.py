@@ -4,14 +4,14 @@ A picture is made grey, laid on white, and cut to what stands on its background,
 
 1. equal bytes, or equal pixels after that, are the same picture;
 2. pairs within a Hamming radius of their phash or dhash (64 bits each) are candidates. Line drawings on white share
-   most of their bits: of 4,000 x 1,200 MiniGeo diagrams 2,000 pairs are candidates, and none shows the same figure;
+   most of their bits: of 4,000 x 1,200 MiniGeo diagrams, all different, some 2,000 pairs are candidates;
 3. a candidate is a near-duplicate if no part of the two differs much: both at 48 x 48 pixels, slightly blurred, and
    every 8 x 8 block found again within a pixel. The worst block decides, for two drawings that differ in one line
    agree nearly everywhere on average.
 
 A label of one digit is a few grey pixels at that size, so the same figure with other numbers may pass as the same
-picture; `leakage` therefore looks at the question and its answer too. A blank or nearly blank picture says nothing and
-is never compared. Turned and mirrored pictures are not found.
+picture, as some of those pairs do; `leakage` therefore looks at the question and its answer too. A blank or nearly
+blank picture says nothing and is never compared. Turned and mirrored pictures are not found.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ PHASH_RADIUS = 10
 DHASH_RADIUS = 8
 ASPECT = 0.12  # relative difference of width / height at most, after the margins are cut
 SIDE, BLOCK, SHIFT = 48, 8, 1  # pixels
-# Mean difference in a block, in standard deviations of the picture. Measured in benchmarks/leakage.py: changed copies
-# of a picture stay below, other pictures above.
+# Mean difference in a block, in standard deviations of the picture. benchmarks/leakage.py counts what stays below it
+# among changed copies (nearly all) and among other pictures (those of one shape).
 WORST_BLOCK = 0.6
 CHUNK = 256  # pairs compared at a time
 

@@ -111,6 +111,7 @@ def read_text(text: str) -> Text:
 
     Operators stay words: "2 + 3" and "2 * 3" are two questions. Any Unicode text is read; none raises.
     """
+    text = " ".join(text.split())  # also keeps the patterns' optional spaces to one
     for pattern, plain in _MARKUP:
         text = pattern.sub(plain, text)
     text = _BOILERPLATE.sub(" ", unicodedata.normalize("NFKC", text.translate(_SYMBOLS)))
@@ -213,7 +214,7 @@ def matching_wordings(train: Collection[Wording], test: Collection[Wording]) -> 
         shared = len(grams & others)
         score = shared / (len(grams) + len(others) - shared)
         share = shared / min(len(grams), len(others))
-        contained = share >= CONTAINMENT and min(len(a), len(b)) >= MIN_CONTAINED
+        contained = a != b and share >= CONTAINMENT and min(len(a), len(b)) >= MIN_CONTAINED
         if contained or score >= JACCARD:
             matches.append(WordingMatch(a, b, share if contained else score, contained))
     return matches

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from data_process.judging import expression, listing, number
-from data_process.judging import text as wording
+from data_process.judging import text as text_judge
 from data_process.judging.choice import check_letter, judge_choice
 from data_process.judging.expression import judge_expression
 from data_process.judging.listing import judge_list
@@ -53,7 +53,7 @@ def check_gold(problem: Problem) -> None:
     elif problem.answer_type == "list":
         listing.read_gold(problem)
     elif problem.answer_type == "text":
-        wording.read_gold(problem)
+        text_judge.read_gold(problem)
     else:
         number.read_gold(problem)
 

@@ -17,50 +17,63 @@ from functools import lru_cache
 
 from data_process.judging.answers import canonical, read_quantity, same_value
 from data_process.judging.exact import Surd, approximate, rational, read_exact, surd_text
-from data_process.judging.probe import same_function
+from data_process.judging.probe import letters_of, same_function, values_at
 
 MIN_DIGITS = 3  # significant digits from which a decimal may stand for 2√3 or 9π: "3.46", "28.3", not "3" or "28"
 SCHOOL_PI = (Fraction(314, 100), Fraction(31416, 10_000), Fraction(22, 7))  # values of π that exercises compute with
 
-# ---- What may be given to sympy ----
-MAX_SYMBOLIC = 60  # characters; algebra on longer input can take seconds
+# ---- What is taken for an expression, and what of it may be given to sympy ----
+MAX_SYMBOLIC = 60  # characters of an expression with letters
+MAX_ALGEBRA = 24  # characters that math-verify is given: its parser needs seconds for longer ones
 _FUNCTIONS = "sin|cos|tan|cot|sec|csc|log|ln|exp"
 _COMMANDS = (
     rf"\\(?:{_FUNCTIONS}|[dt]?frac|sqrt|pi|cdot|times|div|pm|le|leq|ge|geq|ne|neq|cup|cap|infty|alpha|beta"
     r"|gamma|theta|phi|lambda|mu|omega|left|right|[{}])(?![A-Za-z])"
 )
 _ALLOWED = re.compile(rf"(?:{_COMMANDS}|\\[{{}}]|{_FUNCTIONS}|sqrt|[0-9A-Za-z+\-*/^_=<>≤≥≠±∪∞π√(){{}}\[\],.| ])*")
-_POWER = re.compile(r"\^\s*(?:\{\s*)?(-?[0-9]+|[A-Za-z])?(?:\s*/\s*[0-9]{1,2})?")
-MAX_EXPONENT = 12
+MAX_EXPONENT = 6
+
+
+def _is_expression(text: str) -> bool:
+    """Whether `text` is mathematics and not a word or a sentence: known signs, commands and single letters."""
+    if len(text) > MAX_SYMBOLIC or not _ALLOWED.fullmatch(text):
+        return False
+    return not re.search(
+        r"[A-Za-z]{3}|\b(?:or|and|is|no|to|of|it|in|at|so|as|an|we)\b",
+        re.sub(r"\\[A-Za-z]+|sqrt|" + _FUNCTIONS, " ", text),
+    )
+
+
+def _has_letter(text: str) -> bool:
+    return bool(re.search(r"[A-Zabcdf-z]", re.sub(r"\\[A-Za-z]+|sqrt|pi|" + _FUNCTIONS, " ", text)))
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    for c in text:
+        depth += (c in "({[") - (c in ")}]")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _tame(text: str) -> bool:
     """Whether `text` is of the class that math-verify reads and compares in milliseconds.
 
-    Refused before sympy sees it: long input, towers of powers, exponents above 12 or with brackets, factorials,
-    numbers beyond 12 digits, deep brackets, many letters, nested or many functions, integrals, sums and matrices.
+    Refused before sympy sees it: more than 24 characters, brackets in brackets, functions (but for a logarithm with a
+    base), more than one absolute value or two letters, exponents above 6, in brackets or stacked, factorials and
+    numbers beyond 6 digits.
     """
-    if len(text) > MAX_SYMBOLIC or not _ALLOWED.fullmatch(text):
+    if len(text) > MAX_ALGEBRA or _depth(text) > 1 or text.count("|") > 2 or not _is_expression(text):
         return False
-    if re.search(r"[0-9]{13}", text) or len(re.findall(rf"{_FUNCTIONS}", text)) > 2:
+    if re.search(r"[0-9]{7}", text) or re.search(_FUNCTIONS, re.sub(r"^\\?log_", "", text)):
         return False
     plain = re.sub(r"\\[A-Za-z]+|sqrt|" + _FUNCTIONS, " ", text)
-    if len(set(re.findall(r"[A-Za-z]", plain))) > 4 or re.search(r"[A-Za-z]{3}", plain):
-        return False
-    depth = deepest = 0
-    for c in text:
-        depth += (c in "({[") - (c in ")}]")
-        deepest = max(deepest, depth)
-    if deepest > 4:
-        return False
-    powers = _POWER.findall(text)
-    numbers = [abs(int(p)) for p in powers if p.lstrip("-").isdigit() and len(p) <= 4]
-    letters = [p for p in powers if p.isalpha()]
-    if len(numbers) + len(letters) != len(powers) or len(letters) > 1:
-        return False
-    if re.search(r"\^[^+\-*/,]{0,12}\^", text):
-        return False
-    return sum(numbers) <= 2 * MAX_EXPONENT and all(n <= MAX_EXPONENT for n in numbers)
+    powers = re.findall(r"\^\s?\{?\s?([0-9]+|[A-Za-z])?", text)
+    return (
+        len(set(re.findall(r"[A-Za-z]", plain))) <= 2
+        and all(p and (p.isalpha() or (len(p) < 3 and int(p) <= MAX_EXPONENT)) for p in powers)
+        and len(powers) <= 3
+    )
 
 
 def _kind(text: str) -> str:
@@ -85,7 +98,7 @@ if hasattr(os, "register_at_fork"):
 @lru_cache(maxsize=1 << 12)
 def _algebra(a: str, b: str) -> bool:
     """math-verify's opinion in both directions (its verify() is not symmetric), for tame expressions only."""
-    if not (_tame(a) and _tame(b)) or _kind(a) != _kind(b):
+    if not (_tame(a) and _tame(b)):
         return False
     from math_verify import LatexExtractionConfig, parse, verify  # brings sympy: half a second, and rarely needed
 
@@ -125,7 +138,7 @@ def canonical_expression(text: str) -> str | None:
         fraction = rational(value)
         return surd_text(value) if fraction is None else canonical(fraction)
     squeezed = re.sub(r"(?<![A-Za-z0-9])\s+|\s+(?![A-Za-z0-9])", "", text.strip())
-    return squeezed if squeezed and _tame(squeezed) and re.search(r"[A-Za-z0-9]", squeezed) else None
+    return squeezed if squeezed and _is_expression(squeezed) and re.search(r"[A-Za-z0-9]", squeezed) else None
 
 
 @lru_cache(maxsize=1 << 14)
@@ -172,8 +185,75 @@ def equivalent(a: str, b: str) -> bool:
         if p is None and q is None:
             return dict(left) == dict(right)
         return _rounded(a, p, right) if p is not None else _rounded(b, q, left)  # type: ignore[arg-type]
-    same = same_function(a, b)
-    if same is not None:
-        return same
+    if _kind(a) != _kind(b) or (left is not None and _has_letter(b)) or (right is not None and _has_letter(a)):
+        return False  # a number is no formula in x
+    for compare in (same_function, _same_union, _same_collection, _same_relation):
+        if (same := compare(a, b)) is not None:
+            return same
     first, second = sorted((a, b))
     return _algebra(first, second)
+
+
+_COLLECTION = re.compile(r"(\(|\[|\\?\{)([^()\[\]{}]{1,60})(\)|\]|\\?\})")
+
+
+_UNION = re.compile(r"∪|\\cup(?![A-Za-z])")
+
+
+def _same_union(a: str, b: str) -> bool | None:
+    """Unions of intervals or sets, in any order."""
+    left, right = _UNION.split(a), _UNION.split(b)
+    if len(left) == len(right) == 1 or max(len(left), len(right)) > 4:
+        return None
+    if len(left) != len(right):
+        return False
+    for part in left:
+        same = [other for other in right if _same_collection(part.strip(), other.strip())]
+        if not same:
+            return False
+        right.remove(same[0])
+    return True
+
+
+def _same_collection(a: str, b: str) -> bool | None:
+    """Tuples, intervals and sets item by item; the order counts except in a set."""
+    m, n = _COLLECTION.fullmatch(a), _COLLECTION.fullmatch(b)
+    if not m or not n:
+        return None
+    if (m[1][-1], m[3][-1]) != (n[1][-1], n[3][-1]):
+        return False
+    left = [canonical_expression(item) for item in m[2].split(",")]
+    right = [canonical_expression(item) for item in n[2].split(",")]
+    if None in left or None in right:
+        return None
+    if m[1][-1] == "{":
+        left, right = sorted(set(left)), sorted(set(right))  # type: ignore[type-var]
+    return len(left) == len(right) and all(equivalent(p, q) for p, q in zip(left, right, strict=True))  # type: ignore[arg-type]
+
+
+_RELATION = re.compile(r"=|<|>|≤|≥|\\leq?(?![A-Za-z])|\\geq?(?![A-Za-z])")
+_SIGNS = {"\\le": "≤", "\\leq": "≤", "\\ge": "≥", "\\geq": "≥"}
+
+
+def _same_relation(a: str, b: str) -> bool | None:
+    """One equation or inequality each: the differences of their sides are proportional at every point."""
+    found = []
+    for text in (a, b):
+        signs = list(_RELATION.finditer(text))
+        if len(signs) != 1:
+            return None
+        m = signs[0]
+        sign = _SIGNS.get(m[0], m[0])
+        difference = f"({text[: m.start()]})-({text[m.end() :]})"
+        turned = sign in ">≥"
+        found.append((sign.translate(str.maketrans(">≥", "<≤")), difference, -1.0 if turned else 1.0))
+    (sign_a, left, turn_a), (sign_b, right, turn_b) = found
+    names_a, names_b = letters_of(left), letters_of(right)
+    if names_a is None or names_b is None:
+        return None
+    p, q = values_at(left, names_a | names_b), values_at(right, names_a | names_b)
+    if p is None or q is None or any(abs(v) < 1e-9 for v in (*p, *q)):
+        return None
+    ratios = [u / v * turn_a * turn_b for u, v in zip(p, q, strict=True)]
+    same = all(abs(r - ratios[0]) <= 1e-9 * abs(ratios[0]) for r in ratios)
+    return sign_a == sign_b and same and (sign_a == "=" or ratios[0].real > 0)

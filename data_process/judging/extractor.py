@@ -209,7 +209,7 @@ class Extractor:
                 continue
             except httpx.InvalidURL as error:
                 raise DataError(f"extractor address {self.url!r} is no address ({error})") from error
-            if status >= 500:
+            if status == 429 or status >= 500:
                 why = f"status {status}"
                 continue
             if status != 200:

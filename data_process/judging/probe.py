@@ -2,7 +2,7 @@ r"""Comparing expressions with letters by their values at a few points: `(x+1)^2
 
 Two different expressions of school size agree at five random points with a probability that can be neglected, so no
 algebra is needed, and the time is that of evaluating a short formula. Points have both signs, so |x| is not x.
-What this reader does not know (relations, sets, intervals, subscripts, absolute values) is None.
+What this reader does not know (relations, sets, intervals) is None.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TOKEN = re.compile(
     r"\s*(?:(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)|\\(?P<frac>[dtc]?frac)(?![A-Za-z])"
     r"|\\?(?P<function>sin|cos|tan|cot|sec|csc|ln|log|exp|sqrt)(?![a-z])|(?P<root>√)"
     r"|(?P<pi>\\pi(?![A-Za-z])|π|pi(?![a-z]))|\\(?P<greek>alpha|beta|gamma|theta|phi|lambda|mu|omega)(?![A-Za-z])"
-    r"|(?P<letter>[A-Za-z])|(?P<op>\\times(?![A-Za-z])|\\cdot(?![A-Za-z])|\\div(?![A-Za-z])|\*\*|[-+*/^(){}\[\]·×÷]))"
+    r"|(?P<letter>[A-Za-z](?:_(?:[0-9A-Za-z]|\{[0-9A-Za-z]{1,4}\}))?)|(?P<op>\\times(?![A-Za-z])|\\cdot(?![A-Za-z])|\\div(?![A-Za-z])|\*\*|[-+*/^(){}\[\]·×÷|_]))"
 )
 _SAME = {"\\times": "*", "\\cdot": "*", "×": "*", "·": "*", "\\div": "/", "÷": "/", "**": "^"}
 _CLOSER = {"(": ")", "{": "}", "[": "]"}
@@ -65,7 +65,7 @@ class _Evaluator:
     """One evaluation of one expression; held open only while it runs."""
 
     def __init__(self, tokens: tuple[tuple[str, str], ...], values: Mapping[str, float]) -> None:
-        self.tokens, self.values, self.at, self.depth = tokens, values, 0, 0
+        self.tokens, self.values, self.at, self.depth, self.bars = tokens, values, 0, 0, 0
 
     def peek(self) -> str:
         if self.at >= len(self.tokens):
@@ -83,7 +83,7 @@ class _Evaluator:
 
     def product(self) -> complex:
         value = self.signed()
-        while (sign := self.peek()) and (sign in "*/([{" or sign not in "+-^)]}"):
+        while (sign := self.peek()) and sign not in "+-^)]}_" and not (sign == "|" and self.bars):
             self.at += sign in "*/"
             right = self.signed() if sign in "*/" else self.power()
             value = value / right if sign == "/" else value * right
@@ -128,6 +128,8 @@ class _Evaluator:
         kind = self.peek()
         if kind in _CLOSER:
             return self.bracket()
+        if kind == "|":
+            return self.absolute()
         if self.at >= len(self.tokens):
             raise _UnreadableError
         text = self.tokens[self.at][1]
@@ -150,20 +152,38 @@ class _Evaluator:
             return self.function(text)
         raise _UnreadableError
 
+    def absolute(self) -> complex:
+        if self.bars:  # |a|b|c| has two readings
+            raise _UnreadableError
+        self.at += 1
+        self.bars = 1
+        value = self.sum()
+        self.bars = 0
+        if self.peek() != "|":
+            raise _UnreadableError
+        self.at += 1
+        return complex(abs(value))
+
     def function(self, name: str) -> complex:
         if name == "sqrt" and self.peek() == "[":
             degree = self.bracket()
             return self.atom() ** (1 / degree)
         exponent: complex = 1
+        base: complex = 0
+        if name == "log" and self.peek() == "_":
+            self.at += 1
+            base = self.atom()
         if self.peek() == "^":
             self.at += 1
             exponent = self.exponent()
         if self.peek() in _CLOSER or name == "sqrt":
-            return _FUNCTIONS[name](self.atom()) ** exponent
-        argument = self.power()
-        while self.peek() in ("letter", "greek", "pi"):  # \\sin 2x is \\sin(2x)
-            argument *= self.power()
-        return _FUNCTIONS[name](argument) ** exponent
+            argument = self.atom()
+        else:
+            argument = self.power()
+            while self.peek() in ("letter", "greek", "pi"):  # sin 2x is sin(2x)
+                argument *= self.power()
+        value = cmath.log(argument) / cmath.log(base) if base else _FUNCTIONS[name](argument)
+        return value**exponent
 
 
 def letters_of(text: str) -> frozenset[str] | None:

@@ -50,8 +50,8 @@ def _drawing(function: Callable[[str, Problem, int], Verdict]) -> Callable[[Prob
 
 
 NAMED_JUDGES: dict[str, NamedJudge] = {
-    judge.name: judge
-    for judge in (
+    named.name: named
+    for named in (
         NamedJudge("auto", JUDGE_VERSION, "text", "our judge, by each problem's answer type", _ours),
         NamedJudge("mathvista", JUDGE_VERSION, "text", "our judge on MathVista's raw responses", _ours, mathvista=True),
         NamedJudge("geoqa", JUDGE_VERSION, "text", "our judge on GeoQA: letters, or free answers", _ours),

@@ -220,6 +220,12 @@ def test_r1v_agrees_with_every_published_verdict():
     )
 
 
+def test_r1v_hands_the_response_over_as_the_gold_answer():
+    inequality, interval = "$x<5$", r"$(-\infty,5)$"
+    assert legacy.r1v(inequality, free(interval)).status == "correct"
+    assert legacy.r1v(interval, free(inequality)).status == "wrong"
+
+
 def test_r1v_runs_in_a_thread():
     from concurrent.futures import ThreadPoolExecutor
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -197,7 +198,7 @@ def test_bad_rows_are_left_out_when_asked_and_counted(tmp_path):
 
 def test_no_row_can_be_used(tmp_path):
     raw = write_lines(tmp_path / "train.jsonl", [{"id": "y"}])
-    with pytest.raises(DataError, match="none of 1 rows can be used; first: .*no question"):
+    with pytest.raises(DataError, match=r"none of 1 rows can be used; first: .*no question"):
         prepared("table", raw, tmp_path / "out", skip_bad=True)
     with pytest.raises(DataError, match="none of 0 rows can be used"):
         prepared("table", write_lines(tmp_path / "train_2.jsonl", []), tmp_path / "out")
@@ -306,6 +307,12 @@ def entry(i: int, answer: str, choices=("1", "2", "3", "4"), question="q?", dige
     )
 
 
+def lost(i: int) -> Entry:
+    """One question of pictures that are not there, and so cannot be told to be one picture."""
+    wanted = f"images/{i}.png"
+    return Entry(Problem(f"p{i}", "q?", "A", ("1", "2"), wanted), None, "missing", wanted=wanted)
+
+
 def test_the_numbers_of_a_card():
     entries = [
         entry(0, "A", question="one?", digest="x"),
@@ -330,6 +337,7 @@ def test_the_numbers_of_a_card():
     }  # fmt: skip
     assert card["languages"] == {"english": 1, "not stated": 6}
     assert card["notes"] == {"odd": {"count": 7, "ids": [f"p{i}" for i in range(7)]}}
+    assert split_card([lost(0), lost(1)])["duplicates"]["question_choices_image"] == 0
     images = card["images"]
     assert (images["with_picture"], images["text_only"], images["files"], images["different"]) == (3, 4, 1, 1)
     assert images["width"] == {"min": 10, "median": 10, "max": 10}
@@ -361,7 +369,8 @@ def test_the_digest_sees_every_change():
         [base[1], base[0]],
         base[:1],
     ]
-    assert len({digest_of(entries) for entries in [base, *changed]}) == 6
+    changed.append([replace(base[0], placed=replace(base[0].placed, digest="other bytes of the same file")), base[1]])
+    assert len({digest_of(entries) for entries in [base, *changed]}) == 7
     assert digest_of(base) == digest_of([entry(0, "A", digest="x"), entry(1, "B")])
 
 

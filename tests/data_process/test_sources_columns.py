@@ -118,7 +118,8 @@ def test_letter_or_text_as_asked():
 
 INFERRED = {
     "12": "number", "-3.5": "number", "1,000": "number", "3/4": "number", "140°": "number", "9cm": "number",
-    "[1, 2]": "list", "10√{2}": "expression", r"\frac{\sqrt{3}}{2}": "expression", "3π": "expression", "x^2": "expression",
+    "[1, 2]": "list", "10√{2}": "expression", r"\frac{\sqrt{3}}{2}": "expression", "3π": "expression",
+    "x^2": "expression",
     "2x": "expression", "Paris": "text", "the red one": "text", "yes": "text",
 }  # fmt: skip
 
@@ -132,8 +133,8 @@ def test_inferred_types(answer):
 
 def test_the_mapping():
     row = {
-        "qid": 7, "problem": "Find x.", "a": "30", "b": "40", "c": "", "key": {"gold": "A"}, "pic": "p/1.png", "level": 3,
-        "raw": b"x",
+        "qid": 7, "problem": "Find x.", "a": "30", "b": "40", "c": "", "key": {"gold": "A"}, "pic": "p/1.png",
+        "level": 3, "raw": b"x",
     }  # fmt: skip
     mapping = {"id": "qid", "question": "problem", "choices": "a,b,c", "answer": "key.gold", "image": "pic"}
     item = item_of("table", row, options={"map": mapping})

@@ -67,7 +67,7 @@ BROKEN = {
     "gold is a value": (lambda f: write_json(f / "data.json", {**DATA, "answer": "97"}), "gold '97' is outside"),
     "no text": (lambda f: write_json(f / "data.json", {"choices": ["1", "2"]}), "'annotat_text' must be text"),
     "torn forms": (lambda f: (f / "logic_form.json").write_text("{"), r"logic_form\.json: not complete JSON"),
-    "no picture": (lambda f: (f / "img_diagram.png").unlink(), r"1 of 4 problems .*train-2\.png of train-2 \(missing\)"),
+    "no picture": (lambda f: (f / "img_diagram.png").unlink(), r"1 of 4 .*train-2\.png of train-2 \(missing\)"),
     "empty picture": (lambda f: (f / "img_diagram.png").write_bytes(b""), r"train-2 \(empty\)"),
     "no picture at all": (lambda f: (f / "img_diagram.png").write_bytes(b"<html>"), r"train-2 \(unreadable\)"),
 }  # fmt: skip

@@ -41,7 +41,7 @@ def test_one_problem_of_every_form(row):
 
 FREE = {
     "outputs": ({"id": "test-0", "question": "q", "gold": "10√{2}", "output": "..."}, "test-0", "10√{2}"),
-    "prompts": ({"image_path": "./Geo170K/images/test/7.png", "question": "q", "ground_truth": "5cm^2^"}, "test-7", "5cm^2^"),
+    "prompts": ({"image_path": "./G/test/7.png", "question": "q", "ground_truth": "5cm^2^"}, "test-7", "5cm^2^"),
     "number": ({"id": "test-1", "question": "q", "gold": 12}, "test-1", "12"),
 }  # fmt: skip
 
@@ -73,6 +73,10 @@ REFUSED = {
         "must be 'Answer: ' and a letter",
     ),
     "three turns": ({"messages": SHAREGPT["messages"] * 2}, "one user turn and one assistant turn"),
+    "choices out of order": (
+        {"messages": [{**SHAREGPT["messages"][0], "content": "q\nChoices:\n(B) 1\n(A) 2"}, SHAREGPT["messages"][1]]},
+        "must end in 'Choices:'",
+    ),
     "no choices in the turn": (
         {**SHAREGPT, "messages": [{"role": "user", "content": "<image>Find C."}, SHAREGPT["messages"][1]]},
         "must end in 'Choices:'",

@@ -27,18 +27,18 @@ FREE = {**CHOICE, "pid": "4", "choices": None, "question_type": "free_form", "im
 QUERIES = {
     "integer with a unit": (
         {**FREE, "answer_type": "integer", "answer": "7", "unit": "g"},
-        "Hint: Please answer the question requiring an integer answer and provide the final value, e.g., 1, 2, 3, at the "
-        "end.\nQuestion: Find x. (Unit: g)",
+        "Hint: Please answer the question requiring an integer answer and provide the final value, e.g., 1, 2, 3, at "
+        "the end.\nQuestion: Find x. (Unit: g)",
     ),
     "one decimal": (
         {**FREE, "answer_type": "float", "answer": "1.2", "precision": 1.0},
-        "Hint: Please answer the question requiring a floating-point number with one decimal place and provide the final "
-        "value, e.g., 1.2, 1.3, 1.4, at the end.\nQuestion: Find x.",
+        "Hint: Please answer the question requiring a floating-point number with one decimal place and provide the "
+        "final value, e.g., 1.2, 1.3, 1.4, at the end.\nQuestion: Find x.",
     ),
     "two decimals": (
         {**FREE, "answer_type": "float", "answer": "1.25", "precision": 2},
-        "Hint: Please answer the question requiring a floating-point number with two decimal places and provide the final "
-        "value, e.g., 1.23, 1.34, 1.45, at the end.\nQuestion: Find x.",
+        "Hint: Please answer the question requiring a floating-point number with two decimal places and provide the "
+        "final value, e.g., 1.23, 1.34, 1.45, at the end.\nQuestion: Find x.",
     ),
     "list": (
         {**FREE, "answer_type": "list", "answer": "[1, 2]"},
@@ -48,8 +48,8 @@ QUERIES = {
     "choice": (CHOICE, CHOICE["query"]),
     "white space at the end": (
         {**FREE, "answer_type": "integer", "answer": "7", "question": "Find x. \r\n"},
-        "Hint: Please answer the question requiring an integer answer and provide the final value, e.g., 1, 2, 3, at the "
-        "end.\nQuestion: Find x.",
+        "Hint: Please answer the question requiring an integer answer and provide the final value, e.g., 1, 2, 3, at "
+        "the end.\nQuestion: Find x.",
     ),
 }
 
@@ -110,7 +110,7 @@ REFUSED = {
     "query with other choices": ({**CHOICE, "choices": ["135°", "140°", "150°"]}, "does not end in the choices"),
     "gold outside": ({**CHOICE, "answer": "150°"}, "pid 3: gold '150°' is outside the choices"),
     "free form with choices": ({**CHOICE, "question_type": "free_form"}, "but there are 2 choices"),
-    "three decimals": ({**FREE, "answer_type": "float", "precision": 3}, "no official hint for free_form, float, precision 3"),
+    "three decimals": ({**FREE, "answer_type": "float", "precision": 3}, "hint for free_form, float, precision 3"),
     "half a decimal": ({**FREE, "answer_type": "float", "precision": 1.5}, "'precision' must be a number of decimals"),
     "no pid": ({**CHOICE, "pid": None}, "'pid' must be text"),
     "pid is a number": ({**CHOICE, "pid": 3}, "'pid' must be text"),
@@ -180,7 +180,7 @@ def test_every_form_gives_the_same_problems(tmp_path, form):
 
 
 def test_the_split_without_answers(tmp_path):
-    """Its questions are written for a submission, under a name that the loop does not read; nothing else can be asked."""
+    """Its questions are written for a submission, under a name that the loop does not read."""
     write_json(tmp_path / "raw/test.json", {"3": {**CHOICE, "answer": ""}, "4": {**QUERIES["list"][0], "answer": ""}})
     write_json(tmp_path / "raw/query.json", {"4": QUERIES["list"][1]})
     card = prepared("mathvista", tmp_path / "raw", tmp_path / "out", "test", missing="count")
@@ -198,15 +198,14 @@ def test_the_split_without_answers(tmp_path):
 
 def test_testmini_without_an_answer_is_refused(tmp_path):
     write_json(tmp_path / "testmini.json", {"3": {**CHOICE, "answer": ""}})
-    with pytest.raises(DataError, match="pid 3|row 1: no answer; problems to train or score on need one"):
+    with pytest.raises(DataError, match="row 1: no answer; problems to train or score on need one"):
         prepared("mathvista", tmp_path / "testmini.json", tmp_path / "out", missing="count")
 
 
-@given(question=st.text(min_size=1), choices=st.lists(st.text(min_size=1), min_size=2, max_size=10))
+TEXT = st.text(st.characters(exclude_characters="<"), min_size=1)  # marks such as <image> are broken up on purpose
+
+
+@given(question=TEXT, choices=st.lists(TEXT, min_size=2, max_size=10))
 def test_prompt_set_and_query_agree_on_any_text(question, choices):
-    """Apart from marks that the renderer breaks up, body(problem) is head and choices."""
     head = head_of_query(question, "multi_choice", "text", None, None)
-    problem = Problem("1", head, "A", tuple(choices))
-    assert prompts.cot(problem, prompts.MATHVISTA) == prompts.neutralise(head) + "".join(
-        prompts.neutralise(part) for part in choices_text(choices).splitlines(keepends=True)
-    ) or any("<" in text for text in (question, *choices))
+    assert prompts.cot(Problem("1", head, "A", tuple(choices)), prompts.MATHVISTA) == head + choices_text(choices)

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from data_process.io import load_problems, read_jsonl
+from data_process.io import load_problems, read_jsonl, write_jsonl
 from data_process.judging import judge
 from data_process.prompts import prompt_set
 from data_process.schema import DataError
@@ -55,7 +55,7 @@ def banks(tmp_path_factory) -> Path:
 
 def settings(data: Path, run: Path, bank: Path, *more: str) -> list[str]:
     """Overrides of the rehearsal; 48 rows a unit, so that a stage has several units to be killed between."""
-    return [f"data.folder={data}", f"output={run}", f"bank={bank}", "engine.batch_size=48", *more]
+    return [f"data.folder={data}", "data.leakage=off", f"output={run}", f"bank={bank}", "engine.batch_size=48", *more]
 
 
 @pytest.fixture
@@ -660,3 +660,42 @@ def test_a_rename_that_fails_is_told_unless_another_run_was_first(
         with pytest.raises(OSError, match="No space left"):
             generate_data(chosen, QUIET)
     assert [p.name for p in tmp_path.iterdir() if "partial" in p.name] == []
+
+
+# ---- the leakage guard ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def leaking(data, tmp_path) -> Path:
+    """Data whose first three test questions stand in train too, under other ids and other picture names."""
+    folder = tmp_path / "leaking"
+    shutil.copytree(data, folder)
+    copies = []
+    for row in read_jsonl(folder / "test.jsonl")[:3]:
+        picture = f"images/copy-{Path(row['image']).name}"
+        shutil.copy(folder / row["image"], folder / picture)
+        copies.append({**row, "id": f"copy-{row['id']}", "image": picture})
+    write_jsonl(folder / "train.jsonl", [*read_jsonl(folder / "train.jsonl"), *copies])
+    return folder
+
+
+def test_test_questions_in_train_are_refused(config, leaking, no_report):
+    with pytest.raises(DataError, match=r"(?s)3 .*data\.leakage=drop"):
+        run_loop(config("data.leakage=error", data_folder=leaking), QUIET)
+
+
+def test_test_questions_in_train_can_be_left_out(config, leaking, no_report):
+    chosen = config("data.leakage=drop", "iters=1", data_folder=leaking)
+    run_loop(chosen, QUIET)
+    sampled = {row["problem_id"] for row in read_jsonl(chosen.output / "iter1/sample/candidates.jsonl")}
+    assert not any(name.startswith("copy-") for name in sampled)
+    assert len(sampled) == 60
+    report = (chosen.output / "leakage/report.json").read_bytes()
+    run_loop(chosen, QUIET)
+    assert (chosen.output / "leakage/report.json").read_bytes() == report
+
+
+def test_the_guard_can_be_switched_off(config, leaking, no_report):
+    chosen = config("data.leakage=off", "iters=1", data_folder=leaking)
+    run_loop(chosen, QUIET)
+    assert len({row["problem_id"] for row in read_jsonl(chosen.output / "iter1/sample/candidates.jsonl")}) == 63

@@ -204,7 +204,6 @@ def test_an_engine_that_breaks_its_contract(bank, name):
     assert bank.count() == 0
 
 
-@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\0", "", "\u2028"])
 FORCED = dataclasses.replace(PARAMS, budget=Budget(end="</think>", max_tokens=3, answer_tokens=4))
 
 
@@ -232,6 +231,7 @@ def test_an_engine_that_keeps_to_no_budget(bank, asked, given):
     assert bank.count() == 0
 
 
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\0", "", "\u2028"])
 def test_odd_text_from_an_engine(bank, text):
     """A server may send half of a surrogate pair: the first draw and every later one give the same, writable text."""
     odd = Wrong(lambda answers: [[dataclasses.replace(c, text=text) for c in of_one] for of_one in answers])

@@ -41,14 +41,19 @@ def run(tmp_path_factory) -> Path:
     """A finished rehearsal."""
     folder = tmp_path_factory.mktemp("scale")
     minigeo.write(folder / "data", {"train": 40, "dev": 12, "test": 20}, seed=0)
-    overrides = [f"data.folder={folder / 'data'}", f"bank={folder / 'bank.sqlite'}", f"output={folder / 'run'}"]
+    overrides = [
+        f"data.folder={folder / 'data'}",
+        "data.leakage=off",
+        f"bank={folder / 'bank.sqlite'}",
+        f"output={folder / 'run'}",
+    ]
     run_loop(load_config(REHEARSAL, [*overrides, "iters=1"]), QUIET)
     return folder / "run"
 
 
 @pytest.fixture(scope="module")
 def result(run):
-    return scale(ScaleConfig(**SMALL), run / "scale", run=run, progress=QUIET)
+    return scale(ScaleConfig(**SMALL), run / "scale", run=run, weights=("base", "iter1"), progress=QUIET)
 
 
 def test_every_question_is_answered_in_every_setting(result, run):
@@ -137,7 +142,7 @@ def test_what_is_written(result, run):
 
 
 def test_a_second_run_draws_nothing_and_writes_the_same(result, run, tmp_path):
-    again = scale(ScaleConfig(**SMALL), tmp_path / "again", run=run, progress=QUIET)
+    again = scale(ScaleConfig(**SMALL), tmp_path / "again", run=run, weights=("base", "iter1"), progress=QUIET)
     assert [s["samples_drawn"] for s in again["subjects"]] == [0, 0]
     for name in ("results.jsonl.gz", "tokens.svg", "candidates.pdf", "ignores.png"):
         assert (tmp_path / "again" / name).read_bytes() == (run / "scale" / name).read_bytes(), name
@@ -207,8 +212,9 @@ def test_changed_data_are_refused(run, tmp_path):
 
 
 def test_names_in_the_grid_are_unique_and_each_family_is_tried():
-    for quick in (False, True):
-        settings = grid(load_scale_config(None, [], quick), PLAIN, SELECTING, SHORT)
+    shipped = [load_scale_config(path, [], False) for path in (ROOT / "configs/scale").iterdir()]
+    for config in [ScaleConfig(), load_scale_config(None, [], True), *shipped]:
+        settings = grid(config, PLAIN, SELECTING, SHORT)
         names = [s.name for s in settings]
         assert len(set(names)) == len(names)
         assert {s.family for s in settings} >= {"single", "think", "vote", "select", "refine", "combined", "oracle"}
@@ -225,7 +231,7 @@ def test_names_in_the_grid_are_unique_and_each_family_is_tried():
         (["ignoers=[1]"], "unknown key 'ignoers'; did you mean 'ignores'"),
         (["sizes=[2, 2]"], "a setting stands twice"),
         (["limits=[0]"], "greater than or equal to 1"),
-        (["max_tokens=2"], "budget tiny"),
+        (["limits=[3]", "max_tokens=2"], "budget tiny"),
         (["reject_tries=0"], "greater than or equal to 1"),
     ],
 )
@@ -264,6 +270,7 @@ def test_weights_that_are_the_same_stand_once(run):
 )
 def test_command_line_errors(argv, match, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
+
     def status() -> int:
         return cli.main(argv)
 

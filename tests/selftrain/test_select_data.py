@@ -28,7 +28,12 @@ QUIET = Progress(quiet=True)
 def rehearsed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("select-data")
     minigeo.write(folder / "data", {"train": 40, "dev": 6, "test": 6}, seed=0)
-    overrides = [f"data.folder={folder / 'data'}", f"bank={folder / 'bank.sqlite'}", f"output={folder / 'run'}"]
+    overrides = [
+        f"data.folder={folder / 'data'}",
+        "data.leakage=off",
+        f"bank={folder / 'bank.sqlite'}",
+        f"output={folder / 'run'}",
+    ]
     run_loop(load_config(ROOT / "configs/rehearsal.yaml", [*overrides, "iters=2", "sampling.n=4"]), QUIET)
     return folder / "run"
 

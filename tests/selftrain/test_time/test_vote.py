@@ -34,6 +34,7 @@ def test_majority_counts_equivalent_answers_and_shares_ties():
     [
         ((-0.1, -2.0, -2.0), ("A",), 0.0),  # e^-0.1 = 0.90 > 2 e^-2 = 0.27
         ((-1.0, -1.0, -1.0), ("B",), 1.0),
+        ((math.log(0.6), math.log(0.4), math.log(0.3)), ("B",), 1.0),  # the likeliest sample is outvoted
         ((math.log(0.5), math.log(0.25), math.log(0.25)), ("A", "B"), 0.5),
     ],
 )

@@ -228,8 +228,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sum(f.ignores for f in ledgers), sum(f.n_forced for f in ledgers), sum(f.discarded for f in ledgers)
     )  # fmt: skip
     print(
-        f"{args.problems} problems x {args.n} samples, {args.batch_size} rows a batch; {ignores} ignores, {forced} forced "
-        f"and {discarded} discarded tokens."
+        f"{args.problems} problems x {args.n} samples, {args.batch_size} rows a batch; {ignores} ignores, "
+        f"{forced} forced and {discarded} discarded tokens."
     )
     print(", ".join(f"{key} {value}" for key, value in about.items()) + ".\n\n" + report(rows))
     if args.json is not None:

@@ -49,7 +49,7 @@ class DataConfig(Section):
     max_dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.05  # of a split, before unusable pictures are an error
     # Training problems that stand in dev or test as well, in other words or another picture file, or come from a data
     # set that test contains: refuse to start, leave them out, or do not look (data_process/curate/leakage.py).
-    leakage: Literal["error", "drop", "off"] = "error"
+    leakage: Literal["error", "drop", "ignore"] = "error"
 
 
 class ModelConfig(Section):

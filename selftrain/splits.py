@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from data_process.io import load_problems
@@ -110,7 +111,7 @@ def without_leaks(
     """
     from data_process.curate.leakage import clean, guard
 
-    if config.data.leakage == "off":
+    if config.data.leakage == "ignore":
         return splits
 
     def make(into: Path) -> None:

@@ -185,11 +185,13 @@ def equivalent(a: str, b: str) -> bool:
         if p is None and q is None:
             return dict(left) == dict(right)
         return _rounded(a, p, right) if p is not None else _rounded(b, q, left)  # type: ignore[arg-type]
-    if _kind(a) != _kind(b) or (left is not None and _has_letter(b)) or (right is not None and _has_letter(a)):
-        return False  # a number is no formula in x
+    if _kind(a) != _kind(b):
+        return False
     for compare in (same_function, _same_union, _same_collection, _same_relation):
         if (same := compare(a, b)) is not None:
             return same
+    if (left is not None and _has_letter(b)) or (right is not None and _has_letter(a)):
+        return False  # a number is no formula in x
     first, second = sorted((a, b))
     return _algebra(first, second)
 

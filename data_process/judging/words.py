@@ -55,6 +55,8 @@ def to_digits(text: str) -> str:
 
     def digits(m: re.Match[str]) -> str:
         value = _value(re.split(r"[\s-]+", m[0].lower()))
+        if value is None and " and " in m[0]:  # "thirteen and two" are two numbers
+            return " and ".join(to_digits(part) for part in m[0].split(" and "))
         return m[0] if value is None or value >= MAX_WORDS else str(value)
 
     return _NUMBER.sub(digits, text)

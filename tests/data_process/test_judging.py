@@ -465,12 +465,10 @@ DISAGREEMENTS = {
     "test-283": "'4.0 + PE + PF' is not 4",
     "test-348": "1/3 is 1/3; read there as 1",
     "test-361": "answer tag says 1.2; read there as 6",
-    "test-448": "states 2.0 in a closing sentence without any cue: strict here, right there",
     "test-555": "5√2 is not 5",
     "test-556": "answer tag says 12; read there as 4",
     "test-560": "5sqrt(3) is not 5",
     "test-590": "27.1 is not 27",
-    "test-637": "states 120.0 in a closing sentence without any cue: strict here, right there",
     "test-741": "answer tag says 3.0; read there as 4",
     "test-751": "loop cut without an answer; credited there for the last number in it",
 }

@@ -30,7 +30,7 @@ def rehearsed(tmp_path_factory) -> Path:
     minigeo.write(folder / "data", {"train": 40, "dev": 6, "test": 6}, seed=0)
     overrides = [
         f"data.folder={folder / 'data'}",
-        "data.leakage=off",
+        "data.leakage=ignore",
         f"bank={folder / 'bank.sqlite'}",
         f"output={folder / 'run'}",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
@@ -81,7 +82,7 @@ def child_of(log: Path) -> int:
 
 
 def pairs(line: list[str]) -> dict[str, str]:
-    return {a: b for a, b in zip(line, line[1:], strict=False) if a.startswith("--")}
+    return {a: b for a, b in itertools.pairwise(line) if a.startswith("--")}
 
 
 def test_the_command_line_says_everything(model, tmp_path):
@@ -171,39 +172,47 @@ def test_it_runs_until_the_block_ends(model, tmp_path, fake_vllm, monkeypatch):
 
 def test_a_crash_shows_the_end_of_the_log(model, tmp_path, fake_vllm, monkeypatch):
     monkeypatch.setenv("FAKE_VLLM", "crash")
-    with pytest.raises(EngineError, match=r"(?s)status 1 before it was ready.*lower --max-model-len"):
-        with serve(Serving(model, port=0), tmp_path / "log"):
-            pass
+    with (
+        pytest.raises(EngineError, match=r"(?s)status 1 before it was ready.*lower --max-model-len"),
+        serve(Serving(model, port=0), tmp_path / "log"),
+    ):
+        pass
 
 
 def test_not_ready_in_time(model, tmp_path, fake_vllm, monkeypatch):
     monkeypatch.setenv("FAKE_VLLM", "never")
     log = tmp_path / "log"
-    with pytest.raises(EngineError, match=r"(?s)not ready after 1 s.*child"):
-        with serve(Serving(model, port=0), log, wait_s=1):
-            pass
+    with (
+        pytest.raises(EngineError, match=r"(?s)not ready after 1 s.*child"),
+        serve(Serving(model, port=0), log, wait_s=1),
+    ):
+        pass
     assert not alive(child_of(log))
 
 
 def test_waiting_for_a_server_that_dies(model, tmp_path, fake_vllm, monkeypatch):
     monkeypatch.setenv("FAKE_VLLM", "dies")
-    with serve(Serving(model, port=0), tmp_path / "log", wait_s=20) as server:
-        with pytest.raises(EngineError, match="ended with status 7"):
-            server.wait()
+    log = tmp_path / "log"
+    with serve(Serving(model, port=0), log, wait_s=20) as server, pytest.raises(EngineError, match="status 7"):
+        server.wait()
 
 
 def test_a_taken_port_is_not_mistaken_for_ours(model, tmp_path, fake_vllm):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(EngineError, match=f"127.0.0.1:{port} cannot be used"):
-            with serve(Serving(model, port=port), tmp_path / "log"):
-                pass
+        with (
+            pytest.raises(EngineError, match=rf"127\.0\.0\.1:{port} cannot be used"),
+            serve(Serving(model, port=port), tmp_path / "log"),
+        ):
+            pass
 
 
 def test_an_interpreter_that_is_not_there(model, tmp_path):
-    with pytest.raises(EngineError, match="(?s)before it was ready"):
-        with serve(Serving(model, port=0, interpreter=tmp_path / "python"), tmp_path / "log"):
-            pass
+    with (
+        pytest.raises(EngineError, match=r"(?s)before it was ready"),
+        serve(Serving(model, port=0, interpreter=tmp_path / "python"), tmp_path / "log"),
+    ):
+        pass
 
 
 def test_the_default_interpreter_is_this_one(model):

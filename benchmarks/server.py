@@ -3,8 +3,8 @@
     python -m benchmarks.server --requests 400 --json out.json
 
 The server runs in a process of its own and answers after a set time, so that only the client is compared: the engine,
-the usual way (a thread pool, a new connection and a re-encoded picture for every call, as s1-m does it), and httpx alone
-with the same bodies, which nothing built on it can beat. With `--url` and `--model` the same requests go to a real one.
+the usual way (a thread pool, a new connection and a re-encoded picture for every call, as s1-m does it), and httpx
+alone with the same bodies. `--url` and `--model` send the same to a real server.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import platform
 import tempfile
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from selftrain.engines.base import Request, SamplingParams
 from selftrain.engines.openai_server import ServerEngine
 
 PARAMS = SamplingParams(temperature=1.0, max_tokens=200)
+JSON = {"Content-Type": "application/json"}
 WORDS = 60  # tokens of a scripted answer: about a short chain of thought
 
 
@@ -123,8 +125,9 @@ Way = Callable[[], int]  # answers all requests; the number of failed samples
 def bodies(requests: Sequence[Request], model: str, *, reencode: bool) -> Iterator[dict[str, Any]]:
     for request in requests:
         assert request.image is not None
+        url = "" if reencode else chat.data_url(request.id, request.image)
         for seed in request.seeds:
-            url = _jpeg(request.image) if reencode else chat.data_url(request.id, request.image)
+            url = _jpeg(request.image) if reencode else url
             turn = chat.user_turn(request.prompt, url)
             yield chat.body(model, turn, PARAMS, chat.wire_seed(seed), chat.DIALECTS["vllm"], logprobs=True)
 
@@ -140,13 +143,15 @@ def _jpeg(path: Path) -> str:
 
 def usual(url: str, model: str, requests: Sequence[Request], at_once: int) -> int:
     """Threads, a connection per call, no second try: what fails has no answer."""
-    import httpx
 
     def one(body: dict[str, Any]) -> int:
+        call = urllib.request.Request(f"{url}/chat/completions", json.dumps(body).encode(), JSON)
         try:
-            return int(httpx.post(f"{url}/chat/completions", json=body, timeout=600).status_code != 200)
-        except httpx.TransportError:
+            with urllib.request.urlopen(call, timeout=600) as answer:
+                json.loads(answer.read())
+        except OSError:
             return 1
+        return 0
 
     with ThreadPoolExecutor(at_once) as pool:
         return sum(pool.map(one, bodies(requests, model, reencode=True)))
@@ -164,9 +169,12 @@ def bare(url: str, model: str, requests: Sequence[Request], at_once: int) -> int
             async def work() -> None:
                 nonlocal failed
                 while waiting:
-                    answer = await client.post(f"{url}/chat/completions", json=waiting.pop())
-                    failed += answer.status_code != 200
-                    answer.json()
+                    content = json.dumps(waiting.pop()).encode()
+                    answer = await client.post(f"{url}/chat/completions", content=content, headers=JSON)
+                    if answer.status_code != 200:
+                        failed += 1
+                    else:
+                        answer.json()
 
             await asyncio.gather(*(work() for _ in range(at_once)))
         return failed

@@ -21,6 +21,7 @@ _BRACKETED = re.compile(r"[(\[{]\s?([A-Za-z])\s?[.)\]}]+(?![A-Za-z0-9])|[(\[{]\s
 _BARE = re.compile(
     r"([A-Z])(?:\s?[)\]}*_\"']+(?![A-Za-z0-9])|\s?[.:](?![A-Za-z])|[,;!?](?=\s|$)|(?=[是为为，、])|$)|([a-z])(?:[).](?=\s|$)|$)"
 )
+_ANNOUNCED = re.compile(r"A\s?:\s")  # "A: No" answers a "Q:"
 _SPACED = re.compile(r"([A-Z])\s{0,2}(?:[.:)=-]\s{0,2}|\s)(?=\S)")
 _REASON = re.compile(r"(?:because|since|is (?:the )?(?:correct|right|best)|as (?:the|it|shown|angle)\b)", re.IGNORECASE)
 _ANOTHER = re.compile(
@@ -134,6 +135,8 @@ def read_choice(payload: str, problem: Problem, place: Place) -> Reading:
         # Away from its cue "A. The triangle is ..." opens a list, while "A. 40 cm" is an answer.
         free = place in ("inline", "bold") or (place == "below" and text[0] in "([{")
         worded = place == "bare" and named and worded_letter(named, problem) == letter
+        if len(value_of) == 1 and letter == "A" != value_of and _ANNOUNCED.match(text):
+            return Reading(value_of, "text", "A: announces an answer here; the wording counts")
         if letter in problem.letters and (free or value_of or worded or not named):
             clash = value_of and letter not in value_of
             note = (

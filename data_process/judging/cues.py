@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data_process.judging.answers import MAX_PAYLOAD
-from data_process.judging.sentences import closing_sentences, opening_sentence
+from data_process.judging.sentences import CONCLUSION, REFUSAL, closing_sentences, opening_sentence
 
 SCAN_CHARS = 20_000  # from the end; final answers stand at the end, and each pattern below is linear in this
 MAX_BRACES = 500  # characters searched for the brace that closes \boxed{: longer ones are not an answer
@@ -65,6 +65,9 @@ Read = Callable[[str, Place], Reading]
 
 _BOXED = re.compile(r"\\f?boxed\s?\{")
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
+_END_MARKS = re.compile(r"\s*(?:</s>|<\|[a-z_]{2,16}\|>|<eos>|<end_of_turn>)(?:\s|</s>|<\|[a-z_]{2,16}\|>){0,4}$")
+# A model that was shown examples may go on with a question of its own; its answer to ours stands before that.
+_NEXT_QUESTION = re.compile(r"\n\s{0,3}\n\s{0,3}Question:")
 _OPEN_THINK = re.compile(r"<think>", re.IGNORECASE)
 _THINK = re.compile(r"</think>", re.IGNORECASE)
 # "The model's answer is A" in a refinement speaks of the attempt it judges.
@@ -148,7 +151,7 @@ def _last_line(text: str, start: int, end: int, rule: str) -> Iterator[Cue]:
 
 
 _BOLD = re.compile(r"\*\*(?=\S)([^*\n]{1,120})\*\*")
-_OPTION = re.compile(r"[ \t>*-]{0,6}[(\[]?([A-J])\s?[).:\]]")
+_OPTION = re.compile(r"[ \t>*-]{0,6}[(\[]?([A-Z])\s?[).:\]]")
 
 
 def _listed(text: str, a: int, b: int, end: int) -> bool:
@@ -185,13 +188,19 @@ def _strip(text: str, a: int, b: int) -> tuple[int, int]:
 
 
 def _cues(text: str, truncated: bool) -> Iterator[Cue]:
-    begin = max(0, len(text) - SCAN_CHARS)
-    scopes = [(begin, len(text), False)]
-    thinks = list(_THINK.finditer(text, begin))
+    length = len(text)
+    if mark := _END_MARKS.search(text, max(0, length - 80)):  # the end token of a chat format, left in by an engine
+        length = mark.start()
+    begin = max(0, length - SCAN_CHARS)
+    scopes = [(begin, length, False)]
+    next_question = _NEXT_QUESTION.search(text, begin, length)
+    if next_question and text[begin : next_question.start()].strip():
+        scopes.insert(0, (begin, next_question.start(), False))
+    thinks = list(_THINK.finditer(text, begin, length))
     if thinks:
         # An answer inside the thinking is the author's only where the author wrote nothing after it.
-        said = bool(text[thinks[-1].end() :].strip())
-        scopes = [(thinks[-1].end(), len(text), True)] if said else [(begin, thinks[-1].start(), False)]
+        said = bool(text[thinks[-1].end() : length].strip())
+        scopes = [(thinks[-1].end(), length, True)] if said else [(begin, thinks[-1].start(), False)]
         if said and truncated:
             scopes.append((begin, thinks[-1].start(), False))  # the part after it may be cut before its answer
     for start, end, after_think in scopes:
@@ -201,16 +210,26 @@ def _cues(text: str, truncated: bool) -> Iterator[Cue]:
         yield from _lines(_PHRASE, "phrase", text, start, end, truncated)
         if not truncated:  # the last line of a cut text is wherever the cut fell
             yield from _last_line(text, start, end, "after_think" if after_think else "bare_line")
-            yield from _first_line(text, start, end)
-            yield from _bold(text, start, end)
-            if _OPEN_THINK.search(text, start, end):
-                continue  # thinking that never ended was cut: its sentences are on the way to an answer
-            first, others = closing_sentences(text, start, end)
-            opening = opening_sentence(text, start, end)
-            yield from (_statement(text, span, "statement") for span in first)
-            if opening and opening not in first:
-                yield _statement(text, opening, "opening")
-            yield from (_statement(text, span, "statement") for span in others)
+            yield from _without_cue(text, start, end)
+
+
+def _without_cue(text: str, start: int, end: int) -> Iterator[Cue]:
+    """What may state the answer where nothing announces it: the weakest rules, strongest first."""
+    first, others = closing_sentences(text, start, end)
+    if _OPEN_THINK.search(text, start, end):
+        first, others = [], []  # thinking that never ended was cut: its sentences are on the way to an answer
+    if first and REFUSAL.search(text, *first[0]):  # the last word is that there is no answer
+        first, others = first[:1], []
+    concluded = bool(first) and CONCLUSION.match(text, *first[0]) is not None
+    if concluded:  # the last word counts: "4\nTo find the median ... Therefore, the median is 5."
+        yield _statement(text, first[0], "statement")
+    yield from _first_line(text, start, end)
+    yield from _bold(text, start, end)
+    yield from (_statement(text, span, "statement") for span in first[concluded:])
+    opening = opening_sentence(text, start, end) if first else None
+    if opening and opening not in first:
+        yield _statement(text, opening, "opening")
+    yield from (_statement(text, span, "statement") for span in others)
 
 
 def _statement(text: str, span: tuple[int, int], place: Literal["statement", "opening"]) -> Cue:

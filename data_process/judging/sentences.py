@@ -6,6 +6,7 @@ They are read only where no cue gave an answer and the text was not cut: see cue
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 
 MAX_SENTENCES = 3  # read backwards from the end
@@ -18,6 +19,7 @@ _DERIVATION = re.compile(
     re.IGNORECASE,
 )
 _ENDS = re.compile(r"(?<=[.!?])[\"')*]{0,3}\s+|(?<=[。！？；])|\n+")
+_FENCE = re.compile(r"^```", re.MULTILINE)
 # Courtesies, explanations, questions to the reader, tables and code state nothing.
 _COURTESY = (
     "I hope|Hope this|Let me know|Please let|Please note|Feel free|Is there anything|Do you|Would you|If you have"
@@ -49,10 +51,12 @@ CONCLUSION = re.compile(
 def _backwards(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """The sentences of text[start:end] that may state something, as ranges, the last first; lines end sentences."""
     begin = max(start, end - SCANNED * MAX_SENTENCE)
+    fences = [m.start() for m in _FENCE.finditer(text, begin, end)]
     bounds = [begin, *(m.end() for m in _ENDS.finditer(text, begin, end)), end]
     for a, b in list(zip(reversed(bounds[:-1]), reversed(bounds[1:]), strict=True))[:SCANNED]:
         part = text[a:b]
-        if len(part) <= MAX_SENTENCE and not _EMPTY.match(part.strip()):
+        in_code = bisect_right(fences, a) % 2 == 1
+        if len(part) <= MAX_SENTENCE and not in_code and not _EMPTY.match(part.strip()):
             yield a + len(part) - len(part.lstrip()), b - (len(part) - len(part.rstrip()))
 
 

@@ -94,6 +94,7 @@ _ENDED = re.compile(
 )
 _HOW_MANY_YEARS = re.compile(r"\bhow many years\b", re.IGNORECASE)
 _ASKS_WHICH = re.compile(r"\bwhich ([a-z]{3,16})\b", re.IGNORECASE)
+_ASKS_ONLY_YEAR = re.compile(r"\b(?:which|what) year\b", re.IGNORECASE)
 _ASKS_YEAR = re.compile(
     r"\b(?:which|what) year\b|^\W*when\b(?!.*\b(?:what|how|which|find)\b)", re.IGNORECASE | re.DOTALL
 )
@@ -136,10 +137,8 @@ def _stated(text: str, question: str, verb: bool) -> Quantity | None:
     found = list(_numbers(text))
     if not found:
         return Quantity(Fraction(0)) if _NONE.search(text) else None
-    if not verb and _ASKS_YEAR.search(question):  # "The share was highest in 2016, with 94%"
-        return _asked_for(text, question, found)
-    if not verb and (named := _asked_for(text, question, found)):
-        return named
+    if not verb and ((named := _asked_for(text, question, found)) or _ASKS_ONLY_YEAR.search(question)):
+        return named  # "The share was highest in 2016, with 94%"
     stated = [(at, q) for at, q in found if _STATES.search(text[max(0, at - 60) : at])]
     equals = [(at, q) for at, q in stated if re.search(r"[=≈]\s?\W{0,2}$", text[max(0, at - 4) : at])]
     if equals:
@@ -149,6 +148,9 @@ def _stated(text: str, question: str, verb: bool) -> Quantity | None:
         return None
     if len(values) == 1:
         at, value = stated[-1]
+        asked = _asked(question)
+        if found[0][0] == 0 and value.value in asked and found[0][1].value not in asked:
+            return None if found[0][1].unit == "?" else found[0][1]  # "0 shipments had exactly 56 boxes."
         # "There are two cars and three buses": the verb states both.
         both = any(p > at and q != value and re.search(r"\band\s$", text[:p]) for p, q in found)
         return None if both else value

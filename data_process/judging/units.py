@@ -44,7 +44,7 @@ SPELLING = {spelling: unit for unit, spellings in _UNITS.items() for spelling in
 _BASE = "|".join(r"in(?!\s[a-z])" if s == "in" else re.escape(s) for s in sorted(SPELLING, key=len, reverse=True))
 UNIT = re.compile(
     rf"\s{{0,2}}\{{?\s?(?P<square>square|cubic|sq\.?)?\s?(?P<base>{_BASE})(?![A-Za-z(])\s?\}}?"
-    r"(?P<power>\s?\^\s?\{?\s?[23]\s?\}?\^?)?(?P<per>\s?/\s?[a-z]{1,4}(?![A-Za-z]))?"
+    r"(?P<power>\s?\^\s?\{?\s?[23]\s?\}?\^?)?(?P<per>\s?/\s?[a-z]{1,4}(?![A-Za-z])(?:\s?\^\s?\{?[23]\}?)?)?"
 )
 
 # How many of the dimension's first unit one unit is. Exact by definition (1 in = 2.54 cm, 1 nmi = 1852 m).

@@ -108,8 +108,9 @@ def _literal(sentence: str, names: dict[str, str]) -> str | None:
 
 def worded_letter(sentence: str, problem: Problem) -> str | None:
     """The one choice whose wording the sentence holds, or whose words it holds all; numbers are read elsewhere."""
-    if REFUSAL.search(sentence):
-        return None
+    if REFUSAL.search(sentence):  # "cannot be determined" may itself be a choice
+        same = [letter for letter, c in zip(LETTERS, problem.choices, strict=False) if REFUSAL.search(c)]
+        return same[0] if len(same) == 1 else None
     text = plain(main_clause(sentence[-300:]))
     names = {letter: plain(c) for letter, c in zip(LETTERS, problem.choices, strict=False)}
     if letter := _literal(text, names):

@@ -190,7 +190,7 @@ def attend(
     old = shared.prompt_scores(query, module.layer_idx)
     new = query @ keys.transpose(-1, -2)
     if shared.hidden is not None:
-        new = new + shared.own_mask(keys.shape[2])
+        new += shared.own_mask(keys.shape[2])
     weights = torch.cat([old, new], dim=-1).softmax(dim=-1, dtype=torch.float32).to(query.dtype)
     n_old = old.shape[-1]
     out = shared.prompt_values(weights[..., :n_old], module.layer_idx) + weights[..., n_old:] @ values

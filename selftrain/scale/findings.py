@@ -14,7 +14,8 @@ from data_process.seeds import seed_for
 from selftrain import stats
 from selftrain.scale.measure import Measured
 from selftrain.scale.settings import FAMILIES
-from selftrain.test_time import audit
+from selftrain.stats.scaling import Bounds
+from selftrain.test_time import audit, control, thinking_tokens
 
 BUDGETS = 8  # token budgets of the table at equal tokens, evenly spaced on a log scale
 POWER_POINTS = (0.02, 0.05)  # differences for which the number of questions needed is told
@@ -163,28 +164,56 @@ def _audit(m: Measured, test: Mapping[str, Measured]) -> dict[str, Any]:
 
 
 def _scaling(test: Sequence[Measured]) -> dict[str, Any]:
-    """s1's Scaling and Performance of budget forcing: over the ignore counts, over the limits, and over both."""
-    ways = {
-        "ignores": [m for m in test if m.setting.strategy == "greedy" and m.setting.family == "think"
-                    and m.setting.limit is None],
-        "limits": [m for m in test if m.setting.strategy == "greedy" and m.setting.family == "think"
-                   and m.setting.limit is not None],
-    }  # fmt: skip
-    ways["both"] = [*ways["ignores"], *ways["limits"]]
-    records = {}
-    for way, runs in ways.items():
-        if not runs:
-            continue
-        points = [(max(m.thinking["mean"], 1e-9), m.accuracy) for m in runs]
-        limited = [m for m in runs if m.setting.limit is not None]
-        bounds = [(None, float(m.setting.limit)) for m in limited if m.setting.limit is not None]
-        records[way] = {
-            **asdict(stats.scaling(points)),
-            "performance": stats.performance([m.accuracy for m in runs]),
-            "control": stats.control([m.thinking["mean"] for m in limited], bounds) if limited else None,
-            "largest": stats.control([m.thinking["max"] for m in limited], bounds) if limited else None,
+    """s1's Scaling, Performance and Control of every way to set the length, forced and unforced ones apart.
+
+    A way is a curve of runs: ignore counts, limits, or a condition with its limits. `control` is s1's, over the means
+    of runs; `sample_control` is over single samples, where a mean hides nothing.
+    """
+    greedy = [m for m in test if m.setting.strategy == "greedy"]
+    default = next(m for m in greedy if m.setting.name == "greedy").thinking["mean"]
+    ways: dict[str, list[tuple[Measured, Bounds | None]]] = {}
+    for m in greedy:
+        condition, limit = m.setting.plan.condition, m.setting.limit
+        if condition is not None:
+            name = "class" if condition.name in ("short", "long") else condition.name
+            way = f"asked: {name}" + (", forced" if m.setting.num_ignore is not None else "")
+            ways.setdefault(way, []).append((m, control.bounds(condition, default)))
+        elif m.setting.family == "think":
+            way = "ignores" if limit is None else "limits"
+            ways.setdefault(way, []).append((m, None if limit is None else (None, float(limit))))
+    for m in test:
+        if m.setting.strategy == "reject" and m.setting.limit is not None:
+            ways.setdefault("reject", []).append((m, (None, float(m.setting.limit))))
+    return {way: _way(runs) for way, runs in ways.items()}
+
+
+def _way(runs: Sequence[tuple[Measured, Bounds | None]]) -> dict[str, Any]:
+    bounded = [(m, bound) for m, bound in runs if bound is not None]
+    lengths = [_kept_lengths(m) for m, _ in bounded]
+    means = [sum(several) / len(several) if several else 0.0 for several in lengths]
+    everything = [(_kept_lengths(m), m.accuracy) for m, _ in runs]
+    points = [(max(sum(several) / len(several), 1e-9), accuracy) for several, accuracy in everything if several]
+    record = {
+        **asdict(stats.scaling(points)),
+        "runs": len(runs),
+        "performance": stats.performance([m.accuracy for m, _ in runs]),
+        "control": stats.control(means, [bound for _, bound in bounded]) if bounded else None,
+        "sample_control": stats.sample_control(lengths, [bound for _, bound in bounded]) if any(lengths) else None,
+    }
+    rejecting = [m for m, _ in runs if m.setting.strategy == "reject" and m.setting.limit is not None]
+    if rejecting:
+        record["tries"] = {
+            m.setting.name: asdict(control.tries(m.outcomes, m.setting.limit)) for m in rejecting if m.setting.limit
         }
-    return records
+    return record
+
+
+def _kept_lengths(m: Measured) -> list[int]:
+    """Thinking tokens of the samples that answered: of rejection sampling the accepted ones alone."""
+    if m.setting.strategy != "reject" or m.setting.limit is None:
+        return list(m.lengths)
+    lasts = [outcome.path[-1].completion for outcome in m.outcomes]
+    return [tokens for tokens in map(thinking_tokens, lasts) if tokens <= m.setting.limit]
 
 
 def _power(test: Mapping[str, Measured], seed: int) -> dict[str, Any] | None:

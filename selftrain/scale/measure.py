@@ -26,6 +26,7 @@ class Measured:
     outcomes: tuple[Outcome, ...]  # in the order of the problems
     totals: dict[str, Any]  # test_time.summary
     thinking: dict[str, Any]  # `thinking_of`
+    lengths: tuple[int, ...]  # thinking tokens of every attempt
 
     @property
     def credits(self) -> dict[str, float]:
@@ -62,7 +63,8 @@ def measure(
             pool = pools[key]
         outcomes = run(setting.strategy, problems, sampler, setting.plan, pool)
         texts = _texts(setting, problems, sampler, pool)
-        measured.append(Measured(setting, tuple(outcomes), summary(outcomes), thinking_of(texts)))
+        lengths = tuple(thinking_tokens(completion) for completion in texts)
+        measured.append(Measured(setting, tuple(outcomes), summary(outcomes), thinking_of(texts), lengths))
     return measured
 
 

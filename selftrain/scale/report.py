@@ -78,7 +78,7 @@ def _subject(subject: Mapping[str, Any], n_test: int) -> list[str]:
     if found["audits"]:
         parts += ["### What is behind a selection", _audits(found["audits"])]
     if found["scaling"]:
-        parts += ["### Control, Scaling and Performance of budget forcing (s1)", _scaling(found["scaling"])]
+        parts += ["### Control, Scaling and Performance (s1)", _scaling(found["scaling"])]
     if found["power"]:
         parts.append(_power(found["power"], n_test))
     return parts
@@ -225,15 +225,22 @@ def _scaling(scaling: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [
         [
             way,
+            str(s["runs"]),
             NONE if s["control"] is None else f"{100 * s['control']:.0f}%",
-            NONE if s["largest"] is None else f"{100 * s['largest']:.0f}%",
+            NONE if s["sample_control"] is None else f"{100 * s['sample_control']:.1f}%",
             NONE if s["per_doubling"] is None else f"{s['per_doubling']:+.1f}".replace("-", "−"),
             percent(s["performance"]),
         ]
         for way, s in scaling.items()
     ]
-    head = ["runs", "Control", "runs without one sample above the limit", "Scaling, points per doubling", "Performance"]
-    return table(head, rows)
+    head = ["way", "runs", "Control", "of single samples", "Scaling, points per doubling", "Performance"]
+    lines = [
+        f"{text(name)}: {tries['mean']:.1f} tries a question, {tries['most']} at most, "
+        f"{tries['exhausted']} of {tries['n']} questions without a sample that short."
+        for s in scaling.values()
+        for name, tries in s.get("tries", {}).items()
+    ]
+    return "\n\n".join([table(head, rows), *lines])
 
 
 def _power(power: Mapping[str, Any], n_test: int) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from data_process.schema import Problem
 from selftrain.config import ConfigError
+from selftrain.engines.base import Completion
 from selftrain.sampling import Ask, Sampler
 from selftrain.stats.scaling import Bounds
 from selftrain.test_time.plan import Condition, Plan
@@ -59,7 +60,7 @@ def reject(problems: Sequence[Problem], sampler: Sampler, plan: Plan) -> list[Ou
         drawn = sampler.draw(waiting, plan.sampling, n)
         for ask in waiting:
             tries = drawn[ask.id]
-            first = next((k for k, c in enumerate(tries) if thinking_tokens(c) <= limit), n - 1)
+            first = next((k for k, c in enumerate(tries) if _keeps_to(c, limit)), n - 1)
             paths[ask.id] = [attempt(c, by_id[ask.id]) for c in tries[: first + 1]]
         waiting = [ask for ask in waiting if not accepted(paths[ask.id], limit)]
     outcomes = []
@@ -72,7 +73,12 @@ def reject(problems: Sequence[Problem], sampler: Sampler, plan: Plan) -> list[Ou
 
 
 def accepted(path: Sequence[Attempt], limit: int) -> bool:
-    return thinking_tokens(path[-1].completion) <= limit
+    """Whether the last of the tries was short enough, and not merely the last one allowed."""
+    return _keeps_to(path[-1].completion, limit)
+
+
+def _keeps_to(completion: Completion, limit: int) -> bool:
+    return thinking_tokens(completion) <= limit
 
 
 @dataclass(frozen=True)

@@ -259,6 +259,15 @@ TYPES = [
     (INTEGER, "<think>There are 7 cars.", N, W),  # thinking that never ended
     (INTEGER, "It is 7. It is 7. It is 7. It is 7.", N, W),  # a loop
     (INTEGER, "Is it 7?", N, W),
+    (INTEGER, "There are 7 cars.\n\nQuestion: How many dogs are there?\n\nSolution: The answer is 3.", "7", R),
+    (INTEGER, "Let me restate it.\n\nQuestion: How many cars are there?\n\nAnswer: 7", "7", R),
+    (INTEGER, "There are 7 cars.<|im_end|>", "7", R),
+    (INTEGER, "So the acceleration is 7 cm/s^2.", "7", R),
+    (INTEGER, "4\nTo find the number we count again.\nTherefore, there are 7.", "7", R),
+    (INTEGER, "7\nThis follows from the figure.", "7", R),
+    (INTEGER, "Therefore, there are 7.\n```python\nprint(35)\n```", "7", R),
+    (of("integer", "0", "How many have exactly 56 boxes?"), "0 shipments have exactly 56 boxes.", "0", R),
+    (of("integer", "5", "When does it start?"), "It starts at x=5.", "5", R),
     (INTEGER, "I don't have enough information, but a guess is 7.", N, W),
     (of("integer", "2016", "Which year was the best?"), "The best was in 2016, with 94% of all.", "2016", R),
     (of("integer", "3", "In how many years was it high?"), "In 3 years, it was high.", "3", R),
@@ -296,6 +305,15 @@ STATED = [
     (LESS, "There are not fewer red cars than blue cars.", "B"),
     (LESS, "There is an equal number of red cars and blue cars.", "B"),
     (LESS, "There are cars.", None),
+    (LESS, "A: No", "B"),  # answers a "Q:"
+    (LESS, "A) No", "A"),
+    (LESS, "There are fewer red cars than blue cars.</s>", "A"),
+    (
+        among("B", "3", "It cannot be determined", question="How long is AB?"),
+        "AC = 6. So AB cannot be determined.",
+        "B",
+    ),
+    (among("B", "3", "6", question="How long is AB?"), "AC = 6. So AB cannot be determined.", None),
     (EQUAL, "The number of cats is equal to the number of dogs.", "A"),
     (EQUAL, "The number of cats is greater than the number of dogs.", "B"),
     (COLOURS, "The blue function grows the fastest.", "C"),

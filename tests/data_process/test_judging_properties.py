@@ -21,8 +21,9 @@ PROBLEMS = [
     Problem("p", "What is the angle?", "B", ("30°", "40°", "45°", "60°")),
 ]
 _WORDS = (
-    r"Answer: answer \boxed{ } { ( ) A B C (B) 40 40.0 7 seven / 0 \frac <answer> </answer> <think> </think> . , ° = or "
-    r"- $ ** √ 2√3 π [ ] and is are not more fewer than yes No there Therefore So the maximum Web Green cars angle square"
+    r"Answer: answer \boxed{ } { ( ) A B C (B) 40 40.0 7 seven / 0 \frac <answer> </answer> <think> </think> . , ° "
+    r"= or - $ ** √ 2√3 π [ ] and is are not more fewer than yes No there Therefore So the maximum "
+    r"Web Green cars angle square"
 )
 PIECES = st.lists(st.sampled_from([*_WORDS.split(" "), "\n", " ", "the answer is ", ". "]), max_size=18).map(" ".join)
 # Any code point, lone surrogates included: an engine may return what a tokenizer cut in half.

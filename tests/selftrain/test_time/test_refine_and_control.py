@@ -151,5 +151,10 @@ def test_rejection_gives_up(tmp_path):
         assert held.drawn == 15
     assert control.tries(outcomes, 1) == control.Tries(3, 5.0, 5, 3)
     assert [o.unread for o in outcomes] == [1, 1, 1]
+    assert [o.spent.generated for o in outcomes] == [10, 10, 10]  # each of the five tries was stopped at two tokens
+    exactly = len(says("B").split())
+    with sampler(tmp_path, lambda request, seed: says("B"), weights="other") as held:
+        outcomes = run("reject", problems(3), held, plan(1, rejection=Rejection(exactly, tries=5)))
+    assert control.tries(outcomes, exactly) == control.Tries(3, 1.0, 1, 0)  # the limit itself is allowed
     with sampler(tmp_path, lengths) as held, pytest.raises(ConfigError, match="every try is the same"):
         run("reject", problems(1), held, plan(1, sampling=replace(SAMPLING, temperature=0.0), rejection=Rejection(9)))

@@ -270,6 +270,23 @@ def test_recursive_takes_as_many_as_fit(tmp_path):
         assert outcome.credit == float(outcome.choices[0].n_right > 0)
 
 
+def test_the_longest_that_may_meet_must_fit(tmp_path):
+    """Two long candidates meet in some round, whatever the first groups are: refused before the first of them."""
+    long, short = made("A", tokens=40), made("B", tokens=3)
+    long = replace(long, completion=replace(long.completion, text="word " * 38 + "Answer: A"))
+    empty = len(wording.select(PROBLEM, [], PROMPTS).split())
+    room = Room(empty + 20 + 70, lambda prompt, image: len(prompt.split()))
+    setting = plan(4, room=room, group=2)
+    with sampler(tmp_path, lambda request, seed: says("B")) as held:
+        for name in ("tournament", "recursive"):
+            assert run(name, [PROBLEM], held, setting, {"q": [long, short, short, short]})[0].credit == 1
+        before = len(held.engine.calls)
+        for name in ("tournament", "recursive", "select"):
+            with pytest.raises(ConfigError, match=r"problem q does not fit: \d+ tokens"):
+                run(name, [PROBLEM], held, setting, {"q": [long, short, short, long]})
+        assert len(held.engine.calls) == before
+
+
 def test_what_cannot_fit_is_refused_before_sampling(tmp_path):
     with sampler(tmp_path, lambda request, seed: pytest.fail("asked")) as held:
         count = lambda prompt, image: len(prompt.split())  # noqa: E731

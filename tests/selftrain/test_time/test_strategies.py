@@ -102,14 +102,14 @@ def test_greedy_and_mean_by_hand(tmp_path):
 
     with sampler(tmp_path, answer) as held:
         [greedy] = run("greedy", [PROBLEM], held, plan(1))
-        pool = {"q": [made("B"), made("A"), made(None), made("B", tokens=9)]}
+        pool = {"q": [made("B"), made("B", tokens=9), made("A"), made(None)]}
         [mean] = run("mean", [PROBLEM], held, plan(4), pool)
         [best] = run("pass", [PROBLEM], held, plan(2, pool=4), pool)
         [of_two] = run("mean", [PROBLEM], held, plan(2), pool)
     assert (greedy.credit, greedy.unread, greedy.choices[0].answers) == (1, 0, ("B",))
     assert (mean.credit, mean.unread, mean.spent) == (0.5, 0.25, Spent(6.0, 7.0, 1.0, 0.0))
     assert best.credit == pytest.approx(1 - 1 / 6)
-    assert of_two.credit == 0.5  # a pool may hold more than the plan asks for: the first two count
+    assert of_two.credit == 1  # a pool may hold more than the plan asks for: the first two count
 
 
 def test_cost_counts_what_a_budget_took_out_again():

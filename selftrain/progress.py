@@ -15,14 +15,15 @@ PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
 class Progress:
     """Live bars on a terminal, one line now and then elsewhere."""
 
-    def __init__(self, out: TextIO | None = None, *, quiet: bool = False) -> None:
+    def __init__(self, out: TextIO | None = None, *, quiet: bool = False, live: bool = True) -> None:
+        """`live`: bars where `out` is a terminal; False where several processes share it."""
         self._out = out or sys.stderr
-        self._quiet = quiet
-        self._live = not quiet and self._out.isatty()
+        self.quiet = quiet
+        self._live = live and not quiet and self._out.isatty()
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        if not self._quiet:
+        if not self.quiet:
             print(text, file=self._out, flush=True)
 
     @contextmanager

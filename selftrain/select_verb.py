@@ -31,6 +31,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--max-steps", type=int, help="steps of the SFT (default: as the run's training)")
     parser.add_argument("--seed", type=int, help="of the rows, their order and the SFT (default 0)")
     parser.add_argument("--no-curves", action="store_true", help="only build and train")
+    parser.add_argument("--processes", type=int, default=1, help="models measured at once for the curves")
     parser.add_argument("--quiet", action="store_true", help="no progress, only what was found")
 
 
@@ -59,12 +60,13 @@ def select_data_verb(args: argparse.Namespace) -> int:
     if args.no_curves:
         return 0
     from selftrain.config import build_section
-    from selftrain.scale.command import scale
+    from selftrain.scale.command import What, scale
     from selftrain.scale.settings import ScaleConfig
 
     weights = ["accepted", f"select-data={adapter}"]
     grid = build_section(ScaleConfig, CURVES, "curves of select-data")
-    result = scale(grid, output / "scale", run=args.run, weights=weights, progress=progress)
+    what = What(run=args.run, weights=weights)
+    result = scale(grid, output / "scale", what, processes=args.processes, progress=progress)
     for subject in result["subjects"]:
         for record in subject["findings"]["select_against_vote"]:
             pair = record.get("equal_n")

@@ -2,9 +2,11 @@ r"""Where a response states its final answer: the cues, in the order a reader wo
 
 1. the last `\boxed{...}`  2. the last `<answer>...</answer>`  3. the last `Answer: ...` (any case)
 4. the last "the answer is ..." / "the correct option is ..."  5. the last line, if it is an answer and nothing else.
+6. without any of these, sentences and lines that may state it: `_without_cue`.
 
 A response with `</think>` is read from the last one on; the thinking counts only when nothing follows it.
-An explicit cue that cannot be read is the author's last word on everything before it: only what stands later counts.
+An explicit cue that cannot be read is the author's last word on everything before it: only what stands later counts,
+and rule 6 is not used.
 """
 
 from __future__ import annotations

@@ -54,7 +54,6 @@ _NONE = re.compile(
     r"|no (?:other )?\w+ (?:is|are|was|were|has|have|had))\b",
     re.IGNORECASE,
 )
-_PAIR = re.compile(r"\b(?:a|one)\s(?:pair|couple|dozen)\b", re.IGNORECASE)
 
 
 def _numbers(text: str) -> Iterator[tuple[int, Quantity]]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +17,7 @@ from data_process.io import write_jsonl
 from data_process.judging import JUDGE_VERSION
 from data_process.prompts import prompt_set
 from selftrain.bank import Bank
-from selftrain.config import Config, load_config
+from selftrain.config import Config, ConfigError, load_config
 from selftrain.images import ImageStore
 from selftrain.progress import Progress
 from selftrain.report.files import write_whole
@@ -24,7 +26,7 @@ from selftrain.sampling import Picture
 from selftrain.scale import figures, report
 from selftrain.scale.findings import findings
 from selftrain.scale.measure import Measured, measure, rows
-from selftrain.scale.settings import ScaleConfig, grid
+from selftrain.scale.settings import ScaleConfig, Setting, grid
 from selftrain.scale.subject import (
     Questions,
     Subject,
@@ -48,111 +50,158 @@ class Files:
     overrides: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
+class What:
+    """What is measured: a run folder's weights on its questions, or a model on files."""
+
+    run: Path | None = None
+    weights: Sequence[str] = ("base", "accepted")
+    files: Files | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.run) if self.run is not None else self.config().model.path.name
+
+    def config(self) -> Config:
+        if self.run is not None:
+            return run_config(self.run)
+        if self.files is None:
+            raise ConfigError("nothing to measure: give a run folder, or questions and a model")
+        return load_config(self.files.config, list(self.files.overrides))
+
+    def subjects(self, config: Config) -> list[Subject]:
+        if self.run is not None:
+            return subjects_of(self.run, self.weights)
+        named = subjects_of(Path(), [name for name in self.weights if "=" in name])
+        return [Subject(config.model.path.name, None, 0), *named]
+
+
 def scale(
     settings: ScaleConfig,
     output: Path,
+    what: What,
     *,
-    run: Path | None = None,
-    weights: Sequence[str] = ("base", "accepted"),
-    files: Files | None = None,
+    processes: int = 1,
     progress: Progress | None = None,
     opener: Opener = open_engine,
 ) -> dict[str, Any]:
     """Measure the grid and write scale.json, scale.md, the figures and the raw results into `output`.
 
-    Either `run`, a run folder, or `files`. Returns what is in scale.json. ConfigError, DataError or RunError before
-    anything is sampled where something cannot work; EngineError later: what was sampled is in the bank.
+    `processes` models are sampled at once, each by an engine of its own; they share the bank. Returns what is in
+    scale.json. ConfigError, DataError or RunError before anything is sampled where something cannot work; EngineError
+    later: what was sampled is in the bank.
     """
     progress = progress or Progress()
     started = time.monotonic()
-    with ExitStack() as stack:
-        if run is not None:
-            config = run_config(run)
-            subjects = subjects_of(run, weights)
-            images = config.data.folder
-        else:
-            assert files is not None
-            config = load_config(files.config, list(files.overrides))
-            subjects = [Subject(config.model.path.name, None, 0)]
-            subjects += subjects_of(Path(), [name for name in weights if "=" in name])
-            images = files.images
-        bank = stack.enter_context(Bank(config.bank))
-        store = ImageStore(
-            config.bank.parent / "images",
-            images,
-            min_pixels=config.model.min_pixels,
-            max_pixels=config.model.max_pixels,
-        )
-        if run is not None:
-            questions = run_questions(run, config, store, bank, progress)
-        else:
-            assert files is not None
-            questions = file_questions(files.problems, files.dev, images, store, config)
-        if settings.problems is not None:
-            k = settings.problems
-            questions = replace(questions, dev=questions.dev[:k], test=questions.test[:k])
-        result = _measure_all(settings, config, questions, subjects, bank, store, progress, opener, output)
-    result["name"] = str(run) if run is not None else config.model.path.name
-    result["seconds"] = round(time.monotonic() - started, 1)
+    config = what.config()
+    subjects = what.subjects(config)
+    if processes > 1 and len(subjects) > 1:
+        with _bench(settings, what, progress):
+            pass  # refuses here, once and readably, what would fail in every process
+        with ProcessPoolExecutor(min(processes, len(subjects)), multiprocessing.get_context("spawn")) as pool:
+            for future in [pool.submit(_fill, settings, what, k, progress.quiet, opener) for k in range(len(subjects))]:
+                future.result()
+    with _bench(settings, what, progress) as bench:
+        records, raw = [], []
+        for subject in subjects:
+            measured, drawn = bench.measure(subject, progress, opener)
+            for split, several in measured.items():
+                raw += rows(several, subject.name, split)
+            records.append(_subject_record(subject, config, measured, drawn))
+            progress.say(report.answer(records[-1]))
+        result = {
+            "name": what.name,
+            "questions": bench.questions.about,
+            "n_dev": len(bench.questions.dev),
+            "n_test": len(bench.questions.test),
+            "judge": JUDGE_VERSION,
+            "seed": config.seed,
+            "settings": json.loads(settings.model_dump_json()),
+            "sampling": config.evaluation.params().to_json(),
+            "subjects": records,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+    write_jsonl(output / "results.jsonl.gz", raw)
     write_json(output / "scale.json", result)
     write_whole(output / "scale.md", report.markdown(result))
     figures.draw(result, output)
     return result
 
 
-def _measure_all(
-    settings: ScaleConfig,
-    config: Config,
-    questions: Questions,
-    subjects: Sequence[Subject],
-    bank: Bank,
-    store: ImageStore,
-    progress: Progress,
-    opener: Opener,
-    output: Path,
-) -> dict[str, Any]:
-    @cache  # every setting asks for the same pictures
-    def picture(relative: str) -> Picture:
-        stored = store.add(relative)
-        return Picture(stored.path, stored.id)
+@dataclass(frozen=True)
+class _Bench:
+    """Everything that is open while models are measured."""
 
-    prompts = prompt_set(config.prompts)
-    plain = config.evaluation.params()
-    selecting = replace(plain, temperature=0.0, top_p=1.0, top_k=0, max_tokens=config.evaluation.select_max_tokens)
-    points = grid(settings, plain, selecting, prompts, room_of(config, picture), config.seed)
-    everything = [*questions.dev, *questions.test]
-    records, raw = [], []
-    for subject in subjects:
-        with sampler_of(config, bank, picture, everything, subject.adapter, subject.iteration, opener) as sampler:
-            measured: dict[str, list[Measured]] = {}
-            for split, problems in (("dev", questions.dev), ("test", questions.test)):
-                title = f"{subject.name}, {split}: {len(points)} settings on {len(problems)} questions"
+    config: Config
+    questions: Questions
+    bank: Bank
+    points: Sequence[Setting]
+    picture: Callable[[str], Picture]
+
+    def measure(
+        self, subject: Subject, progress: Progress, opener: Opener
+    ) -> tuple[dict[str, list[Measured]], int]:
+        """Every setting on dev and test, and how many samples had to be drawn for it."""
+        everything = [*self.questions.dev, *self.questions.test]
+        measured = {}
+        with sampler_of(
+            self.config, self.bank, self.picture, everything, subject.adapter, subject.iteration, opener
+        ) as sampler:
+            for split, problems in (("dev", self.questions.dev), ("test", self.questions.test)):
+                title = f"{subject.name}, {split}: {len(self.points)} settings on {len(problems)} questions"
                 with progress.stage(title, "samples") as sampler.on_progress:
-                    measured[split] = measure(points, problems, sampler)
-                raw += rows(measured[split], subject.name, split)
-            drawn = sampler.drawn
-        found = findings(measured["dev"], measured["test"], config.seed)
-        records.append(
-            {
-                "name": subject.name,
-                "model": str(config.model.path),
-                "adapter": str(subject.adapter) if subject.adapter else None,
-                "samples_drawn": drawn,  # now; the others were in the bank
-                "settings": {split: [_record(m) for m in several] for split, several in measured.items()},
-                "findings": found,
-            }
-        )
-        progress.say(report.answer(records[-1]))
-    write_jsonl(output / "results.jsonl.gz", raw)
+                    measured[split] = measure(self.points, problems, sampler)
+        return measured, sampler.drawn
+
+
+@contextmanager
+def _bench(settings: ScaleConfig, what: What, progress: Progress) -> Iterator[_Bench]:
+    config = what.config()
+    images = config.data.folder if what.files is None else what.files.images
+    pixels = {"min_pixels": config.model.min_pixels, "max_pixels": config.model.max_pixels}
+    with Bank(config.bank) as bank:
+        store = ImageStore(config.bank.parent / "images", images, **pixels)
+
+        @cache  # every setting asks for the same pictures
+        def picture(relative: str) -> Picture:
+            stored = store.add(relative)
+            return Picture(stored.path, stored.id)
+
+        if what.run is not None:
+            questions = run_questions(what.run, config, store, bank, progress)
+        else:
+            assert what.files is not None  # config() saw to it
+            questions = file_questions(what.files.problems, what.files.dev, images, store, config)
+        if settings.problems is not None:
+            k = settings.problems
+            questions = replace(questions, dev=questions.dev[:k], test=questions.test[:k])
+        plain = config.evaluation.params()
+        selecting = replace(plain, temperature=0.0, top_p=1.0, top_k=0, max_tokens=config.evaluation.select_max_tokens)
+        points = grid(settings, plain, selecting, prompt_set(config.prompts), room_of(config, picture), config.seed)
+        yield _Bench(config, questions, bank, points, picture)
+
+
+def _fill(settings: ScaleConfig, what: What, which: int, quiet: bool, opener: Opener) -> None:
+    """In a process of its own: put one model's samples into the bank."""
+    from selftrain.cli import prepare_environment
+
+    config = what.config()
+    prepare_environment(config.engine.threads)
+    progress = Progress(quiet=quiet, live=False)
+    with _bench(settings, what, progress) as bench:
+        bench.measure(what.subjects(config)[which], progress, opener)
+
+
+def _subject_record(
+    subject: Subject, config: Config, measured: dict[str, list[Measured]], drawn: int
+) -> dict[str, Any]:
     return {
-        "questions": questions.about,
-        "n_dev": len(questions.dev),
-        "n_test": len(questions.test),
-        "judge": JUDGE_VERSION,
-        "seed": config.seed,
-        "settings": json.loads(settings.model_dump_json()),
-        "sampling": plain.to_json(),
-        "subjects": records,
+        "name": subject.name,
+        "model": str(config.model.path),
+        "adapter": str(subject.adapter) if subject.adapter else None,
+        "samples_drawn": drawn,  # now and by this process; the others were in the bank
+        "settings": {split: [_record(m) for m in several] for split, several in measured.items()},
+        "findings": findings(measured["dev"], measured["test"], config.seed),
     }
 
 

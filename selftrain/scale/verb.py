@@ -26,6 +26,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting of the grid")
     parser.add_argument("--quick", action="store_true", help="fewer questions and settings, in minutes")
     parser.add_argument("--output", type=Path, help="folder of the results (default: RUN/scale)")
+    parser.add_argument("--processes", type=int, default=1, help="models measured at once, each on a core or GPU")
     parser.add_argument("--quiet", action="store_true", help="no progress, only what was found")
 
 
@@ -48,24 +49,20 @@ def scale_verb(args: argparse.Namespace) -> int:
         threads = load_config(args.config).engine.threads
     settings = load_scale_config(args.grid, args.set, args.quick)
     prepare_environment(threads)
-    from selftrain.scale.command import Files, scale
+    from selftrain.scale.command import Files, What, scale
     from selftrain.scale.report import answer
 
-    files = None
-    if args.run is None:
-        overrides = [f"model.path={args.model}"]
-        files = Files(args.problems, args.dev, args.images or args.problems.parent, args.config, overrides)
     default = Path("outputs") / f"scale-{args.model.name}" if args.run is None else args.run / "scale"
     output = args.output or default.with_name(default.name + ("-quick" if args.quick else ""))
-    weights = (args.weights or ("base,accepted" if args.run else "")).split(",")
-    result = scale(
-        settings,
-        output,
-        run=args.run,
-        weights=[w for w in weights if w],
-        files=files,
-        progress=Progress(quiet=args.quiet),
-    )
+    named = [name for name in (args.weights or ("base,accepted" if args.run else "")).split(",") if name]
+    if args.run is not None:
+        what = What(run=args.run, weights=named)
+    else:
+        overrides = [f"model.path={args.model}"]
+        files = Files(args.problems, args.dev, args.images or args.problems.parent, args.config, overrides)
+        what = What(weights=named, files=files)
+    progress = Progress(quiet=args.quiet)
+    result = scale(settings, output, what, processes=args.processes, progress=progress)
     for subject in result["subjects"]:
         print(f"{subject['name']}: {answer(subject)}")
     print(

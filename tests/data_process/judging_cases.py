@@ -256,6 +256,7 @@ TYPES = [
     (INTEGER, "It shows about 3 million cars.", N, W),
     (INTEGER, "We know that there are 7", "7", R),
     (INTEGER, "There are 7 cars, so we have to", N, W),  # stops in the middle
+    (INTEGER, "There are 7 cars. We also know that the sum of", N, W),
     (INTEGER, "<think>There are 7 cars.", N, W),  # thinking that never ended
     (INTEGER, "It is 7. It is 7. It is 7. It is 7.", N, W),  # a loop
     (INTEGER, "Is it 7?", N, W),

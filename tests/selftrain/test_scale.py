@@ -12,14 +12,15 @@ from data_process.io import read_jsonl, write_jsonl
 from data_process.prompts import SHORT
 from data_process.schema import DataError
 from data_process.sources import minigeo
-from selftrain import cli
+from selftrain import cli, loop
 from selftrain.config import ConfigError, load_config
 from selftrain.engines.base import EngineError, SamplingParams
 from selftrain.engines.opening import open_engine
 from selftrain.loop import run_loop
 from selftrain.progress import Progress
 from selftrain.run_dir import RunError, read_json
-from selftrain.scale.command import Files, scale
+from selftrain.scale import figures
+from selftrain.scale.command import Files, What, scale
 from selftrain.scale.settings import FAMILIES, ScaleConfig, grid, load_scale_config
 from selftrain.scale.subject import subjects_of
 
@@ -47,13 +48,21 @@ def run(tmp_path_factory) -> Path:
         f"bank={folder / 'bank.sqlite'}",
         f"output={folder / 'run'}",
     ]
-    run_loop(load_config(REHEARSAL, [*overrides, "iters=1"]), QUIET)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "write_run_report", lambda path: [])
+        run_loop(load_config(REHEARSAL, [*overrides, "iters=1"]), QUIET)
     return folder / "run"
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Drawing takes most of the time, and most tests do not look at it."""
+    monkeypatch.setattr(figures, "draw", lambda result, folder: [])
 
 
 @pytest.fixture(scope="module")
 def result(run):
-    return scale(ScaleConfig(**SMALL), run / "scale", run=run, weights=("base", "iter1"), progress=QUIET)
+    return scale(ScaleConfig(**SMALL), run / "scale", What(run, ("base", "iter1")), progress=QUIET)
 
 
 def test_every_question_is_answered_in_every_setting(result, run):
@@ -142,13 +151,13 @@ def test_what_is_written(result, run):
 
 
 def test_a_second_run_draws_nothing_and_writes_the_same(result, run, tmp_path):
-    again = scale(ScaleConfig(**SMALL), tmp_path / "again", run=run, weights=("base", "iter1"), progress=QUIET)
+    again = scale(ScaleConfig(**SMALL), tmp_path / "again", What(run, ("base", "iter1")), progress=QUIET)
     assert [s["samples_drawn"] for s in again["subjects"]] == [0, 0]
     for name in ("results.jsonl.gz", "tokens.svg", "candidates.pdf", "ignores.png"):
         assert (tmp_path / "again" / name).read_bytes() == (run / "scale" / name).read_bytes(), name
 
 
-def test_a_dead_engine_keeps_what_was_drawn(run, tmp_path):
+def test_a_dead_engine_keeps_what_was_drawn(run, tmp_path, no_figures):
     """The engine dies after some batches; the same command goes on and draws only what is missing."""
     bank = f"bank={tmp_path / 'bank.sqlite'}"
     files = files_of(run, bank)
@@ -168,9 +177,9 @@ def test_a_dead_engine_keeps_what_was_drawn(run, tmp_path):
         return engine
 
     with pytest.raises(EngineError, match="the server is gone"):
-        scale(ScaleConfig(**SMALL), tmp_path / "out", files=files, weights=(), progress=QUIET, opener=dying)
+        scale(ScaleConfig(**SMALL), tmp_path / "out", files, progress=QUIET, opener=dying)
     assert not (tmp_path / "out/scale.json").exists()
-    second = scale(ScaleConfig(**SMALL), tmp_path / "out", files=files, weights=(), progress=QUIET)
+    second = scale(ScaleConfig(**SMALL), tmp_path / "out", files, progress=QUIET)
     fresh = scale(
         ScaleConfig(**SMALL), tmp_path / "fresh", files=files_of(run, f"bank={tmp_path / 'b2.sqlite'}"), weights=(),
         progress=QUIET,
@@ -184,9 +193,9 @@ def files_of(run: Path, *overrides: str) -> Files:
     return Files(data / "test.jsonl", data / "dev.jsonl", data, REHEARSAL, overrides)
 
 
-def test_without_a_dev_file_a_third_is_for_choosing(run, tmp_path):
+def test_without_a_dev_file_a_third_is_for_choosing(run, tmp_path, no_figures):
     files = Files(run.parent / "data/test.jsonl", None, run.parent / "data", REHEARSAL, (f"bank={tmp_path / 'b'}",))
-    found = scale(ScaleConfig(**SMALL), tmp_path / "out", files=files, weights=(), progress=QUIET)
+    found = scale(ScaleConfig(**SMALL), tmp_path / "out", files, progress=QUIET)
     assert (found["n_dev"], found["n_test"]) == (7, 13)
     ids = Counter(row["id"] for row in read_jsonl(tmp_path / "out/results.jsonl.gz"))
     assert len(ids) == 20
@@ -196,7 +205,7 @@ def test_a_question_in_dev_and_test_is_refused(run, tmp_path):
     data = run.parent / "data"
     files = Files(data / "test.jsonl", data / "test.jsonl", data, REHEARSAL, (f"bank={tmp_path / 'b'}",))
     with pytest.raises(DataError, match="20 ids are in"):
-        scale(ScaleConfig(**SMALL), tmp_path / "out", files=files, weights=(), progress=QUIET)
+        scale(ScaleConfig(**SMALL), tmp_path / "out", files, progress=QUIET)
 
 
 def test_changed_data_are_refused(run, tmp_path):
@@ -206,7 +215,7 @@ def test_changed_data_are_refused(run, tmp_path):
     try:
         write_jsonl(test, read_jsonl(test)[1:])
         with pytest.raises(RunError, match=r"test of .* changed since it was run"):
-            scale(ScaleConfig(**SMALL), tmp_path / "out", run=run, progress=QUIET)
+            scale(ScaleConfig(**SMALL), tmp_path / "out", What(run), progress=QUIET)
     finally:
         test.write_bytes(kept)
 
@@ -281,7 +290,7 @@ def test_command_line_errors(argv, match, capsys, monkeypatch, tmp_path):
     assert match in capsys.readouterr().err
 
 
-def test_the_command_line(run, tmp_path, capsys):
+def test_the_command_line(run, tmp_path, capsys, no_figures):
     argv = ["scale", "--run", str(run), "--quiet", "--quick", "--output", str(tmp_path / "out")]
     assert cli.main([*argv, "--set", "problems=10", "--set", "limits=[16]"]) == 0
     out = capsys.readouterr().out

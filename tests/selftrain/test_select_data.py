@@ -13,7 +13,7 @@ from data_process.io import load_problems, read_jsonl
 from data_process.prompts import SHORT
 from data_process.schema import Candidate, Example
 from data_process.sources import minigeo
-from selftrain import cli, select_data
+from selftrain import cli, loop, select_data
 from selftrain.config import ConfigError, load_config
 from selftrain.loop import run_loop
 from selftrain.progress import Progress
@@ -34,7 +34,9 @@ def rehearsed(tmp_path_factory) -> Path:
         f"bank={folder / 'bank.sqlite'}",
         f"output={folder / 'run'}",
     ]
-    run_loop(load_config(ROOT / "configs/rehearsal.yaml", [*overrides, "iters=2", "sampling.n=4"]), QUIET)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "write_run_report", lambda path: [])
+        run_loop(load_config(ROOT / "configs/rehearsal.yaml", [*overrides, "iters=2", "sampling.n=4"]), QUIET)
     return folder / "run"
 
 

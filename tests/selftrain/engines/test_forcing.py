@@ -128,7 +128,7 @@ def test_a_loop_is_closed_as_soon_as_it_is_one():
 
 def test_forced_repeats_are_no_loop():
     policy = replace(POLICY, ignore=("a",), num_ignore=30, loop_repeats=2, loop_span=8)
-    ledger = run(toy(policy, 100), cycle([EOS])).ledger()
+    ledger = run(toy(policy, 100), cycle([PIECES.index("b"), EOS])).ledger()
     assert (ledger.ignores, ledger.closed_by) == (30, "end_of_turn")
 
 
@@ -191,8 +191,12 @@ policies = st.builds(
 )
 # Ends of thinking, whole and in parts, more often than by chance.
 likely = ["</", "think", ">", ">\n", ".</", "</think>.", "<", "/", "x</", "<|end|>", "<eos>", "a", "b"]
+whole = [
+    [PIECES.index(p) for p in parts]
+    for parts in (END, (".</", "think", ">\n"), ("x</", "think", ">"), ("<|end|>", "A"))
+]
 streams = st.lists(
-    st.sampled_from([[PIECES.index(p)] for p in likely] + [[1, 2, 3], [5, 2, 4], *[[i] for i in range(len(PIECES))]]),
+    st.sampled_from(whole) | st.sampled_from([[PIECES.index(p)] for p in likely] + [[i] for i in range(len(PIECES))]),
     min_size=1,
     max_size=80,
 ).map(lambda parts: list(chain(*parts)))

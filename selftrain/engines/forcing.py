@@ -80,7 +80,8 @@ def resolve(policy: Budget, vocabulary: Vocabulary, eos: Collection[int], max_to
     for what, text in before:
         pieces = pieces_of(what, text)
         for end, name in zip(ends, policy.ends, strict=True):
-            if end in pieces or _overlap(pieces, end):
+            # `start` may hold an end, as s1's does: what is written for the model is not searched for one.
+            if (what == "ignore" and end in pieces) or _overlap(pieces, end):
                 raise ValueError(f"budget: `{what}` {text!r} holds or begins {name!r}, which ends the thinking")
     start = ids_of("start", policy.start) if policy.start else ()
     cued = ids_of("end", policy.end + policy.answer_cue)

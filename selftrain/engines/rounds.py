@@ -155,7 +155,7 @@ async def think(ask: Ask, name: str, policy: Budget, counts: Mapping[str, int], 
         logprobs=tuple(logprobs),
         n_prompt_tokens=base,
         finish="stop" if forcer.ids[-1] == END else "length",
-        forcing=replace(ledger, discarded=ledger.discarded),
+        forcing=replace(ledger, discarded=ledger.discarded + unused),
         reencoded=reencoded,
     )
 

@@ -30,7 +30,9 @@ from selftrain.scale.settings import ScaleConfig, Setting, grid
 from selftrain.scale.subject import (
     Questions,
     Subject,
+    check_budgets,
     file_questions,
+    processor_of,
     room_of,
     run_config,
     run_questions,
@@ -138,9 +140,7 @@ class _Bench:
     points: Sequence[Setting]
     picture: Callable[[str], Picture]
 
-    def measure(
-        self, subject: Subject, progress: Progress, opener: Opener
-    ) -> tuple[dict[str, list[Measured]], int]:
+    def measure(self, subject: Subject, progress: Progress, opener: Opener) -> tuple[dict[str, list[Measured]], int]:
         """Every setting on dev and test, and how many samples had to be drawn for it."""
         everything = [*self.questions.dev, *self.questions.test]
         measured = {}
@@ -177,7 +177,11 @@ def _bench(settings: ScaleConfig, what: What, progress: Progress) -> Iterator[_B
             questions = replace(questions, dev=questions.dev[:k], test=questions.test[:k])
         plain = config.evaluation.params()
         selecting = replace(plain, temperature=0.0, top_p=1.0, top_k=0, max_tokens=config.evaluation.select_max_tokens)
-        points = grid(settings, plain, selecting, prompt_set(config.prompts), room_of(config, picture), config.seed)
+        processor = processor_of(config)
+        room = room_of(config, picture, processor) if processor is not None else None
+        points = grid(settings, plain, selecting, prompt_set(config.prompts), room, config.seed)
+        if processor is not None:
+            check_budgets(points, processor)
         yield _Bench(config, questions, bank, points, picture)
 
 

@@ -35,7 +35,7 @@ class ScaleConfig(Section):
     n: Positive = 10  # samples per question behind every vote and selection
     sizes: tuple[Positive, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)  # N of the curves
     select_sizes: tuple[Positive, ...] = (2, 3, 4, 5, 6, 7, 8, 9, 10)
-    draws: Positive = 2  # ordered subsets per question over which selection is averaged
+    draws: Positive = 1  # ordered subsets per question over which selection is averaged
     permutations: Positive = 3  # orders of a permutation vote, among `audit_size` candidates
     audit_size: Positive = 5  # candidates of the permutation vote, the tournament and the distinct selection
     group: Annotated[int, Field(ge=2)] = 3  # candidates per question of a tournament
@@ -45,7 +45,7 @@ class ScaleConfig(Section):
     limits: tuple[Positive, ...] = (8, 16, 24, 32, 48, 64)  # thinking tokens at most
     max_tokens: Positive = 256  # of a forced text; the budget keeps its answer's share free
     combine_ignores: tuple[Positive, ...] = (1, 2)  # of candidates that are voted on and chosen among
-    combine_sizes: tuple[Positive, ...] = (3, 5, 10)
+    combine_sizes: tuple[Positive, ...] = (3, 5)
     conditions: tuple[Literal["token", "step", "short", "long"], ...] = ("token", "step", "short", "long")
     condition_tokens: tuple[Positive, ...] = (16, 32, 64)
     condition_steps: tuple[Positive, ...] = (1, 2, 3)
@@ -72,7 +72,6 @@ QUICK: dict[str, Any] = {
     "sizes": [1, 2, 3, 5, 8],
     "select_sizes": [2, 3, 5, 8],
     "n": 8,
-    "draws": 1,
     "ignores": [0, 1, 2, 4],
     "limits": [16, 32, 64],
     "combine_ignores": [1],

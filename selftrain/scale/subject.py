@@ -8,17 +8,22 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from data_process.io import load_problems
 from data_process.schema import DataError, Problem
 from data_process.seeds import seed_for
 from selftrain.bank import Bank
 from selftrain.config import Config, ConfigError, build_config
+from selftrain.engines.base import EngineError
+from selftrain.engines.forcing import resolve
+from selftrain.engines.vocabulary import TokenizerVocabulary
 from selftrain.images import ImageStore
 from selftrain.preflight import frame_of
 from selftrain.progress import Progress
 from selftrain.run_dir import RunError, read_json
 from selftrain.sampling import Picture
+from selftrain.scale.settings import Setting
 from selftrain.splits import inputs, load_splits
 from selftrain.test_time import Room
 
@@ -132,19 +137,34 @@ def _subject(run: Path, name: str) -> Subject:
     return Subject(f"iteration {iteration}", adapter, iteration)
 
 
-def room_of(config: Config, picture: Callable[[str], Picture]) -> Room | None:
-    """The model's positions and a counter of prompt tokens; None for the scripted engine, which has no limit."""
+def processor_of(config: Config) -> Any:
+    """The checkpoint's processor; None for the scripted engine, which has no model."""
     if config.engine.kind == "scripted":
         return None
     from transformers import AutoProcessor
 
+    return AutoProcessor.from_pretrained(config.model.path)
+
+
+def check_budgets(points: Sequence[Setting], processor: Any) -> None:
+    """ConfigError, before anything is sampled, for a budget that the tokenizer or the token limit has no room for."""
+    vocabulary = TokenizerVocabulary(processor.tokenizer)
+    for params in {point.plan.sampling for point in points}:
+        if params.budget is not None:
+            try:
+                resolve(params.budget, vocabulary, [processor.tokenizer.eos_token_id], params.max_tokens)
+            except (ValueError, EngineError) as error:
+                raise ConfigError(f"the grid's budget cannot be kept by this model: {error}") from error
+
+
+def room_of(config: Config, picture: Callable[[str], Picture], processor: Any) -> Room:
+    """The model's positions and a counter of prompt tokens, image tokens included."""
     from selftrain.preflight import count_image_tokens
 
     model = json.loads((config.model.path / "config.json").read_text(encoding="utf-8"))
     limit = (model.get("text_config") or model).get("max_position_embeddings")
     if not isinstance(limit, int):
         raise ConfigError(f"{config.model.path}/config.json has no max_position_embeddings")
-    processor = AutoProcessor.from_pretrained(config.model.path)
     frames = {with_image: frame_of(processor, with_image) for with_image in (False, True)}
 
     @cache

@@ -22,7 +22,7 @@ from selftrain.run_dir import RunError, read_json
 from selftrain.scale import figures
 from selftrain.scale.command import Files, What, scale
 from selftrain.scale.settings import FAMILIES, ScaleConfig, grid, load_scale_config
-from selftrain.scale.subject import subjects_of
+from selftrain.scale.subject import check_budgets, subjects_of
 
 ROOT = Path(__file__).parents[2]
 REHEARSAL = ROOT / "configs/rehearsal.yaml"
@@ -160,7 +160,7 @@ def test_a_second_run_draws_nothing_and_writes_the_same(result, run, tmp_path):
 def test_a_dead_engine_keeps_what_was_drawn(run, tmp_path, no_figures):
     """The engine dies after some batches; the same command goes on and draws only what is missing."""
     bank = f"bank={tmp_path / 'bank.sqlite'}"
-    files = files_of(run, bank)
+    what = files_of(run, bank)
     left = [6]
 
     def dying(*args):
@@ -177,25 +177,24 @@ def test_a_dead_engine_keeps_what_was_drawn(run, tmp_path, no_figures):
         return engine
 
     with pytest.raises(EngineError, match="the server is gone"):
-        scale(ScaleConfig(**SMALL), tmp_path / "out", files, progress=QUIET, opener=dying)
+        scale(ScaleConfig(**SMALL), tmp_path / "out", what, progress=QUIET, opener=dying)
     assert not (tmp_path / "out/scale.json").exists()
-    second = scale(ScaleConfig(**SMALL), tmp_path / "out", files, progress=QUIET)
+    second = scale(ScaleConfig(**SMALL), tmp_path / "out", what, progress=QUIET)
     fresh = scale(
-        ScaleConfig(**SMALL), tmp_path / "fresh", files=files_of(run, f"bank={tmp_path / 'b2.sqlite'}"), weights=(),
-        progress=QUIET,
+        ScaleConfig(**SMALL), tmp_path / "fresh", files_of(run, f"bank={tmp_path / 'b2.sqlite'}"), progress=QUIET
     )  # fmt: skip
     assert 0 < second["subjects"][0]["samples_drawn"] < fresh["subjects"][0]["samples_drawn"]
     assert second["subjects"][0]["settings"] == fresh["subjects"][0]["settings"]
 
 
-def files_of(run: Path, *overrides: str) -> Files:
+def files_of(run: Path, *overrides: str) -> What:
     data = run.parent / "data"
-    return Files(data / "test.jsonl", data / "dev.jsonl", data, REHEARSAL, overrides)
+    return What(weights=(), files=Files(data / "test.jsonl", data / "dev.jsonl", data, REHEARSAL, overrides))
 
 
 def test_without_a_dev_file_a_third_is_for_choosing(run, tmp_path, no_figures):
     files = Files(run.parent / "data/test.jsonl", None, run.parent / "data", REHEARSAL, (f"bank={tmp_path / 'b'}",))
-    found = scale(ScaleConfig(**SMALL), tmp_path / "out", files, progress=QUIET)
+    found = scale(ScaleConfig(**SMALL), tmp_path / "out", What(weights=(), files=files), progress=QUIET)
     assert (found["n_dev"], found["n_test"]) == (7, 13)
     ids = Counter(row["id"] for row in read_jsonl(tmp_path / "out/results.jsonl.gz"))
     assert len(ids) == 20
@@ -205,7 +204,7 @@ def test_a_question_in_dev_and_test_is_refused(run, tmp_path):
     data = run.parent / "data"
     files = Files(data / "test.jsonl", data / "test.jsonl", data, REHEARSAL, (f"bank={tmp_path / 'b'}",))
     with pytest.raises(DataError, match="20 ids are in"):
-        scale(ScaleConfig(**SMALL), tmp_path / "out", files, progress=QUIET)
+        scale(ScaleConfig(**SMALL), tmp_path / "out", What(weights=(), files=files), progress=QUIET)
 
 
 def test_changed_data_are_refused(run, tmp_path):
@@ -297,3 +296,27 @@ def test_the_command_line(run, tmp_path, capsys, no_figures):
     assert "base: Dev chooses " in out
     assert f"Report: {tmp_path / 'out'}/scale.md" in out
     assert read_json(tmp_path / "out/scale.json")["n_test"] == 10
+
+
+@pytest.mark.parametrize("name", ["s1", "s1-m", "tiny"])
+def test_every_preset_can_be_kept(name, tiny_model_path):
+    from transformers import AutoProcessor
+
+    overrides = [f"budget={name}", "max_tokens=4000"]
+    settings = grid(load_scale_config(None, overrides, False), SamplingParams(0.9, 4), SELECTING, SHORT)
+    check_budgets(settings, AutoProcessor.from_pretrained(tiny_model_path))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "match"),
+    [
+        (["max_tokens=4", "limits=[]"], r"(?s)cannot be kept by this model: .*no room .* \+ "),
+        (["budget=s1-m", "max_tokens=300"], r"max_tokens 300 has no room"),
+    ],
+)
+def test_budgets_are_checked_with_the_models_tokenizer(overrides, match, tiny_model_path):
+    from transformers import AutoProcessor
+
+    settings = grid(load_scale_config(None, overrides, False), SamplingParams(0.9, 4), SELECTING, SHORT)
+    with pytest.raises(ConfigError, match=match):
+        check_budgets(settings, AutoProcessor.from_pretrained(tiny_model_path))

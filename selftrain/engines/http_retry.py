@@ -187,6 +187,7 @@ class JsonClient:
         # call, and with 32 of them that was most of the client's work (4 ms a call, and 1.5 ms in this way).
         self._clients: list[httpx.AsyncClient] = []
         self._idle: list[httpx.AsyncClient] = []
+        self._closing: set[asyncio.Future[None]] = set()
 
     def __repr__(self) -> str:
         return f"JsonClient({self.url!r})"
@@ -305,11 +306,17 @@ class JsonClient:
                         raise HttpFault(
                             f"{name}: {self.url} sends more than {self._max_body:,} bytes; check engine.url"
                         )
-                return response.status_code, response.headers, bytes(body)
             finally:
                 await response.aclose()
-        finally:
-            self._idle.append(client)
+        except BaseException:
+            # Also a call that was cancelled: httpcore may go on counting its connection as taken, for ever.
+            self._clients.remove(client)
+            closing = asyncio.ensure_future(client.aclose())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+            raise
+        self._idle.append(client)
+        return response.status_code, response.headers, bytes(body)
 
     def _told(self, body: bytes) -> str:
         """What a server's error says, in one line, without our key."""

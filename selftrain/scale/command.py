@@ -148,9 +148,8 @@ class _Bench:
             self.config, self.bank, self.picture, everything, subject.adapter, subject.iteration, opener
         ) as sampler:
             for split, problems in (("dev", self.questions.dev), ("test", self.questions.test)):
-                title = f"{subject.name}, {split}: {len(self.points)} settings on {len(problems)} questions"
-                with progress.stage(title, "samples") as sampler.on_progress:
-                    measured[split] = measure(self.points, problems, sampler)
+                with progress.stage(f"{subject.name}, {split}, {len(problems)} questions", "settings") as told:
+                    measured[split] = measure(self.points, problems, sampler, told)
         return measured, sampler.drawn
 
 

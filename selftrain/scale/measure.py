@@ -15,7 +15,7 @@ from selftrain.scale.settings import Setting
 from selftrain.test_time import STRATEGIES, Outcome, Plan, Pool, draw_pool, run, summary, thinking_tokens
 from selftrain.test_time.strategies import preflight
 
-Told = Callable[[str], None]
+Told = Callable[[int, int], None]  # settings done, settings in all
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Measured:
 
 
 def measure(
-    settings: Sequence[Setting], problems: Sequence[Problem], sampler: Sampler, say: Told = lambda text: None
+    settings: Sequence[Setting], problems: Sequence[Problem], sampler: Sampler, told: Told = lambda done, total: None
 ) -> list[Measured]:
     """All settings, in order. What cannot work is refused before anything is sampled.
 
@@ -53,8 +53,8 @@ def measure(
         preflight([setting.strategy], problems, setting.plan)
     pools: dict[Any, Pool] = {}
     measured = []
-    for setting in settings:
-        say(setting.name)
+    for k, setting in enumerate(settings):
+        told(k, len(settings))
         pool = None
         if STRATEGIES[setting.strategy].needs_pool:
             key = (setting.plan.sampling, setting.plan.condition)
@@ -65,6 +65,7 @@ def measure(
         texts = _texts(setting, problems, sampler, pool)
         lengths = tuple(thinking_tokens(completion) for completion in texts)
         measured.append(Measured(setting, tuple(outcomes), summary(outcomes), thinking_of(texts), lengths))
+    told(len(settings), len(settings))
     return measured
 
 

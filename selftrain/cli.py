@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from selftrain import score_command, select_verb
+from selftrain import score_command, select_verb, serve_verb
 from selftrain.scale import verb as scale_verb
 
 DEFAULT_CONFIG = Path("configs/demo.yaml")
@@ -165,6 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     versus.add_argument("--split", choices=("dev", "test"), default="test")
     scale_verb.add_parser(verbs)
     select_verb.add_parser(verbs)
+    serve_verb.add_parser(verbs)
     verbs.add_parser("run", help="the same as run.py", add_help=False)
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["run"]:
@@ -177,6 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "compare": _compare,
         "scale": scale_verb.scale_verb,
         "select-data": select_verb.select_data_verb,
+        "serve": serve_verb.serve_verb,
     }[args.verb]
     return guarded(lambda: verb(args))
 

@@ -69,11 +69,20 @@ class ModelConfig(Section):
 class EngineConfig(Section):
     """Who answers prompts."""
 
-    kind: Literal["hf", "scripted"] = "hf"
+    kind: Literal["hf", "server", "scripted"] = "hf"
     batch_size: Positive = 192  # rows decoded together
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
     threads: Positive | None = None  # None: one per core
+    # server only: an OpenAI-compatible one, such as `python -m selftrain serve` starts
+    url: str = "http://127.0.0.1:8000/v1"
+    model_name: str | None = None  # as the server calls it; None: the name of model.path's folder
+    dialect: Literal["auto", "vllm", "sglang", "llamacpp", "openai"] = "auto"  # what the server understands
+    api_key_env: str | None = None  # environment variable that holds the key; keys stand nowhere else
+    max_concurrency: Positive = 32  # calls under way
+    timeout_s: Annotated[float, Field(gt=0)] = 600.0  # seconds one call may take
+    retries: Annotated[int, Field(ge=0)] = 5  # after faults of the moment
+    logprobs: bool = True  # False for servers that give none; likelihood-weighted votes then have no weights
     script_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.5  # scripted only: chance of a right answer, base model
     script_gain: float = 0.1  # scripted only: added to that chance by each trained iteration
     script_abstain: Annotated[float, Field(ge=0, le=1)] = 0.02  # scripted only: chance of an unreadable answer
@@ -172,7 +181,8 @@ class Config(Section):
         # Where results go, how many iterations there are and how fast they are computed changes no sample.
         for key in ("output", "bank", "iters", "name"):
             values.pop(key)
-        values["engine"].pop("threads")
+        for key in ("threads", "url", "api_key_env", "max_concurrency", "timeout_s", "retries"):
+            values["engine"].pop(key)
         values["training"].pop("threads")
         return values
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from selftrain import policies
 from selftrain.bank import Bank
-from selftrain.config import Config
+from selftrain.config import Config, ConfigError
 from selftrain.images import ImageStore
 from selftrain.metrics import collect, write_run_report
 from selftrain.progress import Progress
@@ -47,6 +47,11 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
     `tools` replaces parts in tests: `open_engine`. Raises DataError, RunError, BankError, EngineError or TrainingError;
     whatever was finished before stays and is reused.
     """
+    if config.engine.kind == "server":
+        raise ConfigError(
+            "the loop trains the weights it samples from, and a server keeps those it was started with; set "
+            "engine.kind to hf, or measure a served model with `python -m selftrain scale --problems`"
+        )
     progress = progress or Progress()
     started = time.time()
     with RunDir(config.output) as folder:

@@ -148,21 +148,13 @@ class Sampler:
                 )
                 for key, indices in missing.items()
             ]
+            self._keep_each(requests, {names[key]: (wanted[key][0], key, at) for key, at in missing.items()}, params)
             answers = self._engine.generate(requests, params)
             if [len(a) for a in answers] != [len(r.seeds) for r in requests]:
                 raise EngineError(f"engine {self._engine_name} returned other numbers of completions than asked for")
             for request, completions in zip(requests, answers, strict=True):
                 for completion in completions:
-                    if reason := why_not(completion):
-                        raise EngineError(
-                            f"engine {self._engine_name} gave no answer to request {request.id!r}: {reason}"
-                        )
-                    if (completion.forcing is None) != (params.budget is None):
-                        raise EngineError(
-                            f"engine {self._engine_name} does not keep to budgets: its answer to {request.id!r} has "
-                            f"{'no ledger' if completion.forcing is None else 'a ledger without a budget'}; for budget "
-                            "forcing set engine.kind to hf"
-                        )
+                    self._refuse(request, completion, params)
             rows = [
                 (wanted[key][0], key, index, completion)
                 for (key, indices), completions in zip(missing.items(), answers, strict=True)
@@ -174,3 +166,31 @@ class Sampler:
             self.on_progress(have, total)
         found = self._bank.read(list(wanted), n)
         return {ask_id: found[key] for ask_id, key in keys.items()}
+
+    def _refuse(self, request: Request, completion: Completion, params: SamplingParams) -> None:
+        """EngineError for what must not be stored as an answer."""
+        if reason := why_not(completion):
+            raise EngineError(f"engine {self._engine_name} gave no answer to request {request.id!r}: {reason}")
+        if (completion.forcing is None) != (params.budget is None):
+            raise EngineError(
+                f"engine {self._engine_name} does not keep to budgets: its answer to {request.id!r} has "
+                f"{'no ledger' if completion.forcing is None else 'a ledger without a budget'}; for budget "
+                "forcing set engine.kind to hf or server"
+            )
+
+    def _keep_each(
+        self, requests: Sequence[Request], places: dict[str, tuple[PromptKey, str, list[int]]], params: SamplingParams
+    ) -> None:
+        """An engine that tells each answer as it comes has it stored at once: a failing call then loses none of them.
+
+        `places`: request id -> what its answers are stored under, and their sample indices.
+        """
+        if not hasattr(self._engine, "on_result"):
+            return
+
+        def keep(request: Request, sample: int, completion: Completion) -> None:
+            self._refuse(request, completion, params)
+            prompt, key, indices = places[request.id]
+            self._bank.write([(prompt, key, indices[sample], completion)], self._engine_name)
+
+        self._engine.on_result = keep

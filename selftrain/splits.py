@@ -16,6 +16,7 @@ from data_process.prompts import prompt_set
 from data_process.schema import DataError, Problem, to_json
 from selftrain.bank import Bank
 from selftrain.config import Config
+from selftrain.engines.opening import served_name
 from selftrain.images import ImageStore
 from selftrain.progress import Progress
 from selftrain.run_dir import RunDir, file_digest, read_json, write_json
@@ -145,7 +146,10 @@ def inputs(config: Config, splits: Mapping[str, Sequence[Problem]], store: Image
     result: dict[str, Any] = {split: digest(problems) for split, problems in splits.items()}
     result["prompts"] = prompt_set(config.prompts).digest
     result["judge"] = JUDGE_VERSION
-    if config.engine.kind != "scripted":
+    if config.engine.kind == "server":
+        result["model"] = f"{config.engine.dialect}:{served_name(config)}"
+    elif config.engine.kind != "scripted":
         result["model"] = weights_digest(bank, config.model.path, None)
+    if config.engine.kind != "scripted":
         result["hyperparameters"] = file_digest(config.training.hyperparameters)[:16]
     return result

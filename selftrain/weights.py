@@ -11,7 +11,7 @@ from data_process.schema import Problem
 from selftrain.bank import Bank
 from selftrain.config import Config
 from selftrain.engines.base import Engine
-from selftrain.engines.opening import open_engine
+from selftrain.engines.opening import open_engine, served_name
 from selftrain.run_dir import file_digest
 from selftrain.sampling import Picture, Sampler, weights_digest
 
@@ -34,6 +34,8 @@ def sampler_of(
     """
     if config.engine.kind == "scripted":
         digest = _script_digest(config, adapter, iteration, problems)
+    elif config.engine.kind == "server":
+        digest = server_digest(config)
     else:
         digest = weights_digest(bank, config.model.path, adapter)
         if config.engine.dtype != "auto":  # another precision gives other answers
@@ -47,6 +49,12 @@ def sampler_of(
         seed=config.seed,
         unit_rows=config.engine.batch_size,
     )
+
+
+def server_digest(config: Config) -> str:
+    """Which server, what it calls the model, and what kind it is: the weights behind that name cannot be seen."""
+    what = [config.engine.url, served_name(config), config.engine.dialect]
+    return "server-" + hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 
 def _script_digest(config: Config, adapter: Path | None, iteration: int, problems: Sequence[Problem]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from data_process.prompts import prompt_set
 from data_process.schema import Problem
 from selftrain.config import Config
-from selftrain.engines.base import Engine
+from selftrain.engines.base import Engine, EngineError
 
 
 def open_engine(config: Config, adapter: Path | None, iteration: int, problems: Sequence[Problem]) -> Engine:
@@ -30,6 +30,25 @@ def open_engine(config: Config, adapter: Path | None, iteration: int, problems: 
             weights=f"iteration-{iteration}",
         )
         return ScriptedEngine(noise)
+    if settings.kind == "server":
+        from selftrain.engines.openai_server import ServerEngine
+
+        if adapter is not None:
+            raise EngineError(
+                f"a server answers with the weights it was started with, not with {adapter}; serve that adapter "
+                "(`python -m selftrain serve --adapter NAME=FOLDER`), set engine.model_name to NAME and measure it "
+                "with `python -m selftrain scale --problems`, or set engine.kind to hf"
+            )
+        return ServerEngine(
+            settings.url,
+            served_name(config),
+            dialect=settings.dialect,
+            api_key_env=settings.api_key_env,
+            max_concurrency=settings.max_concurrency,
+            timeout_s=settings.timeout_s,
+            retries=settings.retries,
+            logprobs=settings.logprobs,
+        )
     from selftrain.engines.hf import HFEngine
 
     return HFEngine(
@@ -42,3 +61,8 @@ def open_engine(config: Config, adapter: Path | None, iteration: int, problems: 
         min_pixels=config.model.min_pixels,
         max_pixels=config.model.max_pixels,
     )
+
+
+def served_name(config: Config) -> str:
+    """What the server calls the model."""
+    return config.engine.model_name or config.model.path.name

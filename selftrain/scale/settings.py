@@ -55,7 +55,7 @@ class ScaleConfig(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> ScaleConfig:
-        for name in ("sizes", "select_sizes", "combine_sizes"):
+        for name in ("sizes", "select_sizes", *(("combine_sizes",) if self.combine_ignores else ())):
             largest = max(getattr(self, name), default=1)
             if largest > self.n:
                 raise ValueError(f"{name} asks for {largest} of {self.n} samples; raise n or lower it")

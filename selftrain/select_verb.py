@@ -14,6 +14,7 @@ CURVES = {
     "conditions": [],
     "reject": [],
     "rounds": 0,
+    "variants": False,
 }
 
 
@@ -31,6 +32,7 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--max-steps", type=int, help="steps of the SFT (default: as the run's training)")
     parser.add_argument("--seed", type=int, help="of the rows, their order and the SFT (default 0)")
     parser.add_argument("--no-curves", action="store_true", help="only build and train")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the curves' grid")
     parser.add_argument("--processes", type=int, default=1, help="models measured at once for the curves")
     parser.add_argument("--quiet", action="store_true", help="no progress, only what was found")
 
@@ -59,12 +61,11 @@ def select_data_verb(args: argparse.Namespace) -> int:
     print(f"Adapter: {adapter}")
     if args.no_curves:
         return 0
-    from selftrain.config import build_section
     from selftrain.scale.command import What, scale
-    from selftrain.scale.settings import ScaleConfig
+    from selftrain.scale.settings import load_scale_config
 
     weights = ["accepted", f"select-data={adapter}"]
-    grid = build_section(ScaleConfig, CURVES, "curves of select-data")
+    grid = load_scale_config(None, [*(f"{key}={value}" for key, value in CURVES.items()), *args.set], quick=False)
     what = What(run=args.run, weights=weights)
     result = scale(grid, output / "scale", what, processes=args.processes, progress=progress)
     for subject in result["subjects"]:

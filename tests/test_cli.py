@@ -246,6 +246,7 @@ sys.exit(run_main(sys.argv[1:]))
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c(data, tmp_path, finished):
     """A real SIGINT to a real process; what it leaves is continued to the same metrics as those of a run left alone."""
     argv = arguments(data, tmp_path, "--quiet", "--iters", 1)

@@ -38,6 +38,7 @@ class ScaleConfig(Section):
     draws: Positive = 1  # ordered subsets per question over which selection is averaged
     permutations: Positive = 3  # orders of a permutation vote, among `audit_size` candidates
     audit_size: Positive = 5  # candidates of the permutation vote, the tournament and the distinct selection
+    variants: bool = True  # of selection: each answer once, several orders, tournament, recursive
     group: Annotated[int, Field(ge=2)] = 3  # candidates per question of a tournament
     rounds: Count = 2  # of self-refinement
     budget: str = "tiny"  # preset of selftrain/engines/budget.py: delimiters, ignore strings, answer cue
@@ -130,16 +131,8 @@ def grid(
         settings.append(Setting(f"most likely of {n}", "vote", "best_logprob", replace(many, n=n)))
     for n in config.select_sizes:
         settings.append(Setting(f"select@{n}", "select", "select", replace(many, n=n, draws=config.draws)))
-    some = replace(many, n=config.audit_size, draws=1)
-    settings += [
-        Setting(f"select@{some.n}, each answer once", "select", "select", replace(some, distinct=True)),
-        Setting(f"select@{some.n} in {config.permutations} orders", "select", "permuted", some),
-        Setting(
-            f"tournament@{config.n} in groups of {config.group}", "select", "tournament", replace(many, n=config.n)
-        ),
-    ]
-    if room is not None:
-        settings.append(Setting(f"recursive@{config.n}", "select", "recursive", replace(many, n=config.n)))
+    if config.variants:
+        settings += _variants(config, many)
     for rounds in range(1, config.rounds + 1):
         plan = replace(base, rounds=rounds)
         settings.append(Setting(f"refine x{rounds}", "refine", "refine", plan))
@@ -156,6 +149,20 @@ def grid(
     names = [setting.name for setting in settings]
     if len(set(names)) < len(names):
         raise ConfigError("a setting stands twice; give every list of the scale settings different numbers")
+    return settings
+
+
+def _variants(config: ScaleConfig, many: Plan) -> list[Setting]:
+    """Other ways to let the model choose."""
+    some = replace(many, n=config.audit_size, draws=1)
+    every = replace(many, n=config.n)
+    settings = [
+        Setting(f"select@{some.n}, each answer once", "select", "select", replace(some, distinct=True)),
+        Setting(f"select@{some.n} in {config.permutations} orders", "select", "permuted", some),
+        Setting(f"tournament@{every.n} in groups of {config.group}", "select", "tournament", every),
+    ]
+    if many.room is not None:
+        settings.append(Setting(f"recursive@{every.n}", "select", "recursive", every))
     return settings
 
 

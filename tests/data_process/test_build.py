@@ -283,6 +283,7 @@ def test_seeds_are_the_same_in_every_process():
     assert values == {f"{seed_for('é', 2.5, ('a',))}\n"}
 
 
+@pytest.mark.slow
 def test_time_grows_with_the_size_only():
     def seconds(n: int) -> float:
         problems, candidates = pool({f"q{k}": "TFTFTFTFTFTF" for k in range(n)})

@@ -9,6 +9,8 @@ import pytest
 from benchmarks.judging import MATHVISTA, geoqa_rows, is_answer, mathvista_rows
 from data_process.schema import Problem
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parents[3] / "shared" / "data"
 needs_data = pytest.mark.skipif(
     not DATA.is_dir(), reason="../shared/data is not here: the real outputs are not shipped"

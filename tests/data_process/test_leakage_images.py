@@ -11,6 +11,8 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from data_process.curate.near_image import MAX_DECLARED_PIXELS, Fingerprint, fingerprint, match_pictures
 
+pytestmark = pytest.mark.slow
+
 
 def drawing(seed: int) -> Image.Image:
     rng = random.Random(seed)

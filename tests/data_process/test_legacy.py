@@ -207,6 +207,7 @@ def test_clevr(text, extracted):
 # ---- R1-V
 
 
+@pytest.mark.slow
 def test_r1v_agrees_with_every_published_verdict():
     rows = read_jsonl(shared("geoqa/qwen2vl_7b_instruct_test_outputs.jsonl"))
     verdicts = [legacy.r1v(row["output"], free(row["gold"])) for row in rows]

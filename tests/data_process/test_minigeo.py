@@ -35,6 +35,7 @@ def unseen() -> dict[str, list[Problem]]:
 # ---- the same, and apart ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes(tmp_path):
     sizes = {"train": 10, "dev": 4, "test": 6}
     cards = [minigeo.write(tmp_path / name, sizes, seed) for name, seed in (("a", 1), ("b", 1), ("c", 0))]

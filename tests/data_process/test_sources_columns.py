@@ -207,6 +207,7 @@ def test_text_and_pictures_on_one_path(tmp_path):
     assert card["splits"]["train"]["notes"]["answer_type number inferred from the answer"]["count"] == 8
 
 
+@pytest.mark.slow
 def test_geoqa_read_as_a_table(tmp_path):
     """The general path gives what the source of its own gives."""
     raw = shared("geoqa/train_questions.jsonl")

@@ -128,6 +128,7 @@ def test_it_says_where_geoqa_is_from(tmp_path):
         prepared("geoqa", None, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_the_real_questions(tmp_path):
     """3,497 questions without pictures: nothing is lost, and no text stands on both sides of the held-out dev."""
     raw = shared("geoqa/train_questions.jsonl")

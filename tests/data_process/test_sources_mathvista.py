@@ -68,6 +68,7 @@ def test_query(name, given_query):
     assert item.notes == (() if given_query else ("no official query to compare the rebuilt one with",))
 
 
+@pytest.mark.slow
 def test_the_official_query_of_every_problem(tmp_path):
     """All 1,000: rebuilt from the fields, it is the given query; and the prompt set renders it."""
     raw = shared("mathvista/testmini.jsonl.gz")
@@ -85,6 +86,7 @@ def test_the_official_query_of_every_problem(tmp_path):
     assert card["splits"]["test"]["languages"] == {"chinese": 62, "english": 936, "persian": 2}
 
 
+@pytest.mark.slow
 def test_the_gold_of_every_problem(tmp_path):
     raw = shared("mathvista/testmini.jsonl.gz")
     prepared("mathvista", raw, tmp_path / "out", missing="count")

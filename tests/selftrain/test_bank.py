@@ -215,6 +215,7 @@ with Bank(Path(sys.argv[1])) as bank:
 """
 
 
+@pytest.mark.slow
 def test_killed_while_writing(tmp_path):
     """SIGKILL at six random moments on one file: it opens, it is sound, and every unit is there whole or not at all."""
     path, rng = tmp_path / "bank.sqlite", random.Random(0)

@@ -323,6 +323,7 @@ class Interrupted(BaseException):
     """Stands for Ctrl-C at a given call."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("request_number", [1, 100, 400])
 def test_an_engine_that_fails_and_is_tried_again(config, finished, no_report, request_number):
     """EngineError at the k-th request of all: the same command goes on, with the same result."""
@@ -389,6 +390,7 @@ ENDS = {
 }
 
 
+@pytest.mark.slow
 def test_nothing_to_learn(data, banks, tmp_path, capsys):
     """All right, all wrong, all unreadable: status 3, the reason, a report. One bank: no script answers for another."""
     for name, (accuracy, abstain, reason) in ENDS.items():
@@ -612,6 +614,7 @@ def test_missing_data_are_generated_whole_or_not_at_all(config, tmp_path, small_
     assert list((tmp_path / "fresh").iterdir()) == [chosen.data.folder]
 
 
+@pytest.mark.slow
 def test_data_of_another_seed_are_not_taken_for_these(config, tmp_path, small_minigeo):
     generate_data(config("data.seed=1", data_folder=tmp_path / "m"), QUIET)
     with pytest.raises(DataError, match=r"seed 1, not 0; set data\.seed=1"):

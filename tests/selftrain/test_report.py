@@ -146,6 +146,7 @@ def test_order_of_iterations_is_by_number(metrics):
     assert summary_table(turned) == summary_table(metrics)
 
 
+@pytest.mark.slow
 def test_mean_counts_abstentions_among_responses(metrics, tmp_path):
     metrics["iterations"][0]["eval"]["dev"]["strategies"]["mean"]["abstain"] = 320
     write_report(metrics, tmp_path)
@@ -237,6 +238,7 @@ def test_trace_without_question_is_refused(metrics, tmp_path):
 # ---------------------------------------------------------------------------------------------- files
 
 
+@pytest.mark.slow
 def test_write_report_twice_gives_the_same_bytes(metrics, tmp_path, png):
     trace = {"problem_id": "p1", "question": "Why?", "image_png_base64": png}
     first = write_report(metrics, tmp_path / "a", [trace])
@@ -247,6 +249,7 @@ def test_write_report_twice_gives_the_same_bytes(metrics, tmp_path, png):
         assert one.read_bytes() == two.read_bytes(), one.name
 
 
+@pytest.mark.slow
 def test_figure_shows_something(metrics, tmp_path):
     svg, pdf, png = draw(metrics, tmp_path)
     assert pdf.read_bytes().startswith(b"%PDF")
@@ -256,6 +259,7 @@ def test_figure_shows_something(metrics, tmp_path):
     assert {(0x00, 0x67, 0xA6), (0xB5, 0x47, 0x08), (0x00, 0x79, 0x5B)} <= colours  # greedy, majority, self-select
 
 
+@pytest.mark.slow
 def test_bare_metrics(metrics, tmp_path):
     write_report(bare(metrics), tmp_path)
     text = (tmp_path / "report.md").read_text()
@@ -278,6 +282,7 @@ def test_labels_are_kept_apart(values):
 # ---------------------------------------------------------------------------------------------- the page
 
 
+@pytest.mark.slow
 def test_hostile_text_stays_text(metrics, tmp_path, png):
     row = {
         "strategy": HOSTILE,

@@ -150,6 +150,7 @@ def test_what_is_written(result, run):
             assert s["name"] in text
 
 
+@pytest.mark.slow
 def test_a_second_run_draws_nothing_and_writes_the_same(result, run, tmp_path):
     again = scale(ScaleConfig(**SMALL), tmp_path / "again", What(run, ("base", "iter1")), progress=QUIET)
     assert [s["samples_drawn"] for s in again["subjects"]] == [0, 0]
@@ -157,6 +158,7 @@ def test_a_second_run_draws_nothing_and_writes_the_same(result, run, tmp_path):
         assert (tmp_path / "again" / name).read_bytes() == (run / "scale" / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_dead_engine_keeps_what_was_drawn(run, tmp_path, no_figures):
     """The engine dies after some batches; the same command goes on and draws only what is missing."""
     bank = f"bank={tmp_path / 'bank.sqlite'}"

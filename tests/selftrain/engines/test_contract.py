@@ -12,6 +12,8 @@ from selftrain.engines.budget import Budget
 from selftrain.engines.scripted import ScriptedEngine
 from tests.selftrain.engines.contract import KINDS, opener
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = SamplingParams(temperature=1.0, max_tokens=16)
 GREEDY = SamplingParams(temperature=0, max_tokens=16)
 SHORT = Budget(end=" so", answer_cue=" is", max_tokens=6, answer_tokens=4)

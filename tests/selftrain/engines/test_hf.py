@@ -18,6 +18,8 @@ from selftrain.engines import kv
 from selftrain.engines.base import EngineError, Request, SamplingParams
 from selftrain.engines.hf import HFEngine, positions_of
 
+pytestmark = pytest.mark.slow
+
 GREEDY = SamplingParams(temperature=0, max_tokens=24)
 SAMPLE = SamplingParams(temperature=1.0, max_tokens=12)
 

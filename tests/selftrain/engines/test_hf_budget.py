@@ -17,6 +17,8 @@ from selftrain.engines.hf import HFEngine
 from selftrain.engines.vocabulary import TokenizerVocabulary
 from tests.selftrain.engines.test_hf import processed, teacher_forced
 
+pytestmark = pytest.mark.slow
+
 PLAIN = SamplingParams(temperature=1.0, max_tokens=40)
 
 

@@ -24,6 +24,8 @@ from selftrain.scale.command import Files, What, scale
 from selftrain.scale.settings import FAMILIES, ScaleConfig, grid, load_scale_config
 from selftrain.scale.subject import check_budgets, subjects_of
 
+pytestmark = pytest.mark.slow  # two grids over a rehearsed loop
+
 ROOT = Path(__file__).parents[2]
 REHEARSAL = ROOT / "configs/rehearsal.yaml"
 QUIET = Progress(quiet=True)
@@ -150,7 +152,6 @@ def test_what_is_written(result, run):
             assert s["name"] in text
 
 
-@pytest.mark.slow
 def test_a_second_run_draws_nothing_and_writes_the_same(result, run, tmp_path):
     again = scale(ScaleConfig(**SMALL), tmp_path / "again", What(run, ("base", "iter1")), progress=QUIET)
     assert [s["samples_drawn"] for s in again["subjects"]] == [0, 0]
@@ -158,7 +159,6 @@ def test_a_second_run_draws_nothing_and_writes_the_same(result, run, tmp_path):
         assert (tmp_path / "again" / name).read_bytes() == (run / "scale" / name).read_bytes(), name
 
 
-@pytest.mark.slow
 def test_a_dead_engine_keeps_what_was_drawn(run, tmp_path, no_figures):
     """The engine dies after some batches; the same command goes on and draws only what is missing."""
     bank = f"bank={tmp_path / 'bank.sqlite'}"

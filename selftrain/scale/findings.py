@@ -196,6 +196,7 @@ def _way(runs: Sequence[tuple[Measured, Bounds | None]]) -> dict[str, Any]:
     record = {
         **asdict(stats.scaling(points)),
         "runs": len(runs),
+        "tokens": [min((x for x, _ in points), default=0.0), max((x for x, _ in points), default=0.0)],
         "performance": stats.performance([m.accuracy for m, _ in runs]),
         "control": stats.control(means, [bound for _, bound in bounded]) if bounded else None,
         "sample_control": stats.sample_control(lengths, [bound for _, bound in bounded]) if any(lengths) else None,

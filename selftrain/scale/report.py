@@ -48,7 +48,8 @@ def answer(subject: Mapping[str, Any]) -> str:
     )
     record = chosen[best]
     sentences = [
-        f"Dev chooses {text(record['setting'])} ({FAMILIES[best]}): {percent(record['test_accuracy'])} "
+        f"Of {sum(c['n_settings'] for c in chosen.values())} settings dev chooses {text(record['setting'])} "
+        f"({FAMILIES[best]}): {percent(record['test_accuracy'])} "
         f"[{percent(record['low'])}, {percent(record['high'])}] on test at "
         f"{number(record['tokens_per_problem']['total'])} tokens per question."
     ]
@@ -57,10 +58,9 @@ def answer(subject: Mapping[str, Any]) -> str:
             other = pair["family_b"] if best == pair["family_a"] else pair["family_a"]
             sign = -1 if best == pair["family_a"] else 1
             gain = sign * pair["difference"]
-            verdict = "better than" if gain > 0 else "worse than" if gain < 0 else "equal to"
             sure = "" if pair["p_holm"] < 0.05 else ", which is within chance"
             sentences.append(
-                f"It is {abs(100 * gain):.1f} points {verdict} the best of “{FAMILIES[other]}” "
+                f"Against the best of “{FAMILIES[other]}” that is {points(gain)} points "
                 f"(p = {p_value(pair['p_holm'])}, corrected){sure}."
             )
     return " ".join(sentences)
@@ -226,6 +226,7 @@ def _scaling(scaling: Mapping[str, Mapping[str, Any]]) -> str:
         [
             way,
             str(s["runs"]),
+            f"{s['tokens'][0]:.0f}–{s['tokens'][1]:.0f}",
             NONE if s["control"] is None else f"{100 * s['control']:.0f}%",
             NONE if s["sample_control"] is None else f"{100 * s['sample_control']:.1f}%",
             NONE if s["per_doubling"] is None else f"{s['per_doubling']:+.1f}".replace("-", "−"),
@@ -233,14 +234,23 @@ def _scaling(scaling: Mapping[str, Mapping[str, Any]]) -> str:
         ]
         for way, s in scaling.items()
     ]
-    head = ["way", "runs", "Control", "of single samples", "Scaling, points per doubling", "Performance"]
+    head = [
+        "way",
+        "runs",
+        "mean thinking tokens",
+        "Control",
+        "of single samples",
+        "Scaling, points per doubling",
+        "Performance",
+    ]
     lines = [
         f"{text(name)}: {tries['mean']:.1f} tries a question, {tries['most']} at most, "
         f"{tries['exhausted']} of {tries['n']} questions without a sample that short."
         for s in scaling.values()
         for name, tries in s.get("tries", {}).items()
     ]
-    return "\n\n".join([table(head, rows), *lines])
+    note = "A Scaling over runs of nearly equal tokens divides by almost nothing: look at the tokens first."
+    return "\n\n".join([table(head, rows), note, *lines])
 
 
 def _power(power: Mapping[str, Any], n_test: int) -> str:

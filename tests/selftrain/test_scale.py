@@ -295,7 +295,7 @@ def test_the_command_line(run, tmp_path, capsys, no_figures):
     argv = ["scale", "--run", str(run), "--quiet", "--quick", "--output", str(tmp_path / "out")]
     assert cli.main([*argv, "--set", "problems=10", "--set", "limits=[16]"]) == 0
     out = capsys.readouterr().out
-    assert "base: Dev chooses " in out
+    assert "base: Of " in out
     assert f"Report: {tmp_path / 'out'}/scale.md" in out
     assert read_json(tmp_path / "out/scale.json")["n_test"] == 10
 

@@ -249,7 +249,10 @@ def _scaling(scaling: Mapping[str, Mapping[str, Any]]) -> str:
         for s in scaling.values()
         for name, tries in s.get("tries", {}).items()
     ]
-    note = "A Scaling over runs of nearly equal tokens divides by almost nothing: look at the tokens first."
+    note = (
+        "A Scaling over runs of nearly equal tokens divides by almost nothing: look at the tokens first. Without a budget "
+        "there is no ledger, and all that was generated counts as thinking."
+    )
     return "\n\n".join([table(head, rows), note, *lines])
 
 

@@ -250,8 +250,8 @@ def _scaling(scaling: Mapping[str, Mapping[str, Any]]) -> str:
         for name, tries in s.get("tries", {}).items()
     ]
     note = (
-        "A Scaling over runs of nearly equal tokens divides by almost nothing: look at the tokens first. Without a budget "
-        "there is no ledger, and all that was generated counts as thinking."
+        "A Scaling over runs of nearly equal tokens divides by almost nothing: look at the tokens first. Without a "
+        "budget there is no ledger, and all that was generated counts as thinking."
     )
     return "\n\n".join([table(head, rows), note, *lines])
 

@@ -13,6 +13,7 @@ from selftrain.config import ConfigError, Positive, Section, build_section, pars
 from selftrain.engines.base import SamplingParams
 from selftrain.engines.budget import PRESETS, Budget, preset
 from selftrain.test_time import Condition, Plan, Rejection, Room
+from selftrain.test_time.control import TOKENS_PER_STEP
 
 # What a setting belongs to: the best of each family is chosen on dev. "oracle" is a bound, not a way to answer.
 Family = Literal["single", "think", "vote", "select", "refine", "combined", "control", "oracle"]
@@ -199,9 +200,10 @@ def _control(config: ScaleConfig, base: Plan) -> list[Setting]:
             asked = replace(base, condition=Condition(name, limit))
             label = f"asked: {name}" + (f" {limit}" if limit else "")
             settings.append(Setting(label, "control", "greedy", asked))
-            if name == "token" and limit:
-                forced = replace(asked, sampling=forced_params(config, base.sampling, limit=limit))
-                settings.append(Setting(f"{label}, forced", "control", "greedy", forced, num_ignore=0, limit=limit))
+            if limit is not None:  # s1 forces what has a limit in tokens: TCC + BF, SCC + BF
+                tokens = limit * (TOKENS_PER_STEP if name == "step" else 1)
+                forced = replace(asked, sampling=forced_params(config, base.sampling, limit=tokens))
+                settings.append(Setting(f"{label}, forced", "control", "greedy", forced, num_ignore=0, limit=tokens))
     for limit in config.reject:
         plan = replace(base, rejection=Rejection(limit, config.reject_tries))
         settings.append(Setting(f"reject above {limit}", "control", "reject", plan, limit=limit))

@@ -7,6 +7,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,6 +19,7 @@ from data_process.judging import JUDGE_VERSION
 from data_process.prompts import prompt_set
 from selftrain.bank import Bank
 from selftrain.config import Config, ConfigError, load_config
+from selftrain.engines.base import EngineError
 from selftrain.images import ImageStore
 from selftrain.progress import Progress
 from selftrain.report.files import write_whole
@@ -93,6 +95,8 @@ def scale(
     scale.json. ConfigError, DataError or RunError before anything is sampled where something cannot work; EngineError
     later: what was sampled is in the bank.
     """
+    if processes < 1:
+        raise ConfigError(f"--processes {processes}: at least one process measures")
     progress = progress or Progress()
     started = time.monotonic()
     config = what.config()
@@ -100,9 +104,16 @@ def scale(
     if processes > 1 and len(subjects) > 1:
         with _bench(settings, what, progress):
             pass  # refuses here, once and readably, what would fail in every process
-        with ProcessPoolExecutor(min(processes, len(subjects)), multiprocessing.get_context("spawn")) as pool:
-            for future in [pool.submit(_fill, settings, what, k, progress.quiet, opener) for k in range(len(subjects))]:
-                future.result()
+        try:
+            with ProcessPoolExecutor(min(processes, len(subjects)), multiprocessing.get_context("spawn")) as pool:
+                numbers = range(len(subjects))
+                for future in [pool.submit(_fill, settings, what, k, progress.quiet, opener) for k in numbers]:
+                    future.result()
+        except BrokenProcessPool as error:
+            raise EngineError(
+                "a process that was sampling ended without a word: it was killed, most often for memory; lower "
+                "--processes or engine.batch_size"
+            ) from error
     with _bench(settings, what, progress) as bench:
         records, raw = [], []
         for subject in subjects:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -322,3 +324,24 @@ def test_budgets_are_checked_with_the_models_tokenizer(overrides, match, tiny_mo
     settings = grid(load_scale_config(None, overrides, False), SamplingParams(0.9, 4), SELECTING, SHORT)
     with pytest.raises(ConfigError, match=match):
         check_budgets(settings, AutoProcessor.from_pretrained(tiny_model_path))
+
+
+def killed(*args):
+    """An opener whose process is killed, as for memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_told_and_several_processes_find_the_same(run, result, tmp_path, no_figures):
+    what = What(run, ("base", "iter1"))
+    assert (
+        scale(ScaleConfig(**SMALL), tmp_path / "two", what, processes=2, progress=QUIET)["subjects"][0]["settings"]
+        == (result["subjects"][0]["settings"])
+    )
+    more = ScaleConfig(**{**SMALL, "limits": (9,)})  # not in the bank, so an engine is opened
+    with pytest.raises(EngineError, match="killed, most often for memory"):
+        scale(more, tmp_path / "killed", what, processes=2, progress=QUIET, opener=killed)
+
+
+def test_no_process_at_all(run, tmp_path):
+    with pytest.raises(ConfigError, match="at least one process"):
+        scale(ScaleConfig(**SMALL), tmp_path / "out", What(run), processes=0, progress=QUIET)

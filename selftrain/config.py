@@ -66,14 +66,51 @@ class ModelConfig(Section):
         return self
 
 
+# Settings of an engine that change how fast it answers, or where, but not what.
+_SPEED_ONLY = (
+    "threads",
+    "interpreter",
+    "memory_share",
+    "tensor_parallel",
+    "keep_open",
+    "parity",
+    "ray_address",
+    "ray_actors",
+    "ray_cpus",
+    "ray_gpus",
+    "url",
+    "api_key_env",
+    "max_concurrency",
+    "timeout_s",
+    "retries",
+)
+
+
 class EngineConfig(Section):
     """Who answers prompts."""
 
-    kind: Literal["hf", "server", "scripted"] = "hf"
+    kind: Literal["hf", "vllm", "server", "ray", "scripted"] = "hf"
     batch_size: Positive = 192  # rows decoded together
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
     threads: Positive | None = None  # None: one per core
+    # vllm only: it runs in a process of its own
+    interpreter: Path | None = None  # Python that has vLLM; None: this one
+    memory_share: Annotated[float, Field(gt=0, le=1)] = 0.9  # of the GPU's memory, for weights and cache
+    tensor_parallel: Positive = 1  # GPUs that share one model
+    max_model_len: Positive | None = None  # tokens, prompt and answer together; None: what the model's config says
+    keep_open: bool = True  # asleep between iterations, new weights instead of a new start; False: closed each time
+    vllm_options: dict[str, Any] = {}  # further arguments of vLLM's EngineArgs, e.g. {"max_num_seqs": 512}
+    # Before an iteration trusts the vllm engine, so many problems are answered by transformers too; 0: none.
+    parity: Annotated[int, Field(ge=0, strict=True)] = 8
+    # ray only: copies of another engine as actors, on one machine or a cluster
+    ray_engine: Literal["hf", "vllm"] = "hf"  # what each actor runs, with the settings above
+    ray_address: str | None = (
+        None  # of a running cluster ("auto": the one this machine belongs to); None: start one here
+    )
+    ray_actors: Positive | None = None  # None: one per GPU of the cluster, or one per core without GPUs
+    ray_cpus: Annotated[float, Field(gt=0)] = 1.0  # that an actor takes
+    ray_gpus: Annotated[float, Field(ge=0)] | None = None  # None: tensor_parallel where the cluster has GPUs, else 0
     # server only: an OpenAI-compatible one, such as `python -m selftrain serve` starts
     url: str = "http://127.0.0.1:8000/v1"
     model_name: str | None = None  # as the server calls it; None: the name of model.path's folder
@@ -181,7 +218,7 @@ class Config(Section):
         # Where results go, how many iterations there are and how fast they are computed changes no sample.
         for key in ("output", "bank", "iters", "name"):
             values.pop(key)
-        for key in ("threads", "url", "api_key_env", "max_concurrency", "timeout_s", "retries"):
+        for key in _SPEED_ONLY:
             values["engine"].pop(key)
         values["training"].pop("threads")
         return values

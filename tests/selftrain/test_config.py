@@ -31,7 +31,7 @@ REFUSED = {
     "section is empty": (["sampling="], "sampling: .*dictionary"),
     "through a value": (["iters.n=3"], "iters: "),
     "pixels": (["model.min_pixels=9999999"], r"min_pixels 9999999 is above max_pixels"),
-    "no such engine": (["engine.kind=vllm"], "engine.kind: .*'hf'"),
+    "no such engine": (["engine.kind=tgi"], "engine.kind: .*'hf'"),
     "share": (["data.max_dropped_share=2"], "data.max_dropped_share: "),
     "two at once": (["iters=0", "nmae=x"], "iters: .*; unknown key 'nmae'; did you mean 'name'"),
 }

@@ -30,7 +30,8 @@ from benchmarks.sampling import machine, make_requests
 from selftrain.engines import kv
 from selftrain.engines.base import Completion, Request, SamplingParams
 from selftrain.engines.budget import PRESETS, preset
-from selftrain.engines.hf import HFEngine, _Prompt, _Row
+from selftrain.engines.hf import HFEngine, _Row
+from selftrain.engines.prompting import Prompt
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Lengths:
 
 
 def decode(
-    engine: HFEngine, prompts: Sequence[_Prompt], rows: Sequence[_Row], steps: Sequence[int], params: SamplingParams
+    engine: HFEngine, prompts: Sequence[Prompt], rows: Sequence[_Row], steps: Sequence[int], params: SamplingParams
 ) -> None:
     """One batch, decoded plainly, each row for its number of steps."""
     lengths, ends, keep = Lengths(steps), engine._is_eos, kv.SharedPromptCache.keep

@@ -54,6 +54,7 @@ def main() -> int:
         command,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
+        close_fds=False,  # what the asking program passed on by name; Python's own descriptors are not inheritable
         preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in signals],  # ignoring is inherited
     )
 

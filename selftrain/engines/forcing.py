@@ -165,6 +165,15 @@ class Forcer:
         return min(len(self.budget.start) + self.budget.limit, longest)
 
     @property
+    def acts_on_ends(self) -> bool:
+        """Whether an end of thinking that the model writes next may lead to anything but going on."""
+        policy = self.budget.policy
+        if not self.thinking:
+            return False
+        ignores = len(self._ignored_at) < policy.num_ignore or self._thought < policy.min_tokens
+        return ignores or policy.cue == "always" or self.budget.ends != (self.budget.end,)
+
+    @property
     def allowed(self) -> list[int]:
         """What the next token must be one of; []: anything."""
         return sorted({answer[0] for answer in self._open})

@@ -9,8 +9,6 @@ torch and transformers are imported inside the functions: `import selftrain.engi
 from __future__ import annotations
 
 import gc
-import hashlib
-import io
 import itertools
 import math
 import warnings
@@ -26,6 +24,7 @@ from selftrain.engines.base import Completion, EngineError, Request, SamplingPar
 from selftrain.engines.budget import Budget, Forcing
 from selftrain.engines.drawing import draw, penalise, uniforms
 from selftrain.engines.forcing import TokenBudget, resolve
+from selftrain.engines.prompting import Picture, Prompt, check_ids, load_processor, prepare
 from selftrain.engines.steering import Steering
 from selftrain.engines.vocabulary import TokenizerVocabulary
 
@@ -41,30 +40,6 @@ GPU_PREFILL_TOKENS = 32768
 DROP_SHARE = 1 / 16  # finished rows leave the batch when they make up this share; moving a row costs about one token
 CUDA_CHECK_EVERY = 8  # tokens between two looks at which rows have finished: each look waits for the GPU
 WIDER_BY = 64  # steps
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """A canonical PNG: where it lies, what is in it, and how the language model sees it."""
-
-    path: Path
-    digest: str  # of the file's bytes
-    height: int  # image tokens from top to bottom
-    width: int
-
-    @property
-    def n_tokens(self) -> int:
-        return self.height * self.width
-
-
-@dataclass(frozen=True)
-class _Prompt:
-    """A request after the chat template and the tokenizer."""
-
-    request: Request
-    ids: tuple[int, ...]
-    picture: _Picture | None
-    image_start: int  # index of the first image token; 0 without a picture
 
 
 @dataclass(frozen=True)
@@ -119,7 +94,7 @@ class HFEngine:
         self.on_batch = on_batch
 
         model_path = Path(model_path)
-        self._processor: Any = _load_processor(model_path, min_pixels, max_pixels)
+        self._processor: Any = load_processor(model_path, min_pixels, max_pixels)
         model = _load_model(model_path, torch.float32 if adapter is not None and merge_adapter else self.dtype)
         if adapter is not None:
             model = _with_adapter(model, Path(adapter), merge=merge_adapter)
@@ -164,71 +139,44 @@ class HFEngine:
         """How long that prompt is, in tokens, image tokens included."""
         return len(self.prompt_ids(prompt, image))
 
-    def _prepare(self, requests: Sequence[Request]) -> list[_Prompt]:
+    def runner_up(self, request: Request, token_ids: Sequence[int]) -> list[tuple[int, float]]:
+        """For an answer that was decoded greedily: at each of its places the second best token, and how many nats it is
+        behind the best.
+        """
+        import torch
+
+        with torch.inference_mode():
+            (prompt,) = self._prepare([request])
+            ids = torch.tensor([*prompt.ids, *token_ids[:-1]], device=self.device)
+            place = positions_of(prompt.ids, prompt.picture, prompt.image_start)
+            after = place[:, -1:].amax() + 1 + torch.arange(len(token_ids) - 1)
+            place = torch.cat([place, after.expand(3, -1)], dim=1).to(self.device)
+            embeds = self._model.get_input_embeddings()(ids)
+            if prompt.picture is not None:
+                embeds[ids == self._image_id] = self._encode([prompt.picture])[prompt.picture.digest]
+            column = torch.arange(len(ids), device=self.device)
+            visible = column[None, :] <= column[:, None]
+            out = self._model(
+                inputs_embeds=embeds[None],
+                position_ids=place[:, None],
+                attention_mask=_additive(visible[None, None], self.dtype),
+                use_cache=False,
+                logits_to_keep=len(token_ids),
+            )
+            best = out.logits[0].float().log_softmax(-1).topk(2)
+            return list(zip(best.indices[:, 1].tolist(), (best.values[:, 0] - best.values[:, 1]).tolist(), strict=True))
+
+    def _prepare(self, requests: Sequence[Request]) -> list[Prompt]:
         if self._model is None:
             raise EngineError("the engine is closed; open a new one")
-        pictures: dict[Path, _Picture] = {}
-        texts = []
-        for request in requests:
-            if request.image is not None and request.image not in pictures:
-                pictures[request.image] = self._picture(request)
-            content = [{"type": "text", "text": request.prompt}]
-            if request.image is not None:
-                content.insert(0, {"type": "image"})
-            text = self._processor.apply_chat_template(
-                [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-            )
-            if request.image is not None:
-                mark = self._processor.image_token
-                text = text.replace(mark, mark * pictures[request.image].n_tokens, 1)
-            texts.append(text)
-        all_ids = self._processor.tokenizer(texts)["input_ids"] if texts else []
-        prompts = []
-        for request, ids in zip(requests, all_ids, strict=True):
-            picture = None if request.image is None else pictures[request.image]
-            expected = 0 if picture is None else picture.n_tokens
-            if ids.count(self._image_id) != expected:
-                raise EngineError(
-                    f"request {request.id!r}: its text holds the mark {self._processor.image_token!r}, which stands "
-                    "for a picture; break it up first (data_process.prompts.neutralise)"
-                )
-            prompts.append(_Prompt(request, tuple(ids), picture, ids.index(self._image_id) if picture else 0))
-        return prompts
+        return prepare(self._processor, requests)
 
-    def _picture(self, request: Request) -> _Picture:
-        """Read the header of a picture and check that the processor would leave its size alone."""
-        from PIL import Image
-
-        assert request.image is not None
-        try:
-            data = request.image.read_bytes()
-            with Image.open(io.BytesIO(data)) as image:
-                image.load()
-                width, height = image.size
-        except (OSError, SyntaxError, ValueError) as error:  # PIL raises SyntaxError for some broken PNGs
-            raise EngineError(
-                f"request {request.id!r}: cannot read the picture {request.image}: {error}; store it again"
-            ) from error
-        scale = self._processor.image_processor
-        side = scale.patch_size * scale.merge_size  # 28 pixels: what becomes one image token
-        try:
-            patches = scale.get_number_of_image_patches(height, width, {})
-        except ValueError as error:  # e.g. an aspect ratio beyond 200
-            raise EngineError(f"request {request.id!r}: picture {request.image}: {error}") from error
-        fits = height % side == 0 and width % side == 0 and patches * scale.patch_size**2 == height * width
-        if not fits:
-            raise EngineError(
-                f"request {request.id!r}: the processor would resize {request.image} ({width} x {height} pixels), so "
-                "training and sampling would see different pixels; pass it through the image store first"
-            )
-        return _Picture(request.image, hashlib.sha256(data).hexdigest(), height // side, width // side)
-
-    def _encode(self, pictures: Sequence[_Picture]) -> dict[str, Tensor]:
+    def _encode(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
         """What the vision tower makes of the pictures: digest -> [image tokens, hidden]. Known ones cost nothing."""
         from PIL import Image
 
         features = {}
-        missing: dict[str, _Picture] = {}
+        missing: dict[str, Picture] = {}
         for picture in pictures:
             if picture.digest in self._encoded:
                 self._encoded.move_to_end(picture.digest)
@@ -263,10 +211,7 @@ class HFEngine:
         """
         import torch
 
-        ids = [request.id for request in requests]
-        if len(set(ids)) != len(ids):
-            twice = next(i for i in ids if ids.count(i) > 1)
-            raise ValueError(f"two requests have the id {twice!r}; ids name requests in errors and must differ")
+        check_ids(requests)
         with torch.inference_mode():
             prompts = self._prepare(requests)
             if params.budget is not None:
@@ -285,7 +230,7 @@ class HFEngine:
             for index, request in enumerate(requests)
         ]
 
-    def _batches(self, prompts: Sequence[_Prompt]) -> list[list[_Row]]:
+    def _batches(self, prompts: Sequence[Prompt]) -> list[list[_Row]]:
         """Rows by falling prompt length, in equal parts of at most `batch_size`: a function of the requests alone."""
         order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index].ids), index))
         rows = [_Row(index, s, seed) for index in order for s, seed in enumerate(prompts[index].request.seeds)]
@@ -294,7 +239,7 @@ class HFEngine:
         return [rows[a:b] for a, b in itertools.pairwise(edges)]
 
     def _decode_or_halve(
-        self, prompts: Sequence[_Prompt], rows: list[_Row], params: SamplingParams, done: dict[_Row, Completion]
+        self, prompts: Sequence[Prompt], rows: list[_Row], params: SamplingParams, done: dict[_Row, Completion]
     ) -> None:
         """Decode a batch; if the GPU's memory does not suffice, its halves."""
         import torch
@@ -317,7 +262,7 @@ class HFEngine:
         self._decode_or_halve(prompts, rows[len(rows) // 2 :], params, done)
 
     def _prefill(
-        self, prompts: Sequence[_Prompt], repeats: Sequence[int], max_tokens: int
+        self, prompts: Sequence[Prompt], repeats: Sequence[int], max_tokens: int
     ) -> tuple[kv.SharedPromptCache, Tensor, Tensor]:
         """Read each prompt once, for all its rows.
 
@@ -365,7 +310,7 @@ class HFEngine:
         row_of = torch.repeat_interleave(counts)
         return shared, torch.cat(logits)[row_of], torch.cat(positions)[row_of]
 
-    def _decode(self, prompts: Sequence[_Prompt], rows: Sequence[_Row], params: SamplingParams) -> list[Completion]:
+    def _decode(self, prompts: Sequence[Prompt], rows: Sequence[_Row], params: SamplingParams) -> list[Completion]:
         """All rows of one batch, in their order."""
         import torch
 
@@ -470,7 +415,7 @@ class HFEngine:
             self._budgets[key] = budget, budget.triggers(len(self._is_eos))
         return self._budgets[key]
 
-    def _seen(self, prompts: Sequence[_Prompt], rows: Sequence[_Row], vocab: int) -> Tensor:
+    def _seen(self, prompts: Sequence[Prompt], rows: Sequence[_Row], vocab: int) -> Tensor:
         """Which tokens each row's prompt holds, bool [rows, vocab]. Padding is not among them."""
         import torch
 
@@ -481,7 +426,7 @@ class HFEngine:
 
     def _completions(
         self,
-        prompts: Sequence[_Prompt],
+        prompts: Sequence[Prompt],
         rows: Sequence[_Row],
         tokens: Tensor,
         logprobs: Tensor,
@@ -511,7 +456,7 @@ class HFEngine:
         return completions
 
 
-def positions_of(ids: Sequence[int], picture: _Picture | None, image_start: int) -> Tensor:
+def positions_of(ids: Sequence[int], picture: Picture | None, image_start: int) -> Tensor:
     """Multimodal rotary positions of a prompt, int64 [3 (time, height, width), tokens]: `get_rope_index` for one image.
 
     Text counts on in all three; image tokens share one time and count rows and columns from there; the text after the
@@ -564,25 +509,6 @@ def _chunks(items: list, sizes: Sequence[int], limit: int) -> list[list]:
 
 
 # ---- loading -----------------------------------------------------------------------------------------------------
-
-
-def _load_processor(path: Path, min_pixels: int | None, max_pixels: int | None) -> Any:
-    from transformers import AutoProcessor
-
-    if not (path / "config.json").is_file():
-        what = "does not hold a model (no config.json)" if path.is_dir() else "does not exist"
-        raise EngineError(f"model folder {path} {what}; give the folder that save_pretrained or a download wrote")
-    try:
-        processor = AutoProcessor.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise EngineError(f"{path} holds no usable processor ({error}); copy the base model's into it") from error
-    if not hasattr(processor, "image_processor") or not hasattr(processor, "image_token"):
-        raise EngineError(f"{path}: its processor takes no images; give a Qwen2-VL or Qwen2.5-VL model")
-    size = dict(processor.image_processor.size)
-    low = size["shortest_edge"] if min_pixels is None else min_pixels
-    high = size["longest_edge"] if max_pixels is None else max_pixels
-    processor.image_processor.size = type(processor.image_processor.size)(shortest_edge=low, longest_edge=high)
-    return processor
 
 
 def _load_model(path: Path, dtype: torch.dtype) -> Any:

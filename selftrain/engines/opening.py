@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,6 +49,27 @@ def open_engine(config: Config, adapter: Path | None, iteration: int, problems: 
             timeout_s=settings.timeout_s,
             retries=settings.retries,
             logprobs=settings.logprobs,
+        )
+    if settings.kind == "vllm":
+        from selftrain.engines.vllm_offline import VLLMEngine
+
+        return VLLMEngine(
+            config.model.path,
+            adapter,
+            interpreter=settings.interpreter or Path(sys.executable),
+            batch_size=settings.batch_size,
+            dtype=settings.dtype,
+            device=settings.device,
+            memory_share=settings.memory_share,
+            tensor_parallel=settings.tensor_parallel,
+            max_model_len=settings.max_model_len,
+            min_pixels=config.model.min_pixels,
+            max_pixels=config.model.max_pixels,
+            logprobs=settings.logprobs,
+            sleep=settings.keep_open,
+            threads=settings.threads,
+            options=settings.vllm_options,
+            log=config.output / "vllm.log",
         )
     from selftrain.engines.hf import HFEngine
 

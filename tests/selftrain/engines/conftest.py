@@ -50,7 +50,8 @@ def tiny_model(tmp_path_factory) -> Path:
     # Fixed words, not the prompts: a change of wording must not make another model.
     words = "find the angle of a triangle circle line what which answer step think sum is and so it equals"
     tokenizer = tiny.build_tokenizer([words] * 3, vocab_size=384)
-    model = tiny.build_model(tokenizer, hidden=64, layers=3, vision_hidden=32, vision_depth=1)
+    # heads of 32: the smallest that vLLM takes on a CPU
+    model = tiny.build_model(tokenizer, hidden=128, layers=3, vision_hidden=32, vision_depth=1)
     # Weights of our own, larger than usual: nearly equal logits would make greedy decoding a matter of rounding, and
     # what these tests see must not change with how the real tiny model starts.
     with torch.no_grad(), torch.random.fork_rng(devices=[]):

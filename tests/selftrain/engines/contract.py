@@ -5,17 +5,23 @@ To add one: a name in KINDS and how to open it in `opener`. The tests are in tes
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from data_process.seeds import seed_for
 from selftrain.engines.base import Request
 from selftrain.engines.scripted import ScriptedEngine
 from tests.selftrain.engines.chat_server import ChatServer
 
-KINDS = ("scripted", "hf", "server")
+# A Python that has vLLM; `make test` makes one.
+VLLM_PYTHON = os.environ.get("SELFTRAIN_VLLM_PYTHON")
+needs_vllm = pytest.mark.skipif(VLLM_PYTHON is None, reason="SELFTRAIN_VLLM_PYTHON names no Python that has vLLM")
+KINDS = ("scripted", "hf", "server", pytest.param("vllm", marks=needs_vllm))
 Open = Callable[..., Any]  # open(batch_size=...): a fresh engine
 
 
@@ -40,5 +46,12 @@ def opener(kind: str, model: Callable[[], Path]) -> Iterator[Open]:
 
         with ChatServer(babble) as server:
             yield lambda *, batch_size=16: ServerEngine(server.url, "m", max_concurrency=batch_size, backoff_s=0.01)
+    elif kind == "vllm":
+        from selftrain.engines.vllm_offline import VLLMEngine
+
+        folder = model()
+        yield lambda *, batch_size=16: VLLMEngine(
+            folder, interpreter=Path(VLLM_PYTHON or ""), batch_size=batch_size, max_model_len=1024
+        )
     else:
         raise ValueError(f"no engine of kind {kind!r}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,13 @@ from selftrain.engines.base import EngineError, Request, SamplingParams
 from selftrain.engines.budget import TINY
 from selftrain.engines.openai_server import ServerEngine
 from selftrain.serve import Serving, serve
+from tests.selftrain.engines.contract import VLLM_PYTHON, needs_vllm
 
-INTERPRETER = os.environ.get("SELFTRAIN_VLLM_PYTHON")
 MODEL = Path(__file__).parents[3] / "models" / "tiny-qwen2vl"
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(INTERPRETER is None, reason="SELFTRAIN_VLLM_PYTHON names no Python that has vLLM"),
+    needs_vllm,
     pytest.mark.skipif(not (MODEL / "model.safetensors").is_file(), reason="models/tiny-qwen2vl is not there"),
 ]
 
@@ -50,7 +49,7 @@ def engine(tmp_path_factory):
         max_pixels=224 * 224,
         memory_share=0.2,
         cpu=True,
-        interpreter=Path(INTERPRETER or ""),
+        interpreter=Path(VLLM_PYTHON or ""),
     )
     log = tmp_path_factory.mktemp("vllm") / "server.log"
     with serve(serving, log, wait_s=300) as server, ServerEngine(server.url, server.models[0]) as held:

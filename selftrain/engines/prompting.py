@@ -1,0 +1,128 @@
+"""From requests to the token ids a Qwen-VL model is given: chat template, picture, image tokens.
+
+Shared by the engines that tokenize themselves. transformers is imported inside the functions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selftrain.engines.base import EngineError, Request
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A canonical PNG: where it lies, what is in it, and how the language model sees it."""
+
+    path: Path
+    digest: str  # of the file's bytes
+    height: int  # image tokens from top to bottom
+    width: int
+
+    @property
+    def n_tokens(self) -> int:
+        return self.height * self.width
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A request after the chat template and the tokenizer."""
+
+    request: Request
+    ids: tuple[int, ...]
+    picture: Picture | None
+    image_start: int  # index of the first image token; 0 without a picture
+
+
+def check_ids(requests: Sequence[Request]) -> None:
+    """ValueError for two requests of one id."""
+    ids = [request.id for request in requests]
+    if len(set(ids)) != len(ids):
+        twice = next(i for i in ids if ids.count(i) > 1)
+        raise ValueError(f"two requests have the id {twice!r}; ids name requests in errors and must differ")
+
+
+def load_processor(path: Path, min_pixels: int | None, max_pixels: int | None) -> Any:
+    """The processor of a model folder with these pixel limits (None: its own); EngineError if there is none."""
+    from transformers import AutoProcessor
+
+    if not (path / "config.json").is_file():
+        what = "does not hold a model (no config.json)" if path.is_dir() else "does not exist"
+        raise EngineError(f"model folder {path} {what}; give the folder that save_pretrained or a download wrote")
+    try:
+        processor = AutoProcessor.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise EngineError(f"{path} holds no usable processor ({error}); copy the base model's into it") from error
+    if not hasattr(processor, "image_processor") or not hasattr(processor, "image_token"):
+        raise EngineError(f"{path}: its processor takes no images; give a Qwen2-VL or Qwen2.5-VL model")
+    size = dict(processor.image_processor.size)
+    low = size["shortest_edge"] if min_pixels is None else min_pixels
+    high = size["longest_edge"] if max_pixels is None else max_pixels
+    processor.image_processor.size = type(processor.image_processor.size)(shortest_edge=low, longest_edge=high)
+    return processor
+
+
+def prepare(processor: Any, requests: Sequence[Request]) -> list[Prompt]:
+    """Every request as the model is given it. EngineError names the first one that cannot be."""
+    pictures: dict[Path, Picture] = {}
+    texts = []
+    for request in requests:
+        if request.image is not None and request.image not in pictures:
+            pictures[request.image] = read_picture(processor, request)
+        content = [{"type": "text", "text": request.prompt}]
+        if request.image is not None:
+            content.insert(0, {"type": "image"})
+        text = processor.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        if request.image is not None:
+            mark = processor.image_token
+            text = text.replace(mark, mark * pictures[request.image].n_tokens, 1)
+        texts.append(text)
+    all_ids = processor.tokenizer(texts)["input_ids"] if texts else []
+    image_id = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    prompts = []
+    for request, ids in zip(requests, all_ids, strict=True):
+        picture = None if request.image is None else pictures[request.image]
+        expected = 0 if picture is None else picture.n_tokens
+        if ids.count(image_id) != expected:
+            raise EngineError(
+                f"request {request.id!r}: its text holds the mark {processor.image_token!r}, which stands "
+                "for a picture; break it up first (data_process.prompts.neutralise)"
+            )
+        prompts.append(Prompt(request, tuple(ids), picture, ids.index(image_id) if picture else 0))
+    return prompts
+
+
+def read_picture(processor: Any, request: Request) -> Picture:
+    """Read a request's picture and check that the processor would leave its size alone."""
+    from PIL import Image
+
+    assert request.image is not None
+    try:
+        data = request.image.read_bytes()
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            width, height = image.size
+    except (OSError, SyntaxError, ValueError) as error:  # PIL raises SyntaxError for some broken PNGs
+        raise EngineError(
+            f"request {request.id!r}: cannot read the picture {request.image}: {error}; store it again"
+        ) from error
+    scale = processor.image_processor
+    side = scale.patch_size * scale.merge_size  # 28 pixels: what becomes one image token
+    try:
+        patches = scale.get_number_of_image_patches(height, width, {})
+    except ValueError as error:  # e.g. an aspect ratio beyond 200
+        raise EngineError(f"request {request.id!r}: picture {request.image}: {error}") from error
+    fits = height % side == 0 and width % side == 0 and patches * scale.patch_size**2 == height * width
+    if not fits:
+        raise EngineError(
+            f"request {request.id!r}: the processor would resize {request.image} ({width} x {height} pixels), so "
+            "training and sampling would see different pixels; pass it through the image store first"
+        )
+    return Picture(request.image, hashlib.sha256(data).hexdigest(), height // side, width // side)

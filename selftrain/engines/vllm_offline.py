@@ -7,6 +7,7 @@ everything else here. It is told requests and tells each completion as it is fin
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -89,6 +90,8 @@ class VLLMEngine:
         self._child: subprocess.Popen[bytes] | None = None
         if not (Path(model_path) / "config.json").is_file():  # before vLLM is imported
             raise EngineError(f"{model_path} holds no model (no config.json); set model.path to a checkpoint folder")
+        if shutil.which(interpreter) is None:
+            raise EngineError(f"{interpreter} is no program; set engine.interpreter to a Python that has vLLM")
         opening = Opening(
             model=Path(model_path).resolve(),
             adapter=None if adapter is None else Path(adapter).resolve(),

@@ -17,6 +17,7 @@ from PIL import Image
 from selftrain.engines import kv
 from selftrain.engines.base import EngineError, Request, SamplingParams
 from selftrain.engines.hf import HFEngine, positions_of
+from tests.selftrain.engines.adapters import random_adapter
 
 pytestmark = pytest.mark.slow
 
@@ -251,20 +252,7 @@ def test_out_of_memory_halves_the_batch(tiny_model, mixed, ask):
 @pytest.fixture(scope="module")
 def adapter(tiny_model, tmp_path_factory) -> Path:
     """A LoRA adapter of the language model that changes it noticeably."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForImageTextToText
-
-    model = AutoModelForImageTextToText.from_pretrained(tiny_model, dtype=torch.float32)
-    target = r".*language_model.*\.(q_proj|v_proj|up_proj|down_proj)"
-    adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=target))
-    with torch.no_grad():
-        generator = torch.Generator().manual_seed(3)
-        for name, weight in adapted.named_parameters():
-            if "lora_B" in name:
-                weight.copy_(torch.randn(weight.shape, generator=generator) * 0.1)
-    folder = tmp_path_factory.mktemp("adapter")
-    adapted.save_pretrained(folder)
-    return folder
+    return random_adapter(tiny_model, tmp_path_factory.mktemp("adapter"))
 
 
 def test_merging_equals_peft(tiny_model, adapter, engine, mixed, ask):

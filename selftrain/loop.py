@@ -15,6 +15,8 @@ from typing import Any
 from selftrain import policies
 from selftrain.bank import Bank
 from selftrain.config import Config, ConfigError
+from selftrain.engines.keeping import keeping
+from selftrain.engines.opening import open_engine
 from selftrain.images import ImageStore
 from selftrain.metrics import collect, write_run_report
 from selftrain.progress import Progress
@@ -30,6 +32,7 @@ from selftrain.stages import (
     train_stage,
 )
 from selftrain.timing import Clock
+from selftrain.trust import parity_stage
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,13 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
             write_json(folder.path / "config.json", config.model_dump(mode="json"))
             write_json(folder.path / "data.json", card)
             splits = without_leaks(config, splits, folder, progress)
-            with Run(config, folder, bank, store, splits, progress, **tools) as run:
+            opener = tools.pop("open_engine", open_engine)
+            with (
+                keeping(config, opener) as get_engine,
+                Run(config, folder, bank, store, splits, progress, get_engine, **tools) as run,
+            ):
                 stopped = None
+                parity_stage(run, 0)
                 evaluate_stage(run, 0, "dev")
                 try:
                     for iteration in range(1, config.iters + 1):
@@ -94,6 +102,7 @@ def iterate(run: Run, iteration: int) -> None:
     judge_stage(run, iteration)
     build_stage(run, iteration)
     train_stage(run, iteration)
+    parity_stage(run, iteration)
     evaluate_stage(run, iteration, "dev")
 
 

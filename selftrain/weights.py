@@ -15,6 +15,10 @@ from selftrain.engines.opening import open_engine, served_name
 from selftrain.run_dir import file_digest
 from selftrain.sampling import Picture, Sampler, weights_digest
 
+# Batches that an engine is given at a time. Those that tell each answer as it comes can have many without a risk; they
+# keep themselves busy until the last one, which comes once per call.
+UNIT_BATCHES = {"vllm": 64, "ray": 64}
+
 Opener = Callable[[Config, "Path | None", int, Sequence[Problem]], Engine]
 
 
@@ -40,6 +44,8 @@ def sampler_of(
         digest = weights_digest(bank, config.model.path, adapter)
         if config.engine.dtype != "auto":  # another precision gives other answers
             digest += f"-{config.engine.dtype}"
+        if inner_kind(config) == "vllm":  # its random streams are others, seed for seed
+            digest += "-vllm"
     return Sampler(
         bank=bank,
         open_engine=lambda: opener(config, adapter, iteration, problems),
@@ -47,8 +53,13 @@ def sampler_of(
         weights=digest,
         picture=picture,
         seed=config.seed,
-        unit_rows=config.engine.batch_size,
+        unit_rows=config.engine.batch_size * UNIT_BATCHES.get(config.engine.kind, 1),
     )
+
+
+def inner_kind(config: Config) -> str:
+    """The kind of engine that computes: what Ray's actors run, or the engine itself."""
+    return config.engine.ray_engine if config.engine.kind == "ray" else config.engine.kind
 
 
 def server_digest(config: Config) -> str:

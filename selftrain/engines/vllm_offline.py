@@ -239,7 +239,8 @@ class VLLMEngine:
                 word, *values = self._pipe.recv()
                 if word == "done":
                     assert tell is not None
-                    tell(*values)
+                    for told in values[0]:
+                        tell(*told)
                 elif word == "end":
                     return values[0]
                 elif word == "error":

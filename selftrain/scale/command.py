@@ -20,6 +20,7 @@ from data_process.prompts import prompt_set
 from selftrain.bank import Bank
 from selftrain.config import Config, ConfigError, load_config
 from selftrain.engines.base import EngineError
+from selftrain.engines.keeping import keeping
 from selftrain.images import ImageStore
 from selftrain.progress import Progress
 from selftrain.report.files import write_whole
@@ -114,10 +115,10 @@ def scale(
                 "a process that was sampling ended without a word: it was killed, most often for memory; lower "
                 "--processes or engine.batch_size"
             ) from error
-    with _bench(settings, what, progress) as bench:
+    with _bench(settings, what, progress) as bench, keeping(config, opener) as get_engine:
         records, raw = [], []
         for subject in subjects:
-            measured, drawn = bench.measure(subject, progress, opener)
+            measured, drawn = bench.measure(subject, progress, get_engine)
             for split, several in measured.items():
                 raw += rows(several, subject.name, split)
             records.append(_subject_record(subject, config, measured, drawn))
@@ -228,6 +229,8 @@ def _record(m: Measured) -> dict[str, Any]:
         "n": s.n,
         "num_ignore": s.num_ignore,
         "limit": s.limit,
+        "least": s.least,
+        "forced": s.forced,
         "plain": not s.plan.distinct and s.plan.condition is None,
         "totals": m.totals,
         "thinking": m.thinking,

@@ -113,7 +113,7 @@ def _tokens(axes: Axes, settings: Mapping[str, Mapping[str, Any]], subject: Mapp
 
 
 def _plain(settings: Mapping[str, Mapping[str, Any]], strategy: str) -> list[Mapping[str, Any]]:
-    found = [s for s in settings.values() if s["strategy"] == strategy and s["num_ignore"] is None and s["plain"]]
+    found = [s for s in settings.values() if s["strategy"] == strategy and not s["forced"] and s["plain"]]
     return sorted(found, key=lambda s: s["n"])
 
 

@@ -137,7 +137,7 @@ def _plain(test: Mapping[str, Measured], strategy: str) -> dict[int, Measured]:
         m.setting.n: m
         for m in test.values()
         if m.setting.strategy == strategy
-        and m.setting.num_ignore is None
+        and not m.setting.forced
         and m.setting.plan.condition is None
         and not m.setting.plan.distinct
     }
@@ -176,14 +176,15 @@ def _scaling(test: Sequence[Measured]) -> dict[str, Any]:
         condition, limit = m.setting.plan.condition, m.setting.limit
         if condition is not None:
             name = "class" if condition.name in ("short", "long") else condition.name
-            way = f"asked: {name}" + (", forced" if m.setting.num_ignore is not None else "")
+            way = f"asked: {name}" + (", forced" if m.setting.forced else "")
             ways.setdefault(way, []).append((m, control.bounds(condition, default)))
         elif m.setting.family == "think":
             way = "ignores" if limit is None else "limits"
             ways.setdefault(way, []).append((m, None if limit is None else (None, float(limit))))
     for m in test:
         if m.setting.strategy == "reject" and m.setting.limit is not None:
-            ways.setdefault("reject", []).append((m, (None, float(m.setting.limit))))
+            way = "reject, forced" if m.setting.forced else "reject"
+            ways.setdefault(way, []).append((m, (None, float(m.setting.limit))))
     return {way: _way(runs) for way, runs in ways.items()}
 
 
@@ -213,13 +214,13 @@ def _kept_lengths(m: Measured) -> list[int]:
     """Thinking tokens of the samples that answered: of rejection sampling the accepted ones alone."""
     if m.setting.strategy != "reject" or m.setting.limit is None:
         return list(m.lengths)
-    lasts = [outcome.path[-1].completion for outcome in m.outcomes]
-    return [tokens for tokens in map(thinking_tokens, lasts) if tokens <= m.setting.limit]
+    kept = [outcome.path for outcome in m.outcomes if control.accepted(outcome.path, m.setting.limit)]
+    return [thinking_tokens(path[-1].completion) for path in kept]
 
 
 def _power(test: Mapping[str, Measured], seed: int) -> dict[str, Any] | None:
     """What this many questions can resolve, from how often the plain vote and a greedy answer disagree."""
-    votes = [m for m in test.values() if m.setting.strategy == "vote" and m.setting.num_ignore is None]
+    votes = [m for m in test.values() if m.setting.strategy == "vote" and not m.setting.forced]
     if not votes:
         return None
     vote, greedy = max(votes, key=lambda m: m.setting.n), test["greedy"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from data_process.schema import Problem
@@ -15,7 +16,7 @@ from selftrain.scale.settings import Setting
 from selftrain.test_time import STRATEGIES, Outcome, Plan, Pool, draw_pool, run, summary, thinking_tokens
 from selftrain.test_time.strategies import preflight
 
-Told = Callable[[int, int], None]  # settings done, settings in all
+Told = Callable[[int, int, str], None]  # settings done, settings in all, how far the current one is
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,14 @@ class Measured:
 
 
 def measure(
-    settings: Sequence[Setting], problems: Sequence[Problem], sampler: Sampler, told: Told = lambda done, total: None
+    settings: Sequence[Setting],
+    problems: Sequence[Problem],
+    sampler: Sampler,
+    told: Told = lambda done, total, note: None,
 ) -> list[Measured]:
     """All settings, in order. What cannot work is refused before anything is sampled.
 
+    `told` hears of every setting and, while it is sampled, of the samples that are there and that are wanted.
     ConfigError as `strategies.preflight`, EngineError from the engine: samples drawn before it stay in the bank.
     """
     for setting in settings:
@@ -54,7 +59,8 @@ def measure(
     pools: dict[Any, Pool] = {}
     measured = []
     for k, setting in enumerate(settings):
-        told(k, len(settings))
+        told(k, len(settings), setting.name)
+        sampler.on_progress = partial(_tell, told, k, len(settings), setting.name)
         pool = None
         if STRATEGIES[setting.strategy].needs_pool:
             key = (setting.plan.sampling, setting.plan.condition)
@@ -62,28 +68,36 @@ def measure(
                 pools[key] = draw_pool(problems, sampler, setting.plan)
             pool = pools[key]
         outcomes = run(setting.strategy, problems, sampler, setting.plan, pool)
-        texts = _texts(setting, problems, sampler, pool)
+        texts = _texts(setting, problems, sampler, pool, outcomes)
         lengths = tuple(thinking_tokens(completion) for completion in texts)
         measured.append(Measured(setting, tuple(outcomes), summary(outcomes), thinking_of(texts), lengths))
-    told(len(settings), len(settings))
+    told(len(settings), len(settings), "")
     return measured
 
 
-def _texts(setting: Setting, problems: Sequence[Problem], sampler: Sampler, pool: Pool | None) -> list[Completion]:
+def _tell(told: Told, done: int, total: int, name: str, samples: int, wanted: int) -> None:
+    told(done, total, f"{name}: {samples}/{wanted} samples")
+
+
+def _texts(
+    setting: Setting, problems: Sequence[Problem], sampler: Sampler, pool: Pool | None, outcomes: Sequence[Outcome]
+) -> list[Completion]:
     """The attempts behind a setting, for its lengths; what was refined or selected afterwards is left out."""
     if pool is not None:
         return [attempt.completion for attempts in pool.values() for attempt in attempts]
-    plan: Plan = setting.plan
-    params = plan.sampling if setting.strategy == "reject" else plan.greedy
-    drawn = sampler.draw(plan.asks(problems), params, 1)  # they are in the bank
+    if setting.strategy == "reject":
+        return [attempt.completion for outcome in outcomes for attempt in outcome.path]
+    plan: Plan = setting.plan if setting.counted is None else replace(setting.plan, sampling=setting.counted)
+    drawn = sampler.draw(plan.asks(problems), plan.greedy, 1)  # without `counted` they are in the bank
     return [completion for completions in drawn.values() for completion in completions]
 
 
 def thinking_of(completions: Sequence[Completion]) -> dict[str, Any]:
     """Lengths of thinking in tokens, and what a budget did: counts that add up to `completions`.
 
-    `forced`: ignore strings put in, or closed by a limit or a loop. `unforced`: there was a budget and nothing to do.
-    `no_delimiter`: the model never wrote the end of thinking, and nothing was done about it. `plain`: no budget.
+    `forced`: ignore strings put in, or closed by a limit or a loop. `unforced`: the model ended its thinking itself.
+    `no_delimiter`: the model never wrote the end of thinking, and nothing was done about it. `plain`: there is no
+    ledger, and all of the text counts.
     """
     lengths = sorted(thinking_tokens(completion) for completion in completions)
     status: Counter[str] = Counter()

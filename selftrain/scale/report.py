@@ -163,9 +163,9 @@ def _thinking(settings: Sequence[Mapping[str, Any]]) -> str:
     rows = []
     for s in settings:
         t = s["thinking"]
-        if s["num_ignore"] is None or s["strategy"] not in ("greedy", "mean"):
-            continue
         status = t["status"]
+        if "plain" in status or s["strategy"] not in ("greedy", "mean", "reject"):
+            continue
         rows.append(
             [
                 text(s["name"]),
@@ -180,7 +180,7 @@ def _thinking(settings: Sequence[Mapping[str, Any]]) -> str:
             ]
         )
     if not rows:
-        return "No setting had a budget."
+        return "No setting had a ledger."
     head = [
         "setting",
         "mean",
@@ -245,13 +245,17 @@ def _scaling(scaling: Mapping[str, Mapping[str, Any]]) -> str:
     ]
     lines = [
         f"{text(name)}: {tries['mean']:.1f} tries a question, {tries['most']} at most, "
-        f"{tries['exhausted']} of {tries['n']} questions without a sample that short."
+        + (
+            f"the last one closed by force for {tries['forced']} of {tries['n']} questions."
+            if tries["forced"]
+            else f"{tries['exhausted']} of {tries['n']} questions without a sample that short."
+        )
         for s in scaling.values()
         for name, tries in s.get("tries", {}).items()
     ]
     note = (
-        "A Scaling over runs of nearly equal tokens divides by almost nothing: look at the tokens first. Without a "
-        "budget there is no ledger, and all that was generated counts as thinking."
+        "A Scaling over runs of nearly equal tokens divides by almost nothing: look at the tokens first. Thinking is "
+        "what was generated before the end of thinking, with forcing and without; of rejection, in the texts it kept."
     )
     return "\n\n".join([table(head, rows), note, *lines])
 

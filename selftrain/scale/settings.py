@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from data_process.prompts import CONDITIONS, PromptSet
+from data_process.prompts import PromptSet
 from selftrain.config import ConfigError, Positive, Section, build_section, parse_override, read_yaml, set_value
 from selftrain.engines.base import SamplingParams
 from selftrain.engines.budget import PRESETS, Budget, preset
@@ -51,8 +51,10 @@ class ScaleConfig(Section):
     conditions: tuple[Literal["token", "step", "short", "long"], ...] = ("token", "step", "short", "long")
     condition_tokens: tuple[Positive, ...] = (16, 32, 64)
     condition_steps: tuple[Positive, ...] = (1, 2, 3)
+    condition_short: tuple[Positive, ...] = (24,)  # thinking tokens at most, where "short" is forced
+    condition_long: tuple[Positive, ...] = (48,)  # thinking tokens at least, where "long" is forced
     reject: tuple[Positive, ...] = (24, 32, 48)  # thinking tokens at most
-    reject_tries: Positive = 10
+    reject_tries: Positive = 10  # forced: the last of them is closed at the limit
     problems: Positive | None = None  # use the first so many questions of each split
 
     @model_validator(mode="after")
@@ -100,12 +102,27 @@ class Setting:
     family: Family
     strategy: str  # a key of test_time.STRATEGIES
     plan: Plan
-    num_ignore: int | None = None  # None: no budget
-    limit: int | None = None  # thinking tokens
+    num_ignore: int | None = None  # ends of thinking replaced; None: nothing is forced
+    limit: int | None = None  # thinking tokens at most
+    least: int | None = None  # thinking tokens at least
+    # The same texts with a ledger, drawn for their lengths; None: those of `plan` have one, or no length is looked at.
+    counted: SamplingParams | None = None
 
     @property
     def n(self) -> int:
         return self.plan.n
+
+    @property
+    def forced(self) -> bool:
+        """Whether a budget may change the texts; one that only counts does not."""
+        rejection, budget = self.plan.rejection, self.plan.sampling.budget
+        return (rejection is not None and rejection.last is not None) or (budget is not None and budget.acts)
+
+    @property
+    def decodings(self) -> list[SamplingParams]:
+        """Of everything that is drawn as an attempt or for its length."""
+        last = self.plan.rejection.last if self.plan.rejection is not None else None
+        return [params for params in (self.plan.sampling, last, self.counted) if params is not None]
 
 
 def grid(
@@ -122,7 +139,12 @@ def grid(
         permutations=config.permutations,
     )  # fmt: skip
     many = replace(base, pool=config.n)
-    settings = [Setting("greedy", "single", "greedy", base), Setting("mean@1", "single", "mean", many)]
+    # "short" and "long" are measured against the thinking of a run that is not asked for a length.
+    counted = counting_params(config, plain) if {"short", "long"} & set(config.conditions) else None
+    settings = [
+        Setting("greedy", "single", "greedy", base, counted=counted),
+        Setting("mean@1", "single", "mean", many),
+    ]
     settings += _think(config, base)
     for n in config.sizes:
         if n > 1:
@@ -168,14 +190,22 @@ def _variants(config: ScaleConfig, many: Plan) -> list[Setting]:
 
 
 def forced_params(
-    config: ScaleConfig, plain: SamplingParams, num_ignore: int = 0, limit: int | None = None
+    config: ScaleConfig, plain: SamplingParams, num_ignore: int = 0, limit: int | None = None, least: int | None = None
 ) -> SamplingParams:
     """`plain` with the configured budget. ConfigError, with the arithmetic, for a budget that cannot be."""
     try:
-        budget: Budget = replace(preset(config.budget), num_ignore=num_ignore, max_tokens=limit)
+        budget: Budget = replace(
+            preset(config.budget), num_ignore=num_ignore, max_tokens=limit, min_tokens=0 if least is None else least
+        )
         return replace(plain, max_tokens=max(plain.max_tokens, config.max_tokens), budget=budget)
     except ValueError as error:
-        raise ConfigError(f"budget {config.budget} with num_ignore {num_ignore}, limit {limit}: {error}") from error
+        bounds = f"num_ignore {num_ignore}, limit {limit}, least {least}"
+        raise ConfigError(f"budget {config.budget} with {bounds}: {error}") from error
+
+
+def counting_params(config: ScaleConfig, plain: SamplingParams) -> SamplingParams:
+    """`plain` with a budget that changes no text: it keeps the ledger of what is thinking and what is answer."""
+    return replace(plain, budget=Budget(end=preset(config.budget).end))
 
 
 def _think(config: ScaleConfig, base: Plan) -> list[Setting]:
@@ -190,21 +220,45 @@ def _think(config: ScaleConfig, base: Plan) -> list[Setting]:
 
 
 def _control(config: ScaleConfig, base: Plan) -> list[Setting]:
+    """What s1 compares budget forcing with, each with and without it. Without, a ledger counts the thinking."""
+    counted = replace(base, sampling=counting_params(config, base.sampling))
     settings = []
     for name in config.conditions:
-        limited = "{limit}" in CONDITIONS[name]
-        limits = (
-            {"token": config.condition_tokens, "step": config.condition_steps}.get(name, ()) if limited else (None,)
-        )
-        for limit in limits:
-            asked = replace(base, condition=Condition(name, limit))
-            label = f"asked: {name}" + (f" {limit}" if limit else "")
-            settings.append(Setting(label, "control", "greedy", asked))
-            if limit is not None:  # s1 forces what has a limit in tokens: TCC + BF, SCC + BF
-                tokens = limit * (TOKENS_PER_STEP if name == "step" else 1)
-                forced = replace(asked, sampling=forced_params(config, base.sampling, limit=tokens))
-                settings.append(Setting(f"{label}, forced", "control", "greedy", forced, num_ignore=0, limit=tokens))
+        for asked in _asked(config, name):
+            label = f"asked: {name}" + (f" {asked}" if asked else "")
+            plan = replace(counted, condition=Condition(name, asked))
+            settings.append(Setting(label, "control", "greedy", plan))
+            for suffix, limit, least in _held_to(config, name, asked):
+                forced = replace(plan, sampling=forced_params(config, base.sampling, limit=limit, least=least))
+                settings.append(
+                    Setting(f"{label}, {suffix}", "control", "greedy", forced, num_ignore=0, limit=limit, least=least)
+                )
     for limit in config.reject:
-        plan = replace(base, rejection=Rejection(limit, config.reject_tries))
-        settings.append(Setting(f"reject above {limit}", "control", "reject", plan, limit=limit))
+        rejection = Rejection(limit, config.reject_tries)
+        closing = replace(rejection, last=forced_params(config, base.sampling, limit=limit))
+        label = f"reject above {limit}"
+        settings += [
+            Setting(label, "control", "reject", replace(counted, rejection=rejection), limit=limit),
+            Setting(
+                f"{label}, forced", "control", "reject", replace(counted, rejection=closing), num_ignore=0, limit=limit
+            ),
+        ]
     return settings
+
+
+def _asked(config: ScaleConfig, name: str) -> tuple[int | None, ...]:
+    """The numbers that a condition is asked with; "short" and "long" have none."""
+    return {"token": config.condition_tokens, "step": config.condition_steps}.get(name, (None,))
+
+
+def _held_to(config: ScaleConfig, name: str, asked: int | None) -> list[tuple[str, int | None, int | None]]:
+    """How a condition is forced: (what the setting is called, thinking tokens at most, at least).
+
+    What has a limit is held to it, as by s1, whose steps have 100 tokens each. A class has none; what its forcing
+    means is ours: "short" is closed at a length, and "long" goes on until it has one.
+    """
+    if asked is not None:
+        return [("forced", asked * (TOKENS_PER_STEP if name == "step" else 1), None)]
+    if name == "short":
+        return [(f"forced to at most {tokens}", tokens, None) for tokens in config.condition_short]
+    return [(f"forced to at least {tokens}", None, tokens) for tokens in config.condition_long]

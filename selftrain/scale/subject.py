@@ -149,7 +149,7 @@ def processor_of(config: Config) -> Any:
 def check_budgets(points: Sequence[Setting], processor: Any) -> None:
     """ConfigError, before anything is sampled, for a budget that the tokenizer or the token limit has no room for."""
     vocabulary = TokenizerVocabulary(processor.tokenizer)
-    for params in {point.plan.sampling for point in points}:
+    for params in {params for point in points for params in point.decodings}:
         if params.budget is not None:
             try:
                 resolve(params.budget, vocabulary, [processor.tokenizer.eos_token_id], params.max_tokens)

@@ -25,7 +25,9 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--grid", type=Path, help="YAML of the grid's settings (default: built in)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting of the grid")
     parser.add_argument("--quick", action="store_true", help="fewer questions and settings, in minutes")
-    parser.add_argument("--output", type=Path, help="folder of the results (default: RUN/scale)")
+    parser.add_argument(
+        "--output", type=Path, help="folder of the results (default: RUN/scale or outputs/scale-MODEL, -quick appended)"
+    )
     parser.add_argument("--processes", type=int, default=1, help="models measured at once, each on a core or GPU")
     parser.add_argument("--quiet", action="store_true", help="no progress, only what was found")
 

@@ -28,10 +28,25 @@ class Condition:
 
 @dataclass(frozen=True)
 class Rejection:
-    """Draw until an attempt thinks for at most `limit` tokens, `tries` times at most."""
+    """Draw until an attempt thinks for at most `limit` tokens, `tries` times at most.
+
+    With forcing the last try is decoded as `last`, whose budget closes its thinking at `limit`; without, a question
+    whose tries were all too long has no answer.
+    """
 
     limit: int
     tries: int = 32
+    last: SamplingParams | None = None
+
+    def check(self) -> None:
+        """ConfigError for what can accept nothing."""
+        if self.limit < 1 or self.tries < 1:
+            raise ConfigError(f"{self} can accept nothing; limit and tries are at least 1")
+        if self.last is not None and (self.last.budget is None or self.last.budget.max_tokens != self.limit):
+            raise ConfigError(
+                f"the last try of rejection above {self.limit} must be closed there; give `last` a budget with "
+                f"max_tokens {self.limit}"
+            )
 
 
 @dataclass(frozen=True)
@@ -65,8 +80,8 @@ class Plan:
             raise ConfigError(f"{self.n} attempts cannot be chosen from a pool of {self.size}; raise pool or lower n")
         if self.size > 1 and self.sampling.temperature == 0:
             raise ConfigError("at temperature 0 all attempts are the same; raise the temperature or set n to 1")
-        if self.rejection is not None and (self.rejection.limit < 1 or self.rejection.tries < 1):
-            raise ConfigError(f"{self.rejection} can accept nothing; limit and tries are at least 1")
+        if self.rejection is not None:
+            self.rejection.check()
 
     @property
     def size(self) -> int:
@@ -91,7 +106,9 @@ class Plan:
     def asks(self, problems: Sequence[Problem]) -> list[Ask]:
         """One for each problem. ConfigError, before anything is generated, if a prompt does not fit in `room`."""
         asks = [Ask(p.id, self.prompt(p), p.image) for p in problems]
-        self.check_room(asks, self.sampling.max_tokens, "lower max_tokens or take a model with more positions")
+        last = self.rejection.last if self.rejection is not None else None
+        longest = max(self.sampling.max_tokens, last.max_tokens if last is not None else 0)
+        self.check_room(asks, longest, "lower max_tokens or take a model with more positions")
         return asks
 
     def check_room(self, asks: Sequence[Ask], max_tokens: int, advice: str) -> None:

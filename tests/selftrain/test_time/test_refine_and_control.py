@@ -10,6 +10,8 @@ from data_process import prompts as wording
 from data_process.schema import DataError
 from selftrain import stats
 from selftrain.config import ConfigError
+from selftrain.engines.base import SamplingParams
+from selftrain.engines.budget import Budget, preset
 from selftrain.test_time import Condition, Rejection, Room, audit, control, run
 from selftrain.test_time.tokens import thinking_tokens
 from tests.selftrain.test_time.helpers import PROMPTS, SAMPLING, plan, problems, sampler, says
@@ -149,12 +151,105 @@ def test_rejection_gives_up(tmp_path):
     with sampler(tmp_path, lengths) as held:
         outcomes = run("reject", problems(3), held, plan(1, rejection=Rejection(limit=1, tries=5)))
         assert held.drawn == 15
-    assert control.tries(outcomes, 1) == control.Tries(3, 5.0, 5, 3)
+    assert control.tries(outcomes, 1) == control.Tries(3, 5.0, 5, 3, 0)
     assert [o.unread for o in outcomes] == [1, 1, 1]
     assert [o.spent.generated for o in outcomes] == [10, 10, 10]  # each of the five tries was stopped at two tokens
     exactly = len(says("B").split())
     with sampler(tmp_path, lambda request, seed: says("B"), weights="other") as held:
         outcomes = run("reject", problems(3), held, plan(1, rejection=Rejection(exactly, tries=5)))
-    assert control.tries(outcomes, exactly) == control.Tries(3, 1.0, 1, 0)  # the limit itself is allowed
+    assert control.tries(outcomes, exactly) == control.Tries(3, 1.0, 1, 0, 0)  # the limit itself is allowed
     with sampler(tmp_path, lengths) as held, pytest.raises(ConfigError, match="every try is the same"):
         run("reject", problems(1), held, plan(1, sampling=replace(SAMPLING, temperature=0.0), rejection=Rejection(9)))
+
+
+COUNTING = replace(SAMPLING, budget=Budget(end="</think>"))
+
+
+def closing(limit: int) -> SamplingParams:
+    """The tiny model's budget with a limit."""
+    return replace(SAMPLING, budget=replace(preset("tiny"), max_tokens=limit, loop_repeats=0))
+
+
+def thinks(request, seed):
+    """From 2 to 41 tokens of thinking, by the seed, then two of an answer that is right when the thinking is long."""
+    words = seed % 40
+    return f"t{seed} {'so ' * words}then </think>\nAnswer: ({'B' if words >= 20 else 'A'})"
+
+
+def thought(completion):
+    return len(completion.text.partition("</think>")[0].split())
+
+
+def test_a_ledger_counts_thinking_and_changes_no_text(tmp_path):
+    asked = problems(8)
+    setting = plan(1, sampling=COUNTING, rejection=Rejection(limit=20, tries=8))
+    with sampler(tmp_path, thinks) as held:
+        outcomes = run("reject", asked, held, setting)
+        samples = held.draw(setting.asks(asked), COUNTING, 8)
+        assert {call.params for call in held.engine.calls} == {COUNTING}
+        said = {thinks(r, seed) for call in held.engine.calls for r in call.requests for seed in r.seeds}
+    assert {completion.text for completions in samples.values() for completion in completions} == said
+    for outcome in outcomes:
+        lengths = [thought(completion) for completion in samples[outcome.problem_id]]
+        assert [thinking_tokens(completion) for completion in samples[outcome.problem_id]] == lengths
+        fits = [length <= 20 for length in lengths]
+        assert len(outcome.path) == (fits.index(True) + 1 if True in fits else 8)
+        assert outcome.unread == (True not in fits)
+
+
+@pytest.mark.parametrize("limit", [4, 12, 30])
+@pytest.mark.parametrize("tries", [1, 2, 6])
+def test_rejection_with_forcing_answers_every_question(tmp_path, limit, tries):
+    asked = problems(16)
+    loose = plan(1, sampling=COUNTING, rejection=Rejection(limit, tries))
+    setting = replace(loose, rejection=Rejection(limit, tries, closing(limit)))
+    with sampler(tmp_path, thinks) as held:
+        outcomes = run("reject", asked, held, setting)
+        drawn = held.drawn
+        samples = held.draw(loose.asks(asked), COUNTING, tries)
+        lasts = held.draw(loose.asks(asked), closing(limit), 1)
+    assert drawn <= tries * len(asked)
+    by_force = 0
+    for outcome in outcomes:
+        free = samples[outcome.problem_id][: tries - 1]
+        fits = [thought(completion) <= limit for completion in free]
+        at = fits.index(True) if True in fits else tries - 1
+        path = [a.completion for a in outcome.path]
+        last = free[at] if True in fits else lasts[outcome.problem_id][0]
+        assert path == [*free[:at], last]
+        assert thinking_tokens(last) <= limit
+        assert outcome.unread == 0
+        assert outcome.credit == outcome.path[-1].right
+        rejected = sum(min(len(completion.token_ids), limit + 1) for completion in free[:at])
+        assert outcome.spent.generated == rejected + len(last.token_ids) + last.forcing.discarded
+        assert outcome.spent.completions == at + 1
+        by_force += last.forcing.closed_by == "budget"
+    found = control.tries(outcomes, limit)
+    assert (found.exhausted, found.forced) == (0, by_force)
+    assert found.most <= tries
+    assert by_force or limit == 30
+
+
+def test_a_text_that_was_cut_while_thinking_fits_no_limit(tmp_path):
+    """Its 60 tokens are below the limit, but it would have gone on."""
+    rejection = Rejection(limit=80, tries=3)
+    for sampling in (SAMPLING, COUNTING):
+        with sampler(tmp_path, lambda request, seed: "so " * 100) as held:
+            outcomes = run("reject", problems(2), held, plan(1, sampling=sampling, rejection=rejection))
+        assert control.tries(outcomes, 80) == control.Tries(2, 3.0, 3, 2, 0)
+
+
+@pytest.mark.parametrize("last", [SAMPLING, COUNTING, closing(9)])
+def test_a_last_try_that_is_not_closed_at_the_limit(last):
+    with pytest.raises(ConfigError, match="must be closed there; give `last` a budget with max_tokens 8"):
+        plan(1, rejection=Rejection(8, 3, last))
+
+
+def test_the_last_try_must_fit_too(tmp_path):
+    words = len(wording.cot(problems(1)[0], PROMPTS).split())
+    room = Room(words + SAMPLING.max_tokens, lambda prompt, image: len(prompt.split()))
+    longer = replace(closing(8), max_tokens=SAMPLING.max_tokens + 1)
+    with sampler(tmp_path, thinks) as held:
+        run("reject", problems(1), held, plan(1, room=room, rejection=Rejection(8, 3, closing(8))))
+        with pytest.raises(ConfigError, match=r"does not fit.*lower max_tokens"):
+            run("reject", problems(1), held, plan(1, room=room, rejection=Rejection(8, 3, longer)))

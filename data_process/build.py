@@ -11,10 +11,11 @@ Counts add up at three places, and `build` checks it:
 
 from __future__ import annotations
 
-import itertools
+import gc
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Literal, get_args
@@ -26,6 +27,7 @@ from data_process.schema import Candidate, DataError, Example, Judged, Kind, Pro
 from data_process.seeds import seed_for
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
+SHOWN_WRONG = 2  # wrong candidates of a problem that its rows show at most: two in a selection
 RuleName = Literal["a-orig", "a-q2"]
 
 
@@ -52,7 +54,8 @@ class BuildResult:
     slots: Counter[str]  # per part: how many examples could have been made; "candidate": candidates seen
     dropped: Counter[str]  # "<part>:<reason>"
     repeated: Counter[str]  # per part: copies that a weight above 1 added
-    pools: Counter[str]  # `pool_counts` of what came in
+    pools: Counter[str]  # `Census.pools` of what came in
+    verdicts: Counter[str]  # what came in, by status
     n_usable: int  # candidates left after the filters
     n_extra: int = 0
 
@@ -70,18 +73,37 @@ class BuildResult:
         assert len(self.examples) == expected, "the mixture does not add up"
 
 
-@dataclass
+@dataclass(slots=True)
 class _Pool:
-    """Usable candidates of one problem, newest first."""
+    """Usable candidates of one problem. Of the wrong ones only those are kept that a row can show."""
 
     positives: list[Candidate] = field(default_factory=list)
     negatives: list[Candidate] = field(default_factory=list)
+    n_negatives: int = 0
+
+    def add(self, candidate: Candidate, correct: bool) -> None:
+        if correct:
+            self.positives.append(candidate)
+            return
+        self.n_negatives += 1
+        self.negatives.append(candidate)
+        if len(self.negatives) > SHOWN_WRONG:
+            self.negatives.remove(min(self.negatives, key=_age))
+
+    def sort(self) -> None:
+        """Newest first."""
+        self.positives.sort(key=_age, reverse=True)
+        self.negatives.sort(key=_age, reverse=True)
 
     @property
     def missing(self) -> str | None:
         if not self.positives and not self.negatives:
             return "no_candidate"
         return "no_positive" if not self.positives else "no_negative" if not self.negatives else None
+
+
+def _age(candidate: Candidate) -> tuple[int, int]:
+    return candidate.age_key
 
 
 def _index(problems: Iterable[Problem]) -> dict[str, Problem]:
@@ -95,49 +117,81 @@ def _index(problems: Iterable[Problem]) -> dict[str, Problem]:
 
 def group_by_problem(problems: Iterable[Problem], judged: Iterable[Judged]) -> dict[str, list[Judged]]:
     """Judged candidates by problem id, newest first; DataError for an unknown problem or a candidate seen twice."""
-    return _join(_index(problems), judged)
-
-
-def _join(by_id: Mapping[str, Problem], judged: Iterable[Judged]) -> dict[str, list[Judged]]:
-    """Judged candidates by problem id, newest first; DataError for an unknown problem or a candidate seen twice."""
-    groups: dict[str, list[Judged]] = defaultdict(list)
+    census, groups = Census(), defaultdict(list)
     for item in judged:
+        census.add(item)
         groups[item.candidate.problem_id].append(item)
-    for problem_id, group in groups.items():
-        if problem_id not in by_id:
-            raise DataError(
-                f"candidate {group[0].candidate.id!r} belongs to no problem given; judge and build must read one file"
-            )
+    census.check(_index(problems))
+    for group in groups.values():
         group.sort(key=lambda item: item.candidate.age_key, reverse=True)
-        for newer, older in itertools.pairwise(group):
-            if newer.candidate.age_key == older.candidate.age_key:
-                raise DataError(f"candidate {newer.candidate.id!r} occurs twice; a sample is judged once")
     return groups
 
 
-def pool_counts(problems: Iterable[Problem], judged: Iterable[Judged]) -> Counter[str]:
-    """How many problems are "all_right", "all_wrong", "mixed", "unreadable" (nothing but abstentions), "unsampled".
+class Census:
+    """Which candidates there are, by problem, and how they were judged: counted one at a time, their texts not kept."""
 
-    By verdicts alone, before any filter. An abstention is not right: right and unreadable samples make a mixed problem,
-    wrong and unreadable ones an all-wrong one. The values add up to the number of problems.
-    """
-    by_id = _index(problems)
-    return _pool_counts(by_id, _join(by_id, judged))
+    def __init__(self) -> None:
+        self.verdicts: Counter[str] = Counter()  # candidates by status
+        self._ages: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        self._statuses: dict[str, int] = defaultdict(int)  # problem id -> _BITS of its candidates
+        self._age: dict[tuple[int, int], tuple[int, int]] = {}  # equal ones as one object
+
+    def add(self, item: Judged) -> None:
+        problem_id, status, age = item.candidate.problem_id, item.verdict.status, item.candidate.age_key
+        self.verdicts[status] += 1
+        self._ages[problem_id].append(self._age.setdefault(age, age))
+        self._statuses[problem_id] |= _BITS[status]
+
+    def __contains__(self, problem_id: str) -> bool:
+        """Whether the problem has a candidate."""
+        return problem_id in self._ages
+
+    def __len__(self) -> int:
+        """Number of problems that have a candidate."""
+        return len(self._ages)
+
+    def check(self, by_id: Collection[str]) -> None:
+        """DataError for a problem that is not in `by_id`, and for a candidate seen twice."""
+        for problem_id, ages in self._ages.items():
+            if problem_id not in by_id:
+                raise DataError(
+                    f"candidate {_candidate_id(problem_id, ages[0])!r} belongs to no problem given; judge and build "
+                    "must read one file"
+                )
+            if len(set(ages)) < len(ages):
+                twice = next(age for age, n in Counter(ages).items() if n > 1)
+                raise DataError(f"candidate {_candidate_id(problem_id, twice)!r} occurs twice; a sample is judged once")
+
+    def pools(self, by_id: Iterable[str]) -> Counter[str]:
+        """How many problems are "all_right", "all_wrong", "mixed", "unreadable" (abstentions alone), "unsampled".
+
+        By verdicts alone, before any filter. An abstention is not right: right and unreadable samples make a mixed
+        problem, wrong and unreadable ones an all-wrong one. The values add up to the number of problems.
+        """
+        return Counter(_POOL_OF[self._statuses.get(problem_id, 0)] for problem_id in by_id)
 
 
-def _pool_counts(by_id: Mapping[str, Problem], groups: Mapping[str, Sequence[Judged]]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for problem_id in by_id:
-        statuses = {item.verdict.status for item in groups.get(problem_id, ())}
-        if not statuses:
-            counts["unsampled"] += 1
-        elif "correct" in statuses:
-            counts["all_right" if len(statuses) == 1 else "mixed"] += 1
-        else:
-            counts["all_wrong" if "wrong" in statuses else "unreadable"] += 1
-    return counts
+_BITS: dict[str, int] = {"correct": 1, "wrong": 2, "abstain": 4}
+_POOL_OF = ("unsampled", "all_right", "all_wrong", "mixed", "unreadable", "mixed", "all_wrong", "mixed")
 
 
+def _candidate_id(problem_id: str, age: tuple[int, int]) -> str:
+    return f"{problem_id}/{age[0]}/{age[1]}"
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """Without the search for cycles, which goes through all records again and again; records hold none."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@_no_collector()
 def build(
     problems: Sequence[Problem],
     judged: Iterable[Judged],
@@ -156,8 +210,9 @@ def build(
     abstain_is_negative: bool = True,
     allow_truncated_negatives: bool = False,
     require_consistent: bool = False,
+    sampled_only: bool = False,
 ) -> BuildResult:
-    """Build one iteration's training mixture.
+    """Build one iteration's training mixture. `judged` is read once; what no row needs of it is not kept.
 
     `parts`: weight per kind, 1 where none is given. Below 1 a seeded subset of that share is kept, above 1 whole copies
       and a seeded subset are added (their ids end in "#2", "#3" ...), 0 removes the part.
@@ -172,6 +227,7 @@ def build(
     `abstain_is_negative`: an unreadable attempt is a wrong one (R3V counts it so); otherwise it is dropped.
     `allow_truncated_negatives`: a text cut by the token limit is never a target; this admits it as a wrong attempt.
     `require_consistent`: a right answer whose text contradicts itself ("47 is (C)" where (C) is 45) is not used at all.
+    `sampled_only`: a problem without any candidate is left out, as if it had not been given.
 
     Raises DataError for a weight that is negative or not a number, an unknown part, problem or rule, and for an id that
     occurs twice. No positive or no negative is not an error: the reasons are in `dropped`.
@@ -189,27 +245,41 @@ def build(
     if answer_prefix is not None:
         text_rule = replace(text_rule, answer_prefix=answer_prefix)
 
-    by_id = _index(problems)
-    groups = _join(by_id, judged)
-    slots: Counter[str] = Counter(candidate=sum(map(len, groups.values())))
+    by_id, census = _index(problems), Census()
     dropped: Counter[str] = Counter()
-    pools: dict[str, _Pool] = {}
-    for problem_id in sorted(by_id):
-        pool = pools[problem_id] = _Pool()
-        for item in groups.get(problem_id, ()):
-            reason = _why_not(item, text_rule, abstain_is_negative, allow_truncated_negatives)
-            if require_consistent and not reason and item.verdict.correct:
-                reason = "contradicts_itself" if contradiction(item.candidate.text, by_id[problem_id]) else None
-            if reason:
-                dropped[f"candidate:{reason}"] += 1
-            else:
-                (pool.positives if item.verdict.correct else pool.negatives).append(item.candidate)
+    found: dict[str, _Pool] = {}
+    for item in judged:
+        census.add(item)
+        candidate, correct = item.candidate, item.verdict.correct
+        problem = by_id.get(candidate.problem_id)
+        if problem is None:
+            break  # `check` says which
+        reason = _why_not(item, text_rule, abstain_is_negative, allow_truncated_negatives)
+        if require_consistent and not reason and correct:
+            reason = "contradicts_itself" if contradiction(candidate.text, problem) else None
+        if reason:
+            dropped[f"candidate:{reason}"] += 1
+        else:
+            found.setdefault(problem.id, _Pool()).add(candidate, correct)
+    census.check(by_id)
+    if sampled_only:
+        problems = [problem for problem in problems if problem.id in census]
+        by_id = _index(problems)
+    pools = {problem_id: found.get(problem_id) or _Pool() for problem_id in sorted(by_id)}
+    for pool in pools.values():
+        pool.sort()
+    slots: Counter[str] = Counter(candidate=census.verdicts.total())
 
+    asked = {
+        problem_id: wording.cot(by_id[problem_id], prompts) for problem_id, pool in pools.items() if pool.positives
+    }
     by_kind: dict[Kind, tuple[Example, ...]] = {
         "qa": tuple(_qa_rows(problems if qa_problems is None else qa_problems, prompts, slots)),
-        "cot": tuple(_cot_rows(by_id, pools, prompts, max_cot_per_problem, slots, dropped)),
-        "refine": tuple(_refine_rows(by_id, pools, prompts, slots, dropped)),
-        "select": tuple(_select_rows(by_id, pools, prompts, seed, balance_positions, select_target, slots, dropped)),
+        "cot": tuple(_cot_rows(by_id, pools, asked, max_cot_per_problem, slots, dropped)),
+        "refine": tuple(_refine_rows(by_id, pools, asked, prompts, slots, dropped)),
+        "select": tuple(
+            _select_rows(by_id, pools, asked, prompts, seed, balance_positions, select_target, slots, dropped)
+        ),
     }
     repeated: Counter[str] = Counter()
     mixture = [
@@ -219,9 +289,17 @@ def build(
     mixture += sorted(extra, key=lambda example: example.id)
     _check_ids(mixture)
     Random(seed_for(seed, "mixture", "shuffle")).shuffle(mixture)
-    n_usable = sum(len(pool.positives) + len(pool.negatives) for pool in pools.values())
+    n_usable = sum(len(pool.positives) + pool.n_negatives for pool in pools.values())
     result = BuildResult(
-        tuple(mixture), by_kind, slots, dropped, repeated, _pool_counts(by_id, groups), n_usable, len(extra)
+        tuple(mixture),
+        by_kind,
+        slots,
+        dropped,
+        repeated,
+        census.pools(by_id),
+        census.verdicts,
+        n_usable,
+        len(extra),
     )
     result.check()
     return result
@@ -277,7 +355,7 @@ def _qa_rows(problems: Sequence[Problem], prompts: PromptSet, slots: Counter[str
 def _cot_rows(
     by_id: Mapping[str, Problem],
     pools: Mapping[str, _Pool],
-    prompts: PromptSet,
+    asked: Mapping[str, str],
     most: int,
     slots: Counter[str],
     dropped: Counter[str],
@@ -289,8 +367,7 @@ def _cot_rows(
         if not pool.positives:
             dropped[f"cot:{pool.missing}"] += 1
             continue
-        problem = by_id[problem_id]
-        prompt = wording.cot(problem, prompts)
+        problem, prompt = by_id[problem_id], asked[problem_id]
         texts: set[str] = set()
         for candidate in pool.positives:
             if candidate.text in texts:
@@ -310,6 +387,7 @@ def _cot_rows(
 def _refine_rows(
     by_id: Mapping[str, Problem],
     pools: Mapping[str, _Pool],
+    asked: Mapping[str, str],
     prompts: PromptSet,
     slots: Counter[str],
     dropped: Counter[str],
@@ -327,7 +405,7 @@ def _refine_rows(
                 id=f"refine/{problem_id}",
                 kind="refine",
                 problem_id=problem_id,
-                prompt=wording.refine(problem, wrong.text, prompts),
+                prompt=wording.refine(problem, wrong.text, prompts, asked[problem_id]),
                 target=right.text,
                 image=problem.image,
                 sources=(wrong.id, right.id),
@@ -339,6 +417,7 @@ def _refine_rows(
 def _select_rows(
     by_id: Mapping[str, Problem],
     pools: Mapping[str, _Pool],
+    asked: Mapping[str, str],
     prompts: PromptSet,
     seed: int,
     balance_positions: bool,
@@ -375,7 +454,9 @@ def _select_rows(
                     id=f"select/{name}/{problem_id}",
                     kind="select",
                     problem_id=problem_id,
-                    prompt=wording.select(problem, [candidate.text for candidate in shown], prompts),
+                    prompt=wording.select(
+                        problem, [candidate.text for candidate in shown], prompts, asked=asked[problem_id]
+                    ),
                     target=own if target == "own" else wording.fill(prompts.select_target, answer=problem.answer),
                     image=problem.image,
                     sources=tuple(candidate.id for candidate in shown),

@@ -13,7 +13,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
 from data_process.schema import LETTERS, DataError, Problem
 
@@ -101,11 +102,23 @@ def fill(template: str, **values: str | int) -> str:
 
     Raises KeyError for a placeholder without a value.
     """
-    return re.sub(r"\{(\w+)\}", lambda m: str(values[m.group(1)]), template)
+    first, *rest = _parts(template)
+    for name, text in rest:
+        first += f"{values[name]}{text}"
+    return first
+
+
+@lru_cache(maxsize=256)  # wordings are few, and are filled a million times
+def _parts(template: str) -> tuple[Any, ...]:
+    """A template as the text before the first placeholder, then each placeholder with the text after it."""
+    text, *rest = re.split(r"\{(\w+)\}", template)
+    return (text, *zip(rest[::2], rest[1::2], strict=True))
 
 
 def neutralise(text: str) -> str:
     """Break up marks such as `<image>` or `<|im_end|>` in text that comes from data or from a model."""
+    if "<" not in text:
+        return text
     return _MARKS.sub(lambda m: f"< {m.group(1)}{m.group(2)}{m.group(3)} >", text)
 
 
@@ -145,23 +158,29 @@ def conditioned(problem: Problem, prompts: PromptSet, condition: str, limit: int
     return cot(problem, prompts) + (suffix if limit is None else fill(suffix, limit=limit))
 
 
-def refine(problem: Problem, attempt: str, prompts: PromptSet) -> str:
-    """The prompt that shows one attempt and asks to judge and refine it."""
-    return fill(prompts.refine, cot=cot(problem, prompts), attempt=neutralise(attempt))
+def refine(problem: Problem, attempt: str, prompts: PromptSet, asked: str | None = None) -> str:
+    """The prompt that shows one attempt and asks to judge and refine it. `asked`: the problem's `cot`, where known."""
+    asked = cot(problem, prompts) if asked is None else asked
+    return fill(prompts.refine, cot=asked, attempt=neutralise(attempt))
 
 
-def select(problem: Problem, attempts: Sequence[str], prompts: PromptSet, form: SelectFormat = "answer") -> str:
-    """The prompt that shows several attempts, numbered from 1, and asks which is right.
+def select(
+    problem: Problem,
+    attempts: Sequence[str],
+    prompts: PromptSet,
+    form: SelectFormat = "answer",
+    asked: str | None = None,
+) -> str:
+    """The prompt that shows several attempts, numbered from 1, and asks which is right. `asked` as in `refine`.
 
     DataError for an unknown form.
     """
+    asked = cot(problem, prompts) if asked is None else asked
     predictions = "".join(
         fill(prompts.prediction, number=number, attempt=neutralise(attempt))
         for number, attempt in enumerate(attempts, start=1)
     )
-    return fill(
-        _of_form(form, prompts.select, prompts.select_reasoning), cot=cot(problem, prompts), predictions=predictions
-    )
+    return fill(_of_form(form, prompts.select, prompts.select_reasoning), cot=asked, predictions=predictions)
 
 
 def select_target(

@@ -5,8 +5,11 @@ Joins are always by id; "newest" means the largest (iteration, sample) and never
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from operator import attrgetter
+from sys import intern
 from typing import Any, Literal, get_args
 
 LETTERS = "ABCDEFGHIJ"
@@ -48,7 +51,7 @@ class Problem:
         return LETTERS[: len(self.choices)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # with slots: there are a million of them
 class Candidate:
     """One sampled response to one problem."""
 
@@ -71,7 +74,7 @@ class Candidate:
         return (self.iteration, self.sample)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What a judge says of one response. `abstain`: nothing readable, so never credited and never a vote."""
 
@@ -86,7 +89,7 @@ class Verdict:
         return self.status == "correct"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Judged:
     """A candidate with its verdict."""
 
@@ -94,7 +97,7 @@ class Judged:
     verdict: Verdict
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     """One training row before it is written for LLaMA-Factory: a user turn and the target of the assistant turn."""
 
@@ -107,17 +110,31 @@ class Example:
     sources: tuple[str, ...] = ()  # ids of the candidates it was made from
 
 
-def to_json(record: Any) -> dict[str, Any]:
-    """A record as a JSON-able dict (tuples become lists, nested records become dicts)."""
-    return asdict(record)
+def to_json(record: Problem | Candidate | Verdict | Judged | Example) -> dict[str, Any]:
+    """A record as a JSON-able dict, nested records too. What is in it is shared with the record, not copied."""
+    if isinstance(record, Judged):
+        return {"candidate": to_json(record.candidate), "verdict": to_json(record.verdict)}
+    names, values = _reader(type(record))
+    return dict(zip(names, values(record), strict=True))
+
+
+@cache
+def _reader(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
+    """The names of a record's fields, and what reads them all."""
+    names = tuple(field.name for field in fields(kind))
+    return names, attrgetter(*names)
 
 
 def judged_from_json(row: Mapping[str, Any]) -> Judged:
-    verdict = dict(row["verdict"])
+    candidate, verdict = dict(row["candidate"]), dict(row["verdict"])
+    candidate["problem_id"] = intern(candidate["problem_id"])  # one string for all candidates of a problem
     if verdict.get("span") is not None:
         verdict["span"] = tuple(verdict["span"])
-    return Judged(Candidate(**row["candidate"]), Verdict(**verdict))
+    return Judged(Candidate(**candidate), Verdict(**verdict))
 
 
 def example_from_json(row: Mapping[str, Any]) -> Example:
-    return Example(**{**row, "sources": tuple(row["sources"])})
+    # What several rows of a problem hold in common becomes one string.
+    same = {name: intern(row[name]) for name in ("kind", "problem_id", "prompt")}
+    image = None if row["image"] is None else intern(row["image"])
+    return Example(**{**row, **same, "image": image, "sources": tuple(row["sources"])})

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,8 @@ def write_dataset(
 ) -> Counter[str]:
     """Write `folder/name.jsonl` and enter it as `name` in `folder/dataset_info.json`, for `dataset_dir: folder`.
 
-    `image_path` turns an example's image into the path that the trainer opens; an absolute one is safest.
+    `image_path` turns an example's image into the path that the trainer opens; an absolute one is safest. It is asked
+    once for each image.
     Both files are whole or absent, the entry last. Returns "written" and the reasons of what was left out; their sum is
     the number of examples. The caller decides whether too few were written. Raises DataError for an unusable name or an
     unreadable dataset_info.json.
@@ -61,6 +63,7 @@ def write_dataset(
     info = _read_info(folder / INFO)
     counts: Counter[str] = Counter()
     has_images = False
+    path_of = cache(image_path)
 
     def rows() -> Iterator[dict[str, Any]]:
         nonlocal has_images
@@ -69,7 +72,7 @@ def write_dataset(
             counts[reason or "written"] += 1
             if reason is None:
                 has_images = has_images or example.image is not None
-                yield to_row(example, image_path)
+                yield to_row(example, path_of)
 
     write_jsonl(folder / f"{name}.jsonl", rows())
     # A column of empty lists has no type for the reader, so a text-only dataset does not declare it.

@@ -15,6 +15,7 @@ import struct
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,20 +25,23 @@ from selftrain.engines.base import Completion, SamplingParams
 from selftrain.engines.budget import forcing_from_json, forcing_to_json
 
 SCHEMA = 2  # 1 had no column `forcing`; such banks are given one when they are opened, which is all that changes
+# With row ids, although the keys are unique: rows of a kilobyte do not fit into the pages of an index, and cost four
+# times the space there. Banks of earlier versions have such tables; the same statements read and fill them.
 _TABLES = """
 CREATE TABLE IF NOT EXISTS prompts (
-    key TEXT PRIMARY KEY, weights TEXT NOT NULL, prompt TEXT NOT NULL, image TEXT, params TEXT NOT NULL
-) WITHOUT ROWID;
+    key TEXT NOT NULL PRIMARY KEY, weights TEXT NOT NULL, prompt TEXT NOT NULL, image TEXT, params TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS samples (
     key TEXT NOT NULL, idx INTEGER NOT NULL, seed INTEGER NOT NULL, text TEXT NOT NULL, token_ids BLOB NOT NULL,
     n_prompt_tokens INTEGER NOT NULL, finish TEXT NOT NULL, mean_logprob REAL NOT NULL, engine TEXT NOT NULL,
     created REAL NOT NULL, forcing TEXT, PRIMARY KEY (key, idx)
-) WITHOUT ROWID;
+);
 CREATE TABLE IF NOT EXISTS digests (
     path TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, digest TEXT NOT NULL
 ) WITHOUT ROWID;
 """
 _CHUNK = 500  # keys per SELECT; SQLite allows 999 parameters in old builds
+_SAME_IDS = 2**19  # more than any vocabulary has
 
 
 class BankError(RuntimeError):
@@ -64,7 +68,8 @@ def why_not(completion: Completion) -> str | None:
     """Why a completion is a failure and no answer, or None. Broken weights give NaN, and a bank keeps for ever."""
     if not math.isfinite(completion.mean_logprob):
         return f"its mean log-probability is {completion.mean_logprob}; the weights or the precision are broken"
-    if not all(0 <= token < 2**32 for token in completion.token_ids):
+    ids = completion.token_ids
+    if ids and (min(ids) < 0 or max(ids) >= 2**32):
         return "a token id is not a 32-bit number"
     return None
 
@@ -79,7 +84,20 @@ def whole_characters(text: str) -> str:
 
     That is also what a tokenizer writes for part of a character; a pair that was cut in two becomes one again.
     """
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    try:
+        text.encode()  # half the cost of what follows, and nearly every text is whole
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+class _Same(dict[int, int]):
+    """Equal token ids as one object: those of a hundred thousand answers then take a fifth of the memory."""
+
+    def __missing__(self, token: int) -> int:
+        if len(self) < _SAME_IDS:
+            self[token] = token
+        return token
 
 
 class Bank:
@@ -87,6 +105,7 @@ class Bank:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._same = _Same()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=60, isolation_level=None)
@@ -132,15 +151,21 @@ class Bank:
     def close(self) -> None:
         self._db.close()
 
-    def indices(self, keys: Sequence[str]) -> dict[str, set[int]]:
-        """Which sample indices are present, for each key that has any."""
-        found: dict[str, set[int]] = {}
+    def missing(self, keys: Sequence[str], n: int) -> dict[str, Sequence[int]]:
+        """Which of the first `n` sample indices are not there, in order, for each key that lacks any."""
+        lacking: dict[str, Sequence[int]] = {}
         for start in range(0, len(keys), _CHUNK):
             part = keys[start : start + _CHUNK]
             marks = ",".join("?" * len(part))
-            for key, index in self._rows(f"SELECT key, idx FROM samples WHERE key IN ({marks})", part):
+            found: dict[str, set[int]] = {}
+            rows = self._rows(f"SELECT key, idx FROM samples WHERE idx < ? AND key IN ({marks})", (n, *part))
+            for key, index in rows:
                 found.setdefault(key, set()).add(index)
-        return found
+            for key in part:
+                there = found.get(key, ())
+                if len(there) < n:
+                    lacking[key] = [i for i in range(n) if i not in there] if there else range(n)
+        return lacking
 
     def _rows(self, query: str, values: Sequence[str | int] = ()) -> list[tuple[Any, ...]]:
         try:
@@ -150,8 +175,11 @@ class Bank:
                 f"{self.path} cannot be read: {error}; restore it, or name another with --set bank="
             ) from error
 
-    def read(self, keys: Sequence[str], n: int) -> dict[str, list[Completion]]:
-        """The first `n` samples of each key, in order of index. Raises KeyError if any is missing."""
+    def read(self, keys: Sequence[str], n: int, *, keep: bool = True) -> dict[str, list[Completion]]:
+        """The first `n` samples of each key, in order of index. Raises KeyError if any is missing.
+
+        `keep`: many are held at a time, so that equal token ids are made one object; it takes half as long again.
+        """
         found: dict[str, list[Completion]] = {key: [] for key in keys}
         for start in range(0, len(keys), _CHUNK):
             part = keys[start : start + _CHUNK]
@@ -163,6 +191,8 @@ class Bank:
             )
             for key, text, blob, prompt_tokens, finish, logprob, note in rows:
                 ids = struct.unpack(f"<{len(blob) // 4}I", blob)
+                if keep and len(ids) > 1:
+                    ids = itemgetter(*ids)(self._same)
                 forcing = None if note is None else forcing_from_json(json.loads(note))
                 found[key].append(Completion(text, ids, prompt_tokens, finish, logprob, forcing))
         for key, completions in found.items():
@@ -177,9 +207,11 @@ class Bank:
         never from one read to the next. ValueError for a completion that cannot be an answer: see `why_not`.
         """
         rows, now = list(rows), time.time()
-        for _, key, index, completion in rows:
+        prompts: dict[str, PromptKey] = {}
+        for prompt, key, index, completion in rows:
             if reason := why_not(completion):
                 raise ValueError(f"sample {index} of {key}: {reason}")
+            prompts[key] = prompt
         before = self._db.total_changes
         try:
             self._db.execute("BEGIN IMMEDIATE")
@@ -194,10 +226,10 @@ class Bank:
                         p.image,
                         json.dumps({**p.params.to_json(), "seed": p.seed}, sort_keys=True),
                     )
-                    for p, key, _, _ in rows
+                    for key, p in prompts.items()
                 ],
             )
-            prompts = self._db.total_changes - before
+            new_prompts = self._db.total_changes - before
             self._db.executemany(
                 "INSERT INTO samples (key, idx, seed, text, token_ids, n_prompt_tokens, finish, mean_logprob, engine, "
                 "created, forcing) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -227,7 +259,7 @@ class Bank:
             raise BankError(
                 f"{self.path}: {error}; samples up to the last batch are kept, run the same command again"
             ) from error
-        return self._db.total_changes - before - prompts
+        return self._db.total_changes - before - new_prompts
 
     def count(self) -> int:
         """Number of samples in the bank."""

@@ -5,18 +5,21 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import select
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from selftrain import score_command, select_verb, serve_verb
+from selftrain import doctor, score_command, select_verb, serve_verb
 from selftrain.scale import verb as scale_verb
 
 DEFAULT_CONFIG = Path("configs/demo.yaml")
 EXIT_BAD_INPUT = 2  # configuration, data or run folder cannot be used
 EXIT_STOPPED = 3  # the loop ended early for a reason that is in the report
 EXIT_FAILED = 4  # an engine or a training failed; the same command goes on
+EXIT_CLOSED = 128 + signal.SIGPIPE  # whoever read the output has left, as `| head` does: a shell's status for that
 
 
 def _iterations(text: str) -> int:
@@ -56,7 +59,9 @@ def guarded(action: Callable[[], int]) -> int:
     from selftrain.run_dir import RunError
 
     try:
-        return action()
+        status = action()
+        sys.stdout.flush()  # here and not when the interpreter ends, where a closed pipe can no longer be caught
+        return status
     except (ConfigError, DataError, RunError, BankError, ReportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -66,6 +71,15 @@ def guarded(action: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("\nStopped. Finished work is kept: run the same command again to go on.", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        left = [stream for stream in (sys.stdout, sys.stderr) if _is_closed(stream)]
+        if not left:  # it was another pipe: a fault
+            raise
+        for stream in left:  # what is still to be written goes nowhere
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        return EXIT_CLOSED
     except OSError as error:
         # Stages say it themselves; this is for a full or read-only disk under the bank, the pictures or the report.
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
@@ -80,6 +94,13 @@ def guarded(action: Callable[[], int]) -> int:
             raise
         print(f"training failed: {error}", file=sys.stderr)
         return EXIT_FAILED
+
+
+def _is_closed(stream: TextIO) -> bool:
+    """Whether nobody is left to read what is written to a stream."""
+    poll = select.poll()
+    poll.register(stream.fileno(), 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def run_main(argv: Sequence[str] | None = None) -> int:
@@ -115,6 +136,8 @@ def plan(config: Any) -> str:
     """What a run would do, and the resolved settings as YAML."""
     import yaml
 
+    from selftrain.training_plan import training_plan
+
     s, e = config.sampling, config.evaluation
     questions = f"{s.problems} questions" if s.problems else "all questions"
     lines = [
@@ -124,6 +147,9 @@ def plan(config: Any) -> str:
         f"#   build rows by rule {config.build.rule}; train a LoRA adapter from {config.training.restart};",
         f"#   evaluate on dev: greedy, and mean, majority, self-select, pass at N = {e.n}",
         f"# accept the iteration with the best greedy score on dev; measure on test: {e.test}",
+        "#",
+        "# training:",
+        *(f"#   {line}" for line in training_plan(config)),
         "",
     ]
     return "\n".join(lines) + yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
@@ -166,6 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scale_verb.add_parser(verbs)
     select_verb.add_parser(verbs)
     serve_verb.add_parser(verbs)
+    doctor.add_parser(verbs)
     verbs.add_parser("run", help="the same as run.py", add_help=False)
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["run"]:
@@ -179,6 +206,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "scale": scale_verb.scale_verb,
         "select-data": select_verb.select_data_verb,
         "serve": serve_verb.serve_verb,
+        "doctor": doctor.doctor_verb,
     }[args.verb]
     return guarded(lambda: verb(args))
 

@@ -180,11 +180,30 @@ class TrainingConfig(Section):
     overrides: dict[str, Any] = {}  # on top of that file, e.g. {"learning_rate": 1.0e-4}
     restart: Literal["base", "previous"] = "base"  # base: R3V, each iteration trains the original model
     interpreter: Path | None = None  # Python that has LLaMA-Factory; None: this one
-    processes: Positive = 1  # torchrun ranks on this machine
+    processes: Positive = 1  # torchrun ranks on each machine: one per GPU
+    nodes: Positive = 1  # machines that train together
+    # Words that start the command after them once on each node, e.g. [srun, --nodes=2, --ntasks-per-node=1]. The run
+    # folder, the base model and the interpreter must lie where all nodes see them.
+    launcher: tuple[str, ...] = ()
+    master: str | None = None  # HOST:PORT of the first node as the others reach it; None: its host name, a free port
     threads: Positive | None = None  # OpenMP threads per rank; None: cores / ranks
     per_device_batch: Positive = 8
     max_length: Positive = 2048  # tokens, image tokens included; longer rows are dropped and counted
     max_dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+    # Optimizer steps between checkpoints, from which an interrupted training goes on; None: none, it starts anew.
+    save_steps: Positive | None = None
+
+    @model_validator(mode="after")
+    def _startable(self) -> TrainingConfig:
+        if self.nodes > 1 and not self.launcher:
+            raise ValueError(
+                f"nodes is {self.nodes}, but launcher does not say how to start a command on each of them, "
+                f"e.g. [srun, --nodes={self.nodes}, --ntasks-per-node=1]"
+            )
+        host, _, port = (self.master or "localhost:0").rpartition(":")
+        if not host or not port.isdecimal():
+            raise ValueError(f"master must be HOST:PORT, not {self.master!r}")
+        return self
 
 
 class EvaluationConfig(DecodingConfig):
@@ -220,7 +239,9 @@ class Config(Section):
             values.pop(key)
         for key in _SPEED_ONLY:
             values["engine"].pop(key)
-        values["training"].pop("threads")
+        for key in ("threads", "launcher", "master", "save_steps"):
+            values["training"].pop(key)
+        values["training"]["processes"] *= values["training"].pop("nodes")  # ranks, wherever they are
         return values
 
     def digest(self) -> str:

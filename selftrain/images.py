@@ -184,14 +184,12 @@ class ImageStore:
 
     def add(self, relative: str) -> StoredImage:
         """The canonical form of `data_root/relative`, made now or found. Raises ImageError."""
-        source = self._locate(relative)
-        stat = source.stat()
         key = [relative, self.min_pixels, self.max_pixels, self.patch]
         entry = self._index.get(json.dumps(key))
-        if entry and entry["size"] == stat.st_size and entry["mtime_ns"] == stat.st_mtime_ns:
-            stored = self._stored(entry)
-            if stored.path.is_file():
-                return stored
+        if entry and (stored := self._unchanged(relative, entry)):
+            return stored
+        source = self._locate(relative)
+        stat = source.stat()
         try:
             raw = source.read_bytes()
         except OSError as error:
@@ -202,6 +200,17 @@ class ImageStore:
         entry = {**entry, "key": key, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": digest}
         self._remember(entry)
         return self._stored(entry)
+
+    def _unchanged(self, relative: str, entry: dict[str, Any]) -> StoredImage | None:
+        """A picture that was located and made before, if neither it nor what was made of it has changed since."""
+        try:
+            stat = os.stat(os.path.join(self.data_root, relative))
+        except OSError:  # `_locate` says what is wrong
+            return None
+        if (stat.st_size, stat.st_mtime_ns) != (entry["size"], entry["mtime_ns"]):
+            return None
+        stored = self._stored(entry)
+        return stored if os.path.isfile(stored.path) else None
 
     def check(self, problems: Iterable[Problem]) -> tuple[list[Problem], Counter[str], list[tuple[str, Reason]]]:
         """Add every problem's picture: (usable problems, reason -> count, [(problem id, reason)] of the others)."""

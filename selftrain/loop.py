@@ -32,6 +32,7 @@ from selftrain.stages import (
     train_stage,
 )
 from selftrain.timing import Clock
+from selftrain.training_plan import training_plan
 from selftrain.trust import parity_stage
 
 
@@ -55,6 +56,8 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
             "the loop trains the weights it samples from, and a server keeps those it was started with; set "
             "engine.kind to hf, or measure a served model with `python -m selftrain scale --problems`"
         )
+    if config.engine.kind != "scripted":
+        training_plan(config)  # wrong hyper-parameters now, and not after hours of sampling
     progress = progress or Progress()
     started = time.time()
     with RunDir(config.output) as folder:

@@ -110,7 +110,7 @@ def frame_of(processor: Any, with_image: bool) -> Frame:
     if before + _PROMPT + between != asked:
         raise DataError(
             "the checkpoint's chat template shows a finished answer differently from the prompt for one, so training "
-            "and sampling would disagree; use a Qwen2-VL checkpoint with its original chat template"
+            "and sampling would disagree; use a Qwen2-VL or Qwen2.5-VL checkpoint with its original chat template"
         )
     return Frame(before, between, after)
 

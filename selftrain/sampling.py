@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +27,8 @@ _MODEL_FILES = (
     "preprocessor_config.json",
     "processor_config.json",
 )
+
+READ_AT_ONCE = 500  # asks whose samples are read from the bank together
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,13 @@ class Sampler:
             self._engine.close()
             self._engine = None
 
+    @property
+    def engine(self) -> Engine:
+        """The engine behind it, opened if need be."""
+        if self._engine is None:
+            self._engine = self._open()
+        return self._engine
+
     def draw(self, asks: Sequence[Ask], params: SamplingParams, n: int) -> dict[str, list[Completion]]:
         """`n` completions for each ask, by its id, sample 0 first.
 
@@ -114,6 +123,17 @@ class Sampler:
         run that was killed puts the same rows into the same batches as one that was not, so that not even rounding
         differs. Raises EngineError from the engine; units committed before it stay in the bank.
         """
+        return dict(self._found(self._complete(asks, params, n), n, keep=True))
+
+    def stream(self, asks: Sequence[Ask], params: SamplingParams, n: int) -> Iterator[tuple[str, list[Completion]]]:
+        """As `draw`, for more samples than fit into memory: (id, completions) in the order of `asks`.
+
+        All that is missing is drawn and stored before this returns; iterating only reads.
+        """
+        return self._found(self._complete(asks, params, n), n, keep=False)
+
+    def _complete(self, asks: Sequence[Ask], params: SamplingParams, n: int) -> dict[str, str]:
+        """Draw and store what the bank lacks of the asks; returns the key of each ask's prompt, by its id."""
         if len({ask.id for ask in asks}) != len(asks):
             raise ValueError("ids of asks must be unique")
         keys: dict[str, str] = {}
@@ -122,23 +142,20 @@ class Sampler:
         for ask in asks:
             picture = self._picture(ask.image) if ask.image is not None else None
             prompt = PromptKey(self._weights, ask.prompt, picture.id if picture else None, params, self._seed)
-            keys[ask.id] = prompt.digest()
-            wanted[keys[ask.id]] = (prompt, picture)
-            names.setdefault(keys[ask.id], ask.id)
-        present = self._bank.indices(list(wanted))
-        have = sum(len(indices & set(range(n))) for indices in present.values())
+            key = keys[ask.id] = prompt.digest()
+            wanted[key] = (prompt, picture)
+            names.setdefault(key, ask.id)
+        lacking = self._bank.missing(list(wanted), n)
         total = len(wanted) * n
+        have = total - sum(map(len, lacking.values()))
         self.on_progress(have, total)
-        order = sorted(wanted, key=lambda key: (len(wanted[key][0].prompt), key))
+        order = sorted(wanted, key=lambda key: (len(wanted[key][0].prompt), key)) if lacking else []
         per_unit = max(1, self._unit_rows // n)
         for start in range(0, len(order), per_unit):
-            unit = order[start : start + per_unit]
-            missing = {key: [i for i in range(n) if i not in present.get(key, ())] for key in unit}
-            missing = {key: indices for key, indices in missing.items() if indices}
+            missing = {key: lacking[key] for key in order[start : start + per_unit] if key in lacking}
             if not missing:
                 continue
-            if self._engine is None:
-                self._engine = self._open()
+            engine = self.engine
             requests = [
                 Request(
                     id=names[key],
@@ -148,24 +165,33 @@ class Sampler:
                 )
                 for key, indices in missing.items()
             ]
-            self._keep_each(requests, {names[key]: (wanted[key][0], key, at) for key, at in missing.items()}, params)
-            answers = self._engine.generate(requests, params)
+            places = {names[key]: (wanted[key][0], key, indices) for key, indices in missing.items()}
+            told = self._keep_each(places, params)
+            answers = engine.generate(requests, params)
             if [len(a) for a in answers] != [len(r.seeds) for r in requests]:
                 raise EngineError(f"engine {self._engine_name} returned other numbers of completions than asked for")
+            rows = []
             for request, completions in zip(requests, answers, strict=True):
-                for completion in completions:
-                    self._refuse(request, completion, params)
-            rows = [
-                (wanted[key][0], key, index, completion)
-                for (key, indices), completions in zip(missing.items(), answers, strict=True)
-                for index, completion in zip(indices, completions, strict=True)
-            ]
-            self._bank.write(rows, self._engine_name)
-            self.drawn += len(rows)
-            have += len(rows)
+                prompt, key, indices = places[request.id]
+                for sample, (index, completion) in enumerate(zip(indices, completions, strict=True)):
+                    if (request.id, sample) not in told:
+                        self._refuse(request, completion, params)
+                        rows.append((prompt, key, index, completion))
+            if rows:
+                self._bank.write(rows, self._engine_name)
+            drawn = sum(map(len, missing.values()))
+            self.drawn += drawn
+            have += drawn
             self.on_progress(have, total)
-        found = self._bank.read(list(wanted), n)
-        return {ask_id: found[key] for ask_id, key in keys.items()}
+        return keys
+
+    def _found(self, keys: dict[str, str], n: int, *, keep: bool) -> Iterator[tuple[str, list[Completion]]]:
+        ids = list(keys)
+        for start in range(0, len(ids), READ_AT_ONCE):
+            part = ids[start : start + READ_AT_ONCE]
+            found = self._bank.read(list({keys[ask_id] for ask_id in part}), n, keep=keep)
+            for ask_id in part:
+                yield ask_id, found[keys[ask_id]]
 
     def _refuse(self, request: Request, completion: Completion, params: SamplingParams) -> None:
         """EngineError for what must not be stored as an answer."""
@@ -179,18 +205,23 @@ class Sampler:
             )
 
     def _keep_each(
-        self, requests: Sequence[Request], places: dict[str, tuple[PromptKey, str, list[int]]], params: SamplingParams
-    ) -> None:
+        self, places: dict[str, tuple[PromptKey, str, Sequence[int]]], params: SamplingParams
+    ) -> set[tuple[str, int]]:
         """An engine that tells each answer as it comes has it stored at once: a failing call then loses none of them.
 
-        `places`: request id -> what its answers are stored under, and their sample indices.
+        Each in a transaction of its own, and not a few at a time, so that a process that is killed loses none either:
+        the last answers before a pause would wait for the next ones. A core stores thousands a second like this.
+        `places`: request id -> what its answers are stored under, and their sample indices. Returns the set that grows
+        with what was stored: (request id, place in its seeds).
         """
-        if not hasattr(self._engine, "on_result"):
-            return
+        told: set[tuple[str, int]] = set()
+        if hasattr(self._engine, "on_result"):
 
-        def keep(request: Request, sample: int, completion: Completion) -> None:
-            self._refuse(request, completion, params)
-            prompt, key, indices = places[request.id]
-            self._bank.write([(prompt, key, indices[sample], completion)], self._engine_name)
+            def keep(request: Request, sample: int, completion: Completion) -> None:
+                self._refuse(request, completion, params)
+                prompt, key, indices = places[request.id]
+                self._bank.write([(prompt, key, indices[sample], completion)], self._engine_name)
+                told.add((request.id, sample))
 
-        self._engine.on_result = keep
+            self._engine.on_result = keep
+        return told

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import random
-import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from data_process import prompts as wording
-from data_process.build import build, pool_counts
-from data_process.io import read_jsonl, write_jsonl
+from data_process.build import Census, build
+from data_process.io import each_row, read_jsonl, write_jsonl
 from data_process.judging import judge
 from data_process.prompts import prompt_set
 from data_process.schema import Candidate, Example, Judged, Problem, example_from_json, judged_from_json, to_json
 from data_process.seeds import seed_for
 from selftrain import policies
 from selftrain.bank import Bank
+from selftrain.checkpoints import discard
 from selftrain.config import Config
 from selftrain.engines.base import Engine
 from selftrain.engines.opening import open_engine
@@ -30,7 +29,7 @@ from selftrain.progress import Progress, Update
 from selftrain.run_dir import RunDir, write_json
 from selftrain.sampling import Ask, Picture, Sampler
 from selftrain.splits import SPLITS
-from selftrain.training import TrainingSettings
+from selftrain.training_plan import settings_of
 from selftrain.weights import sampler_of
 
 # Bytes of weights up to which a trained adapter is also tried on a prompt, on the CPU, before it is trusted. A larger
@@ -54,6 +53,7 @@ class Run:
     progress: Progress
     open_engine: Callable[[Config, Path | None, int, Sequence[Problem]], Engine] = open_engine
     _sampler: tuple[int, Sampler] | None = field(default=None, repr=False)
+    _pictures: dict[str, Picture] = field(default_factory=dict, repr=False)
 
     def __enter__(self) -> Run:
         return self
@@ -86,11 +86,14 @@ class Run:
             self._sampler = None
 
     def picture(self, relative: str) -> Picture:
-        stored = self.store.add(relative)
-        return Picture(stored.path, stored.id)
+        """A canonical picture, looked up once: every stage asks for the same ones, and the data stay as they are."""
+        if relative not in self._pictures:
+            stored = self.store.add(relative)
+            self._pictures[relative] = Picture(stored.path, stored.id)
+        return self._pictures[relative]
 
 
-def _weights_stage(iteration: int) -> list[str]:
+def weights_stage(iteration: int) -> list[str]:
     """The stage that made an iteration's weights; none for the base model, which `inputs` watches."""
     return [f"iter{iteration}/train"] if iteration else []
 
@@ -106,15 +109,15 @@ def sample_stage(run: Run, iteration: int) -> None:
         params = settings.params()
         sampler = run.sampler(iteration - 1)
         with run.progress.stage(f"iteration {iteration}: sampling", "samples") as sampler.on_progress:
-            found = sampler.draw(asks, params, settings.n)
-        candidates = [
-            candidate(problem.id, iteration - 1, index, completion)
-            for problem in problems
-            for index, completion in enumerate(found[problem.id])
-        ]
+            found = sampler.stream(asks, params, settings.n)
+        candidates = (
+            candidate(problem_id, iteration - 1, index, completion)
+            for problem_id, completions in found
+            for index, completion in enumerate(completions)
+        )
         write_jsonl(folder / "candidates.jsonl", map(to_json, candidates))
 
-    run.folder.stage(f"iter{iteration}/sample", make, after=_weights_stage(iteration - 1))
+    run.folder.stage(f"iter{iteration}/sample", make, after=weights_stage(iteration - 1))
 
 
 def judge_stage(run: Run, iteration: int) -> None:
@@ -122,36 +125,42 @@ def judge_stage(run: Run, iteration: int) -> None:
 
     def make(folder: Path) -> None:
         by_id = {problem.id: problem for problem in run.splits["train"]}
-        rows = read_jsonl(run.folder.path / f"iter{iteration}/sample/candidates.jsonl")
-        judged = [
-            Judged(c, judge(c.text, by_id[c.problem_id], truncated=c.finish == "length"))
-            for c in (Candidate(**row) for row in rows)
-        ]
-        write_jsonl(folder / "judged.jsonl", map(to_json, judged))
-        sampled = {item.candidate.problem_id for item in judged}
-        status = Counter(item.verdict.status for item in judged)
+        census = Census()
+        rules: Counter[str] = Counter()
+        truncated = 0
+
+        def judged() -> Iterator[Judged]:
+            nonlocal truncated
+            for row in each_row(run.folder.path / f"iter{iteration}/sample/candidates.jsonl"):
+                c = Candidate(**row)
+                cut = c.finish == "length"
+                item = Judged(c, judge(c.text, by_id[c.problem_id], truncated=cut))
+                census.add(item)
+                rules[item.verdict.rule] += 1
+                truncated += cut
+                yield item
+
+        write_jsonl(folder / "judged.jsonl", map(to_json, judged()))
+        census.check(by_id)
         write_json(
             folder / "counts.json",
             {
-                "sampled_problems": len(sampled),
-                "candidates": len(judged),
-                **{name: status[name] for name in ("correct", "wrong", "abstain")},
-                "truncated": sum(item.candidate.finish == "length" for item in judged),
-                "rules": dict(sorted(Counter(item.verdict.rule for item in judged).items())),
-                "pool": dict(pool_counts([by_id[i] for i in sorted(sampled)], judged)),
+                "sampled_problems": len(census),
+                "candidates": census.verdicts.total(),
+                **{name: census.verdicts[name] for name in ("correct", "wrong", "abstain")},
+                "truncated": truncated,
+                "rules": dict(sorted(rules.items())),
+                "pool": dict(census.pools(problem_id for problem_id in by_id if problem_id in census)),
             },
         )
 
     run.folder.stage(f"iter{iteration}/judge", make, after=[f"iter{iteration}/sample"])
 
 
-def pool(run: Run, iteration: int) -> list[Judged]:
-    """The judged candidates of all iterations up to this one (R3V accumulates)."""
-    return [
-        judged_from_json(row)
-        for k in range(1, iteration + 1)
-        for row in read_jsonl(run.folder.path / f"iter{k}/judge/judged.jsonl")
-    ]
+def pool(run: Run, iteration: int) -> Iterator[Judged]:
+    """The judged candidates of all iterations up to this one (R3V accumulates), one at a time."""
+    for k in range(1, iteration + 1):
+        yield from map(judged_from_json, each_row(run.folder.path / f"iter{k}/judge/judged.jsonl"))
 
 
 def build_stage(run: Run, iteration: int) -> None:
@@ -159,15 +168,10 @@ def build_stage(run: Run, iteration: int) -> None:
     settings = run.config.build
 
     def make(folder: Path) -> None:
-        judged = pool(run, iteration)
-        sampled = {item.candidate.problem_id for item in judged}
-        problems = [problem for problem in run.splits["train"] if problem.id in sampled]
-        why = nothing_to_learn(judged)
-        if why:
-            raise LoopStopped(why)
         result = build(
-            problems,
-            judged,
+            run.splits["train"],
+            pool(run, iteration),
+            sampled_only=True,
             rule=settings.rule,
             prompts=prompt_set(run.config.prompts),
             seed=seed_for(run.config.seed, "build", iteration),
@@ -177,6 +181,8 @@ def build_stage(run: Run, iteration: int) -> None:
             balance_positions=settings.balance_positions,
             require_consistent=settings.require_consistent,
         )
+        if why := nothing_to_learn(result.verdicts):
+            raise LoopStopped(why)
         examples = list(result.examples)
         dropped = Counter(result.dropped)
         if settings.max_rows is not None and len(examples) > settings.max_rows:
@@ -204,20 +210,20 @@ def build_stage(run: Run, iteration: int) -> None:
         run.folder.stage(f"iter{iteration}/build", make, after=[f"iter{k}/judge" for k in range(1, iteration + 1)])
 
 
-def nothing_to_learn(judged: Sequence[Judged]) -> str | None:
-    """Why a pool teaches nothing, or None if it does."""
-    status = Counter(item.verdict.status for item in judged)
-    if not judged:
+def nothing_to_learn(status: Counter[str]) -> str | None:
+    """Why a pool with these verdicts teaches nothing, or None if it does."""
+    total = status.total()
+    if not total:
         return "no candidate was sampled"
-    if status["abstain"] == len(judged):
+    if status["abstain"] == total:
         return (
-            f"none of {len(judged)} samples could be read. Look at iter1/judge/judged.jsonl: the prompt may not ask "
+            f"none of {total} samples could be read. Look at iter1/judge/judged.jsonl: the prompt may not ask "
             "for a readable answer, or sampling.max_tokens may cut every text"
         )
     if not status["correct"]:
-        return f"none of {len(judged)} samples is right, so there is no trace to learn from; start from a stronger base"
-    if status["correct"] == len(judged):
-        return f"all {len(judged)} samples are right, so there is nothing left to learn from these problems"
+        return f"none of {total} samples is right, so there is no trace to learn from; start from a stronger base"
+    if status["correct"] == total:
+        return f"all {total} samples are right, so there is nothing left to learn from these problems"
     return None
 
 
@@ -236,18 +242,24 @@ def train_stage(run: Run, iteration: int) -> None:
 
             result = rehearse(examples, folder / "work", run.store.path)
         else:
-            result = _train(run, examples, start, folder / "work", iteration)
+            kept = checkpoints if settings.save_steps else None
+            result = _train(run, examples, start, folder / "work", iteration, kept)
         (folder / "work" / "adapter").replace(folder / "adapter")
         write_json(folder / "result.json", result)
 
-    start_stage = _weights_stage(iteration - 1) if settings.restart == "previous" else []
+    # Beside the stage, because a half-done stage is cleared away.
+    checkpoints = run.folder.path / f"iter{iteration}" / "train.checkpoints"
+    start_stage = weights_stage(iteration - 1) if settings.restart == "previous" else []
     run.folder.stage(f"iter{iteration}/train", make, after=[f"iter{iteration}/build", *start_stage])
+    discard(checkpoints)
 
 
-def _train(run: Run, examples: Sequence[Example], start: Path | None, out: Path, iteration: int) -> dict[str, Any]:
-    seed = seed_for(run.config.seed, "train", iteration)
+def _train(
+    run: Run, examples: Sequence[Example], start: Path | None, out: Path, iteration: int, checkpoints: Path | None
+) -> dict[str, Any]:
+    seed, say = seed_for(run.config.seed, "train", iteration), run.progress.say
     with run.progress.stage(f"iteration {iteration}: training on {len(examples)} rows", "steps") as update:
-        return tune(run.config, run.store, examples, start, out, seed, update)
+        return tune(run.config, run.store, examples, start, out, seed, update, checkpoints=checkpoints, say=say)
 
 
 def tune(
@@ -259,36 +271,30 @@ def tune(
     seed: int,
     update: Update = lambda done, total: None,
     overrides: Mapping[str, Any] | None = None,
+    *,
+    checkpoints: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """One LoRA SFT with a run's settings, its adapter in `out`/adapter, checked; returns steps, loss, rows, dropped.
 
     `start`: the adapter that is trained on, None for a new one. `overrides` go on top of the run's hyper-parameters.
+    `checkpoints`: a folder that outlives `out`, from which an interrupted training goes on; None: it starts anew.
     TrainingError or AdapterError when it fails, DataError when rows cannot be trained on.
     """
     from selftrain.adapter import verify_adapter
     from selftrain.training import train
 
-    settings = config.training
-    threads = settings.threads or max(1, (os.cpu_count() or 1) // settings.processes)
     result = train(
         examples,
-        settings=TrainingSettings(
-            hyperparameters=settings.hyperparameters,
-            overrides={**settings.overrides, **(overrides or {})},
-            per_device_batch=settings.per_device_batch,
-            processes=settings.processes,
-            interpreter=settings.interpreter or Path(sys.executable),
-            seed=seed % 2**31,
-            max_length=settings.max_length,
-            max_dropped_share=settings.max_dropped_share,
-            threads=threads,
-        ),
+        settings=settings_of(config, seed, overrides),
         base_model=config.model.path,
         image_path=store.path,
         out=out,
         init_adapter=start,
         image_limits=store.limits,
         on_progress=lambda line: update(int(line.get("current_steps", 0)), int(line.get("total_steps", 0))),
+        checkpoints=checkpoints,
+        say=say,
     )
     probe = examples[0]
     if sum(file.stat().st_size for file in config.model.path.glob("*.safetensors")) < PROBE_LIMIT:
@@ -316,4 +322,4 @@ def evaluate_stage(run: Run, iteration: int, split: str) -> None:
         scores = ", ".join(f"{k} {100 * s['accuracy']:.1f}" for k, s in result.split["strategies"].items())
         run.progress.say(f"  {split}: {scores}")
 
-    run.folder.stage(f"iter{iteration}/{split}", make, after=_weights_stage(iteration))
+    run.folder.stage(f"iter{iteration}/{split}", make, after=weights_stage(iteration))

@@ -146,6 +146,34 @@ def test_score(finished, capsys):
     assert "iteration 0 dev: greedy " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("option", [(), ("--json",)])
+@pytest.mark.parametrize("errors_too", [False, True])
+def test_a_closed_pipe_ends_quietly(finished, option, errors_too):
+    """As under `| head`: no traceback, and the status that a shell gives a program that SIGPIPE ended."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "selftrain", "score", finished, *option],
+            cwd=ROOT,
+            stdout=writer,
+            stderr=writer if errors_too else subprocess.PIPE,
+            timeout=60,
+        )
+    finally:
+        os.close(writer)
+    assert done.returncode == cli.EXIT_CLOSED == 141
+    assert not done.stderr
+
+
+def test_another_broken_pipe_is_a_fault():
+    def broken() -> int:
+        raise BrokenPipeError("a child process ended")
+
+    with pytest.raises(BrokenPipeError, match="a child process ended"):
+        cli.guarded(broken)
+
+
 def test_score_finds_a_verdict_that_changed(finished, tmp_path, capsys):
     run = shutil.copytree(finished, tmp_path / "run")
     path = run / "iter0/dev/rows.jsonl"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,6 +51,18 @@ def open_engine(config: Config, adapter: Path | None, iteration: int, problems: 
             retries=settings.retries,
             logprobs=settings.logprobs,
         )
+    if settings.kind == "ray":
+        from selftrain.engines.ray_pool import RayEngine
+
+        return RayEngine(
+            functools.partial(open_engine, _as_copy(config), adapter and adapter.absolute(), iteration, ()),
+            address=settings.ray_address,
+            actors=settings.ray_actors,
+            cpus=settings.ray_cpus,
+            gpus=settings.ray_gpus,
+            gpus_if_any=settings.tensor_parallel,
+            block_rows=settings.batch_size,
+        )
     if settings.kind == "vllm":
         from selftrain.engines.vllm_offline import VLLMEngine
 
@@ -83,6 +96,15 @@ def open_engine(config: Config, adapter: Path | None, iteration: int, problems: 
         min_pixels=config.model.min_pixels,
         max_pixels=config.model.max_pixels,
     )
+
+
+def _as_copy(config: Config) -> Config:
+    """The settings of the engine in one of Ray's actors: as here, but for what Ray does, and with whole paths."""
+    settings = config.engine
+    interpreter = settings.interpreter and settings.interpreter.absolute()
+    engine = settings.model_copy(update={"kind": settings.ray_engine, "interpreter": interpreter, "keep_open": False})
+    model = config.model.model_copy(update={"path": config.model.path.absolute()})
+    return config.model_copy(update={"engine": engine, "model": model, "output": config.output.absolute()})
 
 
 def served_name(config: Config) -> str:

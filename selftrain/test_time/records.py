@@ -11,6 +11,7 @@ from data_process.judging import judge
 from data_process.schema import Problem, Verdict
 from selftrain import stats
 from selftrain.engines.base import Completion
+from selftrain.engines.chat import UNKNOWN_LOGPROB
 from selftrain.test_time.tokens import Spent, mean_spent
 
 
@@ -31,9 +32,10 @@ class Attempt:
         return self.verdict.correct
 
     @property
-    def logprob(self) -> float:
-        """Mean over the tokens of ln p, at most 0."""
-        return self.completion.mean_logprob
+    def logprob(self) -> float | None:
+        """Mean over the tokens of ln p, at most 0; None where the server gave none."""
+        value = self.completion.mean_logprob
+        return None if value == UNKNOWN_LOGPROB else value
 
 
 def attempt(completion: Completion, problem: Problem) -> Attempt:
@@ -41,8 +43,15 @@ def attempt(completion: Completion, problem: Problem) -> Attempt:
 
 
 def most_likely(attempts: Sequence[Attempt]) -> Attempt:
-    """The attempt with the largest mean log-probability; the order of `attempts` does not matter."""
-    return max(attempts, key=lambda a: (a.logprob, a.completion.text, a.completion.token_ids))
+    """The attempt with the largest mean log-probability; the order of `attempts` does not matter.
+
+    One whose log-probability is not known comes after all others; among such ones the text decides.
+    """
+
+    def rank(one: Attempt) -> tuple[float, str, tuple[int, ...]]:
+        return (-math.inf if one.logprob is None else one.logprob, one.completion.text, one.completion.token_ids)
+
+    return max(attempts, key=rank)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,11 @@ def preflight(names: Sequence[str], problems: Sequence[Problem], plan: Plan) -> 
 def run(
     name: str, problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None = None
 ) -> list[Outcome]:
-    """One strategy of the table on `problems`. ConfigError as in `preflight`, EngineError from the engine."""
+    """One strategy of the table on `problems`.
+
+    ConfigError as in `preflight`, and for samples that lack what the strategy weighs them by; EngineError from the
+    engine.
+    """
     preflight([name], problems, plan)
     return STRATEGIES[name].run(problems, sampler, plan, pool)
 
@@ -178,6 +182,13 @@ def _cost(samples: Sequence[Attempt], n: int) -> Spent:
 
 
 def _likelihoods(problem: Problem, attempts: Sequence[Attempt], plan: Plan) -> list[float]:
+    unknown = sum(a.logprob is None for a in attempts)
+    if unknown:
+        raise ConfigError(
+            f"vote_logprob and best_logprob need log-probabilities, and {unknown} of {len(attempts)} samples of "
+            f"problem {problem.id} were drawn without; leave these two out, or set engine.logprobs to true and `bank` "
+            "to another file: what is stored stays without"
+        )
     return [vote.likelihood(a) for a in attempts]
 
 

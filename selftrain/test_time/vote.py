@@ -24,8 +24,10 @@ def likelihood(attempt: Attempt) -> float:
     """exp of the mean log-probability: the geometric mean of the tokens' probabilities, in (0, 1].
 
     A mean, so that a long sample does not weigh less for being long. What a budget forced is in it as the engine
-    documents for `Completion.mean_logprob`.
+    documents for `Completion.mean_logprob`. ValueError for an attempt whose log-probability is not known.
     """
+    if attempt.logprob is None:
+        raise ValueError("the server gave no log-probabilities for this sample, so its likelihood is not known")
     return math.exp(attempt.logprob)
 
 

@@ -8,15 +8,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_process.build import KINDS, build, pool_counts
+from data_process.build import KINDS, Census, build
 from data_process.prompts import R3V, SHORT
 from data_process.prompts import cot as cot_prompt
-from data_process.schema import Candidate, DataError, Example, Judged, Problem, Verdict, to_json
+from data_process.schema import Candidate, DataError, Example, Judged, Problem, Verdict, judged_from_json, to_json
 from data_process.seeds import seed_for
 
 LONG = "The angles of a triangle add up to a straight angle, so the answer follows. "
@@ -225,14 +226,23 @@ def test_what_is_refused():
     refused("'q/1/0' occurs twice", problems, [*candidates, candidates[0]])
     refused("problem id 'q' occurs twice", problems * 2)
     refused("example id 'qa/q' occurs twice", problems, extra=[Example("qa/q", "qa", "q", "p", "t", None)])
-    with pytest.raises(DataError, match="belongs to no problem"):
-        pool_counts([], candidates)
+    refused("'q/1/1' belongs to no problem", [problem("other")], candidates[1:], sampled_only=True)
 
 
-def test_pool_counts():
-    problems, candidates = pool({"a": "TT", "b": "FF", "c": "TF", "d": "??", "e": "T?", "f": "F?", "g": ""})
-    expected = {"all_right": 1, "all_wrong": 2, "mixed": 2, "unreadable": 1, "unsampled": 1}
-    assert pool_counts(problems, candidates) == Counter(expected)
+def test_census():
+    rows = {"a": "TT", "b": "FF", "c": "TF", "d": "??", "e": "T?", "f": "F?", "g": ""}
+    census = Census()
+    for item in pool(rows)[1]:
+        census.add(item)
+    census.check(rows)
+    assert census.pools(rows) == Counter(all_right=1, all_wrong=2, mixed=2, unreadable=1, unsampled=1)
+    assert census.verdicts == Counter(correct=4, wrong=4, abstain=4)
+    assert (len(census), "a" in census, "g" in census) == (6, True, False)
+    with pytest.raises(DataError, match="'a/1/0' belongs to no problem"):
+        census.check(["b"])
+    census.add(judged("b", 1, "T"))
+    with pytest.raises(DataError, match="'b/1/1' occurs twice"):
+        census.check(rows)
 
 
 _POOLS = st.dictionaries(st.sampled_from("abcdefg"), st.text("TF?", max_size=6), max_size=6)
@@ -260,7 +270,19 @@ def test_any_pool_adds_up_and_does_not_depend_on_order(rows, options, shuffle: r
     assert all(len([e for e in result.by_kind["select"] if e.problem_id == p.id]) <= 2 for p in problems)
     shuffle.shuffle(problems)
     shuffle.shuffle(candidates)
-    assert build(problems, candidates, prompts=SHORT, **options) == result
+    assert build(problems, iter(candidates), prompts=SHORT, **options) == result
+    sampled = [p for p in problems if rows[p.id]]
+    assert build(problems, candidates, prompts=SHORT, sampled_only=True, **options) == build(
+        sampled, candidates, prompts=SHORT, **options
+    )
+
+
+@given(rows=_POOLS)
+def test_records_as_json(rows):
+    _, candidates = pool(rows)
+    for item in candidates:
+        assert to_json(item) == asdict(item)
+        assert judged_from_json(json.loads(json.dumps(to_json(item)))) == item
 
 
 def test_another_seed_is_another_order():

@@ -37,7 +37,8 @@ def rows(key: PromptKey, indices, text: str = "sample {}"):
 def test_topping_up_adds_only_what_is_missing(tmp_path):
     with Bank(tmp_path / "bank.sqlite") as bank:
         assert bank.write(rows(KEY, range(4)), "hf") == 4
-        assert bank.indices([KEY.digest()]) == {KEY.digest(): {0, 1, 2, 3}}
+        assert bank.missing([KEY.digest()], 4) == {}
+        assert bank.missing([KEY.digest()], 6) == {KEY.digest(): [4, 5]}
         assert bank.write(rows(KEY, range(16)), "hf") == 12
         assert bank.write(rows(KEY, range(16), "another {}"), "hf") == 0  # what is there stays
         assert bank.count() == 16
@@ -48,7 +49,8 @@ def test_topping_up_adds_only_what_is_missing(tmp_path):
             bank.read([KEY.digest()], 17)
         with pytest.raises(KeyError, match="0 of 1"):
             bank.read(["unknown"], 1)
-        assert bank.indices(["unknown"]) == {}
+        assert bank.missing(["unknown"], 3) == {"unknown": range(3)}
+        assert bank.missing([], 3) == {}
 
 
 def test_more_keys_than_one_query_takes(tmp_path):
@@ -58,9 +60,22 @@ def test_more_keys_than_one_query_takes(tmp_path):
         digests = [key.digest() for key in keys]
         found = bank.read(digests, 2)
         assert [[c.text for c in found[d]] for d in digests] == [[f"{k.prompt} 0", f"{k.prompt} 1"] for k in keys]
-        assert all(indices == {0, 1} for indices in bank.indices(digests).values())
+        assert bank.missing(digests, 2) == {}
+        assert bank.missing([*digests, "unknown"], 3) == {**{key: [2] for key in digests}, "unknown": range(3)}
 
 
+def test_equal_token_ids_are_one_object(tmp_path):
+    """Most of the memory of a hundred thousand samples would be token ids, nearly all of them equal to others."""
+    with Bank(tmp_path / "bank.sqlite") as bank:
+        bank.write([(KEY, KEY.digest(), i, completion("x", 100_000, 100_001 + i)) for i in range(2)], "hf")
+        bank.write([(KEY, KEY.digest(), 2, completion("one", 100_000)), (KEY, KEY.digest(), 3, NOTHING)], "hf")
+        kept = bank.read([KEY.digest()], 4)[KEY.digest()]
+        assert [c.token_ids for c in kept] == [(100_000, 100_001), (100_000, 100_002), (100_000,), ()]
+        assert kept[0].token_ids[0] is kept[1].token_ids[0]
+        assert bank.read([KEY.digest()], 4, keep=False)[KEY.digest()] == kept
+
+
+NOTHING = Completion("", (), 7, "stop", -0.5)
 OTHER_KEYS = [
     dataclasses.replace(KEY, weights="other"),
     dataclasses.replace(KEY, prompt="What is y?"),

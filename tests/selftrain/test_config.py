@@ -159,10 +159,15 @@ def test_shipped_configs_do_not_share_a_run_folder():
     assert len(set(outputs)) == len(outputs)
 
 
-FREE = ["output=elsewhere", "bank=b.sqlite", "iters=9", "name=x", "engine.threads=3", "training.threads=2"]
+FREE = [
+    *("output=elsewhere", "bank=b.sqlite", "iters=9", "name=x", "engine.threads=3", "engine.parity=0"),
+    *("engine.ray_actors=2", "engine.keep_open=false", "engine.interpreter=vllm/bin/python", "engine.memory_share=0.5"),
+    *("training.threads=2", "training.save_steps=5", "training.launcher=[srun]", "training.master=a:1"),
+]
 BOUND = [
     *("seed=1", "prompts=short", "data.seed=3", "data.train_limit=5", "data.folder=x", "model.max_pixels=60000"),
     *("engine.kind=scripted", "engine.dtype=bfloat16", "engine.script_accuracy=0.6", "engine.batch_size=3"),
+    *("engine.ray_engine=vllm", "engine.vllm_options={a: 1}", "training.processes=2"),
     *("sampling.n=4", "sampling.top_k=0", "build.parts.qa=0", "build.max_rows=3", "training.overrides={a: 1}"),
     *("training.restart=previous", "evaluation.n=4", "evaluation.select_max_tokens=9", "evaluation.test=none"),
 ]

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selftrain import sampling
 from selftrain.bank import Bank
 from selftrain.engines.base import Completion, EngineError, SamplingParams
 from selftrain.engines.budget import Budget
 from selftrain.engines.scripted import ScriptedEngine
 from selftrain.sampling import Ask, Picture, Sampler, weights_digest
 
+ROOT = Path(__file__).parents[2]
 PARAMS = SamplingParams(temperature=1.0, max_tokens=50)
 ASKS = [Ask(f"q{i}", f"question {i}" + " long" * (i % 3), None) for i in range(10)]
 
@@ -175,6 +180,87 @@ def test_an_engine_error_keeps_earlier_units(bank):
     resumed = sampler(bank, ScriptedEngine(say))
     resumed.draw(ASKS, PARAMS, 3)
     assert resumed.drawn == 18
+
+
+def test_a_stream_is_a_draw(bank, monkeypatch):
+    """In the order of the asks, read a few at a time; what is missing is drawn before the first is handed out."""
+    monkeypatch.setattr(sampling, "READ_AT_ONCE", 3)
+    asks = [*ASKS, Ask("again", ASKS[4].prompt, None)]
+    first = sampler(bank, ScriptedEngine(say))
+    streamed = first.stream(asks, PARAMS, 3)
+    assert first.drawn == bank.count() == 30
+    found = list(streamed)
+    assert [ask_id for ask_id, _ in found] == [ask.id for ask in asks]
+    assert dict(found) == sampler(bank).draw(asks, PARAMS, 3)
+
+
+class Telling(ScriptedEngine):
+    """Tells each answer as it comes, the last request first, and may be stopped after so many."""
+
+    on_result = None
+
+    def __init__(self, stop_after: int | None = None, stop=None) -> None:
+        super().__init__(say)
+        self.stop_after, self.stop, self.told = stop_after, stop, 0
+
+    def generate(self, requests, params):
+        answers = super().generate(requests, params)
+        for request, completions in reversed(list(zip(requests, answers, strict=True))):
+            for sample, completion in enumerate(completions):
+                if self.told == self.stop_after:
+                    self.stop()
+                self.on_result(request, sample, completion)
+                self.told += 1
+        return answers
+
+
+def test_answers_that_are_told_are_stored_once(tmp_path, monkeypatch):
+    """Not again with their unit; and what is found is what an engine that tells nothing would have left."""
+    with Bank(tmp_path / "a") as bank:
+        expected = sampler(bank, ScriptedEngine(say)).draw(ASKS, PARAMS, 3)
+    written = []
+    with Bank(tmp_path / "b") as bank:
+        write = bank.write
+        monkeypatch.setattr(bank, "write", lambda rows, engine: written.append(len(rows)) or write(rows, engine))
+        telling = sampler(bank, Telling())
+        assert telling.draw(ASKS, PARAMS, 3) == expected
+        assert telling.drawn == bank.count() == 30
+    assert written == [1] * 30
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 7, 29])
+def test_answers_that_were_told_survive_a_failing_call(bank, stop_after):
+    def fail():
+        raise EngineError("gone")
+
+    with pytest.raises(EngineError, match="gone"):
+        sampler(bank, Telling(stop_after, fail)).draw(ASKS, PARAMS, 3)
+    assert bank.count() == stop_after
+    resumed = sampler(bank, Telling())
+    drawn = resumed.draw(ASKS, PARAMS, 3)
+    assert resumed.drawn == 30 - stop_after
+    assert drawn == sampler(bank).draw(ASKS, PARAMS, 3)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from selftrain.bank import Bank
+from tests.selftrain.test_sampling import ASKS, PARAMS, Telling, sampler
+with Bank(Path(sys.argv[1])) as bank:
+    kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
+    sampler(bank, Telling(int(sys.argv[2]), kill)).draw(ASKS, PARAMS, 3)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_after", [1, 8])
+def test_answers_that_were_told_survive_a_kill(tmp_path, stop_after):
+    """SIGKILL between two answers of a unit: every one that was told is there."""
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path / "bank.sqlite", str(stop_after)], cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL
+    with Bank(tmp_path / "bank.sqlite") as bank:
+        assert bank.count() == stop_after
 
 
 class Wrong(ScriptedEngine):

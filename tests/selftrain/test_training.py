@@ -21,11 +21,12 @@ import yaml
 from PIL import Image
 
 from data_process.schema import DataError, Example
-from selftrain import training
+from selftrain import launching, training, training_settings
 from selftrain.adapter import AdapterError, check_adapter, merge, verify_adapter
 from selftrain.images import ImageError, ImageStore
 from selftrain.preflight import PreflightReport, frame_of, preflight, row_lengths
-from selftrain.training import HyperparameterError, TrainingError, TrainingSettings, accumulation, train
+from selftrain.training import HyperparameterError, TrainingError, TrainingSettings, train
+from selftrain.training_settings import accumulation
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "llamafactory"
 LIMITS = (56 * 56, 224 * 224)
@@ -121,7 +122,7 @@ def test_inexact_global_batch_says_what_would_work(batch, per_device, processes,
 
 @pytest.mark.parametrize(("name", "global_batch"), [("tiny_lora.yaml", 32), ("qwen2vl_7b_lora.yaml", 64)])
 def test_shipped_hyperparameters_are_known(name, global_batch):
-    values = training.read_hyperparameters(CONFIGS / name, {}, Path(sys.executable))
+    values = training_settings.read_hyperparameters(CONFIGS / name, {}, Path(sys.executable))
     assert values["global_batch_size"] == global_batch
     assert all(isinstance(values[key], float) for key in ("learning_rate", "adam_epsilon", "weight_decay"))
 
@@ -139,29 +140,32 @@ def test_shipped_hyperparameters_are_known(name, global_batch):
         ),  # R3V's slip: a generation option
         ("global_batch_size: 8\ncutoff_len: 2048", {}, "cutoff_len .*is set by the loop"),
         ("global_batch_size: 8", {"seed": 3}, "seed .*is set by the loop"),
+        ("global_batch_size: 8\nsave_strategy: epoch", {}, "save_strategy .*is set by the loop"),
+        ("global_batch_size: 8\ndeepspeed: gone.json", {}, "no DeepSpeed configuration .*gone.json"),
+        ("extends: gone.yaml", {}, "cannot read.*gone.yaml"),
         ("learning_rate: 1", {}, "global_batch_size .*not None"),
         ("global_batch_size: true", {}, "global_batch_size .*not True"),
         ("global_batch_size: 0", {}, "global_batch_size .*not 0"),
-        ("- a\n- b", {}, "name: value"),
+        ("- a\n- b", {}, "key: value"),
         ("a: [", {}, "cannot read"),
     ],
 )
 def test_unusable_hyperparameters(tmp_path, content, overrides, message):
     (tmp_path / "h.yaml").write_text(content)
     with pytest.raises(HyperparameterError, match=message):
-        training.read_hyperparameters(tmp_path / "h.yaml", overrides, Path(sys.executable))
+        training_settings.read_hyperparameters(tmp_path / "h.yaml", overrides, Path(sys.executable))
 
 
 def test_missing_file_and_missing_llamafactory(tmp_path):
     with pytest.raises(HyperparameterError, match="cannot read"):
-        training.read_hyperparameters(tmp_path / "none.yaml", {}, Path(sys.executable))
+        training_settings.read_hyperparameters(tmp_path / "none.yaml", {}, Path(sys.executable))
     with pytest.raises(TrainingError, match="cannot run"):
-        training.known_fields(tmp_path / "python")
+        training_settings.known_fields(tmp_path / "python")
     bare = tmp_path / "bare"
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
     bare.chmod(0o755)
     with pytest.raises(TrainingError, match="has no LLaMA-Factory"):
-        training.known_fields(bare)
+        training_settings.known_fields(bare)
 
 
 @pytest.mark.slow
@@ -172,14 +176,14 @@ def test_known_fields_are_those_of_the_dataclasses():
 
     groups = [group for group in parser._TRAIN_ARGS if group is not parser.GeneratingArguments]
     theirs = {field.name for group in groups for field in dataclasses.fields(group) if field.init}
-    assert training.known_fields(Path(sys.executable)) == theirs
-    assert theirs >= training.OWNED
+    assert training_settings.known_fields(Path(sys.executable)) == theirs
+    assert theirs >= training_settings.OWNED
 
 
 def resolve(tmp_path, init_adapter=None, **changes):
     settings = TrainingSettings(CONFIGS / "tiny_lora.yaml", per_device_batch=8, seed=5)
     hyperparameters = {"global_batch_size": 32, "lora_rank": 4, "learning_rate": 1e-3, **changes}
-    return training.resolve(hyperparameters, settings, tmp_path, tmp_path / "out", 300, LIMITS, init_adapter)
+    return training_settings.resolve(hyperparameters, settings, tmp_path, tmp_path / "out", 300, LIMITS, init_adapter)
 
 
 def test_everything_is_explicit(tmp_path):
@@ -208,7 +212,7 @@ def test_continuing_needs_the_same_shape(tmp_path):
         resolve(tmp_path, tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("field", ["per_device_batch", "processes", "max_length", "threads"])
+@pytest.mark.parametrize("field", ["per_device_batch", "processes", "nodes", "max_length", "threads", "save_steps"])
 def test_settings_are_checked(field):
     with pytest.raises(ValueError, match=field):
         TrainingSettings(CONFIGS / "tiny_lora.yaml", **{field: 0})
@@ -219,22 +223,38 @@ def test_child_environment(tmp_path, monkeypatch):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     settings = TrainingSettings(CONFIGS / "tiny_lora.yaml", interpreter=tmp_path / "bin" / "python")
-    one = training.child_environment(settings, {}, tmp_path)
+    one = launching.child_environment(settings, {}, tmp_path)
     assert not {"RANK", "WORLD_SIZE", "USE_V1", "FORCE_TORCHRUN", "PYTHONDONTWRITEBYTECODE"} & set(one)
     assert "USE_MODELSCOPE_HUB" not in one
     assert one["NPROC_PER_NODE"] == "1"
     assert one["CUDA_VISIBLE_DEVICES"] == "3"
     assert one["PATH"].split(os.pathsep)[0] == str(tmp_path / "bin")
-    assert training.child_environment(settings, {"deepspeed": "z.json"}, tmp_path)["FORCE_TORCHRUN"] == "1"
+    assert launching.child_environment(settings, {"deepspeed": "z.json"}, tmp_path)["FORCE_TORCHRUN"] == "1"
+    sharded = launching.child_environment(settings, {"fsdp": "full_shard", "fsdp_config": {"version": 2}}, tmp_path)
+    assert sharded["FORCE_TORCHRUN"] == "1"
+    assert (sharded["FSDP_VERSION"], sharded["FSDP_STATE_DICT_TYPE"]) == ("2", "FULL_STATE_DICT")
     two = TrainingSettings(CONFIGS / "tiny_lora.yaml", processes=2, environment={"OMP_NUM_THREADS": "7"})
-    assert training.child_environment(two, {}, tmp_path)["FORCE_TORCHRUN"] == "1"
-    assert training.child_environment(two, {}, tmp_path)["NPROC_PER_NODE"] == "2"
-    assert training.child_environment(two, {}, tmp_path)["OMP_NUM_THREADS"] == "7"
+    assert launching.child_environment(two, {}, tmp_path)["FORCE_TORCHRUN"] == "1"
+    assert launching.child_environment(two, {}, tmp_path)["NPROC_PER_NODE"] == "2"
+    assert launching.child_environment(two, {}, tmp_path)["OMP_NUM_THREADS"] == "7"
+
+
+def test_the_errors_of_ranks_come_before_the_end_of_the_log(tmp_path):
+    log = tmp_path / "train.log"
+    torchrun = "".join(f"torchrun says {k}\n" for k in range(40))
+    log.write_text(
+        "[rank1]:   raise ValueError(\n[rank1]: ValueError: no room\n[rank0]: torch.OutOfMemoryError: CUDA\n"
+        "[rank1]: ValueError: no room\n" + torchrun + "subprocess.CalledProcessError: torchrun\n"
+    )
+    lines = launching.log_end(log).splitlines()
+    assert lines[:3] == ["[rank1]: ValueError: no room", "[rank0]: torch.OutOfMemoryError: CUDA", f"end of {log}:"]
+    assert lines[-1] == "subprocess.CalledProcessError: torchrun"
+    assert len(lines) == 3 + launching.LOG_END
 
 
 def test_follow_gives_whole_lines_once(tmp_path):
     log = tmp_path / "log.jsonl"
-    lines = training.follow(log)
+    lines = launching.follow(log)
     assert next(lines) == []
     log.write_text('{"a": 1}\n{"a":')
     assert next(lines) == [{"a": 1}]
@@ -337,7 +357,7 @@ def stand_in(tmp_path):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """run(settings): train on three rows without measuring them."""
-    monkeypatch.setattr(training, "STOP_GRACE", 0.3)
+    monkeypatch.setattr(launching, "STOP_GRACE", 0.3)
     monkeypatch.setattr(
         training, "preflight", lambda rows, *_: PreflightReport([100, 120], list(rows[:2]), Counter(too_long=1))
     )
@@ -436,11 +456,12 @@ def test_no_orphans_when_we_are_killed(stand_in, tmp_path):
     (tmp_path / "out").mkdir()
     program = textwrap.dedent(f"""
         from pathlib import Path
-        from selftrain import training
-        training.STOP_GRACE = 0.3
+        from selftrain import launching, training, training_settings
+        launching.STOP_GRACE = 0.3
         settings = training.TrainingSettings(
             Path("x"), interpreter=Path({str(settings.interpreter)!r}), environment={dict(settings.environment)!r})
-        training.run_child(settings, {{}}, Path({str(tmp_path / "out")!r}), print)
+        resolved = {{"output_dir": {str(tmp_path / "out" / "adapter")!r}}}
+        launching.run_child(settings, resolved, Path({str(tmp_path / "out")!r}), print)
     """)
     (tmp_path / "out" / "data").mkdir()
     (tmp_path / "out" / "data" / "train.jsonl").write_text("{}\n")
@@ -459,7 +480,7 @@ def test_no_orphans_when_we_are_killed(stand_in, tmp_path):
 
 def test_importing_needs_no_torch():
     code = (
-        "import sys, selftrain.training, selftrain.images, selftrain.adapter, selftrain.preflight; "
+        "import sys, selftrain.training, selftrain.training_plan, selftrain.images, selftrain.preflight; "
         "sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'numpy', 'PIL')))"
     )
     environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parents[1])}
@@ -589,10 +610,10 @@ def test_training_and_sampling_see_the_same_tokens_and_pixels(tiny_model_path, t
         target = draw.choice(["Answer: (B)", "\nAnswer:\n 12", " So B.  ", "é 40° <b> {x}\n\n"])
         examples.append(example(i, draw.choice(["How large is B?", " \nB?\n", "a {b}\n\n(A) 3"]), target, f"{i}.png"))
     settings = TrainingSettings(CONFIGS / "tiny_lora.yaml")
-    hyperparameters = training.read_hyperparameters(settings.hyperparameters, {}, settings.interpreter)
+    hyperparameters = training_settings.read_hyperparameters(settings.hyperparameters, {}, settings.interpreter)
     report = preflight(examples, tiny_model_path, store.path, 2048)
     assert len(report.kept) == 200
-    resolved = training.resolve(
+    resolved = training_settings.resolve(
         hyperparameters, settings, tiny_model_path, tmp_path / "out", max(report.lengths), LIMITS
     )
 

@@ -70,7 +70,6 @@ def sampler(
             unit_rows=unit_rows,
         ) as held,
     ):
-        held.engine = engine
         yield held
 
 

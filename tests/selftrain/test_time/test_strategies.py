@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from selftrain import stats
 from selftrain.config import ConfigError
 from selftrain.engines.base import Completion
+from selftrain.engines.chat import UNKNOWN_LOGPROB
 from selftrain.test_time import STRATEGIES, Rejection, Room, credits, draw_pool, preflight, run, summary, vote
 from selftrain.test_time.records import Outcome, mean_outcome
 from selftrain.test_time.tokens import Spent, spent_on
@@ -94,6 +95,20 @@ def test_a_large_pool_is_drawn_from_and_says_how_uncertain_that_is(tmp_path):
     assert one == same != other
     assert 0 < one.error < 0.016
     assert abs(one.credit - other.credit) < 5 * math.hypot(one.error, other.error)
+
+
+@pytest.mark.parametrize("name", ["vote_logprob", "best_logprob"])
+@pytest.mark.parametrize("size", [2, 3])
+def test_samples_without_log_probabilities_weigh_nothing(tmp_path, name, size):
+    """A server that gives none: refused by name, whether all samples lack one or a single one; the others go on."""
+    known, unknown = made("A", logprob=-0.1), made("B", logprob=UNKNOWN_LOGPROB)
+    with sampler(tmp_path, lambda request, seed: pytest.fail("asked")) as held:
+        for cast in ([unknown] * 3, [known, known, unknown]):
+            pool = {"q": cast}
+            with pytest.raises(ConfigError, match=rf"{name}.* need log-prob.* of 3 samples of problem q .*logprobs to"):
+                run(name, [PROBLEM], held, plan(size, pool=3), pool)
+            [plain] = run("vote", [PROBLEM], held, plan(3), pool)
+            assert plain.credit == float(cast[0] is unknown)
 
 
 def test_greedy_and_mean_by_hand(tmp_path):

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selftrain.engines.chat import UNKNOWN_LOGPROB
 from selftrain.test_time import vote
+from selftrain.test_time.records import most_likely
 from tests.selftrain.test_time.helpers import NUMBER, attempts, made
 
 fast = settings(max_examples=60, deadline=None)
@@ -42,6 +44,17 @@ def test_weighted_vote(logprobs, answers, credit):
     cast = [made(answer, logprob=p) for answer, p in zip("ABB", logprobs, strict=True)]
     choice = vote.weighted(cast, [vote.likelihood(a) for a in cast])
     assert (choice.answers, choice.credit) == (answers, credit)
+
+
+def test_an_unknown_likelihood_is_none():
+    """Not e: the placeholder in the bank would weigh three times as much as certainty."""
+    known, unknown = made("A", logprob=-3.0), made("B", logprob=UNKNOWN_LOGPROB)
+    assert (known.logprob, unknown.logprob) == (-3.0, None)
+    with pytest.raises(ValueError, match="no log-probabilities"):
+        vote.likelihood(unknown)
+    assert most_likely([unknown, known]) is known
+    other = made("A", logprob=UNKNOWN_LOGPROB)
+    assert most_likely([unknown, other]) is most_likely([other, unknown])
 
 
 @fast

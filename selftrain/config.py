@@ -105,9 +105,9 @@ class EngineConfig(Section):
     parity: Annotated[int, Field(ge=0, strict=True)] = 8
     # ray only: copies of another engine as actors, on one machine or a cluster
     ray_engine: Literal["hf", "vllm"] = "hf"  # what each actor runs, with the settings above
-    ray_address: str | None = (
-        None  # of a running cluster ("auto": the one this machine belongs to); None: start one here
-    )
+    # host:port of a running cluster; "auto": the one this machine belongs to; None: what RAY_ADDRESS says, else a Ray
+    # of its own on this machine, which ends with the run.
+    ray_address: str | None = None
     ray_actors: Positive | None = None  # None: one per GPU of the cluster, or one per core without GPUs
     ray_cpus: Annotated[float, Field(gt=0)] = 1.0  # that an actor takes
     ray_gpus: Annotated[float, Field(ge=0)] | None = None  # None: tensor_parallel where the cluster has GPUs, else 0

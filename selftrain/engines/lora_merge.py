@@ -36,8 +36,8 @@ _PLAIN = {
 _PART = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight")
 
 
-def merged(base: Path, adapter: Path | None) -> Iterator[tuple[str, Tensor]]:
-    """(name in the checkpoint, tensor) of every weight of `base`, the adapter's share added in float32.
+def merged(base: Path, adapter: Path | None, device: Any = "cpu") -> Iterator[tuple[str, Tensor]]:
+    """(name in the checkpoint, tensor) of every weight of `base`, the adapter's share added in float32 on `device`.
 
     Tensors that the adapter does not touch come as they are stored; the others are float32, for the engine to round to
     its own precision as the hf engine does. Raises EngineError, before the first tensor, for an adapter that does not
@@ -61,7 +61,8 @@ def merged(base: Path, adapter: Path | None) -> Iterator[tuple[str, Tensor]]:
                 tensor = held.get_tensor(name)
                 if name in found:
                     a, b = deltas[found[name]]
-                    tensor = tensor.float() + scale * (b.float() @ a.float())
+                    a, b = (part.to(device).float() for part in (a, b))
+                    tensor = tensor.to(device).float().addmm_(b, a, alpha=scale)
                 yield name, tensor
 
 

@@ -59,7 +59,7 @@ def open_engine(config: Config, adapter: Path | None, iteration: int, problems: 
             address=settings.ray_address,
             actors=settings.ray_actors,
             cpus=settings.ray_cpus,
-            gpus=settings.ray_gpus,
+            gpus=0 if settings.device == "cpu" and settings.ray_gpus is None else settings.ray_gpus,
             gpus_if_any=settings.tensor_parallel,
             block_rows=settings.batch_size,
         )

@@ -105,7 +105,13 @@ def _connect(address: str) -> None:
         found = dict.fromkeys(str(folder.parent) for folder in packages)
         path = [*(folder for folder in found if folder not in installed), os.environ.get("PYTHONPATH", "")]
         with _environment(PYTHONPATH=os.pathsep.join(filter(None, path)), RAY_worker_niceness="0"):
-            ray.init("local", num_cpus=allowed, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
+            try:
+                ray.init("local", num_cpus=allowed, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
+            except Exception as error:
+                raise EngineError(
+                    f"Ray cannot be started on this machine: {error}; is there room in /tmp and /dev/shm? Its logs are "
+                    "in /tmp/ray/session_latest/logs. Without Ray: engine.kind hf or vllm"
+                ) from error
         return
     _dial(address)
     try:

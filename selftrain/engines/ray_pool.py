@@ -118,7 +118,8 @@ class _Held:
         self.open()
         with at_hand(requests, digests, lambda: _fetch(content)) as here:
             if method != "generate":
-                return getattr(self._inner, method)(here[0].prompt, here[0].image)
+                found = getattr(self._inner, method)
+                return found(here[0].prompt, here[0].image) if callable(found) else found
             return [(r.id, r.seeds) for r in here], self._inner.generate(here, params)
 
     def close(self) -> None:
@@ -308,6 +309,11 @@ class RayEngine:
     def count_prompt_tokens(self, prompt: str, image: Path | None) -> int:
         """How long that prompt is, in tokens, image tokens included."""
         return self._ask("count_prompt_tokens", prompt, image)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the inner engine says of itself; AttributeError if it says nothing."""
+        return self._ask("facts", "", None)
 
     def _ask(self, method: str, prompt: str, image: Path | None) -> Any:
         self._check_open()

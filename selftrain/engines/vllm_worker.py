@@ -144,13 +144,15 @@ class Worker:
         self._processor = load_processor(opening.model, opening.min_pixels, opening.max_pixels)
 
         from vllm import EngineArgs
+        from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.llm_engine import LLMEngine
 
         try:
             arguments = EngineArgs(**engine_arguments(opening, cpu))
         except TypeError as error:
             raise EngineError(f"engine.vllm_options: {error}; it takes arguments of vLLM's EngineArgs") from error
-        self._llm: Any = LLMEngine.from_engine_args(arguments)
+        # As `LLM` is: for other uses vLLM has smaller batches, and with them a smaller cache of pictures.
+        self._llm: Any = LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
         config = self._llm.vllm_config
         self._max_model_len: int = config.model_config.max_model_len
         self._rows_at_once: int = config.scheduler_config.max_num_seqs
@@ -386,7 +388,7 @@ def put_weights(worker: Any, base: Path, adapter: Path | None) -> None:
     """Runs in each of vLLM's own workers."""
     from selftrain.engines.lora_merge import merged
 
-    worker.reload_weights(weights_iterator=merged(base, adapter))
+    worker.reload_weights(weights_iterator=merged(base, adapter, worker.device))
 
 
 def _tokens(ids: Sequence[int]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ To add one: a name in KINDS and how to open it in `opener`. The tests are in tes
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from tests.selftrain.engines.chat_server import ChatServer
 # A Python that has vLLM; `make test` makes one.
 VLLM_PYTHON = os.environ.get("SELFTRAIN_VLLM_PYTHON")
 needs_vllm = pytest.mark.skipif(VLLM_PYTHON is None, reason="SELFTRAIN_VLLM_PYTHON names no Python that has vLLM")
-KINDS = ("scripted", "hf", "server", pytest.param("vllm", marks=needs_vllm))
+KINDS = ("scripted", "hf", "server", "ray", pytest.param("vllm", marks=needs_vllm))
 Open = Callable[..., Any]  # open(batch_size=...): a fresh engine
 
 
@@ -41,6 +42,18 @@ def opener(kind: str, model: Callable[[], Path]) -> Iterator[Open]:
 
         folder = model()
         yield lambda **options: HFEngine(folder, device="cpu", **options)
+    elif kind == "ray":
+        from selftrain.engines.hf import HFEngine
+        from selftrain.engines.ray_pool import RayEngine
+
+        folder = model()
+
+        def open_ray(*, batch_size: int = 16) -> RayEngine:
+            inner = functools.partial(HFEngine, folder, device="cpu", batch_size=batch_size)
+            return RayEngine(inner, actors=2, cpus=0.1, block_rows=batch_size)
+
+        with RayEngine(functools.partial(ScriptedEngine, babble), actors=1, cpus=0.1):  # Ray stays between the tests
+            yield open_ray
     elif kind == "server":
         from selftrain.engines.openai_server import ServerEngine
 

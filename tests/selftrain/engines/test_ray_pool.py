@@ -171,6 +171,25 @@ def test_an_address_that_does_not_answer(address, told):
         RayEngine(SCRIPTED, address=address)
 
 
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [(None, "cannot be started on this machine: no space left; is there room"), ("auto", "at auto: no space left; ")],
+)
+def test_ray_fails_to_start(address, told, monkeypatch):
+    def fail(*args, **options):
+        raise OSError("no space left")
+
+    import ray
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("PYTHONPATH", "as it was")
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(EngineError, match=told):
+        RayEngine(SCRIPTED, address=address)
+    assert os.environ["PYTHONPATH"] == "as it was"
+    assert "RAY_worker_niceness" not in os.environ
+
+
 # ---- with Ray --------------------------------------------------------------------------------------------------------
 
 

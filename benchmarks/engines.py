@@ -4,8 +4,9 @@
 
 Every round runs all ways in turn, so that a busy spell of the machine hits all alike, and the fastest run of each
 counts. Prefix and picture caches of vLLM are emptied before each run, its processor's cache of pixels is not. Besides:
-what budget forcing costs per token decoded (tokens that were taken out again included) against plain sampling and
-against stopping, appending and sending again; and what other weights cost against a start.
+what budget forcing costs per token decoded (tokens that were taken out again included) against plain texts of
+the same lengths and against stopping, appending and sending again, all with seeds and log-probabilities; and what other
+weights cost against a start.
 """
 
 from __future__ import annotations
@@ -178,11 +179,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             "vllm": lambda: with_vllm(vllm, requests, params),
         }
         best = run_all(ways, args.rounds)
+        # Tokens of each forced text, those that were taken out again included: the same work without forcing.
+        texts = vllm.generate(requests, forced)
+        lengths = [[len(c.token_ids) + c.forcing.discarded for c in of_one if c.forcing] for of_one in texts]
+        as_kept = {**{key: value for key, value in plain.items() if key != "max_tokens"}, "logprobs": 0}
         force = {
-            "vllm, plain": lambda: with_vllm(vllm, requests, params),
+            "LLM.generate, plain texts of the same lengths": lambda: raw("exact", requests, lengths=lengths, **as_kept),
             f"vllm, {args.ignores} ignores": lambda: with_vllm(vllm, requests, forced),
             f"LLM.generate, {args.ignores} ignores by sending again": lambda: raw(
-                "force", requests, n=args.n, end="</think>", ignore=" Wait,", ignores=args.ignores, **plain
+                "force",
+                requests,
+                n=args.n,
+                end="</think>",
+                ignore=" Wait,",
+                ignores=args.ignores,
+                max_tokens=args.max_tokens,
+                **as_kept,
             ),
         }
         forcing = run_all(force, args.rounds)
@@ -215,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             for name, ran in best.items()
         ],
     )
-    base = forcing["vllm, plain"]
+    base = forcing["LLM.generate, plain texts of the same lengths"]
     costs = table(
         ["way", "seconds", "tokens decoded", "ms per token", "x plain"],
         [

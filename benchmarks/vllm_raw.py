@@ -48,6 +48,17 @@ def main() -> None:
         found = [one for output in outputs for one in output.outputs]
         return {"seconds": seconds, "samples": len(found), "tokens": sum(len(one.token_ids) for one in found)}
 
+    def exact(asked: list[dict[str, Any]], lengths: list[list[int]], **params: Any) -> dict[str, Any]:
+        """Texts of given lengths: how they end is ignored."""
+        cold()
+        begun = time.perf_counter()
+        texts = [item for item, own in zip(prompts(asked), lengths, strict=True) for _ in own]
+        wanted = [length for own in lengths for length in own]
+        settings = [SamplingParams(max_tokens=n, ignore_eos=True, seed=i, **params) for i, n in enumerate(wanted)]
+        outputs = llm.generate(texts, settings, use_tqdm=False)
+        tokens = sum(len(output.outputs[0].token_ids) for output in outputs)
+        return {"seconds": time.perf_counter() - begun, "samples": len(texts), "tokens": tokens}
+
     def force(
         asked: list[dict[str, Any]], n: int, end: str, ignore: str, ignores: int, max_tokens: int, **params: Any
     ) -> dict[str, Any]:
@@ -61,7 +72,9 @@ def main() -> None:
         for number in range(ignores + 1):
             last = number == ignores
             settings = [
-                SamplingParams(max_tokens=left[i], stop=None if last else [end], skip_special_tokens=False, **params)
+                SamplingParams(
+                    max_tokens=left[i], stop=None if last else [end], skip_special_tokens=False, seed=i, **params
+                )
                 for i in going
             ]
             outputs = llm.generate([texts[i] for i in going], settings, use_tqdm=False)
@@ -79,7 +92,7 @@ def main() -> None:
     print(json.dumps({"start_s": time.perf_counter() - started}), file=answers, flush=True)
     for line in sys.stdin:
         command = json.loads(line)
-        found = {"sample": sample, "force": force}[command.pop("do")](**command)
+        found = {"sample": sample, "exact": exact, "force": force}[command.pop("do")](**command)
         print(json.dumps(found), file=answers, flush=True)
 
 

@@ -320,7 +320,10 @@ class Worker:
         row.tokens, row.looked = [], 0
         live[name] = row
         given = {**prompt, "prompt_token_ids": [*prompt["prompt_token_ids"], *segment.written]}
-        self._llm.add_request(name, given, self._params(segment, params))
+        key = self._llm.add_request(name, given, self._params(segment, params))
+        if segment.stop and self._opening.logprobs:
+            # It would write out every token for its log-probability, which nobody reads: a twentieth of all the time.
+            self._llm.output_processor.request_states[key].logprobs_processor.tokenizer = None
 
     def _params(self, segment: Segment, params: SamplingParams) -> Any:
         from vllm import SamplingParams as VLLMParams
@@ -344,6 +347,7 @@ class Worker:
             detokenize=bool(segment.stop),
             logprobs=0 if self._opening.logprobs else None,
             flat_logprobs=True,
+            stream_interval=LOOK_EVERY if watched else None,
             skip_clone=True,  # made for this one request
             output_kind=RequestOutputKind.CUMULATIVE if watched else RequestOutputKind.FINAL_ONLY,
         )

@@ -190,6 +190,7 @@ def test_score_finds_a_verdict_that_changed(finished, tmp_path, capsys):
     assert all(entry["changed"] == 0 for entry in others)
 
 
+@pytest.mark.slow
 def test_report_is_written_again(finished, tmp_path, capsys):
     run = shutil.copytree(finished, tmp_path / "run")
     before = (run / "report.md").read_bytes()

@@ -119,6 +119,7 @@ ALLOCATE = (
 )
 
 
+@pytest.mark.slow
 def test_memory_of_processes_that_were_started():
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {ALLOCATE!r}, '{200 * 2**20}'])"
     before = device_memory.resident_bytes(os.getpid(), itself=False)

@@ -108,6 +108,7 @@ def test_algebra_is_asked_last_and_only_about_tame_input(monkeypatch):
     assert asked == [("\\pm2", "\\pm3")]
 
 
+@pytest.mark.slow
 def test_algebra_refuses_what_it_could_not_finish(monkeypatch):
     import math_verify
 

@@ -30,6 +30,7 @@ PIECES = st.lists(st.sampled_from([*_WORDS.split(" "), "\n", " ", "the answer is
 ANY = st.text(st.characters(), max_size=80)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(text=PIECES | ANY, problem=st.sampled_from(PROBLEMS), truncated=st.booleans())
 def test_never_raises_and_abstaining_is_never_correct(text, problem, truncated):

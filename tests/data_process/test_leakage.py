@@ -200,6 +200,7 @@ def test_many_copies_name_every_id_without_every_pair():
     assert len(report.leaks) == 300 + 200 - 1
 
 
+@pytest.mark.slow
 def test_thousands_of_problems_of_one_wording_are_compared_by_their_numbers():
     question = "Tom has {} apples and buys {} more. How many apples does he have after that?"
     train = [problem(f"a{i}", question.format(i, i % 7), str(i + i % 7), ()) for i in range(4000)]

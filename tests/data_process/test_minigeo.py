@@ -50,12 +50,14 @@ def test_same_seed_same_bytes(tmp_path):
     assert {n for n in files[0] if files[0][n] == files[2][n]} == set()
 
 
+@pytest.mark.slow
 def test_fewer_problems_of_a_split_do_not_change_another(tmp_path):
     minigeo.write(tmp_path / "a", {"train": 4, "dev": 6}, 0)
     minigeo.write(tmp_path / "b", {"train": 9, "dev": 6}, 0)
     assert (tmp_path / "a/dev.jsonl").read_bytes() == (tmp_path / "b/dev.jsonl").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_splits_are_disjoint_and_large_enough(seed):
     """Every parameter tuple is dealt once, so the splits of any size, the default ones too, share none."""

@@ -125,6 +125,7 @@ def test_refused_rows(name):
         item_of("geometry3k", row, split="test", where="test.parquet, row 4")
 
 
+@pytest.mark.slow
 def test_parquet_files(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -128,6 +128,7 @@ def test_what_is_said_on_the_command_line_wins(cluster):
     assert (settings["training"]["processes"], settings["training"]["save_steps"]) == (2, 7)
 
 
+@pytest.mark.slow
 def test_many_nodes(cluster, tmp_path):
     status, output, settings, calls = cluster("sbatch", CLUSTER / "slurm_many_nodes.sbatch", *CONFIG)
     assert status == 0, output

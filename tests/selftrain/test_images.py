@@ -69,6 +69,7 @@ def test_smart_resize_cases(height, width, expected):
     assert smart_resize(height, width, 28, **LIMITS) == expected
 
 
+@pytest.mark.slow
 def test_smart_resize_is_transformers_rule():
     theirs = pytest.importorskip("transformers.models.qwen2_vl.image_processing_qwen2_vl").smart_resize
     draw = random.Random(0)

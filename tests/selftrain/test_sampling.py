@@ -123,6 +123,7 @@ def units(engine: ScriptedEngine) -> list[tuple]:
     return [tuple((request.prompt, request.seeds) for request in call.requests) for call in engine.calls]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     killed_after=st.integers(0, 8),

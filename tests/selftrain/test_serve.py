@@ -179,6 +179,7 @@ def test_a_crash_shows_the_end_of_the_log(model, tmp_path, fake_vllm, monkeypatc
         pass
 
 
+@pytest.mark.slow
 def test_not_ready_in_time(model, tmp_path, fake_vllm, monkeypatch):
     monkeypatch.setenv("FAKE_VLLM", "never")
     log = tmp_path / "log"
@@ -207,6 +208,7 @@ def test_a_taken_port_is_not_mistaken_for_ours(model, tmp_path, fake_vllm):
             pass
 
 
+@pytest.mark.slow
 def test_an_interpreter_that_is_not_there(model, tmp_path):
     with (
         pytest.raises(EngineError, match=r"(?s)before it was ready"),

@@ -127,6 +127,7 @@ def test_shipped_hyperparameters_are_known(name, global_batch):
     assert all(isinstance(values[key], float) for key in ("learning_rate", "adam_epsilon", "weight_decay"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "overrides", "message"),
     [
@@ -435,6 +436,7 @@ def pids_in(folder: Path) -> list[int]:
     return [int(pid) for pid in file.read_text().split()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finding processes of other sessions needs /proc")
 def test_an_interrupt_ends_every_process(run, stand_in, tmp_path):
     pids = []
@@ -450,6 +452,7 @@ def test_an_interrupt_ends_every_process(run, stand_in, tmp_path):
     assert wait_for(lambda: not any(map(alive, pids)), 5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finding processes of other sessions needs /proc")
 def test_no_orphans_when_we_are_killed(stand_in, tmp_path):
     settings = stand_in("hang")

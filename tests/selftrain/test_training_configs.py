@@ -31,6 +31,7 @@ def read(name: str, **overrides) -> dict:
     return read_hyperparameters(ROOT / "configs/llamafactory" / name, overrides, Path(sys.executable))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HYPERPARAMETERS)
 def test_hyperparameters(name):
     values = read(name)
@@ -40,6 +41,7 @@ def test_hyperparameters(name):
     assert yaml.safe_load(yaml.safe_dump(resolved)) == resolved
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_every_run_could_train(name):
     config = load_config(ROOT / "configs" / name)

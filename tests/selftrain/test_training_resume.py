@@ -219,6 +219,7 @@ def test_checkpoints_of_a_bad_adapter_are_not_gone_on_from(attempt, tmp_path):
     assert attempt()[0].steps == 10
 
 
+@pytest.mark.slow
 def test_fsdp_cannot_be_gone_on_with(attempt):
     with pytest.raises(training.HyperparameterError, match="save_steps and fsdp do not go together"):
         attempt(overrides={"fsdp": "full_shard"})

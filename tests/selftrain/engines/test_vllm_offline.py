@@ -77,6 +77,7 @@ def test_a_start_that_fails_says_what_to_do(tmp_path, shell, script, message):
         VLLMEngine(shell, interpreter=interpreter(tmp_path, script))
 
 
+@pytest.mark.slow
 def test_a_start_that_hangs_is_given_up(tmp_path, shell):
     with pytest.raises(EngineError, match=r"not ready after 0\.1 s"):
         VLLMEngine(shell, interpreter=interpreter(tmp_path, "sleep 60"), wait_s=0.1)

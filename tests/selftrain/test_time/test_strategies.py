@@ -57,6 +57,7 @@ def test_every_strategy(tmp_path, name, n, pool):
     assert total["low"] <= total["accuracy"] <= total["high"]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(attempts.filter(lambda a: len(a) >= 4), min_size=1, max_size=4), st.integers(1, 4))
 def test_votes_over_subsets(tmp_path_factory, pools, n):

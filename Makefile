@@ -15,12 +15,12 @@ test: $(VENV)/.dev $(VLLM)/.cpu
 	SELFTRAIN_VLLM_PYTHON=$(abspath $(VLLM)/bin/python) $(PYTHON) -m pytest
 
 fast: $(VENV)/.dev
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest -m "not slow" -n auto --dist loadfile
 
 check: $(VENV)/.dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest -m "not slow" -n auto --dist loadfile
 
 $(VENV)/.runtime: requirements.txt | $(UV) $(VENV)/pyvenv.cfg
 	$(UV) pip install --quiet --compile-bytecode --python $(PYTHON) -r requirements.txt

@@ -11,23 +11,22 @@ Counts add up at three places, and `build` checks it:
 
 from __future__ import annotations
 
-import gc
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Literal, get_args
 
 from data_process import prompts as wording
 from data_process.judging.consistency import contradiction
+from data_process.memory import no_collector
 from data_process.prompts import PromptSet
 from data_process.schema import Candidate, DataError, Example, Judged, Kind, Problem
 from data_process.seeds import seed_for
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-SHOWN_WRONG = 2  # wrong candidates of a problem that its rows show at most: two in a selection
+SHOWN = 2  # right candidates, and wrong ones, of a problem that refinements and selections show at most
 RuleName = Literal["a-orig", "a-q2"]
 
 
@@ -75,7 +74,7 @@ class BuildResult:
 
 @dataclass(slots=True)
 class _Pool:
-    """Usable candidates of one problem. Of the wrong ones only those are kept that a row can show."""
+    """Usable candidates of one problem. Of the wrong ones only those that a row can show are kept."""
 
     positives: list[Candidate] = field(default_factory=list)
     negatives: list[Candidate] = field(default_factory=list)
@@ -87,7 +86,7 @@ class _Pool:
             return
         self.n_negatives += 1
         self.negatives.append(candidate)
-        if len(self.negatives) > SHOWN_WRONG:
+        if len(self.negatives) > SHOWN:
             self.negatives.remove(min(self.negatives, key=_age))
 
     def sort(self) -> None:
@@ -179,19 +178,7 @@ def _candidate_id(problem_id: str, age: tuple[int, int]) -> str:
     return f"{problem_id}/{age[0]}/{age[1]}"
 
 
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    """Without the search for cycles, which goes through all records again and again; records hold none."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-@_no_collector()
+@no_collector()
 def build(
     problems: Sequence[Problem],
     judged: Iterable[Judged],
@@ -247,7 +234,7 @@ def build(
 
     by_id, census = _index(problems), Census()
     dropped: Counter[str] = Counter()
-    found: dict[str, _Pool] = {}
+    found: dict[str, _Pool] = defaultdict(_Pool)
     for item in judged:
         census.add(item)
         candidate, correct = item.candidate, item.verdict.correct
@@ -260,7 +247,7 @@ def build(
         if reason:
             dropped[f"candidate:{reason}"] += 1
         else:
-            found.setdefault(problem.id, _Pool()).add(candidate, correct)
+            found[problem.id].add(candidate, correct)
     census.check(by_id)
     if sampled_only:
         problems = [problem for problem in problems if problem.id in census]
@@ -273,9 +260,14 @@ def build(
     asked = {
         problem_id: wording.cot(by_id[problem_id], prompts) for problem_id, pool in pools.items() if pool.positives
     }
+    qa = tuple(_qa_rows(problems if qa_problems is None else qa_problems, prompts, slots))
+    cot = tuple(_cot_rows(by_id, pools, asked, max_cot_per_problem, slots, dropped))
+    n_usable = sum(len(pool.positives) + pool.n_negatives for pool in pools.values())
+    for pool in pools.values():
+        del pool.positives[SHOWN:]  # their memory is needed for the long prompts of the other parts
     by_kind: dict[Kind, tuple[Example, ...]] = {
-        "qa": tuple(_qa_rows(problems if qa_problems is None else qa_problems, prompts, slots)),
-        "cot": tuple(_cot_rows(by_id, pools, asked, max_cot_per_problem, slots, dropped)),
+        "qa": qa,
+        "cot": cot,
         "refine": tuple(_refine_rows(by_id, pools, asked, prompts, slots, dropped)),
         "select": tuple(
             _select_rows(by_id, pools, asked, prompts, seed, balance_positions, select_target, slots, dropped)
@@ -289,7 +281,6 @@ def build(
     mixture += sorted(extra, key=lambda example: example.id)
     _check_ids(mixture)
     Random(seed_for(seed, "mixture", "shuffle")).shuffle(mixture)
-    n_usable = sum(len(pool.positives) + pool.n_negatives for pool in pools.values())
     result = BuildResult(
         tuple(mixture),
         by_kind,

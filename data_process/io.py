@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NoReturn
 
 from data_process.judging import check_gold
-from data_process.schema import ANSWER_TYPES, LETTERS, DataError, Problem
+from data_process.memory import no_collector
+from data_process.schema import ANSWER_TYPES, LETTERS, DataError, Example, Problem, example_from_json
 
 Row = dict[str, Any]
 
@@ -29,28 +30,32 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=
 _ASCII_ENCODER = json.JSONEncoder(allow_nan=False, check_circular=False)
 
 
-def _parse(data: bytes, where: str) -> Any:
+def _parse(data: bytes, path: Path, line: int | None = None) -> Any:
+    """The JSON value of a line, or of a whole file. Where it stood is written out only for an error: rows are many."""
     try:
         return _DECODER.decode(data.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+        raise DataError(f"{_where(path, line)}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
     except RecursionError as error:
-        raise DataError(f"{where}: nested too deeply to be a row") from error
+        raise DataError(f"{_where(path, line)}: nested too deeply to be a row") from error
     except ValueError as error:
         raise DataError(
-            f"{where}: not complete JSON ({error}); a file cut while it was written ends like this: "
+            f"{_where(path, line)}: not complete JSON ({error}); a file cut while it was written ends like this: "
             "write it again, or remove the line"
         ) from error
 
 
-def _array(data: bytes, path: Path) -> Iterator[tuple[str, Any]]:
-    rows = _parse(data, str(path))
-    for number, row in enumerate(rows, start=1):
-        yield f"{path}, item {number}", row
+def _where(path: Path, number: int | None, unit: str = "line") -> str:
+    return str(path) if number is None else f"{path}, {unit} {number}"
 
 
 def numbered_rows(path: Path) -> Iterator[tuple[str, Row]]:
     """(where, row) of every row; `where` names the file and the line for messages."""
+    return ((_where(path, number, unit), row) for unit, number, row in _rows(path))
+
+
+def _rows(path: Path) -> Iterator[tuple[str, int, Row]]:
+    """("line" or, in a JSON array, "item"; its number; the row) of every row."""
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             # Lines end at \n only: str.splitlines would also split at U+2028, which JSON allows inside a string.
@@ -61,15 +66,11 @@ def numbered_rows(path: Path) -> Iterator[tuple[str, Row]]:
                 if not line.strip():
                     continue
                 if not seen_row and line.lstrip().startswith(b"["):  # one JSON array, as GeoQA is shipped
-                    found: Iterable[tuple[str, Any]] = _array(line + file.read(), path)
-                else:
-                    where = f"{path}, line {number}"
-                    found = [(where, _parse(line, where))]
+                    for item, row in enumerate(_parse(line + file.read(), path), start=1):
+                        yield "item", item, _object(row, path, item, "item")
+                    return
                 seen_row = True
-                for where, row in found:
-                    if not isinstance(row, dict):
-                        raise DataError(f"{where}: a row must be a JSON object, this is a {type(row).__name__}")
-                    yield where, row
+                yield "line", number, _object(_parse(line, path, number), path, number, "line")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path, or make the file first") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -78,24 +79,38 @@ def numbered_rows(path: Path) -> Iterator[tuple[str, Row]]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
+def _object(row: Any, path: Path, number: int, unit: str) -> Row:
+    if not isinstance(row, dict):
+        where = _where(path, number, unit)
+        raise DataError(f"{where}: a row must be a JSON object, this is a {type(row).__name__}")
+    return row
+
+
 def read_jsonl(path: str | Path, *, unique_id: str | None = None) -> list[Row]:
     """The rows of a JSON Lines file, plain or `.gz`, or of a file that holds one JSON array of objects.
 
     Blank lines are skipped. With `unique_id="id"` every row must have that field, a string, each value once.
     `each_row` gives them one at a time. Raises DataError with file, line and next step.
     """
+    if unique_id is None:
+        return list(each_row(path))
     rows = []
     first: dict[str, str] = {}
     for where, row in numbered_rows(Path(path)):
-        if unique_id is not None:
-            _check_id(row, unique_id, where, first)
+        _check_id(row, unique_id, where, first)
         rows.append(row)
     return rows
 
 
 def each_row(path: str | Path) -> Iterator[Row]:
     """The rows of `read_jsonl` one at a time, for files that are better not held in memory. DataError as there."""
-    return (row for _, row in numbered_rows(Path(path)))
+    return (row for _, _, row in _rows(Path(path)))
+
+
+@no_collector()
+def read_examples(path: str | Path) -> list[Example]:
+    """The training rows that were written as `to_json` of them. DataError as in `read_jsonl`."""
+    return [example_from_json(row) for row in each_row(path)]
 
 
 def _check_id(row: Mapping[str, Any], field: str, where: str, first: dict[str, str]) -> None:

@@ -126,11 +126,13 @@ def _reader(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...
 
 
 def judged_from_json(row: Mapping[str, Any]) -> Judged:
-    candidate, verdict = dict(row["candidate"]), dict(row["verdict"])
-    candidate["problem_id"] = intern(candidate["problem_id"])  # one string for all candidates of a problem
-    if verdict.get("span") is not None:
-        verdict["span"] = tuple(verdict["span"])
-    return Judged(Candidate(**candidate), Verdict(**verdict))
+    candidate, verdict = row["candidate"], row["verdict"]
+    problem_id = intern(candidate["problem_id"])  # one string for all candidates of a problem
+    span = verdict.get("span")
+    return Judged(
+        Candidate(**{**candidate, "problem_id": problem_id}),
+        Verdict(**verdict) if span is None else Verdict(**{**verdict, "span": tuple(span)}),
+    )
 
 
 def example_from_json(row: Mapping[str, Any]) -> Example:

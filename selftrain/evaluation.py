@@ -16,6 +16,7 @@ from data_process.schema import Candidate, Problem, Verdict
 from selftrain import stats
 from selftrain.config import EvaluationConfig
 from selftrain.engines.base import Completion
+from selftrain.engines.chat import UNKNOWN_LOGPROB
 from selftrain.sampling import Ask, Sampler
 
 STRATEGIES = ("greedy", "mean", "majority", "select", "pass")
@@ -38,7 +39,7 @@ def candidate(problem_id: str, iteration: int, sample: int, completion: Completi
         n_tokens=len(completion.token_ids),
         n_prompt_tokens=completion.n_prompt_tokens,
         finish=completion.finish,
-        mean_logprob=completion.mean_logprob,
+        mean_logprob=None if completion.mean_logprob == UNKNOWN_LOGPROB else completion.mean_logprob,
     )
 
 

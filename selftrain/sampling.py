@@ -28,7 +28,7 @@ _MODEL_FILES = (
     "processor_config.json",
 )
 
-READ_AT_ONCE = 500  # asks whose samples are read from the bank together
+READ_AT_ONCE = 100  # asks whose samples are read from the bank together
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class Sampler:
                 for key, indices in missing.items()
             ]
             places = {names[key]: (wanted[key][0], key, indices) for key, indices in missing.items()}
-            told = self._keep_each(places, params)
+            told = self._keep_each(places, params, have, total)
             answers = engine.generate(requests, params)
             if [len(a) for a in answers] != [len(r.seeds) for r in requests]:
                 raise EngineError(f"engine {self._engine_name} returned other numbers of completions than asked for")
@@ -205,7 +205,7 @@ class Sampler:
             )
 
     def _keep_each(
-        self, places: dict[str, tuple[PromptKey, str, Sequence[int]]], params: SamplingParams
+        self, places: dict[str, tuple[PromptKey, str, Sequence[int]]], params: SamplingParams, have: int, total: int
     ) -> set[tuple[str, int]]:
         """An engine that tells each answer as it comes has it stored at once: a failing call then loses none of them.
 
@@ -222,6 +222,7 @@ class Sampler:
                 prompt, key, indices = places[request.id]
                 self._bank.write([(prompt, key, indices[sample], completion)], self._engine_name)
                 told.add((request.id, sample))
+                self.on_progress(have + len(told), total)
 
             self._engine.on_result = keep
         return told

@@ -13,10 +13,10 @@ from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
-from data_process.io import read_jsonl, write_jsonl
+from data_process.io import read_examples, read_jsonl, write_jsonl
 from data_process.mixed_select import PER_SIZE, SIZES, build_mixed_select
 from data_process.prompts import SelectFormat, prompt_set
-from data_process.schema import Example, Judged, example_from_json, judged_from_json, to_json
+from data_process.schema import Example, Judged, judged_from_json, to_json
 from data_process.seeds import seed_for
 from selftrain.bank import Bank
 from selftrain.config import ConfigError
@@ -94,7 +94,7 @@ def select_data(run: Path, settings: SelectData, output: Path, progress: Progres
         progress.say("  rows: " + ", ".join(f"{kind} {n}" for kind, n in counts["examples"].items()))
 
         def train(into: Path) -> None:
-            examples = [example_from_json(row) for row in read_jsonl(built / "examples.jsonl")]
+            examples = read_examples(built / "examples.jsonl")
             overrides = {"max_steps": settings.max_steps} if settings.max_steps is not None else {}
             seed = seed_for(settings.seed, "select-data", "train")
             with progress.stage(f"training on {len(examples)} rows from {settings.start}", "steps") as update:
@@ -116,7 +116,7 @@ def pool_of_run(run: Path) -> list[Judged]:
 def cot_rows(run: Path) -> list[Example]:
     """The self-CoT rows of the run's last iteration, whose pool held the candidates of all."""
     files = sorted(run.glob("iter*/build/examples.jsonl"), key=lambda f: int(f.parts[-3].removeprefix("iter")))
-    rows = [example_from_json(row) for row in read_jsonl(files[-1])] if files else []
+    rows = read_examples(files[-1]) if files else []
     return [row for row in rows if row.kind == "cot"]
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from data_process import prompts as wording
 from data_process.build import Census, build
-from data_process.io import each_row, read_jsonl, write_jsonl
+from data_process.io import each_row, read_examples, write_jsonl
 from data_process.judging import judge
 from data_process.prompts import prompt_set
-from data_process.schema import Candidate, Example, Judged, Problem, example_from_json, judged_from_json, to_json
+from data_process.schema import Candidate, Example, Judged, Problem, judged_from_json, to_json
 from data_process.seeds import seed_for
 from selftrain import policies
 from selftrain.bank import Bank
@@ -176,6 +176,7 @@ def build_stage(run: Run, iteration: int) -> None:
             prompts=prompt_set(run.config.prompts),
             seed=seed_for(run.config.seed, "build", iteration),
             parts=settings.parts.model_dump(),
+            qa_problems=None if settings.parts.qa else (),  # one row a problem, and all of them would be dropped
             min_chars=settings.min_chars if settings.rule == "a-q2" else None,
             max_cot_per_problem=settings.max_cot_per_problem,
             balance_positions=settings.balance_positions,
@@ -232,9 +233,7 @@ def train_stage(run: Run, iteration: int) -> None:
     config, settings = run.config, run.config.training
 
     def make(folder: Path) -> None:
-        examples = [
-            example_from_json(row) for row in read_jsonl(run.folder.path / f"iter{iteration}/build/examples.jsonl")
-        ]
+        examples = read_examples(run.folder.path / f"iter{iteration}/build/examples.jsonl")
         start = policies.initial_adapter(settings.restart, run.adapter(iteration - 1))
         run.close_engine()
         if config.engine.kind == "scripted":

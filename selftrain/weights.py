@@ -45,7 +45,7 @@ def sampler_of(
         if config.engine.dtype != "auto":  # another precision gives other answers
             digest += f"-{config.engine.dtype}"
         if inner_kind(config) == "vllm":  # its random streams are others, seed for seed
-            digest += "-vllm"
+            digest += "-vllm" if config.engine.logprobs else "-vllm-without-logprobs"
     return Sampler(
         bank=bank,
         open_engine=lambda: opener(config, adapter, iteration, problems),
@@ -65,6 +65,8 @@ def inner_kind(config: Config) -> str:
 def server_digest(config: Config) -> str:
     """Which server, what it calls the model, and what kind it is: the weights behind that name cannot be seen."""
     what = [config.engine.url, served_name(config), config.engine.dialect]
+    if not config.engine.logprobs:  # or samples without them would be found where they are needed
+        what.append("without log-probabilities")
     return "server-" + hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -41,10 +41,9 @@ class SamplingParams:
 
     def to_json(self) -> dict[str, Any]:
         """All that determines a sample. Without a budget the field is left out, as before there were budgets."""
-        fields = asdict(self)
-        if self.budget is None:
-            del fields["budget"]
-        return fields
+        if self.budget is not None:
+            return asdict(self)
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "budget"}
 
 
 @dataclass(frozen=True)

@@ -225,6 +225,7 @@ class GoldNoise:
         self._by_body: dict[str, list[Problem]] = {}
         for problem in problems:
             self._by_body.setdefault(wording.body(problem, prompts), []).append(problem)
+        self._sizes = sorted({len(body) for body in self._by_body}, reverse=True)
 
     def __call__(self, request: Request, seed: int) -> str:
         problem = self.find(request)
@@ -244,8 +245,8 @@ class GoldNoise:
     def find(self, request: Request) -> Problem:
         """The problem a request asks about; EngineError if there is none or more than one."""
         # The longest body wins: a question may be the beginning of another one.
-        held = sorted((body for body in self._by_body if request.prompt.startswith(body)), key=len)
-        same_text = self._by_body[held[-1]] if held else []
+        starts = (request.prompt[:size] for size in self._sizes)
+        same_text = next((self._by_body[start] for start in starts if start in self._by_body), [])
         found = same_text
         if len(found) > 1:
             named = [problem for problem in found if problem.id in request.id]

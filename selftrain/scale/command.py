@@ -191,6 +191,9 @@ def _bench(settings: ScaleConfig, what: What, progress: Progress) -> Iterator[_B
         processor = processor_of(config)
         room = room_of(config, picture, processor) if processor is not None else None
         points = grid(settings, plain, selecting, prompt_set(config.prompts), room, config.seed)
+        if config.engine.kind in ("server", "vllm") and not config.engine.logprobs:
+            points = [point for point in points if not point.strategy.endswith("_logprob")]
+            progress.say("engine.logprobs is false: settings that weigh answers by their likelihood are left out")
         if processor is not None:
             check_budgets(points, processor)
         yield _Bench(config, questions, bank, points, picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import subprocess
@@ -227,6 +228,18 @@ def test_what_is_refused():
     refused("problem id 'q' occurs twice", problems * 2)
     refused("example id 'qa/q' occurs twice", problems, extra=[Example("qa/q", "qa", "q", "p", "t", None)])
     refused("'q/1/1' belongs to no problem", [problem("other")], candidates[1:], sampled_only=True)
+
+
+def test_the_collector_is_on_again():
+    """Also after an error; and one that was off stays off."""
+    for on in (True, False):
+        (gc.enable if on else gc.disable)()
+        try:
+            build(*pool({"q": "TF"}), rule="a-q2", prompts=R3V, seed=0)
+            refused("occurs twice", [problem("q")] * 2)
+            assert gc.isenabled() is on
+        finally:
+            gc.enable()
 
 
 def test_census():

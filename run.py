@@ -2,7 +2,7 @@
 
 import sys
 
-from selftrain.cli import run_main
+from selftrain.cli.run import run_main
 
 if __name__ == "__main__":
     sys.exit(run_main())

@@ -21,10 +21,10 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.measuring import Spent, in_own_process, machine, peak_mib, show, table, timed
-from selftrain.bank import Bank, PromptKey
+from data_process.images.store import ImageStore
 from selftrain.engines.base import Completion, Request, SamplingParams
-from selftrain.images import ImageStore
-from selftrain.sampling import Ask, Picture, Sampler
+from selftrain.sampling.bank import Bank, PromptKey
+from selftrain.sampling.sampler import Ask, Picture, Sampler
 
 PARAMS = SamplingParams(temperature=1.0, max_tokens=512)
 UNIT_ROWS = 192  # engine.batch_size of the demo

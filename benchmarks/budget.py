@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sampling import machine, make_requests
-from selftrain.engines import kv
 from selftrain.engines.base import Completion, Request, SamplingParams
 from selftrain.engines.budget import PRESETS, preset
+from selftrain.engines.decoding import kv_cache
+from selftrain.engines.decoding.inputs import Prompt
 from selftrain.engines.hf import HFEngine, _Row
-from selftrain.engines.prompting import Prompt
 
 
 @dataclass(frozen=True)
@@ -73,19 +73,19 @@ def decode(
     engine: HFEngine, prompts: Sequence[Prompt], rows: Sequence[_Row], steps: Sequence[int], params: SamplingParams
 ) -> None:
     """One batch, decoded plainly, each row for its number of steps."""
-    lengths, ends, keep = Lengths(steps), engine._is_eos, kv.SharedPromptCache.keep
+    lengths, ends, keep = Lengths(steps), engine._is_eos, kv_cache.SharedPromptCache.keep
 
-    def following(cache: kv.SharedPromptCache, holes: Any, movers: Any, left: int) -> None:
+    def following(cache: kv_cache.SharedPromptCache, holes: Any, movers: Any, left: int) -> None:
         keep(cache, holes, movers, left)
         lengths.keep(holes, movers, left)
 
     engine._is_eos = lengths  # type: ignore[assignment]
-    kv.SharedPromptCache.keep = following  # type: ignore[method-assign]
+    kv_cache.SharedPromptCache.keep = following  # type: ignore[method-assign]
     try:
         engine._decode(prompts, rows, replace(params, max_tokens=max(steps), budget=None))
     finally:
         engine._is_eos = ends
-        kv.SharedPromptCache.keep = keep  # type: ignore[method-assign]
+        kv_cache.SharedPromptCache.keep = keep  # type: ignore[method-assign]
 
 
 def plain(

@@ -20,15 +20,15 @@ from typing import Any
 
 from benchmarks.bank import PICTURES, PROMPT, TEXT, TOKENS, VOCABULARY, InstantEngine, make_pictures
 from benchmarks.measuring import Spent, in_own_process, machine, show, table, timed
+from data_process.building.sharegpt import write_dataset
+from data_process.images.store import ImageStore
 from data_process.io import read_examples
 from data_process.schema import Problem
-from data_process.sharegpt import write_dataset
-from selftrain.bank import Bank
 from selftrain.config import build_config
 from selftrain.engines.base import Completion
-from selftrain.images import ImageStore
 from selftrain.progress import Progress
-from selftrain.run_dir import RunDir
+from selftrain.runs.run_dir import RunDir
+from selftrain.sampling.bank import Bank
 from selftrain.stages import Run, build_stage, judge_stage, sample_stage
 
 N = 12  # candidates per problem
@@ -129,11 +129,11 @@ def preflight_rate(model: Path) -> float:
     """Rows a second whose length is measured before training, on one thread, the loading of the tokenizer left out."""
     from transformers import AutoProcessor
 
-    from data_process.build import build
+    from data_process.building.mixture import build
     from data_process.judging import judge
     from data_process.prompts import R3V
     from data_process.schema import Candidate, Judged
-    from selftrain.preflight import row_lengths
+    from selftrain.training.row_lengths import row_lengths
 
     problems, guesser = make_problems(PREFLIGHT_ROWS // 4), Guesser()
     candidates = [

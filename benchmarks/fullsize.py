@@ -229,14 +229,14 @@ def build_tokenizer(size: Size) -> Any:
 
     from data_process import prompts
     from data_process.sources import minigeo
-    from selftrain import tiny
+    from selftrain import tiny_model
 
     chosen = prompts.prompt_set("r3v-qwen2vl")
     texts = []
     for problem, _ in minigeo.generate("base", TOKENIZER_TEXTS):
         texts += [prompts.cot(problem, chosen), str(problem.meta["rationale"]), FORCED]
     room = min(LEARNED_TOKENS, size.text_tokens * 3 // 4)
-    trained = tiny.build_tokenizer(texts, vocab_size=room + len(tiny.SPECIAL_TOKENS))
+    trained = tiny_model.build_tokenizer(texts, vocab_size=room + len(tiny_model.SPECIAL_TOKENS))
     learned = json.loads(trained.backend_tokenizer.to_str())["model"]
     vocab: dict[str, int] = dict(learned["vocab"])
     for word in made_up_words():
@@ -262,7 +262,7 @@ def build_processor(family: str, tokenizer: Any) -> Any:
     """The family's processor with its published pixel limits: 4 to 16384 image tokens."""
     from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
 
-    from selftrain import tiny
+    from selftrain import tiny_model
 
     make = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor}[family]
     size = {"shortest_edge": 56 * 56, "longest_edge": 16384 * 28 * 28}
@@ -270,7 +270,7 @@ def build_processor(family: str, tokenizer: Any) -> Any:
         image_processor=Qwen2VLImageProcessor(size=size),
         tokenizer=tokenizer,
         video_processor=Qwen2VLVideoProcessor(),
-        chat_template=tiny.CHAT_TEMPLATE,
+        chat_template=tiny_model.CHAT_TEMPLATE,
     )
 
 

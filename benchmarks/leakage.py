@@ -20,9 +20,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_process.curate.leakage import find_leaks
-from data_process.curate.near_image import fingerprint, match_pictures
-from data_process.curate.near_text import JACCARD, matching_wordings, ngrams, read_text
+from data_process.decontamination.guard import find_leaks
+from data_process.decontamination.near_image import fingerprint, match_pictures
+from data_process.decontamination.near_text import JACCARD, matching_wordings, ngrams, read_text
 from data_process.io import load_problems, read_jsonl
 from data_process.schema import Problem
 

@@ -21,8 +21,8 @@ from typing import Any
 
 from benchmarks.measuring import in_own_process, machine, peak_mib, show, table
 from selftrain.engines.base import Completion, Engine, Request, SamplingParams
-from selftrain.run_dir import read_json
-from selftrain.timing import timing
+from selftrain.files import read_json
+from selftrain.runs.timing import timing
 
 KINDS = ("sampling", "training", "evaluation", "controller")
 REHEARSAL = Path(__file__).parents[1] / "configs/rehearsal.yaml"
@@ -73,9 +73,9 @@ class Timed:
 def _rehearse(folder: Path, problems: int) -> dict[str, Any]:
     from data_process.sources import minigeo
     from selftrain.config import load_config
-    from selftrain.engines.opening import open_engine
     from selftrain.loop import run_loop
     from selftrain.progress import Progress
+    from selftrain.sampling.engine_factory import open_engine
 
     few = max(problems // 4, 24)
     minigeo.write(folder / "data", {"train": problems, "dev": few, "test": few}, seed=0)

@@ -26,8 +26,8 @@ from data_process.seeds import seed_for
 from data_process.sources import minigeo
 from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
 from selftrain.engines.budget import Budget
+from selftrain.engines.decoding.inputs import load_processor, prepare
 from selftrain.engines.hf import HFEngine
-from selftrain.engines.prompting import load_processor, prepare
 from selftrain.engines.vllm_offline import VLLMEngine
 from selftrain.engines.vllm_worker import Opening, engine_arguments
 
@@ -445,8 +445,8 @@ def profile_llm(job: Job, prompts: Prompts, notes: Notes) -> None:
 
 def profile_training(job: Job, prompts: Prompts, notes: Notes) -> None:
     """LoRA through LLaMA-Factory, as an iteration of the loop does it: seconds between steps, the first left out."""
-    from selftrain.preflight import preflight
-    from selftrain.training import TrainingSettings, train
+    from selftrain.training.llamafactory import TrainingSettings, train
+    from selftrain.training.row_lengths import preflight
 
     def path_of(name: str) -> Path:
         return job.folder / name

@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sampling import make_requests
-from selftrain.engines import chat
 from selftrain.engines.base import Request, SamplingParams
+from selftrain.engines.openai_api import chat_completions
 from selftrain.engines.openai_server import ServerEngine
 
 PARAMS = SamplingParams(temperature=1.0, max_tokens=200)
@@ -125,11 +125,13 @@ Way = Callable[[], int]  # answers all requests; the number of failed samples
 def bodies(requests: Sequence[Request], model: str, *, reencode: bool) -> Iterator[dict[str, Any]]:
     for request in requests:
         assert request.image is not None
-        url = "" if reencode else chat.data_url(request.id, request.image)
+        url = "" if reencode else chat_completions.data_url(request.id, request.image)
         for seed in request.seeds:
             url = _jpeg(request.image) if reencode else url
-            turn = chat.user_turn(request.prompt, url)
-            yield chat.body(model, turn, PARAMS, chat.wire_seed(seed), chat.DIALECTS["vllm"], logprobs=True)
+            turn = chat_completions.user_turn(request.prompt, url)
+            yield chat_completions.body(
+                model, turn, PARAMS, chat_completions.wire_seed(seed), chat_completions.DIALECTS["vllm"], logprobs=True
+            )
 
 
 def _jpeg(path: Path) -> str:

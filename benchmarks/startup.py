@@ -25,7 +25,7 @@ BARE, USUAL = "bare interpreter", "import torch"
 COMMANDS: dict[str, tuple[str, ...]] = {
     BARE: ("-c", "pass"),
     "import selftrain": ("-c", "import selftrain"),
-    "import data_process.build": ("-c", "import data_process.build"),
+    "import data_process.building.mixture": ("-c", "import data_process.building.mixture"),
     "run.py --help": ("run.py", "--help"),
     "python -m selftrain --help": ("-m", "selftrain", "--help"),
     "run.py --dry-run": ("run.py", "--dry-run"),

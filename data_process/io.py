@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import gzip
 import json
 import os
@@ -13,10 +14,24 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NoReturn
 
 from data_process.judging import check_gold
-from data_process.memory import no_collector
 from data_process.schema import ANSWER_TYPES, LETTERS, DataError, Example, Problem, example_from_json
 
 Row = dict[str, Any]
+
+
+@contextlib.contextmanager
+def no_collector() -> Iterator[None]:
+    """Without the search for cycles, which goes through all records again and again as they grow; they hold none.
+
+    What is no longer used is freed all the same.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _not_json(name: str) -> NoReturn:

@@ -12,6 +12,8 @@ from operator import attrgetter
 from sys import intern
 from typing import Any, Literal, get_args
 
+from data_process.errors import UserError
+
 LETTERS = "ABCDEFGHIJ"
 
 AnswerType = Literal["choice", "integer", "float", "number", "list", "text", "expression"]
@@ -21,7 +23,7 @@ Finish = Literal["stop", "length"]
 Kind = Literal["qa", "cot", "refine", "select"]
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """Input that cannot be used as it is. The message says which file or record, what is wrong and what to do."""
 
 

@@ -37,12 +37,13 @@ from data_process.prompts import SHORT
 from data_process.schema import Problem
 from data_process.seeds import seed_for
 from data_process.sources import minigeo
-from selftrain import tiny
-from selftrain.bank import Bank
+from selftrain import tiny_model
 from selftrain.config import EvaluationConfig
 from selftrain.engines.hf import HFEngine
-from selftrain.evaluation import evaluate
-from selftrain.sampling import Picture, Sampler, weights_digest
+from selftrain.sampling.bank import Bank
+from selftrain.sampling.sampler import Picture, Sampler
+from selftrain.sampling.weights import weights_digest
+from selftrain.test_time.evaluate import evaluate
 
 WAIT_SHARE = 0.2  # of the rationales contain a slip and its correction, or a needless second look
 SELECT_SHARE = 0.12  # of the picture batches show the refine and select prompts
@@ -458,9 +459,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     corpus = [wording.cot(p, SHORT) + "\n" + with_wait(p, p.meta["labels"], p.meta["steps"], rng) for p in problems]
     corpus += [wording.refine(p, "", SHORT) + wording.select(p, ["", "", ""], SHORT) for p in problems[::10]]
     corpus += ["system\nYou are a helpful assistant.", "user\n", "assistant\n", " The labels are none."] * 400
-    tokenizer = tiny.build_tokenizer(corpus)
-    processor = tiny.build_processor(tokenizer)
-    model = tiny.build_model(
+    tokenizer = tiny_model.build_tokenizer(corpus)
+    processor = tiny_model.build_processor(tokenizer)
+    model = tiny_model.build_model(
         tokenizer,
         hidden=args.hidden,
         layers=args.layers,
@@ -513,10 +514,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if step % args.eval_every == 0 and step > args.text_steps:
             scores = greedy_scores(model, collator, probe)
             print(f"step {step} " + " ".join(f"{k} {v:.3f}" for k, v in scores.items()), flush=True)
-            tiny.save(model, processor, args.out)
+            tiny_model.save(model, processor, args.out)
             if scores["greedy"] >= args.stop_at:
                 break
-    tiny.save(model, processor, args.out)
+    tiny_model.save(model, processor, args.out)
     manifest = {
         "command": shlex.join(["python", "scripts/make_tiny_base.py", *sys.argv[1:]]),
         "seed": args.seed,

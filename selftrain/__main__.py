@@ -1,8 +1,8 @@
-"""`python -m selftrain VERB`."""
+"""`python -m selftrain COMMAND`."""
 
 import sys
 
-from selftrain.cli import main
+from selftrain.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

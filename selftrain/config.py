@@ -16,13 +16,14 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from data_process.errors import UserError
 from selftrain.engines.base import SamplingParams
 
 Positive = Annotated[int, Field(ge=1, strict=True)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError, ValueError):
     """A setting is unknown, of the wrong type or out of range; the message names the key and what it may be."""
 
 
@@ -48,7 +49,7 @@ class DataConfig(Section):
     test_limit: Positive | None = None
     max_dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.05  # of a split, before unusable pictures are an error
     # Training problems that stand in dev or test as well, in other words or another picture file, or come from a data
-    # set that test contains: refuse to start, leave them out, or do not look (data_process/curate/leakage.py).
+    # set that test contains: refuse to start, leave them out, or do not look (data_process/decontamination/guard.py).
     leakage: Literal["error", "drop", "ignore"] = "error"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -29,29 +28,6 @@ class Finding:
     what: str
     found: str
     advice: str = ""
-
-
-def add_parser(verbs: Any) -> None:
-    """The `doctor` verb below an argparse sub-command object."""
-    parser = verbs.add_parser("doctor", help="look whether this machine can do what a configuration asks for")
-    parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"), help="YAML settings")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override any setting")
-    parser.add_argument("--json", action="store_true", help="findings as JSON")
-
-
-def doctor_verb(args: argparse.Namespace) -> int:
-    """Print the findings; 0 if nothing failed, 2 otherwise."""
-    from selftrain.config import load_config
-
-    found = list(examine(load_config(args.config, args.set)))
-    if args.json:
-        print(json.dumps([finding.__dict__ for finding in found], indent=1))
-    else:
-        marks = {"ok": "ok  ", "note": "note", "fail": "FAIL"}
-        for finding in found:
-            advice = f"\n       {finding.advice}" if finding.advice else ""
-            print(f"{marks[finding.state]} {finding.what}: {finding.found}{advice}")
-    return 2 if any(finding.state == "fail" for finding in found) else 0
 
 
 def examine(config: Config) -> Iterator[Finding]:
@@ -230,7 +206,7 @@ def _engine(config: Config) -> Iterator[Finding]:
 
 def _server(config: Config) -> Finding:
     from selftrain.engines.base import EngineError
-    from selftrain.engines.opening import open_engine
+    from selftrain.sampling.engine_factory import open_engine
 
     try:
         with open_engine(config, None, 0, []) as engine:

@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selftrain import policies
-from selftrain.bank import Bank
+from data_process.images.store import ImageStore
+from selftrain import stages
 from selftrain.config import Config, ConfigError
-from selftrain.engines.keeping import keeping
-from selftrain.engines.opening import open_engine
-from selftrain.images import ImageStore
-from selftrain.metrics import collect, write_run_report
+from selftrain.files import read_json, write_json
 from selftrain.progress import Progress
-from selftrain.run_dir import RunDir, read_json, write_json
-from selftrain.splits import inputs, load_splits, without_leaks
+from selftrain.runs.metrics import collect, write_run_report
+from selftrain.runs.run_dir import RunDir
+from selftrain.runs.splits import inputs, load_splits, without_leaks
+from selftrain.runs.timing import Clock
+from selftrain.sampling.bank import Bank
+from selftrain.sampling.engine_factory import open_engine
+from selftrain.sampling.engine_reuse import keeping
 from selftrain.stages import (
     LoopStopped,
     Run,
@@ -31,8 +33,7 @@ from selftrain.stages import (
     sample_stage,
     train_stage,
 )
-from selftrain.timing import Clock
-from selftrain.training_plan import training_plan
+from selftrain.training.dry_run import training_plan
 from selftrain.trust import parity_stage
 
 
@@ -89,9 +90,7 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
                     stopped = str(reason)
                     progress.say(f"The loop stops: {stopped}")
                 finished = finished_iterations(run)
-                accepted = policies.accept(
-                    {k: read_json(run.folder.path / f"iter{k}/dev/split.json") for k in finished}
-                )
+                accepted = stages.accept({k: read_json(run.folder.path / f"iter{k}/dev/split.json") for k in finished})
                 for iteration in test_iterations(config, finished, accepted):
                     evaluate_stage(run, iteration, "test")
                 metrics = collect(run, finished, accepted, stopped)

@@ -8,29 +8,29 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from data_process import prompts as wording
-from data_process.build import Census, build
+from data_process.building.mixture import Census, build
+from data_process.images.store import ImageStore
 from data_process.io import each_row, read_examples, write_jsonl
 from data_process.judging import judge
 from data_process.prompts import prompt_set
 from data_process.schema import Candidate, Example, Judged, Problem, judged_from_json, to_json
 from data_process.seeds import seed_for
-from selftrain import policies
-from selftrain.bank import Bank
-from selftrain.checkpoints import discard
 from selftrain.config import Config
 from selftrain.engines.base import Engine
-from selftrain.engines.opening import open_engine
-from selftrain.evaluation import candidate, evaluate
-from selftrain.images import ImageStore
+from selftrain.files import write_json
 from selftrain.progress import Progress, Update
-from selftrain.run_dir import RunDir, write_json
-from selftrain.sampling import Ask, Picture, Sampler
-from selftrain.splits import SPLITS
-from selftrain.training_plan import settings_of
-from selftrain.weights import sampler_of
+from selftrain.runs.run_dir import RunDir
+from selftrain.runs.splits import SPLITS
+from selftrain.sampling.bank import Bank
+from selftrain.sampling.engine_factory import open_engine
+from selftrain.sampling.sampler import Ask, Picture, Sampler
+from selftrain.sampling.weights import sampler_of
+from selftrain.test_time.evaluate import candidate, evaluate
+from selftrain.training.checkpoints import discard
+from selftrain.training.dry_run import settings_of
 
 # Bytes of weights up to which a trained adapter is also tried on a prompt, on the CPU, before it is trusted. A larger
 # model would take minutes; its adapter's numbers are checked in any case.
@@ -103,7 +103,7 @@ def sample_stage(run: Run, iteration: int) -> None:
     settings = run.config.sampling
 
     def make(folder: Path) -> None:
-        problems = policies.problems_for(run.splits["train"], settings.problems, run.config.seed, iteration)
+        problems = problems_for(run.splits["train"], settings.problems, run.config.seed, iteration)
         prompts = prompt_set(run.config.prompts)
         asks = [Ask(p.id, wording.cot(p, prompts), p.image) for p in problems]
         params = settings.params()
@@ -234,10 +234,10 @@ def train_stage(run: Run, iteration: int) -> None:
 
     def make(folder: Path) -> None:
         examples = read_examples(run.folder.path / f"iter{iteration}/build/examples.jsonl")
-        start = policies.initial_adapter(settings.restart, run.adapter(iteration - 1))
+        start = initial_adapter(settings.restart, run.adapter(iteration - 1))
         run.close_engine()
         if config.engine.kind == "scripted":
-            from selftrain.rehearsal import rehearse
+            from selftrain.training.fake_trainer import rehearse
 
             result = rehearse(examples, folder / "work", run.store.path)
         else:
@@ -280,8 +280,8 @@ def tune(
     `checkpoints`: a folder that outlives `out`, from which an interrupted training goes on; None: it starts anew.
     TrainingError or AdapterError when it fails, DataError when rows cannot be trained on.
     """
-    from selftrain.adapter import verify_adapter
-    from selftrain.training import train
+    from selftrain.training.adapter import verify_adapter
+    from selftrain.training.llamafactory import train
 
     result = train(
         examples,
@@ -322,3 +322,21 @@ def evaluate_stage(run: Run, iteration: int, split: str) -> None:
         run.progress.say(f"  {split}: {scores}")
 
     run.folder.stage(f"iter{iteration}/{split}", make, after=weights_stage(iteration))
+
+
+def problems_for(problems: Sequence[Problem], n: int | None, seed: int, iteration: int) -> list[Problem]:
+    """The problems an iteration samples: all, or a seeded draw of `n`, in their own order."""
+    if n is None or n >= len(problems):
+        return list(problems)
+    chosen = set(random.Random(seed_for(seed, "problems", iteration)).sample(range(len(problems)), n))
+    return [problem for index, problem in enumerate(problems) if index in chosen]
+
+
+def initial_adapter(restart: Literal["base", "previous"], previous: Path | None) -> Path | None:
+    """Where an iteration's training starts: None is the base model (R3V), otherwise the previous adapter's weights."""
+    return previous if restart == "previous" else None
+
+
+def accept(dev: Mapping[int, Mapping[str, Any]]) -> int:
+    """The iteration with the best greedy accuracy on dev, the earliest of equals; 0 is the base model."""
+    return max(dev, key=lambda k: (dev[k]["strategies"]["greedy"]["accuracy"], -k))

@@ -8,9 +8,9 @@ from data_process import prompts as wording
 from data_process.prompts import prompt_set
 from selftrain.engines.base import Request
 from selftrain.engines.parity import compare, expectations
-from selftrain.run_dir import write_json
+from selftrain.files import write_json
+from selftrain.sampling.weights import inner_kind
 from selftrain.stages import Run, weights_stage
-from selftrain.weights import inner_kind
 
 
 def parity_stage(run: Run, iteration: int) -> None:

@@ -14,8 +14,11 @@ from pathlib import Path
 import pytest
 
 from data_process.sources import minigeo
-from selftrain import cli, loop, stages
-from selftrain.run_dir import read_json
+from selftrain import loop, stages
+from selftrain.cli.errors import EXIT_CLOSED, guarded
+from selftrain.cli.main import main
+from selftrain.cli.run import run_main
+from selftrain.files import read_json
 
 ROOT = Path(__file__).parents[1]
 REHEARSAL = ROOT / "configs/rehearsal.yaml"
@@ -43,7 +46,7 @@ def arguments(data: Path, folder: Path, *more: object) -> list[str]:
 @pytest.fixture(scope="session")
 def finished(data, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
-    assert cli.run_main(arguments(data, folder, "--quiet", "--iters", 1)) == 0
+    assert run_main(arguments(data, folder, "--quiet", "--iters", 1)) == 0
     return folder / "run"
 
 
@@ -94,7 +97,7 @@ def test_bad_input(name, tmp_path, monkeypatch, capsys):
     defaults = ["--config", str(REHEARSAL)] if "--config" not in args else []
     defaults += ["--output", str(tmp_path / "run")] if "--output" not in args else []
     try:
-        status = cli.run_main([*defaults, *args])
+        status = run_main([*defaults, *args])
     except SystemExit as stopped:  # argparse's own way to end
         status = stopped.code
     assert status == 2
@@ -130,7 +133,7 @@ def test_dry_run_shows_everything_and_makes_nothing(tmp_path):
 
 def test_score(finished, capsys):
     metrics = read_json(finished / "metrics.json")
-    assert cli.main(["score", str(finished), "--json"]) == 0
+    assert main(["score", str(finished), "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     found = {(e["iteration"], e["split"]): e for e in result["evaluations"]}
     expected = {(e["iteration"], split): e["eval"][split] for e in metrics["iterations"] for split in e["eval"]}
@@ -142,7 +145,7 @@ def test_score(finished, capsys):
         }
         assert found[key]["correct"] + found[key]["wrong"] + found[key]["abstain"] == found[key]["n"] == 12
         assert found[key]["changes"] == []
-    assert cli.main(["score", str(finished)]) == 0
+    assert main(["score", str(finished)]) == 0
     assert "iteration 0 dev: greedy " in capsys.readouterr().out
 
 
@@ -162,7 +165,7 @@ def test_a_closed_pipe_ends_quietly(finished, option, errors_too):
         )
     finally:
         os.close(writer)
-    assert done.returncode == cli.EXIT_CLOSED == 141
+    assert done.returncode == EXIT_CLOSED == 141
     assert not done.stderr
 
 
@@ -171,7 +174,7 @@ def test_another_broken_pipe_is_a_fault():
         raise BrokenPipeError("a child process ended")
 
     with pytest.raises(BrokenPipeError, match="a child process ended"):
-        cli.guarded(broken)
+        guarded(broken)
 
 
 def test_score_finds_a_verdict_that_changed(finished, tmp_path, capsys):
@@ -181,7 +184,7 @@ def test_score_finds_a_verdict_that_changed(finished, tmp_path, capsys):
     rows[2]["greedy"]["verdict"]["status"] = "abstain"
     rows[4]["samples"][1]["text"] = "Answer: (Z)"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert cli.main(["score", str(run), "--json"]) == 0
+    assert main(["score", str(run), "--json"]) == 0
     [base, *others] = json.loads(capsys.readouterr().out)["evaluations"]
     assert {(c["id"], c["answer"]) for c in base["changes"]} == {
         (rows[2]["id"], "greedy"),
@@ -196,7 +199,7 @@ def test_report_is_written_again(finished, tmp_path, capsys):
     before = (run / "report.md").read_bytes()
     for name in ("report.md", "report.html"):
         (run / name).unlink()
-    assert cli.main(["report", str(run)]) == 0
+    assert main(["report", str(run)]) == 0
     assert (run / "report.md").read_bytes() == before
     assert (run / "report.html").is_file()
     assert "Greedy accuracy on test" in capsys.readouterr().out
@@ -214,26 +217,26 @@ def test_report_is_written_again(finished, tmp_path, capsys):
 def test_a_folder_that_is_no_run(finished, tmp_path, capsys, verb, spoil, message):
     run = shutil.copytree(finished, tmp_path / "run")
     spoil(run)
-    assert cli.main([verb, str(run)]) == 2
+    assert main([verb, str(run)]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_no_verb_and_unknown_verb(capsys):
     for argv in ([], ["repot"]):
         with pytest.raises(SystemExit) as stopped:
-            cli.main(argv)
+            main(argv)
         assert stopped.value.code == 2
     assert "invalid choice: 'repot'" in capsys.readouterr().err
 
 
 def test_an_engine_that_fails_is_status_4(data, tmp_path, capsys):
     argv = arguments(data, tmp_path, "--quiet", "--set", "engine.kind=hf", "--set", "model.path=/nowhere")
-    assert cli.run_main(argv) == cli.EXIT_FAILED
+    assert run_main(argv) == 4
     assert "engine failed: /nowhere holds no model weights" in capsys.readouterr().err
 
 
 def test_failed_training_is_status_4_and_a_bug_keeps_its_traceback(capsys):
-    from selftrain.training import TrainingError
+    from selftrain.training.llamafactory import TrainingError
 
     def fail(error: Exception):
         def action() -> int:
@@ -241,11 +244,11 @@ def test_failed_training_is_status_4_and_a_bug_keeps_its_traceback(capsys):
 
         return action
 
-    assert cli.guarded(fail(TrainingError("killed"))) == cli.EXIT_FAILED
+    assert guarded(fail(TrainingError("killed"))) == 4
     assert "training failed: killed" in capsys.readouterr().err
     for bug in (RuntimeError("a bug"), ValueError("a bug"), FileNotFoundError(2, "a bug")):
         with pytest.raises(type(bug), match="a bug"):
-            cli.guarded(fail(bug))
+            guarded(fail(bug))
 
 
 def test_interrupt_in_process(data, tmp_path, monkeypatch, capsys):
@@ -254,9 +257,9 @@ def test_interrupt_in_process(data, tmp_path, monkeypatch, capsys):
     argv = arguments(data, tmp_path, "--quiet", "--iters", 1)
     with monkeypatch.context() as patch:
         patch.setattr(stages, "build", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert cli.run_main(argv) == 130
-    assert "run the same command again to go on" in capsys.readouterr().err
-    assert cli.run_main(argv) == 0
+        assert run_main(argv) == 130
+    assert "the same command resumes" in capsys.readouterr().err
+    assert run_main(argv) == 0
     sessions = read_json(tmp_path / "run/sessions.json")
     assert len(sessions) == 2, "an interrupted session's time counts too"
 
@@ -264,7 +267,7 @@ def test_interrupt_in_process(data, tmp_path, monkeypatch, capsys):
 INTERRUPTIBLE = """
 import sys, time
 from selftrain import stages
-from selftrain.cli import run_main
+from selftrain.cli.run import run_main
 build = stages.build
 def slow(*args, **kwargs):
     print("building", flush=True)
@@ -296,7 +299,7 @@ def test_ctrl_c(data, tmp_path, finished):
 
 def test_compare_pairs_two_runs(finished, tmp_path, data, capsys):
     """A run against itself differs by nothing; against one measured on other problems there are no pairs."""
-    assert cli.main(["compare", str(finished), str(finished)]) == 0
+    assert main(["compare", str(finished), str(finished)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == ["test, greedy", "test, majority", "test, select"]
     assert all("+0.0 points" in line for line in lines)
@@ -306,8 +309,8 @@ def test_compare_pairs_two_runs(finished, tmp_path, data, capsys):
     accepted = json.loads((other / "metrics.json").read_text())["accepted"]
     rows = other / f"iter{accepted}/test/rows.jsonl"
     rows.write_text("".join(rows.read_text().splitlines(keepends=True)[1:]))
-    assert cli.main(["compare", str(finished), str(other)]) == 2
+    assert main(["compare", str(finished), str(other)]) == 2
     assert "different problems (1 differ)" in capsys.readouterr().err
     rows.unlink()
-    assert cli.main(["compare", str(other), str(finished)]) == 2
+    assert main(["compare", str(other), str(finished)]) == 2
     assert "run it to its end first" in capsys.readouterr().err

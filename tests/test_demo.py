@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from data_process.io import read_jsonl
-from selftrain.run_dir import folder_digests, read_json
+from selftrain.files import read_json
+from selftrain.runs.run_dir import folder_digests
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from selftrain.run_dir import read_json
+from selftrain.files import read_json
 from tests.selftrain.engines.contract import VLLM_PYTHON, needs_vllm
 
 ROOT = Path(__file__).parents[1]

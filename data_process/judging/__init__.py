@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from data_process.judging import expression, listing, number
-from data_process.judging import text as text_judge
-from data_process.judging.choice import check_letter, judge_choice
-from data_process.judging.expression import judge_expression
-from data_process.judging.listing import judge_list
-from data_process.judging.number import judge_float, judge_integer, judge_number
-from data_process.judging.text import judge_text
+from data_process.judging.types import expression, number, number_list
+from data_process.judging.types import text as text_judge
+from data_process.judging.types.choice import check_letter, judge_choice
+from data_process.judging.types.expression import judge_expression
+from data_process.judging.types.number import judge_float, judge_integer, judge_number
+from data_process.judging.types.number_list import judge_list
+from data_process.judging.types.text import judge_text
 from data_process.schema import DataError, Problem, Verdict
 
 # Recorded with every verdict file: raise it with any change that can change a verdict, then re-judge the bank.
@@ -51,7 +51,7 @@ def check_gold(problem: Problem) -> None:
     elif problem.answer_type == "expression":
         expression.check_gold(problem)
     elif problem.answer_type == "list":
-        listing.read_gold(problem)
+        number_list.read_gold(problem)
     elif problem.answer_type == "text":
         text_judge.read_gold(problem)
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from data_process.judging.answers import read_quantity, same_value
+from data_process.judging.maths.quantity import read_quantity, same_value
 from data_process.schema import Problem
 
 # A value said to be a choice: "47 is (C)", "x = 47°, which is option (C)", "47 corresponds to (C)".

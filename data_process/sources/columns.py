@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from data_process.judging.answers import read_quantity
+from data_process.judging.maths.quantity import read_quantity
 from data_process.schema import ANSWER_TYPES, LETTERS, DataError
 from data_process.sources.base import (
     Item,

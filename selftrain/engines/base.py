@@ -8,12 +8,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from data_process.errors import FailedError
 from data_process.schema import Finish
 from selftrain.engines.budget import Budget, Forcing
 
 
-class EngineError(RuntimeError):
+class EngineError(FailedError, RuntimeError):
     """An engine could not answer. The message names the request (or the engine) and the next step."""
+
+    heading = "engine failed"
+    advice = "The samples drawn so far are in the bank; the same command resumes."
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """How long a model thinks before it answers, as data; and the ledger of what was done to one sample.
 
 A budget is written in strings, so that it says the same to every engine, whatever its tokenizer. `forcing.py` turns it
-into token ids and decides, `steering.py` does so for a batch.
+into token ids and decides, `budget_forcing/batched.py` does so for a batch.
 """
 
 from __future__ import annotations

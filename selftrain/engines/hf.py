@@ -19,14 +19,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from selftrain.engines import kv
 from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
 from selftrain.engines.budget import Budget, Forcing
-from selftrain.engines.drawing import draw, penalise, uniforms
-from selftrain.engines.forcing import TokenBudget, resolve
-from selftrain.engines.prompting import Picture, Prompt, check_ids, load_processor, prepare
-from selftrain.engines.steering import Steering
-from selftrain.engines.vocabulary import TokenizerVocabulary
+from selftrain.engines.budget_forcing.batched import Steering
+from selftrain.engines.budget_forcing.state_machine import TokenBudget, resolve
+from selftrain.engines.budget_forcing.tokenizer import TokenizerVocabulary
+from selftrain.engines.decoding import kv_cache
+from selftrain.engines.decoding.inputs import Picture, Prompt, check_ids, load_processor, prepare
+from selftrain.engines.decoding.token_sampling import draw, penalise, uniforms
 
 if TYPE_CHECKING:
     import numpy as np
@@ -263,7 +263,7 @@ class HFEngine:
 
     def _prefill(
         self, prompts: Sequence[Prompt], repeats: Sequence[int], max_tokens: int
-    ) -> tuple[kv.SharedPromptCache, Tensor, Tensor]:
+    ) -> tuple[kv_cache.SharedPromptCache, Tensor, Tensor]:
         """Read each prompt once, for all its rows.
 
         Returns the cache, the logits of the first new token [rows, vocab] and its position [rows].
@@ -274,7 +274,7 @@ class HFEngine:
         features = self._encode([p.picture for p in prompts if p.picture is not None])
         longest = max(len(p.ids) for p in prompts)
         counts = torch.tensor(repeats, device=self.device)
-        shared = kv.SharedPromptCache(counts, longest, max_tokens - 1)  # the last new token is never read back
+        shared = kv_cache.SharedPromptCache(counts, longest, max_tokens - 1)  # the last new token is never read back
         logits, positions, masks = [], [], []
         first = 0
         for part in _chunks(list(prompts), [longest] * len(prompts), self._prefill_tokens):
@@ -515,13 +515,13 @@ def _load_model(path: Path, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
 
-    kv.register()
+    kv_cache.register()
     logging.disable_progress_bar()  # ours tells what matters
     try:
         model = AutoModelForImageTextToText.from_pretrained(
             path,
             dtype=dtype,
-            attn_implementation={"text_config": kv.ATTENTION, "vision_config": "sdpa"},
+            attn_implementation={"text_config": kv_cache.ATTENTION, "vision_config": "sdpa"},
             local_files_only=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:

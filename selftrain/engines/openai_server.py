@@ -17,14 +17,14 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
-from selftrain.engines import chat
 from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
 from selftrain.engines.budget import Budget
-from selftrain.engines.chat import DIALECTS, Answer
-from selftrain.engines.forcing import resolve
-from selftrain.engines.http_retry import JsonClient, Retry, check_url, read_key
-from selftrain.engines.rounds import END, WireVocabulary, texts_of, think
-from selftrain.engines.served import dialect_of, look_up
+from selftrain.engines.budget_forcing.http_rounds import END, WireVocabulary, texts_of, think
+from selftrain.engines.budget_forcing.state_machine import resolve
+from selftrain.engines.openai_api import chat_completions
+from selftrain.engines.openai_api.chat_completions import DIALECTS, Answer
+from selftrain.engines.openai_api.client import JsonClient, Retry, check_url, read_key
+from selftrain.engines.openai_api.models import dialect_of, look_up
 
 GIVE_UP_AFTER = 8  # failed completions without a good one between them: what comes next would fail too
 _T = TypeVar("_T")
@@ -58,12 +58,12 @@ class ServerEngine:
     ) -> None:
         """Look up the model on the server.
 
-        `url` is the base of the API ("http://127.0.0.1:8000/v1"). `dialect` is one of chat.DIALECTS, or "auto": what
+        `url` is the base of the API ("http://127.0.0.1:8000/v1"). `dialect` is a key of DIALECTS, or "auto": what
         the server's list of models says it is. `api_key_env` names the environment variable that holds the key; no key
         is sent unless one is named. At most `max_concurrency` calls are under way. A call may take `timeout_s` seconds,
         is tried `retries` times again after faults of the moment (waiting `backoff_s`, then twice that, and so on, at
-        most `max_wait_s`). Without `logprobs`, `mean_logprob` is chat.UNKNOWN_LOGPROB; `token_ids` hold
-        chat.UNKNOWN_TOKEN where a server does not tell ids, so that their number is right.
+        most `max_wait_s`). Without `logprobs`, `mean_logprob` is chat_completions.UNKNOWN_LOGPROB; `token_ids` hold
+        chat_completions.UNKNOWN_TOKEN where a server does not tell ids, so that their number is right.
 
         `on_batch` is told 1 for each completion. `on_result(request, sample, completion)` is given each one as it
         comes, in the thread that called `generate`; `sample` is its place in `request.seeds`.
@@ -156,9 +156,9 @@ class ServerEngine:
         """How long a prompt is, by the server's count. Costs one call and one generated token."""
         self._check_open()
         name = "count_prompt_tokens"
-        url = None if image is None else chat.data_url(name, image)
+        url = None if image is None else chat_completions.data_url(name, image)
         params = SamplingParams(temperature=0, max_tokens=1)
-        return self._wait(self._ask(name, chat.user_turn(prompt, url), params, 0)).n_prompt_tokens
+        return self._wait(self._ask(name, chat_completions.user_turn(prompt, url), params, 0)).n_prompt_tokens
 
     # ---- generation ------------------------------------------------------------------------------------------------
 
@@ -173,12 +173,12 @@ class ServerEngine:
         if len(set(ids)) != len(ids):
             twice = next(i for i in ids if ids.count(i) > 1)
             raise ValueError(f"two requests have the id {twice!r}; ids name requests in errors and must differ")
-        if reason := chat.why_unsupported(params, self.dialect):
+        if reason := chat_completions.why_unsupported(params, self.dialect):
             raise EngineError(f"{self.url}: {reason}")
         urls: dict[Any, str] = {}
         for request in requests:  # all of them before the first call: a bad picture costs nothing
             if request.image is not None and request.image not in urls:
-                urls[request.image] = chat.data_url(f"request {request.id!r}", request.image)
+                urls[request.image] = chat_completions.data_url(f"request {request.id!r}", request.image)
         if params.budget is not None:
             self._wait(self._prepare(params.budget))
             resolve(params.budget, WireVocabulary(self._lengths), {END}, params.max_tokens)  # whether there is room
@@ -187,7 +187,7 @@ class ServerEngine:
             samples = tuple(range(len(request.seeds)))
             # a greedy answer is one answer, whatever the seed
             jobs += [(place, part) for part in ([samples] if params.temperature == 0 else zip(samples)) if part]
-        turns = [chat.user_turn(r.prompt, None if r.image is None else urls[r.image]) for r in requests]
+        turns = [chat_completions.user_turn(r.prompt, None if r.image is None else urls[r.image]) for r in requests]
 
         found: dict[tuple[int, int], Completion] = {}
         failed: list[tuple[_Job, EngineError]] = []
@@ -270,19 +270,19 @@ class ServerEngine:
 
     async def _complete(self, name: str, turn: dict[str, Any], params: SamplingParams, seed: int) -> Completion:
         if params.budget is None:
-            answer = await self._ask(name, turn, params, chat.wire_seed(seed))
+            answer = await self._ask(name, turn, params, chat_completions.wire_seed(seed))
             return Completion(
                 text=answer.text,
                 token_ids=tuple(token.id for token in answer.tokens),
                 n_prompt_tokens=answer.n_prompt_tokens,
                 finish=answer.finish,
-                mean_logprob=chat.mean_logprob([token.logprob for token in answer.tokens]),
+                mean_logprob=chat_completions.mean_logprob([token.logprob for token in answer.tokens]),
             )
 
         async def ask(prefix: str, seed: int, max_tokens: int, stop: Sequence[str], choices: Sequence[str]) -> Answer:
             self._tokens["rounds"] += 1
             more = {"prefix": prefix, "max_tokens": max_tokens, "stop": stop, "choices": choices}
-            return await self._ask(name, turn, params, chat.wire_seed(seed), **more)
+            return await self._ask(name, turn, params, chat_completions.wire_seed(seed), **more)
 
         thought = await think(ask, name, params.budget, self._lengths, params.max_tokens, seed)
         self._tokens["reencoded"] += thought.reencoded
@@ -291,15 +291,15 @@ class ServerEngine:
             token_ids=thought.token_ids,
             n_prompt_tokens=thought.n_prompt_tokens,
             finish=thought.finish,
-            mean_logprob=chat.mean_logprob(thought.logprobs),
+            mean_logprob=chat_completions.mean_logprob(thought.logprobs),
             forcing=thought.forcing,
         )
 
     async def _ask(self, name: str, turn: dict[str, Any], params: SamplingParams, seed: int, **more: Any) -> Answer:
-        sent = chat.body(self.model, turn, params, seed, self.dialect, logprobs=self._logprobs, **more)
+        sent = chat_completions.body(self.model, turn, params, seed, self.dialect, logprobs=self._logprobs, **more)
         found = await self._client.call("/chat/completions", sent, name=name)
         stop = more.get("stop", ())
-        answer = chat.read_answer(found, name=name, url=self.url, logprobs=self._logprobs, stop=stop)
+        answer = chat_completions.read_answer(found, name=name, url=self.url, logprobs=self._logprobs, stop=stop)
         self._tokens["prompt_tokens"] += answer.n_prompt_tokens
         self._tokens["completion_tokens"] += len(answer.tokens)
         return answer
@@ -331,5 +331,5 @@ class ServerEngine:
 
     async def _length(self, prefix: str) -> int:
         params = SamplingParams(temperature=0, max_tokens=1)
-        answer = await self._ask("budget probe", chat.user_turn("Go on.", None), params, 0, prefix=prefix)
+        answer = await self._ask("budget probe", chat_completions.user_turn("Go on.", None), params, 0, prefix=prefix)
         return answer.n_prompt_tokens

@@ -19,7 +19,7 @@ from data_process.schema import Problem
 from data_process.seeds import seed_for
 from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
 from selftrain.engines.budget import Forcing
-from selftrain.engines.forcing import Forcer, resolve
+from selftrain.engines.budget_forcing.state_machine import Forcer, resolve
 
 Respond = Callable[[Request, int], str]
 

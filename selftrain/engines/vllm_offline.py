@@ -20,10 +20,10 @@ from types import TracebackType
 from typing import Any, Literal
 
 import selftrain
-from selftrain import supervise
 from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
-from selftrain.engines.prompting import check_ids
+from selftrain.engines.decoding.inputs import check_ids
 from selftrain.engines.vllm_worker import Opening
+from selftrain.processes import supervise
 
 STOP_GRACE = 20.0  # seconds between SIGTERM and SIGKILL
 POLL = 1.0  # seconds between two looks at whether the process lives

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
-from selftrain.engines.forcing import TokenBudget, resolve
-from selftrain.engines.prompting import Prompt, load_processor, prepare
-from selftrain.engines.segments import LOOK_EVERY, Sample, Segment
-from selftrain.engines.vocabulary import TokenizerVocabulary
+from selftrain.engines.budget_forcing.segments import LOOK_EVERY, Sample, Segment
+from selftrain.engines.budget_forcing.state_machine import TokenBudget, resolve
+from selftrain.engines.budget_forcing.tokenizer import TokenizerVocabulary
+from selftrain.engines.decoding.inputs import Prompt, load_processor, prepare
 
 # Read by every weights probe; the words do not matter.
 PROBE = "A triangle has angles of 40 and 65 degrees. How large is the third one, and why is that so?"
@@ -182,7 +182,7 @@ class Worker:
 
         EngineError if the adapter does not fit, or if the log-probabilities of a probe are not those of other weights.
         """
-        from selftrain.engines.lora_merge import moves
+        from selftrain.engines.decoding.lora_merge import moves
 
         if self._asleep:
             self._llm.wake_up(["weights"])
@@ -390,7 +390,7 @@ class Worker:
 
 def put_weights(worker: Any, base: Path, adapter: Path | None) -> None:
     """Runs in each of vLLM's own workers."""
-    from selftrain.engines.lora_merge import merged
+    from selftrain.engines.decoding.lora_merge import merged
 
     worker.reload_weights(weights_iterator=merged(base, adapter, worker.device))
 

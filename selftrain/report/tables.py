@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from selftrain.report.cells import (
+from selftrain.report.formatting import (
     NONE,
     duration,
     iteration_name,
@@ -20,7 +20,7 @@ from selftrain.report.cells import (
     text,
     with_interval,
 )
-from selftrain.report.contract import Comparison, Metrics, Split, check
+from selftrain.report.schema import Comparison, Metrics, Split, check
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from selftrain.report.contract import Metrics, check, check_traces
-from selftrain.report.figure import draw
-from selftrain.report.files import write_whole
-from selftrain.report.page import html_page
+from selftrain.files import write_whole
+from selftrain.report.html_page import html_page
+from selftrain.report.plots import draw
+from selftrain.report.schema import Metrics, check, check_traces
 from selftrain.report.tables import report_markdown
 
 

@@ -6,6 +6,7 @@ the functions that need them, so that importing this package stays cheap.
 """
 
 from selftrain.stats.intervals import RESAMPLES, bootstrap_mean, standard_error, wilson
+from selftrain.stats.multiple_testing import Chosen, choose_on_dev, holm
 from selftrain.stats.paired import PairedTest, paired_bootstrap, paired_test
 from selftrain.stats.power import connor, detectable_difference, mcnemar_power, questions_needed
 from selftrain.stats.scaling import (
@@ -17,7 +18,6 @@ from selftrain.stats.scaling import (
     scaling,
     without_runaways,
 )
-from selftrain.stats.several import Chosen, choose_on_dev, holm
 from selftrain.stats.votes import Vote, majority, majority_credit, mean_pass_at_k, pass_at_k, vote_at_n
 
 __all__ = [

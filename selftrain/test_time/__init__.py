@@ -20,9 +20,9 @@ How tokens are counted
 Sums over problems are `summary(outcomes)["tokens_per_problem"]`; `Spent.total` is the x-axis of every figure.
 """
 
-from selftrain.test_time.plan import Condition, Plan, Pool, Rejection, Reward, draw_pool
 from selftrain.test_time.records import Attempt, Choice, Outcome, Pick, credits, summary
 from selftrain.test_time.strategies import STRATEGIES, Strategy, preflight, run
+from selftrain.test_time.strategy_config import Condition, Plan, Pool, Rejection, Reward, draw_pool
 from selftrain.test_time.tokens import Room, Spent, thinking_tokens
 
 __all__ = [

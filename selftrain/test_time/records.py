@@ -11,7 +11,7 @@ from data_process.judging import judge
 from data_process.schema import Problem, Verdict
 from selftrain import stats
 from selftrain.engines.base import Completion
-from selftrain.engines.chat import UNKNOWN_LOGPROB
+from selftrain.engines.openai_api.chat_completions import UNKNOWN_LOGPROB
 from selftrain.test_time.tokens import Spent, mean_spent
 
 

@@ -8,9 +8,9 @@ from typing import Literal
 from data_process import prompts as wording
 from data_process.schema import Problem
 from selftrain import stats
-from selftrain.sampling import Ask, Sampler
-from selftrain.test_time.plan import Plan
+from selftrain.sampling.sampler import Ask, Sampler
 from selftrain.test_time.records import Choice, Outcome, attempt, choice_of, settled
+from selftrain.test_time.strategy_config import Plan
 from selftrain.test_time.tokens import spent_on
 
 

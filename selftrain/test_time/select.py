@@ -16,9 +16,8 @@ from data_process.schema import Problem
 from data_process.seeds import seed_for
 from selftrain import stats
 from selftrain.config import ConfigError
-from selftrain.sampling import Ask, Sampler
+from selftrain.sampling.sampler import Ask, Sampler
 from selftrain.test_time import subsets
-from selftrain.test_time.plan import Plan, Pool
 from selftrain.test_time.records import (
     Attempt,
     Choice,
@@ -30,6 +29,7 @@ from selftrain.test_time.records import (
     most_likely,
     settled,
 )
+from selftrain.test_time.strategy_config import Plan, Pool
 from selftrain.test_time.tokens import Spent, spent_on
 
 

@@ -11,10 +11,10 @@ from typing import Literal
 from data_process.schema import Problem
 from data_process.seeds import seed_for
 from selftrain.config import ConfigError
-from selftrain.sampling import Sampler
-from selftrain.test_time import control, refine, select, subsets, vote
-from selftrain.test_time.plan import Plan, Pool, pool_of
+from selftrain.sampling.sampler import Sampler
+from selftrain.test_time import length_control, refine, select, subsets, vote
 from selftrain.test_time.records import Attempt, Choice, Outcome, attempt, choice_of, mean_and_error, settled
+from selftrain.test_time.strategy_config import Plan, Pool, pool_of
 from selftrain.test_time.tokens import Spent, spent_on
 
 # Subsets behind a weighted vote@n, which has no closed form: all of them for 10 samples (at most 252), and for more
@@ -171,7 +171,7 @@ def _refine(
 
 
 def _reject(problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None) -> list[Outcome]:
-    return control.reject(problems, sampler, plan)
+    return length_control.reject(problems, sampler, plan)
 
 
 def _cost(samples: Sequence[Attempt], n: int) -> Spent:

@@ -271,9 +271,9 @@ def test_samples_of_vllm(nano, requests, tmp_path):
 
 @pytest.mark.slow
 def test_an_adapter_fits_its_model(nano, tmp_path):
-    from selftrain.adapter import check_adapter
+    from selftrain.engines.decoding.lora_merge import merged, moves
     from selftrain.engines.hf import HFEngine
-    from selftrain.engines.lora_merge import merged, moves
+    from selftrain.training.adapter import check_adapter
 
     adapter = fullsize.random_adapter(nano, tmp_path / "adapter", rank=8)
     check_adapter(adapter)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from data_process.folder import Plan, prepare
 from data_process.io import load_problems
-from data_process.prepare import source_named, splits_of
+from data_process.prepare.command import source_named, splits_of
+from data_process.prepare.folder import Plan, prepare
 from data_process.schema import Problem
 from data_process.sources.base import Item, Request
 

@@ -13,12 +13,12 @@ def tiny_model_path(tmp_path_factory) -> Path:
 
     from data_process import prompts
     from data_process.sources import minigeo
-    from selftrain import tiny
+    from selftrain import tiny_model
 
     torch.set_num_threads(1)
     texts = [prompts.cot(problem, prompts.SHORT) for problem, _ in minigeo.generate("base", 12)]
-    tokenizer = tiny.build_tokenizer(texts * 3, vocab_size=384)
-    model = tiny.build_model(tokenizer, hidden=64, layers=3, vision_hidden=32, vision_depth=1)
+    tokenizer = tiny_model.build_tokenizer(texts * 3, vocab_size=384)
+    model = tiny_model.build_model(tokenizer, hidden=64, layers=3, vision_hidden=32, vision_depth=1)
     folder = tmp_path_factory.mktemp("tiny") / "model"
-    tiny.save(model, tiny.build_processor(tokenizer), folder)
+    tiny_model.save(model, tiny_model.build_processor(tokenizer), folder)
     return folder

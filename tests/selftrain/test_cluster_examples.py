@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from selftrain.config import load_config
-from tests.selftrain import fake_slurm
-from tests.selftrain.test_training import alive, wait_for
+from tests.selftrain.training import fake_slurm
+from tests.selftrain.training.test_llamafactory import alive, wait_for
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "examples" / "cluster"
@@ -142,7 +142,7 @@ def test_many_nodes(cluster, tmp_path):
     assert settings["training"]["launcher"] == started
     assert started[0] == "srun"
     assert {"--overlap", "--nodes=2", "--ntasks-per-node=1", "--kill-on-bad-exit=1"} <= set(started)
-    assert "node_launch.py" in output
+    assert "node_launcher.py" in output
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from selftrain import doctor
-from selftrain.cli import main
+from selftrain.cli.main import main
 from selftrain.config import build_config
 from tests.selftrain.engines.chat_server import ChatServer
 

@@ -19,20 +19,23 @@ from typing import Any
 
 import pytest
 
+from data_process.images.store import ImageStore
 from data_process.io import load_problems, read_jsonl, write_jsonl
 from data_process.judging import judge
 from data_process.prompts import prompt_set
 from data_process.schema import DataError
 from data_process.sources import minigeo
-from selftrain import cli, loop, policies, splits
+from selftrain import loop, stages
+from selftrain.cli.run import EXIT_STOPPED, run_main
 from selftrain.config import Config, load_config
 from selftrain.engines.base import EngineError
-from selftrain.engines.opening import open_engine
-from selftrain.images import ImageStore
+from selftrain.files import RunError, read_json
 from selftrain.loop import run_loop
 from selftrain.progress import Progress
-from selftrain.run_dir import RunError, folder_digests, read_json
-from selftrain.splits import generate_data, load_splits
+from selftrain.runs import splits
+from selftrain.runs.run_dir import folder_digests
+from selftrain.runs.splits import generate_data, load_splits
+from selftrain.sampling.engine_factory import open_engine
 
 ROOT = Path(__file__).parents[2]
 REHEARSAL = ROOT / "configs/rehearsal.yaml"
@@ -207,7 +210,7 @@ def test_more_iterations_go_on_from_where_it_was(config, finished, no_report):
 )
 def test_the_earliest_of_the_best_is_accepted(dev, accepted):
     """No gain, no change: of equals the one that took less training."""
-    assert policies.accept({k: {"strategies": {"greedy": {"accuracy": a}}} for k, a in enumerate(dev)}) == accepted
+    assert stages.accept({k: {"strategies": {"greedy": {"accuracy": a}}} for k, a in enumerate(dev)}) == accepted
 
 
 @pytest.mark.parametrize("test", ["all", "none"])
@@ -239,8 +242,8 @@ def test_other_settings(config, no_report, more):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from selftrain import loop, rehearsal, stages
-from selftrain.bank import Bank
+from selftrain import loop, stages; from selftrain.training import fake_trainer
+from selftrain.sampling.bank import Bank
 from selftrain.config import load_config
 from selftrain.progress import Progress
 
@@ -269,7 +272,7 @@ elif where == "judge":
 elif where == "build":  # the rows are there, their counts are not; in the second iteration
     stages.write_jsonl = killed_after(stages.write_jsonl, 2, lambda path, rows: path.name == "examples.jsonl")
 elif where == "train":
-    rehearsal.rehearse = killed_after(rehearsal.rehearse, 1)
+    fake_trainer.rehearse = killed_after(fake_trainer.rehearse, 1)
 elif where == "dev":  # of iteration 1
     stages.write_jsonl = killed_after(stages.write_jsonl, 2, lambda path, rows: path.name == "rows.jsonl")
 elif where == "test":  # of the base, after the last iteration
@@ -365,7 +368,7 @@ def test_a_full_disk_at_any_moment(config, finished, no_report, monkeypatch, cap
         argv += ["--set", override]
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        assert cli.run_main(argv) == cli.EXIT_BAD_INPUT
+        assert run_main(argv) == 2
     message = capsys.readouterr().err.lower()
     assert "no space left" in message
     assert "run the same command again" in message
@@ -399,7 +402,7 @@ def test_nothing_to_learn(data, banks, tmp_path, capsys):
         for override in overrides:
             argv += ["--set", override]
         for _ in range(2 if name == "wrong" else 1):  # asked again it says the same again
-            assert cli.run_main(argv) == cli.EXIT_STOPPED
+            assert run_main(argv) == EXIT_STOPPED
             assert f"The loop stopped early: {reason}" in capsys.readouterr().err
         metrics = read_json(tmp_path / name / "metrics.json")
         assert metrics["stopped"].startswith(reason)

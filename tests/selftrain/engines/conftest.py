@@ -44,14 +44,14 @@ def tiny_model(tmp_path_factory) -> Path:
     """A random tiny Qwen2-VL with more stop tokens than usual, so that some completions stop and some are cut."""
     import torch
 
-    from selftrain import tiny
+    from selftrain import tiny_model
 
     torch.set_num_threads(1)
     # Fixed words, not the prompts: a change of wording must not make another model.
     words = "find the angle of a triangle circle line what which answer step think sum is and so it equals"
-    tokenizer = tiny.build_tokenizer([words] * 3, vocab_size=384)
+    tokenizer = tiny_model.build_tokenizer([words] * 3, vocab_size=384)
     # heads of 32: the smallest that vLLM takes on a CPU
-    model = tiny.build_model(tokenizer, hidden=128, layers=3, vision_hidden=32, vision_depth=1)
+    model = tiny_model.build_model(tokenizer, hidden=128, layers=3, vision_hidden=32, vision_depth=1)
     # Weights of our own, larger than usual: nearly equal logits would make greedy decoding a matter of rounding, and
     # what these tests see must not change with how the real tiny model starts.
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -64,7 +64,7 @@ def tiny_model(tmp_path_factory) -> Path:
     # Every 16th token ends a completion: random weights would hardly reach the real end tokens.
     model.generation_config.eos_token_id = [*model.generation_config.eos_token_id, *range(0, len(tokenizer), 16)]
     folder = tmp_path_factory.mktemp("tiny") / "model"
-    tiny.save(model, tiny.build_processor(tokenizer), folder)
+    tiny_model.save(model, tiny_model.build_processor(tokenizer), folder)
     return folder
 
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from selftrain.engines import kv
 from selftrain.engines.base import EngineError, Request, SamplingParams
+from selftrain.engines.decoding import kv_cache
 from selftrain.engines.hf import HFEngine, positions_of
 from tests.selftrain.engines.adapters import random_adapter
 
@@ -149,18 +149,18 @@ def test_dropping_finished_rows_changes_nothing(engine, mixed, ask, monkeypatch)
     params = SamplingParams(temperature=1.0, max_tokens=60)
     requests = [dataclasses.replace(r, seeds=tuple(range(2 * i + 1))) for i, r in enumerate(ask(mixed))]
     kept = []
-    keep = kv.SharedPromptCache.keep
+    keep = kv_cache.SharedPromptCache.keep
 
     def noting(self, holes, movers, rows):
         keep(self, holes, movers, rows)
         kept.append((rows, self.prompts))
 
-    monkeypatch.setattr(kv.SharedPromptCache, "keep", noting)
+    monkeypatch.setattr(kv_cache.SharedPromptCache, "keep", noting)
     monkeypatch.setattr("selftrain.engines.hf.DROP_SHARE", 2)  # never
     expected = engine.generate(requests, params)
     assert not kept
     monkeypatch.setattr("selftrain.engines.hf.DROP_SHARE", 0.01)
-    monkeypatch.setattr("selftrain.engines.kv.SHRINK_BELOW", 1)
+    monkeypatch.setattr("selftrain.engines.decoding.kv_cache.SHRINK_BELOW", 1)
     found = engine.generate(requests, params)
     assert len(kept) >= 3
     assert min(prompts for _, prompts in kept) < len(mixed)  # whole prompts have left as well

@@ -12,9 +12,9 @@ import torch
 
 from selftrain.engines.base import EngineError, SamplingParams
 from selftrain.engines.budget import Budget
-from selftrain.engines.forcing import Forcer, resolve
+from selftrain.engines.budget_forcing.state_machine import Forcer, resolve
+from selftrain.engines.budget_forcing.tokenizer import TokenizerVocabulary
 from selftrain.engines.hf import HFEngine
-from selftrain.engines.vocabulary import TokenizerVocabulary
 from tests.selftrain.engines.test_hf import processed, teacher_forced
 
 pytestmark = pytest.mark.slow
@@ -166,7 +166,7 @@ def test_the_picture_is_seen_once(engine, mixed, ask, forcing, monkeypatch):
 
 def test_more_tokens_taken_back_than_there_was_memory_for(engine, mixed, ask, cue, safe, monkeypatch):
     monkeypatch.setattr("selftrain.engines.hf.WIDER_BY", 1)
-    monkeypatch.setattr("selftrain.engines.kv.GROWTH", 1)
+    monkeypatch.setattr("selftrain.engines.decoding.kv_cache.GROWTH", 1)
     budget = Budget(end=cue, until=(cue, cue[-1:]), ignore=(safe[0],), num_ignore=30, answer_tokens=1)
     params = SamplingParams(temperature=1.0, max_tokens=30, budget=budget)
     found = engine.generate(ask(mixed, seeds=range(10)), params)

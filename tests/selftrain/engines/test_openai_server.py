@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selftrain.bank import why_not
-from selftrain.engines import chat
 from selftrain.engines.base import EngineError, Request, SamplingParams
 from selftrain.engines.budget import TINY, Budget
-from selftrain.engines.http_retry import Retry, Window, check_url, read_key
+from selftrain.engines.openai_api import chat_completions
+from selftrain.engines.openai_api.client import Retry, Window, check_url, read_key
 from selftrain.engines.openai_server import GIVE_UP_AFTER, ServerEngine
+from selftrain.sampling.bank import why_not
 from tests.selftrain.engines.chat_server import ChatServer, Reply
 
 SAMPLE = SamplingParams(temperature=1.0, max_tokens=50)
@@ -127,8 +127,8 @@ def test_what_a_server_cannot_do_is_refused_before_any_call(dialect, change, nam
 
 @given(st.integers(-(2**70), 2**70))
 def test_every_server_takes_the_seed(seed):
-    assert 0 <= chat.wire_seed(seed) < 2**32 - 1
-    assert chat.wire_seed(seed) == seed or not 0 <= seed < 2**32 - 1
+    assert 0 <= chat_completions.wire_seed(seed) < 2**32 - 1
+    assert chat_completions.wire_seed(seed) == seed or not 0 <= seed < 2**32 - 1
 
 
 def test_a_greedy_answer_is_asked_for_once():
@@ -361,8 +361,8 @@ def test_neither_followed_nor_swallowed(reply, told):
 def test_without_ids_their_number_is_right():
     with ChatServer(say, tells_tokens=False) as server, open_(server, logprobs=False) as engine:
         [[c]] = engine.generate(ask(1), SAMPLE)
-    assert c.token_ids == (chat.UNKNOWN_TOKEN,) * 7  # "question", 0, 1, "is", "so", "." and the end
-    assert c.mean_logprob == chat.UNKNOWN_LOGPROB
+    assert c.token_ids == (chat_completions.UNKNOWN_TOKEN,) * 7  # "question", 0, 1, "is", "so", "." and the end
+    assert c.mean_logprob == chat_completions.UNKNOWN_LOGPROB
     assert why_not(c) is None  # a bank takes it
 
 

@@ -20,12 +20,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selftrain.bank import Bank
 from selftrain.engines.base import EngineError, Request, SamplingParams
 from selftrain.engines.ray_cluster import room
 from selftrain.engines.ray_pool import TRIES, RayEngine, at_hand, blocks
 from selftrain.engines.scripted import ScriptedEngine
-from selftrain.sampling import Ask, Sampler
+from selftrain.sampling.bank import Bank
+from selftrain.sampling.sampler import Ask, Sampler
 from tests.selftrain.engines.contract import babble
 
 ROOT = Path(__file__).parents[3]

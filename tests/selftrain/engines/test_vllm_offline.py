@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from selftrain import supervise
-from selftrain.bank import Bank
 from selftrain.engines.base import EngineError, Request, SamplingParams
 from selftrain.engines.budget import TINY, Budget
 from selftrain.engines.parity import compare, expectations
 from selftrain.engines.vllm_offline import VLLMEngine
-from selftrain.sampling import Ask, Picture, Sampler
+from selftrain.processes import supervise
+from selftrain.sampling.bank import Bank
+from selftrain.sampling.sampler import Ask, Picture, Sampler
 from tests.selftrain.engines.adapters import random_adapter
 from tests.selftrain.engines.contract import VLLM_PYTHON, needs_vllm
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from selftrain.engines.budget import Budget
-from selftrain.engines.forcing import Forcer, TokenBudget, resolve
+from selftrain.engines.budget_forcing.state_machine import Forcer, TokenBudget, resolve
 
 PIECES = (
     "<eos>", "</", "think", ">", ">\n", ".</", "</think>.", "<", "/", "a", "b", "c", ".", "\n", " W", "ait", ",", "A",

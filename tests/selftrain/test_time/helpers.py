@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from data_process import prompts as wording
 from data_process.schema import Problem
-from selftrain.bank import Bank
 from selftrain.engines.base import Completion, Request, SamplingParams
 from selftrain.engines.scripted import ScriptedEngine
-from selftrain.sampling import Sampler
-from selftrain.test_time.plan import Plan
+from selftrain.sampling.bank import Bank
+from selftrain.sampling.sampler import Sampler
 from selftrain.test_time.records import Attempt, attempt
+from selftrain.test_time.strategy_config import Plan
 
 PROMPTS = wording.SHORT
 SAMPLING = SamplingParams(temperature=0.9, max_tokens=60, top_p=0.95, top_k=50)

@@ -12,7 +12,7 @@ from selftrain import stats
 from selftrain.config import ConfigError
 from selftrain.engines.base import SamplingParams
 from selftrain.engines.budget import Budget, preset
-from selftrain.test_time import Condition, Rejection, Room, audit, control, run
+from selftrain.test_time import Condition, Rejection, Room, audit, length_control, run
 from selftrain.test_time.tokens import thinking_tokens
 from tests.selftrain.test_time.helpers import PROMPTS, SAMPLING, plan, problems, sampler, says
 
@@ -85,21 +85,21 @@ def test_conditions_that_say_nothing(tmp_path, condition):
 
 
 def test_bounds():
-    assert control.bounds(Condition("token", 1024)) == (None, 1024)
-    assert control.bounds(Condition("step", 16)) == (None, 1600)
-    assert control.bounds(Condition("short"), 6109) == (None, 6109)
-    assert control.bounds(Condition("long"), 6109) == (6109, None)
+    assert length_control.bounds(Condition("token", 1024)) == (None, 1024)
+    assert length_control.bounds(Condition("step", 16)) == (None, 1600)
+    assert length_control.bounds(Condition("short"), 6109) == (None, 6109)
+    assert length_control.bounds(Condition("long"), 6109) == (6109, None)
     with pytest.raises(ConfigError, match="run without it"):
-        control.bounds(Condition("long"))
+        length_control.bounds(Condition("long"))
     with pytest.raises(ConfigError, match="no limit"):
-        control.bounds(Condition("token"))
+        length_control.bounds(Condition("token"))
 
 
 def test_the_published_control():
     """Golden: 40, 100, 60, 100 and 50% (arXiv 2501.19393, tables 11 to 13), from the published thinking tokens."""
-    tokens = [control.bounds(Condition("token", n)) for n in (1024, 2048, 4096, 8192, 16384)]
-    steps = [control.bounds(Condition("step", n)) for n in (16, 32, 64, 128, 256)]
-    classes = [control.bounds(Condition(name), 6109) for name in ("short", "long")]
+    tokens = [length_control.bounds(Condition("token", n)) for n in (1024, 2048, 4096, 8192, 16384)]
+    steps = [length_control.bounds(Condition("step", n)) for n in (16, 32, 64, 128, 256)]
+    classes = [length_control.bounds(Condition(name), 6109) for name in ("short", "long")]
     assert stats.control((7939, 7158, 8263, 7108, 7500), tokens) == 0.4
     assert stats.control((1024, 2048, 4031, 5664, 6330), tokens) == 1
     assert stats.control((7252, 6277, 5396, 5552, 7551), steps) == 0.6
@@ -124,7 +124,7 @@ def test_rejection(tmp_path):
         other = run("reject", asked, held, replace(setting, rejection=Rejection(limit=30, tries=8)))
         assert held.drawn == again  # another limit reads the same stream
     assert drawn < 8 * 12
-    tries = control.tries(outcomes, 20)
+    tries = length_control.tries(outcomes, 20)
     for outcome in outcomes:
         stream = samples[outcome.problem_id]
         assert [a.completion for a in outcome.path] == stream[: len(outcome.path)]
@@ -142,22 +142,24 @@ def test_rejection(tmp_path):
     assert tries.mean == sum(len(o.path) for o in outcomes) / 12
     assert tries.most == max(len(o.path) for o in outcomes)
     assert tries.exhausted == sum(o.unread == 1 for o in outcomes)
-    assert control.tries(other, 30).mean < tries.mean
+    assert length_control.tries(other, 30).mean < tries.mean
     with pytest.raises(ValueError, match="no problems"):
-        control.tries([], 20)
+        length_control.tries([], 20)
 
 
 def test_rejection_gives_up(tmp_path):
     with sampler(tmp_path, lengths) as held:
         outcomes = run("reject", problems(3), held, plan(1, rejection=Rejection(limit=1, tries=5)))
         assert held.drawn == 15
-    assert control.tries(outcomes, 1) == control.Tries(3, 5.0, 5, 3, 0)
+    assert length_control.tries(outcomes, 1) == length_control.Tries(3, 5.0, 5, 3, 0)
     assert [o.unread for o in outcomes] == [1, 1, 1]
     assert [o.spent.generated for o in outcomes] == [10, 10, 10]  # each of the five tries was stopped at two tokens
     exactly = len(says("B").split())
     with sampler(tmp_path, lambda request, seed: says("B"), weights="other") as held:
         outcomes = run("reject", problems(3), held, plan(1, rejection=Rejection(exactly, tries=5)))
-    assert control.tries(outcomes, exactly) == control.Tries(3, 1.0, 1, 0, 0)  # the limit itself is allowed
+    assert length_control.tries(outcomes, exactly) == length_control.Tries(
+        3, 1.0, 1, 0, 0
+    )  # the limit itself is allowed
     with sampler(tmp_path, lengths) as held, pytest.raises(ConfigError, match="every try is the same"):
         run("reject", problems(1), held, plan(1, sampling=replace(SAMPLING, temperature=0.0), rejection=Rejection(9)))
 
@@ -224,7 +226,7 @@ def test_rejection_with_forcing_answers_every_question(tmp_path, limit, tries):
         assert outcome.spent.generated == rejected + len(last.token_ids) + last.forcing.discarded
         assert outcome.spent.completions == at + 1
         by_force += last.forcing.closed_by == "budget"
-    found = control.tries(outcomes, limit)
+    found = length_control.tries(outcomes, limit)
     assert (found.exhausted, found.forced) == (0, by_force)
     assert found.most <= tries
     assert by_force or limit == 30
@@ -236,7 +238,7 @@ def test_a_text_that_was_cut_while_thinking_fits_no_limit(tmp_path):
     for sampling in (SAMPLING, COUNTING):
         with sampler(tmp_path, lambda request, seed: "so " * 100) as held:
             outcomes = run("reject", problems(2), held, plan(1, sampling=sampling, rejection=rejection))
-        assert control.tries(outcomes, 80) == control.Tries(2, 3.0, 3, 2, 0)
+        assert length_control.tries(outcomes, 80) == length_control.Tries(2, 3.0, 3, 2, 0)
 
 
 @pytest.mark.parametrize("last", [SAMPLING, COUNTING, closing(9)])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from selftrain import stats
 from selftrain.config import ConfigError
 from selftrain.engines.base import Completion
-from selftrain.engines.chat import UNKNOWN_LOGPROB
+from selftrain.engines.openai_api.chat_completions import UNKNOWN_LOGPROB
 from selftrain.test_time import STRATEGIES, Rejection, Room, credits, draw_pool, preflight, run, summary, vote
 from selftrain.test_time.records import Outcome, mean_outcome
 from selftrain.test_time.tokens import Spent, spent_on

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selftrain.engines.chat import UNKNOWN_LOGPROB
+from selftrain.engines.openai_api.chat_completions import UNKNOWN_LOGPROB
 from selftrain.test_time import vote
 from selftrain.test_time.records import most_likely
 from tests.selftrain.test_time.helpers import NUMBER, attempts, made

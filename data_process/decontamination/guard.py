@@ -1,0 +1,142 @@
+"""The leakage guard: no test problem, nor a near copy of one, among the training problems.
+
+    python -m data_process.decontamination --train data/minigeo --test data/minigeo
+
+Exit status 0: none found; 1: there are leaks; 2: the input cannot be used.
+
+What counts as a leak depends on where a problem's facts stand. With pictures on both sides the pictures must match and
+the questions too: MiniGeo asks thirty questions about thousands of pictures, so an equal question means nothing, and
+one figure may serve two questions. Without pictures an equal question decides, or a near one with the same answer.
+Where a picture is there but cannot be compared (missing, torn, blank), an equal question and answer are a leak only if
+the words tell the problem: if no two problems at hand have these words and different answers.
+The same wording with other numbers or labels is another problem: it is listed, and blocks nothing.
+`near_text` and `near_image` say how near is near; `known_overlaps` knows which data sets hold each other's problems.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from data_process.decontamination.compare import Comparison, group_problems
+from data_process.decontamination.known_overlaps import FAMILIES, source_of, source_overlaps
+from data_process.decontamination.near_image import Fingerprint, Reason
+from data_process.decontamination.report import BLOCKING, Leak, LeakReport
+from data_process.schema import DataError, Problem
+
+
+def guard(
+    train: Sequence[Problem],
+    tests: Mapping[str, Sequence[Problem]],
+    train_images: Path | None = None,
+    test_images: Path | Mapping[str, Path] | None = None,
+    *,
+    train_source: str | None = None,
+    allow_sources: Collection[str] = (),
+) -> LeakReport:
+    """What `train` gives away of the test sets, which are told apart by name.
+
+    Image paths are relative to `train_images` and to `test_images`, one folder for all test sets or one by name; None
+    is the folder of the training set. `train_source` names the data set of training problems whose meta does not;
+    `allow_sources` holds families (of `source_overlap.FAMILIES`) whose overlap with MathVista is known and accepted.
+    Equal inputs give equal reports, in whatever order the problems come. Reads every picture once, one at a time.
+    Raises DataError for a test set named "train", an unknown family or a folder that does not exist.
+    """
+    if "train" in tests:
+        raise DataError("a test set cannot be named 'train'; give it another name")
+    if unknown := sorted(set(allow_sources) - set(FAMILIES)):
+        raise DataError(f"no family of data sets is named {', '.join(unknown)}; known: {', '.join(FAMILIES)}")
+    folders = test_images if isinstance(test_images, Mapping) else dict.fromkeys(tests, test_images)
+    prints: dict[Path, Fingerprint | Reason] = {}
+    trained, uncompared = group_problems(train, train_images, prints)
+    reasons = {"train": uncompared}
+    leaks: list[Leak] = []
+    overlaps = []
+    for name, problems in tests.items():
+        tested, reasons[name] = group_problems(problems, folders.get(name) or train_images, prints)
+        leaks += Comparison(name, trained, tested, prints).leaks()
+        overlaps += source_overlaps(
+            train, problems, test_set=name, train_source=train_source, allowed=tuple(allow_sources)
+        )
+    leaks.sort(key=lambda leak: (leak.kind not in BLOCKING, leak.kind, leak.test_set, leak.test_id, leak.train_id))
+    sizes = {name: len(problems) for name, problems in tests.items()}
+    return LeakReport(tuple(leaks), tuple(overlaps), len(train), sizes, reasons)
+
+
+def find_leaks(
+    train: Sequence[Problem],
+    test: Sequence[Problem],
+    train_images: Path | None = None,
+    test_images: Path | None = None,
+    *,
+    train_source: str | None = None,
+    allow_sources: Collection[str] = (),
+) -> LeakReport:
+    """`guard` with one test set, named "test"."""
+    return guard(
+        train, {"test": test}, train_images, test_images, train_source=train_source, allow_sources=allow_sources
+    )
+
+
+def clean(train: Sequence[Problem], report: LeakReport, *, train_source: str | None = None) -> list[Problem]:
+    """The training problems that may be kept: neither in a blocking pair nor of a blocked source.
+
+    Raises DataError where none is left.
+    """
+    sources = {overlap.train_source for overlap in report.sources if overlap.blocking}
+    ids = report.train_ids()
+    kept = [
+        problem for problem in train if problem.id not in ids and (source_of(problem) or train_source) not in sources
+    ]
+    if train and not kept:
+        raise DataError("every training problem leaks; take other training data, or test on something else")
+    return kept
+
+
+# ---- command line ------------------------------------------------------------------------------------------------
+
+
+def _load(path: Path, split: str, images: Path | None) -> tuple[list[Problem], Path]:
+    """The problems of a JSONL file, or of `split`.jsonl in a folder, and the folder of their pictures."""
+    from data_process.io import load_problems
+
+    file = path / f"{split}.jsonl" if path.is_dir() else path
+    root = images or file.parent
+    return load_problems(file, root), root
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m data_process.decontamination", description="Find test problems among training problems."
+    )
+    both = "a JSONL file of problems, or a folder that holds"
+    parser.add_argument("--train", type=Path, required=True, help=f"{both} train.jsonl")
+    parser.add_argument("--test", type=Path, required=True, help=f"{both} test.jsonl")
+    parser.add_argument("--train-images", type=Path, help="folder of the training pictures (default: beside the file)")
+    parser.add_argument("--test-images", type=Path, help="folder of the test pictures (default: beside the file)")
+    parser.add_argument("--train-source", help="data set of the training problems, where they do not say: GeoQA")
+    parser.add_argument("--allow-source", action="append", default=[], choices=list(FAMILIES), help="accept an overlap")
+    parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
+    parser.add_argument("--write-clean", type=Path, metavar="FILE", help="write the training problems that do not leak")
+    args = parser.parse_args(argv)
+    try:
+        train, train_root = _load(args.train, "train", args.train_images)
+        test, test_root = _load(args.test, "test", args.test_images)
+        report = find_leaks(
+            train, test, train_root, test_root, train_source=args.train_source, allow_sources=args.allow_source
+        )
+        print(json.dumps(report.to_json(), indent=1) if args.json else report.summary())
+        if args.write_clean is not None:
+            from data_process.io import write_jsonl
+            from data_process.schema import to_json
+
+            kept = clean(train, report, train_source=args.train_source)
+            write_jsonl(args.write_clean, map(to_json, kept))
+            print(f"{args.write_clean}: {len(kept)} of {len(train)} training problems", file=sys.stderr)
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return int(report.blocking)

@@ -1,0 +1,257 @@
+r"""Where a response states its final answer: the cues, in the order a reader would trust them.
+
+1. the last `\boxed{...}`  2. the last `<answer>...</answer>`  3. the last `Answer: ...` (any case)
+4. the last "the answer is ..." / "the correct option is ..."  5. the last line, if it is an answer and nothing else.
+6. without any of these, sentences and lines that may state it: `_without_cue`.
+
+A response with `</think>` is read from the last one on; the thinking counts only when nothing follows it.
+An explicit cue that cannot be read is the author's last word on everything before it: only what stands later counts,
+and rule 6 is not used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from data_process.judging.locate.sentences import CONCLUSION, REFUSAL, closing_sentences, opening_sentence
+from data_process.judging.maths.quantity import MAX_PAYLOAD
+
+SCAN_CHARS = 20_000  # from the end; final answers stand at the end, and each pattern below is linear in this
+MAX_BRACES = 500  # characters searched for the brace that closes \boxed{: longer ones are not an answer
+
+
+# Where a payload stands decides how much may surround the answer. "inline": right after its cue, anything may follow.
+# "below": on the line under its cue, where a sentence or a list may begin. "bare": a line with no cue at all.
+# "statement": a closing sentence without a cue, read only where nothing above gave an answer.
+# "opening": the first sentence of one paragraph, before its explanation.
+# "bold": the one text of a response that is set in bold.
+Place = Literal["inline", "below", "bare", "bold", "statement", "opening"]
+
+
+@dataclass(frozen=True)
+class Cue:
+    """Text that a response presents as its final answer."""
+
+    rule: str
+    start: int  # of the cue itself: decides what stands later
+    span: tuple[int, int]  # of the payload
+    payload: str
+    closed: bool  # the payload cannot have been cut: a brace, a tag or a line end follows
+    place: Place = "inline"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a payload says. `answer` None: unreadable, with `form` the reason."""
+
+    answer: str | None
+    form: str
+    note: str | None = None
+    closed: bool = False  # the payload goes on after the answer, so the answer itself was not cut
+
+
+@dataclass(frozen=True)
+class Found:
+    """The final answer of a response, or the reason why there is none."""
+
+    answer: str | None
+    rule: str
+    span: tuple[int, int] | None = None
+    note: str | None = None
+
+
+Read = Callable[[str, Place], Reading]
+
+_BOXED = re.compile(r"\\f?boxed\s?\{")
+_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
+_END_MARKS = re.compile(r"\s*(?:</s>|<\|[a-z_]{2,16}\|>|<eos>|<end_of_turn>)(?:\s|</s>|<\|[a-z_]{2,16}\|>){0,4}$")
+# A model that was shown examples may go on with a question of its own; its answer to ours stands before that.
+_NEXT_QUESTION = re.compile(r"\n\s{0,3}\n\s{0,3}Question:")
+_OPEN_THINK = re.compile(r"<think>", re.IGNORECASE)
+_THINK = re.compile(r"</think>", re.IGNORECASE)
+# "The model's answer is A" in a refinement speaks of the attempt it judges.
+# "Here's how I got the answer:" announces a derivation.
+_NOT_OWN = ("model's ", "model’s ", "prediction's ", "predicted ", "previous ", "wrong ")
+_ON_THE_WAY = ("got the ", "get the ", "find the ", "reach the ", "calculate the ", "explain the ", "detailed ")
+_OWN = r"(?<![A-Za-z])" + "".join(f"(?<!{words})" for words in _NOT_OWN + _ON_THE_WAY)
+_ANSWER = re.compile(
+    _OWN + r"answer[*_]{0,3}[ \t]{0,3}[:：][*_]{0,3}"
+    r"|^[#*_ \t]{0,8}(?:final[ \t])?answer[*_ \t]{0,6}$",
+    re.IGNORECASE | re.MULTILINE,
+)
+_PHRASE = re.compile(
+    _OWN + r"(?:answer|(?:correct|right|best|final|closest)\s(?:option|choice|result|value)|option(?=\sletter)"
+    r"|(?<=final\s)number|(?<=the\s)choice\sthat\s(?:best\s)?(?:matches|fits)(?:\s\w{1,12}){0,4})"
+    r"(?:\sletter|\schoice)?(?:\s(?:to|for)\s(?:the|this)\s(?:\w{1,16}\s){0,3}\w{1,16})?"
+    r"(?:\s(?:is|would\sbe|should\sbe|must\sbe)(?![A-Za-z])(?!\s(?:wrong|incorrect)\b)\s{0,3}:?"
+    r"|(?:(?<=final value)|(?<=final number)|(?<=final result)|(?<=option letter)):)"
+    # Qwen models fall into Chinese on translated geometry: "the answer is", "the correct option is", "hence choose".
+    r"|(?:答案|正确选项|正确答案)(?:(?:是|为|应为|应选)[:：]?|[:：])|(?:故选|应选|回答)[:：]?"
+    r"|选[择项]?(?:为|是)?[:：]?(?=\s?[（(]?[A-J])",
+    re.IGNORECASE,
+)
+_END_OF_PAYLOAD = re.compile(r"</|<\||\n")  # a closing tag or a chat mark ends the answer as a line end does
+
+
+def _boxed(text: str, start: int, end: int) -> Iterator[Cue]:
+    for m in reversed(list(_BOXED.finditer(text, start, end))):
+        depth = 1
+        stop = min(end, m.end() + MAX_BRACES)
+        for i in range(m.end(), stop):
+            depth += {"{": 1, "}": -1}.get(text[i], 0)
+            if not depth:
+                break
+        else:
+            i = stop
+        if text[m.end() : i].strip():
+            yield Cue("boxed", m.start(), (m.end(), i), text[m.end() : i] if not depth else "", closed=not depth)
+            return
+
+
+def _tagged(text: str, start: int, end: int) -> Iterator[Cue]:
+    tags = list(_TAG.finditer(text, start, end))
+    for k in range(len(tags) - 1, -1, -1):
+        tag = tags[k]
+        if tag[1]:
+            continue
+        closer = tags[k + 1] if k + 1 < len(tags) and tags[k + 1][1] else None
+        # Without the closing tag the answer runs to the end: a stop string is left out of what an engine returns.
+        stop = closer.start() if closer else end
+        a, b = _strip(text, tag.end(), stop)
+        if a == b and closer:
+            continue
+        last_line = max(a, text.rfind("\n", a, b) + 1)
+        place: Place = "below" if last_line > a else "inline"
+        yield Cue("answer_tag", tag.start(), (last_line, b), text[last_line:b], bool(closer), place)
+        return
+
+
+def _lines(pattern: re.Pattern[str], rule: str, text: str, start: int, end: int, truncated: bool) -> Iterator[Cue]:
+    """The last match that something follows, with the rest of its line or, where that is empty, the next line."""
+    for m in reversed(list(pattern.finditer(text, start, end))):
+        a, _ = _strip(text, m.end(), end)
+        if a == end and not truncated:
+            continue
+        stop = _END_OF_PAYLOAD.search(text, a, end)
+        b = stop.start() if stop else end
+        # A value on the next line stands alone there: "Answer:\n1. First, ..." opens a list.
+        place: Place = "below" if "\n" in text[m.end() : a] else "inline"
+        if place == "below" and _listed(text, a, b, end):
+            continue
+        yield Cue(rule, m.start(), (a, b), text[a:b], stop is not None, place)
+        return
+
+
+def _last_line(text: str, start: int, end: int, rule: str) -> Iterator[Cue]:
+    a, b = _strip(text, start, end)
+    line = max(a, text.rfind("\n", a, b) + 1)
+    if line < b and b - line <= MAX_PAYLOAD and not _listed(text, line, b, end):
+        yield Cue(rule, line, (line, b), text[line:b], closed=True, place="bare")
+
+
+_BOLD = re.compile(r"\*\*(?=\S)([^*\n]{1,120})\*\*")
+_OPTION = re.compile(r"[ \t>*-]{0,6}[(\[]?([A-Z])\s?[).:\]]")
+
+
+def _listed(text: str, a: int, b: int, end: int) -> bool:
+    """Whether the line a..b is one of a list of choices: the line before or after it begins with another letter."""
+    here = _OPTION.match(text, a)
+    if not here:
+        return False
+    before = text[max(0, a - MAX_PAYLOAD) : a].rstrip().rpartition("\n")[2]
+    after = text[b : min(end, b + MAX_PAYLOAD)].lstrip().partition("\n")[0]
+    return any((other := _OPTION.match(line)) and other[1] != here[1] for line in (before, after))
+
+
+def _first_line(text: str, start: int, end: int) -> Iterator[Cue]:
+    """The first of several lines: an answer may come before its explanation."""
+    a, b = _strip(text, start, end)
+    stop = text.find("\n", a, b)
+    if start == 0 and 0 <= stop - a <= MAX_PAYLOAD and not _listed(text, a, stop, end):
+        a, stop = _strip(text, a, stop)
+        yield Cue("first_line", a, (a, stop), text[a:stop], closed=True, place="bare")
+
+
+def _bold(text: str, start: int, end: int) -> Iterator[Cue]:
+    """Bold text in the last sentences that have any: a reader looks there first."""
+    spans = [m.span(1) for m in _BOLD.finditer(text, start, end)]
+    if spans and len({text[slice(*span)].strip().casefold() for span in spans}) == 1:
+        a, b = spans[-1]
+        yield Cue("bold", a, (a, b), text[a:b], closed=True, place="bold")
+
+
+def _strip(text: str, a: int, b: int) -> tuple[int, int]:
+    """The range a..b without its outer white space."""
+    part = text[a:b]
+    return (a + len(part) - len(part.lstrip()), a + len(part.rstrip())) if part.strip() else (b, b)
+
+
+def _cues(text: str, truncated: bool) -> Iterator[Cue]:
+    length = len(text)
+    if mark := _END_MARKS.search(text, max(0, length - 80)):  # the end token of a chat format, left in by an engine
+        length = mark.start()
+    begin = max(0, length - SCAN_CHARS)
+    scopes = [(begin, length, False)]
+    next_question = _NEXT_QUESTION.search(text, begin, length)
+    if next_question and text[begin : next_question.start()].strip():
+        scopes.insert(0, (begin, next_question.start(), False))
+    thinks = list(_THINK.finditer(text, begin, length))
+    if thinks:
+        # An answer inside the thinking is the author's only where the author wrote nothing after it.
+        said = bool(text[thinks[-1].end() : length].strip())
+        scopes = [(thinks[-1].end(), length, True)] if said else [(begin, thinks[-1].start(), False)]
+        if said and truncated:
+            scopes.append((begin, thinks[-1].start(), False))  # the part after it may be cut before its answer
+    for start, end, after_think in scopes:
+        yield from _boxed(text, start, end)
+        yield from _tagged(text, start, end)
+        yield from _lines(_ANSWER, "answer_cue", text, start, end, truncated)
+        yield from _lines(_PHRASE, "phrase", text, start, end, truncated)
+        if not truncated:  # the last line of a cut text is wherever the cut fell
+            yield from _last_line(text, start, end, "after_think" if after_think else "bare_line")
+            yield from _without_cue(text, start, end)
+
+
+def _without_cue(text: str, start: int, end: int) -> Iterator[Cue]:
+    """What may state the answer where nothing announces it: the weakest rules, strongest first."""
+    first, others = closing_sentences(text, start, end)
+    if _OPEN_THINK.search(text, start, end):
+        first, others = [], []  # thinking that never ended was cut: its sentences are on the way to an answer
+    if first and REFUSAL.search(text, *first[0]):  # the last word is that there is no answer
+        first, others = first[:1], []
+    concluded = bool(first) and CONCLUSION.match(text, *first[0]) is not None
+    if concluded:  # the last word counts: "4\nTo find the median ... Therefore, the median is 5."
+        yield _statement(text, first[0], "statement")
+    yield from _first_line(text, start, end)
+    yield from _bold(text, start, end)
+    yield from (_statement(text, span, "statement") for span in first[concluded:])
+    opening = opening_sentence(text, start, end) if first else None
+    if opening and opening not in first:
+        yield _statement(text, opening, "opening")
+    yield from (_statement(text, span, "statement") for span in others)
+
+
+def _statement(text: str, span: tuple[int, int], place: Literal["statement", "opening"]) -> Cue:
+    return Cue(place, span[0], span, text[slice(*span)], closed=True, place=place)
+
+
+def find_answer(text: str, read: Read, truncated: bool) -> Found:
+    """The final answer of `text` as `read` understands a payload; with `truncated`, only one that was not cut."""
+    if not text.strip():
+        return Found(None, "empty")
+    blocked, reason = -1, "truncated" if truncated else "no_answer"
+    for cue in _cues(text, truncated):
+        if cue.start < blocked or (blocked >= 0 and cue.place in ("bold", "statement", "opening")):
+            continue  # an answer that was announced and cannot be read is not replaced by a guess
+        reading = read(cue.payload, cue.place)
+        if reading.answer is not None and truncated and not (cue.closed or reading.closed):
+            reading = Reading(None, "truncated")
+        if reading.answer is not None:
+            return Found(reading.answer, f"{cue.rule}/{reading.form}", cue.span, reading.note)
+        heading = cue.rule == "phrase" and cue.place == "below"  # "Here is the final value:" and a new paragraph
+        if cue.place in ("inline", "below") and not heading:
+            blocked, reason = max(blocked, cue.start), "truncated" if truncated and not cue.closed else reading.form
+    return Found(None, reason)

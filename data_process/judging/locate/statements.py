@@ -1,0 +1,198 @@
+"""Reading a sentence that has no cue ("There are two people left.", "So f(4) = 4."): weak rules, quick to abstain.
+
+A sentence that states two values, a range, a refusal or a guess among several is not read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import lru_cache
+
+from data_process.judging.locate.sentences import CONCLUSION, REFUSAL
+from data_process.judging.maths.number_words import to_digits
+from data_process.judging.maths.quantity import NUMBER, Quantity, clean, number_value
+from data_process.judging.maths.units import UNIT, unit_of
+
+
+def last_statement(sentence: str) -> str | None:
+    """What stands after the last `=` or verb of a sentence: "5√3 m" in "The height of the tree is 5√3 m." """
+    if REFUSAL.search(sentence):
+        return None
+    text = clean(sentence[-300:])
+    parts = re.split(r"[=≈]|\b(?:is|are|be|equals|equal to|of)\s", text)
+    return parts[-1].strip(" .,;") if len(parts) > 1 else None
+
+
+# Where a number stands decides whether it is the one that the sentence states.
+_STATES = re.compile(
+    r"(?:\b(?:is|are|was|were|be|been|equals?|has|have|had|having|contains?|containing|leaves?|leaving|left with|shows?"
+    r"|reads?|gets?|got|makes?|made|spends?|spent|costs?|weighs?|measures?|totals?|becomes?|gives?|yields?|needs?|scored"
+    r"|sold|visited|provides?|holds?|sees?|see|find|count|counted|points to|indicates?|states?"
+    r"|expressed as|given as|written as)|[:=≈])\s{0,2}"
+    r"(?:(?:only|exactly|about|approximately|around|roughly|nearly|almost|actually|also|now|just|still|therefore|then"
+    r"|thus|equal|equals|to|at|a|an|the|total|sum|value|score|length|distance|angle|number|amount|of|be|estimated"
+    r"|likely|probably|currently|indeed|always|simply|up|us|me)\s|[$£€*≈~(\\]|\s){0,12}$",
+    re.IGNORECASE,
+)
+_NOT_STATED = re.compile(
+    r"(?:\b(?:than|in|at|on|from|during|since|until|by|between|figure|fig\.|step|week|day|month|year|grade|group|dataset"
+    r"|store|town|person|player|angle|line|point|question|option|choice|part|case|row|column|page|no\.|number|subject"
+    r"|for|per|when|if|over|under|above|below|least|most|size|and|or|plus|minus|times|to|subtract(?:ing)?"
+    r"|add(?:ing)?|x|every|model|test|item|object|trial|grade|level|age|ages|aged|stage|phase|problem|example)|[∠△#_^+*/×÷<>≤≥]|[A-Za-z]\()\s?[$£€*(\\]?$",
+    re.IGNORECASE,
+)
+_RANGE = re.compile(
+    r"\s?(?:-|–|~|to|or|and)\s?\$?[0-9]|\s?(?:hundred|thousand|million|billion|trillion)s?\b", re.IGNORECASE
+)
+_GOES_ON = re.compile(
+    r"\s?[√π^*/+×÷:∶]|\s?\\(?:sqrt|pi|times|cdot|frac)|-?[A-Za-z]*[0-9]|st\b|nd\b|rd\b|th\b|\s?-\s?[0-9]"
+)
+_NONE = re.compile(
+    r"\b(?:there (?:is|are|was|were|will be|would be) (?:no|none|not any)|none of the|(?:is|are) none"
+    r"|no (?:other )?\w+ (?:is|are|was|were|has|have|had))\b",
+    re.IGNORECASE,
+)
+
+
+def _numbers(text: str) -> Iterator[tuple[int, Quantity]]:
+    """Every number that stands as a word of its own, with its place and unit."""
+    for m in NUMBER.finditer(text):
+        start, end = m.span()
+        if m["sign"] and start and not re.search(r"[\s=:(≈$]$", text[:start]):
+            start += 1  # "5-3": a minus between, no sign
+        if start and re.search(r"[A-Za-z0-9.,_\\{]$", text[max(0, start - 1) : start]):
+            continue
+        value = number_value(m)
+        if value is None:
+            continue
+        if start > m.start() and value < 0:
+            value = -value
+        unit = ""
+        if (u := UNIT.match(text, end)) and not re.match(r"[A-Za-z]", text[u.end() : u.end() + 1]):
+            unit, end = unit_of(u), u.end()
+        rest = text[end : end + 24]
+        bullet = re.search(r"(?:^|[\s=:(])-\s$", text[max(0, start - 3) : start])  # "- 5" may be a bullet or a sign
+        if bullet or _GOES_ON.match(rest) or _RANGE.match(rest):
+            yield start, Quantity(value, "?")  # part of something larger: it makes the sentence ambiguous
+        else:
+            yield start, Quantity(value, unit)
+
+
+# "We can deduce that", "If ∠C = 35°, then": what is stated comes after.
+_MAIN = re.compile(
+    r".*\b(?:deduce|conclude|determine|find|see|say|infer|know|calculate|estimate)\sthat\s"
+    r"|^\W*(?:if|given|since|as|when|because)\b.*,\sthen\s"
+    r"|^\W*(?:if|given|since|as|when|because|in|at|for|from|based|with|of|on|by)\b.*?,\s(?:so\s)?(?=\S*[A-Za-z∠△])",
+    re.IGNORECASE | re.DOTALL,
+)
+# A sentence that stops without a stop must stop at its value: "The difference is 27", not "we know that AB + AC".
+_ENDED = re.compile(
+    r"[.!?。！？…;:)\]}\"'”’]\s*$|[0-9]\s?(?:°|%|[A-Za-z^{}²³/$]{1,12}){0,3}\s*$|\b(?:is|=)\s\S+\s\S+\s*$"
+)
+_HOW_MANY_YEARS = re.compile(r"\bhow many years\b", re.IGNORECASE)
+_ASKS_WHICH = re.compile(r"\bwhich ([a-z]{3,16})\b", re.IGNORECASE)
+_ASKS_ONLY_YEAR = re.compile(r"\b(?:which|what) year\b", re.IGNORECASE)
+_ASKS_YEAR = re.compile(
+    r"\b(?:which|what) year\b|^\W*when\b(?!.*\b(?:what|how|which|find)\b)", re.IGNORECASE | re.DOTALL
+)
+
+
+def main_clause(sentence: str) -> str:
+    """`sentence` from its statement on: without "If all the algae die, " or "We can conclude that "."""
+    m = _MAIN.match(sentence)
+    return sentence[m.end() :] if m and m.end() < len(sentence) else sentence
+
+
+def read_number_statement(sentence: str, question: str, verb: bool = False) -> Quantity | None:
+    """The one value that a sentence states, digits or words, or None.
+
+    After the last `=`; else the number that follows the verb; else the only number of the sentence, unless the question
+    gave it or it is a name ("week 2"). "There are no ..." states 0. With `verb` only what `=` or a verb states counts.
+    """
+    if REFUSAL.search(sentence):
+        return None
+    text = to_digits(clean(sentence[-300:]).replace("\\approx", "≈"))
+    if not _ENDED.search(text):
+        return None
+    if m := _MAIN.match(text):
+        main = _stated(text[m.end() :], question, verb)
+        if main is not None:
+            return main
+        asked = _asked(question)
+        if any(q.value not in asked for _, q in _numbers(text[m.end() :])):
+            return None  # the statement holds a number that cannot be read
+    return _stated(text, question, verb)
+
+
+@lru_cache(maxsize=1 << 12)
+def _asked(question: str) -> frozenset[Fraction]:
+    """The numbers that the question gives."""
+    return frozenset(q.value for _, q in _numbers(to_digits(clean(question[-300:]))))
+
+
+def _stated(text: str, question: str, verb: bool) -> Quantity | None:
+    found = list(_numbers(text))
+    if not found:
+        return Quantity(Fraction(0)) if _NONE.search(text) else None
+    if not verb and ((named := _asked_for(text, question, found)) or _ASKS_ONLY_YEAR.search(question)):
+        return named  # "The share was highest in 2016, with 94%"
+    stated = [(at, q) for at, q in found if _STATES.search(text[max(0, at - 60) : at])]
+    equals = [(at, q) for at, q in stated if re.search(r"[=≈]\s?\W{0,2}$", text[max(0, at - 4) : at])]
+    if equals:
+        return _after_equals(text, found, equals)
+    values = {q.value for _, q in stated}
+    if any(q.unit == "?" for _, q in stated):
+        return None
+    if len(values) == 1:
+        at, value = stated[-1]
+        asked = _asked(question)
+        if found[0][0] == 0 and value.value in asked and found[0][1].value not in asked:
+            return None if found[0][1].unit == "?" else found[0][1]  # "0 shipments had exactly 56 boxes."
+        # "There are two cars and three buses": the verb states both.
+        both = any(p > at and q != value and re.search(r"\band\s$", text[:p]) for p, q in found)
+        return None if both else value
+    if len(values) > 1:
+        # "There are 4 dots in 2 groups, so each has 2": what follows the conclusion.
+        concluded = list(re.finditer(r"\b(?:so|therefore|thus|hence|leaving|which means|meaning)\b", text))
+        after = [q for at, q in stated if concluded and at > concluded[-1].start()]
+        return after[-1] if len({q.value for q in after}) == 1 else None
+    if verb:
+        return None
+    if _NONE.search(text):
+        return Quantity(Fraction(0))
+    asked = _asked(question)
+    free = [q for at, q in found if not _NOT_STATED.search(text[max(0, at - 24) : at]) and q.value not in asked]
+    if len({q.value for q in free}) == 1:
+        return free[0] if free[0].unit != "?" else None
+    if len(found) == 1 and found[0][0] == 0 and 2 <= len(text.split()) <= 8:  # "3 dots in each group."
+        return found[0][1] if found[0][1].unit != "?" else None
+    return None
+
+
+def _asked_for(text: str, question: str, found: list[tuple[int, Quantity]]) -> Quantity | None:
+    """A year, a number of years or a numbered thing ("subject 11") where the question asks for one."""
+    if _HOW_MANY_YEARS.search(question):
+        hits = [q for at, q in found if re.match(r"[0-9]+ years?\b", text[at:])]
+    elif _ASKS_YEAR.search(question):
+        hits = [q for at, q in found if re.match(r"[12][0-9]{3}(?![0-9])", text[at:])]
+    elif m := _ASKS_WHICH.search(question):
+        hits = [q for at, q in found if re.search(rf"\b{m[1]}\s(?:number\s)?$", text[:at], re.IGNORECASE)]
+    else:
+        hits = []
+    return hits[0] if len({q.value for q in hits}) == 1 and hits[0].unit != "?" else None
+
+
+def _after_equals(text: str, found: list[tuple[int, Quantity]], equals: list[tuple[int, Quantity]]) -> Quantity | None:
+    """The value after the last `=`: "2 * 3 = 6"; "x = 3, y = 4" states two, and so does "x = 3 and the sum is 7"."""
+    at, value = equals[-1]
+    later = [(p, q) for p, q in found if p > at and q != value and _STATES.search(text[max(0, p - 60) : p])]
+    if later:  # "the field at r = 2 is 0.2"
+        value = later[-1][1]
+        return value if len({q.value for _, q in later}) == 1 and value.unit != "?" else None
+    if value.unit == "?":
+        return None
+    parts = re.split(r"[,;]\s|\band\b", text)
+    sides = {part.rpartition("=")[2].strip(" .") for part in parts if "=" in part}
+    return value if len(sides) <= 1 or CONCLUSION.match(text) else None

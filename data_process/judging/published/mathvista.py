@@ -1,0 +1,142 @@
+"""MathVista's official rule: normalise the extracted answer, then compare it with the gold text exactly.
+
+Reproduced from lupantech/MathVista@e999481 (`evaluation/calculate_score.py`), odd corners included, so that totals
+equal the published ones. For comparison only: the rule credits a refusal by nearest string (`states_answer` tells those
+rows apart), rounds 3.7 to 3, and cannot read `12%` or `1,234`. Our own judge is `data_process.judging.judge`.
+
+Two corners where this code must choose:
+- A free-form problem whose type is not integer, float or list stops the official script (UnboundLocalError). Here the
+  row has no prediction, rule "official:undefined": not credited, and counted apart.
+- Most result files in that repository were scored before its first commit, by a rule that took no decimals for an
+  integer: "3.4" had no prediction where the public script has "3". `decimals=False` is that older rule. Of 23
+  result files there it moves the score of 8, by 1 to 10 answers in 1,000; the public script is the default here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from data_process.judging.maths.quantity import plain, read_quantity
+from data_process.schema import LETTERS, DataError, Problem, Verdict
+
+SOURCE = "lupantech/MathVista@e999481"
+
+_BRACKETED = re.compile(r"\(([a-zA-Z])\)")
+_CHOICE_BRACKETED = re.compile(r"(?<!\w)\(([a-zA-Z])\)")  # not the argument of f(a)
+_LETTER_ALONE = re.compile(r"\(?([A-Za-z])\)?\s?[.:)]?")
+_LIST = re.compile(r"\[[^\[\]]*\d[^\[\]]*\]")
+MAX_WORDS = 8  # a longer extraction that happens to hold a choice's word is a sentence about the question
+
+
+def most_similar(text: str, choices: tuple[str, ...]) -> str:
+    """The choice with the smallest edit distance to `text`; the first of them where several are equally near."""
+    from rapidfuzz.distance import Levenshtein
+
+    return min(choices, key=lambda choice: Levenshtein.distance(text, choice))
+
+
+def _multi_choice(extraction: Any, choices: tuple[str, ...]) -> tuple[str, str]:
+    """(choice text, rule). Text is stripped, anything else only turned into text: null reads "None"."""
+    text = extraction.strip() if isinstance(extraction, str) else str(extraction)
+    bracketed = _BRACKETED.findall(text)
+    said = bracketed[0].upper() if bracketed else text
+    letters = LETTERS[: len(choices)]
+    if len(said) == 1 and said in letters:
+        return choices[letters.index(said)], "letter"
+    if said in choices:  # distance 0: the nearest string is the choice itself
+        return said, "choice"
+    return most_similar(said, choices), "nearest" if text else "nearest_to_nothing"
+
+
+def _integer(extraction: Any, decimals: bool) -> str | None:
+    try:
+        return str(int(float(extraction) if decimals else extraction))
+    except (TypeError, ValueError, OverflowError):  # a list; "12%"; "1e999", which is infinite
+        return None
+
+
+def _float(extraction: Any, precision: int | None) -> str | None:
+    if precision is None:
+        return None
+    try:
+        return str(round(float(extraction), precision))
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def normalise(extraction: Any, problem: Problem, *, decimals: bool = True) -> tuple[str | None, str]:
+    """The official prediction for an extraction (any JSON value), and the rule that gave it.
+
+    A choice problem's prediction is a choice's text, otherwise a number or a list as text; None where the official rule
+    finds nothing. `decimals`: an integer may be written with decimals, which are cut off.
+    Never raises for an extraction; DataError for a choice problem without choices.
+    """
+    if problem.answer_type == "choice":
+        if not problem.choices:
+            raise DataError(f"problem {problem.id}: a multiple-choice problem needs 'choices'")
+        prediction, rule = _multi_choice(extraction, problem.choices)
+        return prediction, rule
+    if problem.answer_type == "integer":
+        found = _integer(extraction, decimals)
+    elif problem.answer_type == "float":
+        found = _float(extraction, problem.precision)
+    elif problem.answer_type == "list":
+        found = str(extraction)
+    else:
+        return None, "undefined"
+    return found, problem.answer_type if found is not None else "unreadable"
+
+
+def gold_text(problem: Problem) -> str:
+    """The gold answer as the official file writes it: the choice's text, or the value."""
+    return problem.choices[problem.letters.index(problem.answer)] if problem.choices else problem.answer
+
+
+def official_verdict(problem: Problem, extraction: Any, *, decimals: bool = True) -> Verdict:
+    """The official verdict on an extraction; `extracted` is the official prediction.
+
+    Official false is "wrong" where there is a prediction and "abstain" where there is none, so `correct` counts what
+    the official script counts as true. `decimals` as in `normalise`.
+    """
+    prediction, rule = normalise(extraction, problem, decimals=decimals)
+    if prediction is None:
+        return Verdict("abstain", None, f"official:{rule}")
+    # Texts are compared as they stand: "1.20" is not the gold of a prediction rounded to "1.2".
+    status = "correct" if prediction == gold_text(problem) else "wrong"
+    return Verdict(status, prediction, f"official:{rule}")
+
+
+def states_answer(problem: Problem, extraction: Any) -> bool:
+    """Is the extraction an answer at all: a letter, a choice (or clearly a part of one), a number, a list?
+
+    False for nothing, for "N/A" and for a sentence of refusal, which the nearest-string rule may credit all the same.
+    Used for the strict score and for how much of an official score is such credit; it decides no official verdict.
+    """
+    if problem.answer_type != "choice":
+        return normalise(extraction, problem)[0] is not None
+    text = extraction.strip() if isinstance(extraction, str) else "" if extraction is None else str(extraction)
+    if not text:
+        return False
+    in_brackets = _CHOICE_BRACKETED.search(text)
+    if _LETTER_ALONE.fullmatch(text) or (in_brackets and in_brackets[1].upper() in problem.letters):
+        return True
+    if text in problem.choices or read_quantity(text, strict=True) is not None or _LIST.fullmatch(text):
+        return True
+    return _names_choice(text, problem.choices)
+
+
+def _names_choice(text: str, choices: tuple[str, ...]) -> bool:
+    """One choice has this wording, or its words are among these few, or these few are among its words."""
+    said = plain(text)
+    wordings = [plain(choice) for choice in choices]
+    if not said or said in wordings:
+        return bool(said)
+    if len(said.split()) > MAX_WORDS:
+        return False
+
+    def within(part: str, whole: str) -> bool:
+        # Four characters: "no" stands in "no correct option is given".
+        return len(part) >= 4 and re.search(rf"(?<!\w){re.escape(part)}(?!\w)", whole) is not None
+
+    return sum(within(said, wording) or within(wording, said) for wording in wordings) == 1

@@ -1,0 +1,94 @@
+"""Judges by name: our own, MathVista's official rule, and the published ones under `legacy:`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from data_process.judging import JUDGE_VERSION, judge
+from data_process.judging.published import legacy
+from data_process.judging.published.mathvista import SOURCE, official_verdict
+from data_process.schema import DataError, Problem, Verdict
+
+R3V_QWEN2 = "Liac-li/MM-self-improve-qwen2vl@58ef078"
+R3V_ORIGINAL = "njucckevin/MM-Self-Improve@9bb4ae5"
+R1V = "Deep-Agent/R1-V@bbbbe3d"
+
+
+@dataclass(frozen=True)
+class Response:
+    """What was answered to one problem. `extraction`: the answer somebody else took out of `text`, any JSON value."""
+
+    text: str
+    extraction: Any = None
+    truncated: bool = False  # cut by the token limit
+
+
+@dataclass(frozen=True)
+class NamedJudge:
+    """A judge with the name it is asked for by. `version` says whose rule it is and in which state."""
+
+    name: str
+    version: str
+    reads: Literal["text", "extraction"]
+    about: str
+    verdict: Callable[[Problem, Response, int], Verdict]  # the seed is used by judges that draw, and by no other
+    mathvista: bool = False  # the official and the strict score are shown side by side
+
+
+def _ours(problem: Problem, response: Response, seed: int) -> Verdict:
+    return judge(response.text, problem, truncated=response.truncated)
+
+
+def _text(function: Callable[[str, Problem], Verdict]) -> Callable[[Problem, Response, int], Verdict]:
+    return lambda problem, response, seed: function(response.text, problem)
+
+
+def _drawing(function: Callable[[str, Problem, int], Verdict]) -> Callable[[Problem, Response, int], Verdict]:
+    return lambda problem, response, seed: function(response.text, problem, seed)
+
+
+NAMED_JUDGES: dict[str, NamedJudge] = {
+    named.name: named
+    for named in (
+        NamedJudge("auto", JUDGE_VERSION, "text", "our judge, by each problem's answer type", _ours),
+        NamedJudge("mathvista", JUDGE_VERSION, "text", "our judge on MathVista's raw responses", _ours, mathvista=True),
+        NamedJudge("geoqa", JUDGE_VERSION, "text", "our judge on GeoQA: letters, or free answers", _ours),
+        NamedJudge(
+            "mathvista-official", SOURCE, "extraction", "MathVista's rule on the given extractions",
+            lambda problem, response, seed: official_verdict(problem, response.extraction), mathvista=True,
+        ),
+        NamedJudge("legacy:geoqa-train", R3V_QWEN2, "text", "R3V's filter of GeoQA samples", _text(legacy.geoqa_train)),
+        NamedJudge(
+            "legacy:geoqa-eval", R3V_QWEN2, "text", "R3V's GeoQA score, with its drawn credit",
+            _drawing(legacy.geoqa_eval),
+        ),
+        NamedJudge("legacy:tabmwp", R3V_ORIGINAL, "text", "R3V's TabMWP score", _drawing(legacy.tabmwp)),
+        NamedJudge("legacy:chartqa", R3V_ORIGINAL, "text", "R3V's ChartQA score, within 5%", _text(legacy.chartqa)),
+        NamedJudge("legacy:clevr", R3V_ORIGINAL, "text", "R3V's CLEVR-Math score", _text(legacy.clevr)),
+        NamedJudge(
+            "legacy:mathvista-official", SOURCE, "extraction", "another name of mathvista-official",
+            lambda problem, response, seed: legacy.mathvista(response.extraction, problem), mathvista=True,
+        ),
+        NamedJudge(
+            "legacy:mathvista-2023",
+            "lupantech/MathVista, before its first commit",
+            "extraction",
+            "the rule of most published result files: no decimals for an integer",
+            lambda problem, response, seed: legacy.mathvista(response.extraction, problem, decimals=False),
+            mathvista=True,
+        ),
+        NamedJudge("legacy:r1v", R1V, "text", "R1-V's GeoQA score", _text(legacy.r1v)),
+    )
+}  # fmt: skip
+
+
+def named_judge(name: str) -> NamedJudge:
+    """The judge of that name; DataError with the nearest name and the list otherwise."""
+    if name in NAMED_JUDGES:
+        return NAMED_JUDGES[name]
+    near = difflib.get_close_matches(name, NAMED_JUDGES, n=1, cutoff=0.5)
+    guess = f"; did you mean {near[0]!r}?" if near else ";"
+    raise DataError(f"unknown judge {name!r}{guess} known: {', '.join(NAMED_JUDGES)}")

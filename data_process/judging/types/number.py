@@ -1,0 +1,122 @@
+"""Reading a number: decimal, fraction, percent, scientific, or in words; units and degree signs are stripped.
+
+Three answer types read alike and compare differently: "number" within a tolerance, "integer" exactly, "float" after
+rounding to the problem's decimals. A verdict depends on the extracted text alone, so a vote counts what was judged.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from fractions import Fraction
+
+from data_process.judging.locate.cues import Found, Place, Reading, find_answer
+from data_process.judging.locate.statements import read_number_statement
+from data_process.judging.locate.yes_no import restates
+from data_process.judging.maths.number_words import to_digits
+from data_process.judging.maths.quantity import REL_TOL, Quantity, canonical, read_quantity, same_value
+from data_process.judging.maths.units import factor, read_unit
+from data_process.schema import DataError, Problem, Verdict
+
+# A plain four-digit gold in this range and without a unit is taken for a year: 5% of it would forgive a century.
+_YEARS = range(1800, 2101)
+
+
+def read_value(payload: str, place: Place) -> Quantity | None:
+    """The one value that `payload` states, digits first, then number words."""
+    strict = place not in ("inline", "bold")
+    found = read_quantity(payload, strict=strict)
+    if found is None and (digits := to_digits(payload[:400])) != payload[:400]:
+        found = read_quantity(digits, strict=strict)
+    return found
+
+
+def _in_unit(quantity: Quantity, unit: str) -> Fraction:
+    """The value in the unit that is asked for; a unit that does not measure the same is stripped."""
+    scale = factor(quantity.unit, unit) if unit and quantity.unit != unit else None
+    return quantity.value * scale if scale is not None else quantity.value
+
+
+def _find(text: str, problem: Problem, truncated: bool, unit: str) -> Found:
+    def read(payload: str, place: Place) -> Reading:
+        if not payload.strip():
+            return Reading(None, "no_answer")
+        if place == "statement":
+            quantity = read_number_statement(payload, problem.question)
+        elif place == "opening":  # it must restate the question: a derivation opens with given values
+            restated = restates(payload, problem.question)
+            quantity = read_number_statement(payload, problem.question, verb=True) if restated else None
+        else:
+            quantity = read_value(payload, place)
+        if quantity is None:
+            return Reading(None, "unreadable_answer")
+        return Reading(canonical(_in_unit(quantity, unit)), "number", closed=quantity.ended)
+
+    return find_answer(text, read, truncated)
+
+
+def read_gold(problem: Problem) -> Quantity:
+    """The gold value; DataError where the gold answer is not a plain number, or not one of its type."""
+    gold = read_quantity(problem.answer, strict=True)
+    if gold is None:
+        raise DataError(f"problem {problem.id}: gold {problem.answer!r} is not a number; write it as 12.5, -3 or 3/4")
+    if problem.answer_type == "integer" and gold.value.denominator != 1:
+        raise DataError(f"problem {problem.id}: gold {problem.answer!r} is not an integer; use number or float")
+    if problem.answer_type == "float" and problem.precision is None:
+        raise DataError(f"problem {problem.id}: a float problem needs precision, the decimals of its answer")
+    return gold
+
+
+def _unit(problem: Problem, gold: Quantity) -> str:
+    return read_unit(problem.unit) or gold.unit
+
+
+def _verdict(found: Found, extracted: str | None, correct: bool) -> Verdict:
+    if found.answer is None:
+        return Verdict("abstain", None, found.rule)
+    return Verdict("correct" if correct else "wrong", extracted, found.rule, found.span, found.note)
+
+
+def tolerance_of(problem: Problem) -> Fraction:
+    """The relative tolerance of a number problem; for a year it is never more than the judge's own."""
+    if problem.tolerance is None:
+        return REL_TOL
+    is_year = re.fullmatch(r"[12][0-9]{3}", problem.answer.strip()) and int(problem.answer) in _YEARS
+    if is_year and not problem.unit:
+        return REL_TOL
+    return Fraction(repr(problem.tolerance))  # 0.05 is 1/20, so that the boundary itself is inside
+
+
+def judge_number(text: str, problem: Problem, truncated: bool) -> Verdict:
+    """Verdict on a response whose answer is a number; DataError when the gold answer is not a plain number."""
+    gold = read_gold(problem)
+    found = _find(text, problem, truncated, _unit(problem, gold))
+    correct = found.answer is not None and same_value(Fraction(found.answer), gold.value, tolerance_of(problem))
+    return _verdict(found, found.answer, correct)
+
+
+def judge_integer(text: str, problem: Problem, truncated: bool) -> Verdict:
+    """Verdict on a response whose answer is a whole number: `3.0` is 3, and `3.7` is an answer, but a wrong one.
+
+    The official MathVista score cuts 3.7 to 3 and may credit it; here a value that is not whole equals no integer.
+    """
+    gold = read_gold(problem)
+    found = _find(text, problem, truncated, _unit(problem, gold))
+    return _verdict(found, found.answer, found.answer is not None and Fraction(found.answer) == gold.value)
+
+
+def round_to(value: Fraction, places: int) -> str:
+    """`value` with `places` decimals, a tie away from zero as in school: 1.255 with 2 is "1.26"."""
+    scaled = abs(value) * 10**places
+    whole = int(scaled + Fraction(1, 2))
+    text = format(Decimal(whole).scaleb(-places), "f")
+    return f"-{text}" if value < 0 and whole else text
+
+
+def judge_float(text: str, problem: Problem, truncated: bool) -> Verdict:
+    """Verdict on a response whose answer is a decimal: response and gold are compared after rounding to `precision`."""
+    gold = read_gold(problem)
+    found = _find(text, problem, truncated, _unit(problem, gold))
+    places = problem.precision or 0
+    extracted = None if found.answer is None else round_to(Fraction(found.answer), places)
+    return _verdict(found, extracted, extracted == round_to(gold.value, places))

@@ -1,0 +1,65 @@
+"""Reading words: `Yes`, `the red car`. Case, articles, markup and outer punctuation are nothing; wording is all."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from data_process.judging.locate.cues import Place, Reading, find_answer
+from data_process.judging.locate.yes_no import leading_yes_no
+from data_process.judging.maths.number_words import to_digits
+from data_process.judging.maths.quantity import MAX_PAYLOAD, canonical, clean, plain, read_quantity
+from data_process.schema import DataError, Problem, Verdict
+
+MAX_WORDS = 12  # a line without a cue that is longer is a sentence, not an answer
+_POLAR = {"yes": "yes", "no": "no", "true": "true", "false": "false"}
+_LEAD = re.compile(r"(?:(?:it|that|this|they|the answer)\s(?:is|are)\s|the\s|an?\s|is\s|are\s)+", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"(?<![A-Z])(?<!\b[A-Z][a-z])[.;!?](?=\s|$)|,\s(?=because|since|as\b|so\b|which\b)")
+
+
+@lru_cache(maxsize=1 << 14)
+def normal_text(text: str) -> str:
+    """`text` for comparison: no markup, case, articles or outer punctuation; a number in plain decimal."""
+    words = plain(text)
+    lead = _LEAD.match(words)
+    words = words[lead.end() :] if lead and lead.end() < len(words) else words
+    quantity = read_quantity(words, strict=True) or read_quantity(to_digits(words), strict=True)
+    return canonical(quantity.value) if quantity is not None else words.strip(" .,;:!?\"'")
+
+
+def _reader(gold: str):
+    polar = gold in _POLAR
+
+    def read(payload: str, place: Place) -> Reading:
+        text = clean(payload[:MAX_PAYLOAD])
+        if polar and place != "below" and (said := leading_yes_no(text)) is not None:
+            said = {"yes": "true", "no": "false"}.get(said, said) if gold in ("true", "false") else said
+            return Reading(said, "text", closed=True)
+        if place == "statement" or (place == "bare" and len(text.split()) > MAX_WORDS):
+            return Reading(None, "unreadable_answer")
+        end = _SENTENCE_END.search(text)
+        said = normal_text(text[: end.start()] if end else text)
+        if not said:
+            return Reading(None, "no_answer")
+        if polar and said not in _POLAR:
+            return Reading(None, "unreadable_answer")
+        return Reading(said, "text", closed=end is not None and end.end() < len(text))
+
+    return read
+
+
+def read_gold(problem: Problem) -> str:
+    """The gold text as it is compared; DataError where nothing is left of it."""
+    gold = normal_text(problem.answer)
+    if not gold:
+        raise DataError(f"problem {problem.id}: gold {problem.answer!r} holds no word or number")
+    return gold
+
+
+def judge_text(text: str, problem: Problem, truncated: bool) -> Verdict:
+    """Verdict on a response whose answer is a word or a phrase: equal wording, or equal value where it is a number."""
+    gold = read_gold(problem)
+    found = find_answer(text, _reader(gold), truncated)
+    if found.answer is None:
+        return Verdict("abstain", None, found.rule)
+    return Verdict("correct" if found.answer == gold else "wrong", found.answer, found.rule, found.span)

@@ -1,0 +1,227 @@
+"""The data card: what a prepared folder holds, in numbers that add up, as JSON and as text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from data_process.prepare.holdout import question_key
+from data_process.prepare.pictures import Placed
+from data_process.schema import LETTERS, Problem
+
+LISTED = 10  # examples named of whatever is counted
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A prepared problem and what became of its picture."""
+
+    problem: Problem
+    placed: Placed | None  # None: no picture, or one that is not there
+    lacking: str | None = None  # why its picture is not there: missing, empty, unreadable
+    stand_in: bool = False
+    wanted: str | None = None  # name of the source's own picture, where that is not there
+    notes: tuple[str, ...] = ()
+
+
+def row_of(problem: Problem, *, labelled: bool = True) -> dict[str, Any]:
+    """The row that `load_problems` reads back as this problem; without the answer where it is not `labelled`."""
+    row = {key: value for key, value in vars(problem).items() if value not in (None, (), {})}
+    if problem.choices:
+        row["choices"] = list(problem.choices)
+    if not labelled:
+        del row["answer"]
+    return row
+
+
+def digest_of(entries: Iterable[Entry]) -> str:
+    """16 hex digits over every row and every picture's bytes, in order."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        content = entry.placed.digest if entry.placed else None
+        digest.update(json.dumps([row_of(entry.problem), content], sort_keys=True).encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def split_card(entries: Sequence[Entry], *, labelled: bool = True) -> dict[str, Any]:
+    """The numbers of one split; rates are shares in [0, 1]."""
+    problems = [entry.problem for entry in entries]
+    card: dict[str, Any] = {"items": len(entries), "digest": digest_of(entries), "labelled": labelled}
+    card["answer_types"] = _sorted(Counter(problem.answer_type for problem in problems))
+    choice = [problem for problem in problems if problem.choices]
+    if choice:
+        card["choices"] = _sorted(Counter(len(problem.choices) for problem in choice))
+        card["chance"] = round(sum(1 / len(problem.choices) for problem in choice) / len(choice), 4)
+    if labelled and choice:
+        letters = Counter(problem.answer for problem in choice)
+        card["letters"] = _sorted(letters)
+        letter, count = max(letters.items(), key=lambda pair: (pair[1], pair[0]))
+        card["majority_letter"] = {"letter": letter, "rate": round(count / len(choice), 4), "of": len(choice)}
+    free = [problem for problem in problems if not problem.choices]
+    if labelled and free:
+        answer, count = max(Counter(p.answer for p in free).items(), key=lambda pair: (pair[1], pair[0]))
+        card["majority_answer"] = {"answer": answer, "rate": round(count / len(free), 4), "of": len(free)}
+    card["images"] = _images(entries)
+    card["duplicates"] = _duplicates(entries, labelled)
+    card["languages"] = _sorted(Counter(str(problem.meta.get("language", "not stated")) for problem in problems))
+    notes: Counter[str] = Counter(note for entry in entries for note in entry.notes)
+    card["notes"] = {
+        note: {"count": count, "ids": [e.problem.id for e in entries if note in e.notes][:LISTED]}
+        for note, count in sorted(notes.items())
+    }
+    return card
+
+
+def _sorted(counts: Mapping[Any, int]) -> dict[str, int]:
+    return {str(key): counts[key] for key in sorted(counts)}
+
+
+def _spread(values: Sequence[int]) -> dict[str, float]:
+    return {"min": min(values), "median": median(values), "max": max(values)}
+
+
+def _images(entries: Sequence[Entry]) -> dict[str, Any]:
+    """with_picture + text_only + not there = items; a stand-in is not a picture of the source and is counted apart."""
+    own = {e.placed.relative: e.placed for e in entries if e.placed and not e.stand_in}
+    lacking = [entry for entry in entries if entry.lacking]
+    images: dict[str, Any] = {
+        "with_picture": sum(1 for e in entries if e.placed and not e.stand_in),
+        "text_only": sum(1 for e in entries if e.problem.image is None),
+        "not_there": len(lacking),
+        "stand_ins": sum(1 for e in entries if e.stand_in),
+        "files": len(own),
+        "different": len({placed.digest for placed in own.values()}),
+    }
+    if lacking:
+        images["reasons"] = _sorted(Counter(str(entry.lacking) for entry in lacking))
+        images["not_there_ids"] = [f"{e.problem.id} ({e.lacking})" for e in lacking[:LISTED]]
+    if own:
+        images["width"] = _spread([placed.width for placed in own.values()])
+        images["height"] = _spread([placed.height for placed in own.values()])
+        images["bytes"] = sum(placed.size for placed in own.values())
+    return images
+
+
+def _key(entry: Entry) -> tuple:
+    """A picture that is not there counts by its name: two of them may be different."""
+    content = entry.placed.digest if entry.placed and not entry.stand_in else entry.wanted
+    return question_key(entry.problem), entry.problem.choices, content
+
+
+def _duplicates(entries: Sequence[Entry], labelled: bool) -> dict[str, Any]:
+    """Problems beyond the first of each group of equals."""
+    whole: dict[tuple, list[Entry]] = {}
+    text: Counter[str] = Counter()
+    listed: Counter[tuple] = Counter()
+    pictures: Counter[str] = Counter()
+    for entry in entries:
+        whole.setdefault(_key(entry), []).append(entry)
+        text[question_key(entry.problem)] += 1
+        listed[question_key(entry.problem), entry.problem.choices] += 1
+        if entry.placed and not entry.stand_in:
+            pictures[entry.placed.digest] += 1
+    repeated = [group for group in whole.values() if len(group) > 1]
+    found: dict[str, Any] = {
+        "ids": 0,  # a repeated id is refused
+        "question_choices_image": sum(len(group) - 1 for group in repeated),
+        "question_choices": sum(listed.values()) - len(listed),
+        "question": sum(text.values()) - len(text),
+        "image": sum(pictures.values()) - len(pictures),
+    }
+    if repeated:
+        found["groups"] = [[entry.problem.id for entry in group] for group in repeated[:LISTED]]
+    if labelled:
+        found["contradicting"] = [
+            [entry.problem.id for entry in group] for group in repeated if len({_gold(e.problem) for e in group}) > 1
+        ]
+    return found
+
+
+def _gold(problem: Problem) -> str:
+    return problem.choices[LETTERS.index(problem.answer)] if problem.choices else problem.answer
+
+
+def overlaps(splits: Mapping[str, Sequence[Entry]]) -> dict[str, dict[str, int]]:
+    """Pair such as "train/test" -> problems of the second split whose question, or all of them, is in the first too."""
+    found = {}
+    names = list(splits)
+    for i, first in enumerate(names):
+        questions = {question_key(entry.problem) for entry in splits[first]}
+        wholes = {_key(entry) for entry in splits[first]}
+        for second in names[i + 1 :]:
+            found[f"{first}/{second}"] = {
+                "question": sum(question_key(entry.problem) in questions for entry in splits[second]),
+                "question_choices_image": sum(_key(entry) in wholes for entry in splits[second]),
+            }
+    return found
+
+
+# ---- as text ------------------------------------------------------------------------------------------------------
+
+
+def render(card: Mapping[str, Any]) -> str:
+    """The card for a person to read."""
+    lines = [f"{card['source']}  digest {card['digest']}"]
+    lines += [f"  {key}: {card[key]}" for key in ("licence", "citation")]
+    lines += [f"  {line}" for line in card["remarks"]]
+    for name, split in card["splits"].items():
+        lines += ["", f"{name}: {split['items']:,} items, digest {split['digest']}", *_lines(split)]
+    for pair, counts in card["overlaps"].items():
+        first, _, second = pair.partition("/")
+        lines += [] if lines[-1].startswith("overlap") else [""]
+        lines.append(
+            f"overlap of {second} with {first}: {counts['question']} questions of the same text, "
+            f"{counts['question_choices_image']} with the same choices and image too"
+        )
+    return "\n".join(lines)
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{key} {count:,}" for key, count in counts.items())
+
+
+def _lines(split: Mapping[str, Any]) -> list[str]:
+    lines = [f"  answer types: {_counts(split['answer_types'])}"]
+    if not split["labelled"]:
+        lines.append("  no answers: for a submission only")
+    if "chance" in split:
+        lines.append(f"  choices per item: {_counts(split['choices'])}; chance {split['chance']:.1%}")
+    if "letters" in split:
+        top = split["majority_letter"]
+        lines.append(f"  gold letters: {_counts(split['letters'])}; always {top['letter']}: {top['rate']:.1%}")
+    if "majority_answer" in split:
+        top = split["majority_answer"]
+        lines.append(f"  most frequent free answer {top['answer']!r}: {top['rate']:.1%} of {top['of']:,}")
+    images = split["images"]
+    parts = [f"{images['with_picture']:,} items with a picture ({images['different']:,} different)"]
+    parts += [f"{images[key]:,} {words}" for key, words in (("text_only", "text only"),) if images[key]]
+    lines.append("  images: " + ", ".join(parts))
+    if "width" in images:
+        sides = "; ".join(
+            f"{side} {images[side]['min']}, {images[side]['median']:g}, {images[side]['max']}"
+            for side in ("width", "height")
+        )
+        lines.append(f"  image sizes in pixels (min, median, max): {sides}; {images['bytes'] / 2**20:.1f} MiB in all")
+    if images["not_there"]:
+        shown = ", ".join(images["not_there_ids"])
+        lines.append(f"  PICTURES NOT THERE: {images['not_there']:,} ({_counts(images['reasons'])}); first: {shown}")
+    if images["stand_ins"]:
+        lines.append(f"  DRAWN STAND-INS: {images['stand_ins']:,} (they show nothing of the question; expect chance)")
+    found = split["duplicates"]
+    lines.append(
+        f"  duplicates: ids {found['ids']}, question+choices+image {found['question_choices_image']}, "
+        f"question+choices {found['question_choices']}, question {found['question']}, image {found['image']}"
+    )
+    if found.get("contradicting"):
+        lines.append(f"  duplicates whose gold differs: {len(found['contradicting'])}, {found['contradicting'][:3]}")
+    lines.append(f"  languages: {_counts(split['languages'])}")
+    lines += [
+        f"  {note}: {what['count']:,} ({', '.join(what['ids'][:5])}{' ...' if what['count'] > 5 else ''})"
+        for note, what in split["notes"].items()
+    ]
+    return lines

@@ -1,0 +1,29 @@
+"""`selftrain compare`: two runs on the same problems."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from selftrain.cli.commands import Commands
+
+
+def add_parser(commands: Commands) -> None:
+    parser = commands.add_parser("compare", help="paired comparison of two runs' accepted iterations")
+    parser.add_argument("a", type=Path, help="run folder")
+    parser.add_argument("b", type=Path, help="run folder; differences are b minus a")
+    parser.add_argument("--split", choices=("dev", "test"), default="test")
+    parser.set_defaults(action=compare)
+
+
+def compare(args: argparse.Namespace) -> int:
+    """Print one line for each strategy that both runs measured."""
+    from selftrain.scoring.rejudge import compare_runs
+
+    for record in compare_runs(args.a, args.b, args.split):
+        print(
+            f"{record['split']}, {record['strategy']}: {record['run_b']} minus {record['run_a']} "
+            f"{100 * record['difference']:+.1f} points [{100 * record['low']:+.1f}, {100 * record['high']:+.1f}], "
+            f"p = {record['p']:.2g}, n = {record['n']}"
+        )
+    return 0

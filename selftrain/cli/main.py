@@ -1,0 +1,28 @@
+"""The command line: `selftrain COMMAND` or `python -m selftrain COMMAND`.
+
+A command is a module of this package with `add_parser(commands)`, which declares its arguments and its function.
+Parsing imports nothing heavy, so `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from selftrain import __version__
+from selftrain.cli import compare, doctor, rejudge, report, run, scale, score, select_data, serve
+from selftrain.cli.errors import guarded
+
+COMMANDS = (run, report, score, rejudge, compare, scale, select_data, serve, doctor)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="selftrain", description="Start a run, or work on what runs have left.")
+    parser.add_argument("--version", action="version", version=f"selftrain {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(commands)
+    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: args.action(args))

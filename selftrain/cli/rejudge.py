@@ -1,0 +1,46 @@
+"""`selftrain rejudge`: judge all stored answers of a run again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from selftrain.cli.commands import Commands
+
+
+def add_parser(commands: Commands) -> None:
+    parser = commands.add_parser("rejudge", help="judge all stored answers of a run again and report what changed")
+    parser.add_argument("run", type=Path, help="run folder")
+    parser.add_argument(
+        "--flips", type=Path, metavar="FILE", help="list of all changes (default outputs/rejudge/RUN.jsonl)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.set_defaults(action=rejudge)
+
+
+def rejudge(args: argparse.Namespace) -> int:
+    """Print the flip report of a run; returns the exit status."""
+    from selftrain.scoring.rejudge import rejudge as judge_again
+
+    result = judge_again(args.run, args.flips)
+    if args.json:
+        print(json.dumps(result, indent=1))
+        return 0
+    print(
+        f"{result['answers']} stored answers under judge version {result['judge']}: {result['unchanged']} unchanged, "
+        f"{result['flipped']} with another verdict, {result['other_answer']} with the same verdict on another answer"
+    )
+    for when in ("stored", "now"):
+        print(f"{when:>6}: " + ", ".join(f"{status} {count}" for status, count in result[when].items()))
+    for name in ("by_status", "by_rule"):
+        for change, count in result[name].items():
+            print(f"{count:6d}  {change}")
+    for row in result["examples"]:
+        before, now = row["stored"], row["now"]
+        print(
+            f"{row['id']} ({row['file']}, {row['answer']}, gold {row['gold']}): {before['status']} "
+            f"{before['extracted']} [{before['rule']}] -> {now['status']} {now['extracted']} [{now['rule']}]"
+        )
+    print(f"all changes: {result['flips']}")
+    return 0

@@ -1,0 +1,103 @@
+"""`selftrain score`: score a file of answers, or a run's stored answers again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from selftrain.cli.commands import Commands
+
+
+def add_parser(commands: Commands) -> None:
+    parser = commands.add_parser(
+        "score",
+        help="score a file of answers, or judge a run's stored answers again",
+        description="Score a file of answers (--problems, --outputs, --judge), or a run folder's stored evaluations.",
+        epilog="Judges: auto (by answer type), mathvista, geoqa, mathvista-official; legacy:NAME are published ones.",
+    )
+    parser.add_argument("run", type=Path, nargs="?", help="run folder, instead of the two files")
+    parser.add_argument("--problems", type=Path, metavar="FILE", help="problems, JSONL or .gz")
+    parser.add_argument("--outputs", type=Path, metavar="FILE", help="answers, JSONL or .gz, joined by id or pid")
+    parser.add_argument("--judge", metavar="NAME", help="who judges (default auto)")
+    parser.add_argument(
+        "--per-item", type=Path, metavar="FILE",
+        help="where the verdict on every problem goes (default outputs/score/NAME.jsonl under the current folder)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, help="of legacy judges that draw (default 0)")
+    parser.add_argument("--official-out", type=Path, metavar="FILE", help="write MathVista's official result file")
+    parser.add_argument("--official-scores", type=Path, metavar="FILE", help="write MathVista's official score tables")
+    parser.add_argument(
+        "--extractor-url", metavar="URL",
+        help="OpenAI-compatible server that reads what the rules cannot, such as http://localhost:8000/v1; its key, if "
+        "it needs one, comes from the environment variable EXTRACTOR_API_KEY",
+    )  # fmt: skip
+    parser.add_argument("--extractor-model", metavar="NAME", help="its model")
+    parser.add_argument(
+        "--extractor-cache", type=Path, metavar="FILE", help="its replies (default outputs/extractor.sqlite)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    parser.set_defaults(action=score_command)
+
+
+FILE_OPTIONS = (
+    "problems", "outputs", "judge", "per_item", "seed", "official_out", "official_scores", "extractor_url",
+    "extractor_model", "extractor_cache",
+)  # fmt: skip
+
+
+def score_command(args: argparse.Namespace) -> int:
+    """A run folder's evaluations, or one file of answers; returns the exit status."""
+    from data_process.schema import DataError
+
+    given = [name for name in FILE_OPTIONS if getattr(args, name) is not None]
+    if args.run is not None:
+        if given:
+            raise DataError(f"--{given[0].replace('_', '-')} belongs to a file of answers, not to the run {args.run}")
+        return _score_run(args)
+    if args.problems is None or args.outputs is None:
+        raise DataError("score needs --problems FILE and --outputs FILE, or a run folder")
+    return _score_files(args)
+
+
+def _score_run(args: argparse.Namespace) -> int:
+    from selftrain.scoring.rejudge import rescore
+
+    result = rescore(args.run)
+    if args.json:
+        print(json.dumps(result, indent=1))
+        return 0
+    for entry in result["evaluations"]:
+        print(
+            f"iteration {entry['iteration']} {entry['split']}: greedy {entry['correct']}/{entry['n']} = "
+            f"{100 * entry['accuracy']:.1f} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}], abstain "
+            f"{entry['abstain']}, judged otherwise than stored: {entry['changed']}"
+        )
+    return 0
+
+
+def _score_files(args: argparse.Namespace) -> int:
+    from data_process.schema import DataError
+    from selftrain.scoring.answer_file import ExtractorSettings, as_text, score_files
+
+    extractor = None
+    if args.extractor_url is not None:
+        if args.extractor_model is None:
+            raise DataError("--extractor-url needs --extractor-model NAME, the model that the server serves")
+        extractor = ExtractorSettings(args.extractor_url, args.extractor_model)
+        if args.extractor_cache is not None:
+            extractor = ExtractorSettings(args.extractor_url, args.extractor_model, args.extractor_cache)
+    elif args.extractor_model is not None or args.extractor_cache is not None:
+        raise DataError("--extractor-model and --extractor-cache need --extractor-url URL")
+    result = score_files(
+        args.problems,
+        args.outputs,
+        args.judge or "auto",
+        seed=args.seed or 0,
+        per_item=args.per_item,
+        extractor=extractor,
+        official_out=args.official_out,
+        official_scores=args.official_scores,
+    )
+    print(json.dumps(result, indent=1) if args.json else as_text(result))
+    return 0

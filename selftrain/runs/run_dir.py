@@ -1,0 +1,164 @@
+"""The run folder: stages done once, whole or absent, and refused when what they depend on has changed.
+
+A stage writes into `NAME.partial/`; when its function returns, `stage.json` (digests of its files) is written last and
+the folder is renamed to `NAME/`. Its presence marks the stage as done. Only this module knows about that.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from selftrain.config import differences
+from selftrain.files import RunError, file_digest, read_json, write_json
+
+# Not part of a stage's digest: they tell how long something took, or repeat what LLaMA-Factory printed.
+VOLATILE = ("timing.json", "train.log", "trainer_log.jsonl", "trainer_state.json", "train_results.json",
+            "all_results.json", "training_args.bin", "README.md", "train.yaml", "adapter_config.json")  # fmt: skip
+
+
+# A stage's folder for what another program was given and said: made from digested files, with this machine's paths.
+SCRATCH = "work"
+
+
+def folder_digests(folder: Path) -> dict[str, str]:
+    """Digest of every file below a folder by relative path; volatile files, scratch and checkpoints are left out."""
+    digests = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        parts = path.relative_to(folder).parts
+        skipped = path.name in VOLATILE or path.name == "stage.json" or parts[0] == SCRATCH
+        if not skipped and not any(part.startswith("checkpoint-") for part in parts):
+            digests[str(path.relative_to(folder))] = file_digest(path)
+    return digests
+
+
+class RunDir:
+    """One experiment's folder, held by one process at a time. Use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: int | None = None
+
+    def __enter__(self) -> RunDir:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise RunError(self._why(error)) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):  # e.g. a file system without locks
+                os.close(self._lock)
+                self._lock = None
+                raise RunError(self._why(error)) from error
+            holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip() or "unknown"
+            os.close(self._lock)
+            self._lock = None
+            raise RunError(
+                f"{self.path} is in use by process {holder}; wait for it, or choose another --output"
+            ) from None
+        try:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+        except OSError as error:
+            os.close(self._lock)
+            self._lock = None
+            raise RunError(self._why(error)) from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _why(self, error: OSError) -> str:
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            return f"{self.path} cannot be written ({error.strerror}); choose another folder with --output"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"no space left for {self.path}; free some and run the same command again: finished stages are kept"
+        return f"{self.path} cannot be used as the run folder: {error}"
+
+    def claim(self, identity: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
+        """Bind the folder to a configuration and to its inputs; refuse another one, showing the difference."""
+        path = self.path / "identity.json"
+        wanted = {"config": dict(identity), "inputs": dict(inputs)}
+        if path.exists():
+            changed = differences(read_json(path), json.loads(json.dumps(wanted)))
+            if changed:
+                shown = "\n  ".join(changed[:20]) + (
+                    f"\n  ... and {len(changed) - 20} more" if len(changed) > 20 else ""
+                )
+                raise RunError(
+                    f"{self.path} was started with other settings or data:\n  {shown}\n"
+                    "Use the old ones to go on, or another --output to start anew (samples in the bank are reused)."
+                )
+            return
+        write_json(path, wanted)
+
+    def done(self, name: str) -> bool:
+        return (self.path / name / "stage.json").is_file()
+
+    def stage(self, name: str, make: Callable[[Path], None], *, after: Sequence[str] = ()) -> Path:
+        """Run a stage unless it is done; returns its folder.
+
+        `make` writes into the folder it is given, which is empty. `after` names the stages it reads. A stage that is
+        done is looked through first: RunError if a file of it, or a stage it was made from, is not what it was then.
+        """
+        folder = self.path / name
+        if self.done(name):
+            self._check(name, after)
+            return folder
+        if folder.exists():  # only hands leave this: a stage's folder appears whole
+            raise RunError(f"{folder} is not a finished stage; move it away and run the same command again")
+        partial = self.path / f"{name}.partial"
+        try:
+            if partial.exists():
+                shutil.rmtree(partial)
+            partial.mkdir(parents=True)
+            started = time.monotonic()
+            make(partial)
+            write_json(partial / "timing.json", {"seconds": round(time.monotonic() - started, 3)})
+            made_from = {other: self._digest(other) for other in after}
+            write_json(
+                partial / "stage.json", {"stage": name, "files": folder_digests(partial), "made_from": made_from}
+            )
+            partial.replace(folder)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise RunError(self._why(error)) from error
+            raise
+        return folder
+
+    def _digest(self, name: str) -> str:
+        """One digest for all that a finished stage left."""
+        files = read_json(self.path / name / "stage.json")["files"]
+        return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _check(self, name: str, after: Sequence[str]) -> None:
+        folder = self.path / name
+        stored = read_json(folder / "stage.json")
+        found = folder_digests(folder)
+        changed = differences(stored["files"], {file: found.get(file) for file in stored["files"]})
+        if changed:
+            raise RunError(
+                f"{folder / changed[0].partition(':')[0]} is not what this stage wrote; restore it, or delete {folder} "
+                "and run the same command again"
+            )
+        for other in after:
+            if other in stored.get("made_from", {}) and stored["made_from"][other] != self._digest(other):
+                raise RunError(
+                    f"{folder} was made from another {other} than the one beside it; delete {folder} and run the same "
+                    "command again"
+                )

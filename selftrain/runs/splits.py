@@ -1,0 +1,156 @@
+"""The problems of a run: read, checked, generated where they are generated, and bound to the run by their digests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_process.images.store import ImageStore
+from data_process.io import load_problems
+from data_process.judging import JUDGE_VERSION
+from data_process.prompts import prompt_set
+from data_process.schema import DataError, Problem, to_json
+from selftrain.config import Config
+from selftrain.files import file_digest, read_json, write_json
+from selftrain.progress import Progress
+from selftrain.runs.run_dir import RunDir
+from selftrain.sampling.bank import Bank
+from selftrain.sampling.engine_factory import served_name
+from selftrain.sampling.weights import weights_digest
+
+SPLITS = ("train", "dev", "test")
+
+
+def generate_data(config: Config, progress: Progress) -> None:
+    """MiniGeo in the data folder, whole or not at all, unless there are data. Raises DataError for another seed's."""
+    from data_process.sources import minigeo
+
+    data = config.data
+    if (data.folder / "card.json").is_file():
+        card = read_json(data.folder / "card.json")
+        seed, version = card.get("seed"), card.get("version")
+        if version != minigeo.VERSION:
+            raise DataError(
+                f"{data.folder} holds MiniGeo of version {version}, not {minigeo.VERSION}; delete the folder to "
+                "have it generated again, or set data.source=jsonl to use it as it is"
+            )
+        if seed != data.seed:
+            raise DataError(
+                f"{data.folder} holds MiniGeo of seed {seed}, not {data.seed}; set data.seed={seed} to use it, or "
+                "data.folder to another folder"
+            )
+        return
+    if any((data.folder / getattr(data, split)).exists() for split in SPLITS):
+        return  # someone's own problems: read them, never write over them
+    if data.folder.exists() and any(data.folder.iterdir()):
+        raise DataError(
+            f"{data.folder} holds files, but no {data.train}, {data.dev} or {data.test}; empty it to generate MiniGeo "
+            "there, or set data.folder"
+        )
+    target = data.folder.resolve()  # where it is a link, what it leads to
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    with progress.stage(f"generating MiniGeo in {data.folder}", "pictures") as update:
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            minigeo.write(partial, seed=data.seed, on_progress=update)
+            try:
+                partial.replace(target)
+            except OSError:
+                if not (target / "card.json").is_file():  # otherwise another run generated the same a moment ago
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def load_splits(
+    config: Config, store: ImageStore, progress: Progress
+) -> tuple[dict[str, list[Problem]], dict[str, Any]]:
+    """The usable problems of each split, and what was left out; MiniGeo is generated first if need be.
+
+    A problem whose picture cannot be used is left out and listed with the reason in the card, which becomes
+    `data.json`. Raises DataError.
+    """
+    data = config.data
+    if data.source == "minigeo":
+        generate_data(config, progress)
+    splits: dict[str, list[Problem]] = {}
+    card: dict[str, Any] = {}
+    for split in SPLITS:
+        problems = load_problems(data.folder / getattr(data, split), data.folder)
+        limit = getattr(data, f"{split}_limit")
+        usable, reasons, failed = store.check(problems[:limit])
+        offered = len(problems[:limit])
+        if len(failed) > data.max_dropped_share * offered:
+            shown = ", ".join(f"{name} {n}" for name, n in sorted(reasons.items()))
+            raise DataError(
+                f"{len(failed)} of {offered} pictures of {split} in {data.folder} cannot be used ({shown}; first: "
+                f"problem {failed[0][0]!r}, {failed[0][1]}). Mend them, or leave them out by raising "
+                "data.max_dropped_share."
+            )
+        if not usable:
+            raise DataError(f"{data.folder / getattr(data, split)} holds no usable problem")
+        splits[split] = usable
+        card[split] = {"offered": offered, "usable": len(usable), "left_out": [list(item) for item in failed]}
+    seen: dict[str, str] = {}
+    for split in SPLITS:
+        for problem in splits[split]:
+            if seen.setdefault(problem.id, split) != split:
+                raise DataError(f"problem {problem.id!r} is in {seen[problem.id]} and in {split}; ids must differ")
+    return splits, card
+
+
+def without_leaks(
+    config: Config, splits: dict[str, list[Problem]], folder: RunDir, progress: Progress
+) -> dict[str, list[Problem]]:
+    """The splits after the leakage guard; its report lies in `leakage/report.json` and is made once per run folder.
+
+    DataError if training problems leak and `data.leakage` is "error".
+    """
+    from data_process.decontamination.guard import clean, guard
+
+    if config.data.leakage == "ignore":
+        return splits
+
+    def make(into: Path) -> None:
+        found = guard(splits["train"], {"dev": splits["dev"], "test": splits["test"]}, config.data.folder)
+        if found.blocking and config.data.leakage == "error":
+            raise DataError(
+                f"{found.summary()}\nLeave them out with data.leakage=drop, or mend the split; "
+                "`python -m data_process.decontamination` lists every pair"
+            )
+        kept = clean(splits["train"], found) if found.blocking else splits["train"]
+        write_json(into / "report.json", found.to_json())
+        write_json(into / "kept.json", [problem.id for problem in kept])
+
+    with progress.stage("looking for test questions in train", "problems"):
+        done = folder.stage("leakage", make)
+    kept = set(read_json(done / "kept.json"))
+    if len(kept) < len(splits["train"]):
+        progress.say(f"  left out: {len(splits['train']) - len(kept)} of {len(splits['train'])} training problems")
+    return {**splits, "train": [problem for problem in splits["train"] if problem.id in kept]}
+
+
+def inputs(config: Config, splits: Mapping[str, Sequence[Problem]], store: ImageStore, bank: Bank) -> dict[str, Any]:
+    """Digests of all that comes from outside the configuration: a run folder is bound to them."""
+
+    def digest(problems: Sequence[Problem]) -> str:
+        # Fields without a value are left out, so that a new kind of field does not make old data look changed.
+        fields = [{key: value for key, value in to_json(p).items() if value is not None} for p in problems]
+        rows = [[row, store.add(p.image).id if p.image else None] for row, p in zip(fields, problems, strict=True)]
+        return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
+
+    result: dict[str, Any] = {split: digest(problems) for split, problems in splits.items()}
+    result["prompts"] = prompt_set(config.prompts).digest
+    result["judge"] = JUDGE_VERSION
+    if config.engine.kind == "server":
+        result["model"] = f"{config.engine.dialect}:{served_name(config)}"
+    elif config.engine.kind != "scripted":
+        result["model"] = weights_digest(bank, config.model.path, None)
+    if config.engine.kind != "scripted":
+        result["hyperparameters"] = file_digest(config.training.hyperparameters)[:16]
+    return result

@@ -1,0 +1,264 @@
+"""Which settings are tried: a table from a few numbers, one `Setting` for every point of every curve."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from data_process.prompts import PromptSet
+from selftrain.config import ConfigError, Positive, Section, build_section, parse_override, read_yaml, set_value
+from selftrain.engines.base import SamplingParams
+from selftrain.engines.budget import PRESETS, Budget, preset
+from selftrain.test_time import Condition, Plan, Rejection, Room
+from selftrain.test_time.length_control import TOKENS_PER_STEP
+
+# What a setting belongs to: the best of each family is chosen on dev. "oracle" is a bound, not a way to answer.
+Family = Literal["single", "think", "vote", "select", "refine", "combined", "control", "oracle"]
+FAMILIES: dict[Family, str] = {
+    "single": "one answer",
+    "think": "think longer or shorter (budget forcing)",
+    "vote": "sample more and vote",
+    "select": "sample more and let the model choose",
+    "refine": "judge and refine the own answer",
+    "combined": "think longer, and vote or choose",
+    "control": "ask for a length, or reject by length",
+    "oracle": "a perfect choice (bound)",
+}
+Count = Annotated[int, Field(ge=0)]
+
+
+class ScaleConfig(Section):
+    """The grid. Every list may be empty, which leaves that part out."""
+
+    n: Positive = 10  # samples per question behind every vote and selection
+    sizes: tuple[Positive, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)  # N of the curves
+    select_sizes: tuple[Positive, ...] = (2, 3, 4, 5, 6, 7, 8, 9, 10)
+    draws: Positive = 1  # ordered subsets per question over which selection is averaged
+    permutations: Positive = 3  # orders of a permutation vote, among `audit_size` candidates
+    audit_size: Positive = 5  # candidates of the permutation vote, the tournament and the distinct selection
+    variants: bool = True  # of selection: each answer once, several orders, tournament, recursive
+    group: Annotated[int, Field(ge=2)] = 3  # candidates per question of a tournament
+    rounds: Count = 2  # of self-refinement
+    budget: str = "tiny"  # preset of selftrain/engines/budget.py: delimiters, ignore strings, answer cue
+    ignores: tuple[Count, ...] = (0, 1, 2, 3, 4, 5, 6, 7)  # ends of thinking that are replaced
+    limits: tuple[Positive, ...] = (8, 16, 24, 32, 48, 64)  # thinking tokens at most
+    max_tokens: Positive = 256  # of a forced text; the budget keeps its answer's share free
+    combine_ignores: tuple[Positive, ...] = (1, 2)  # of candidates that are voted on and chosen among
+    combine_sizes: tuple[Positive, ...] = (3, 5)
+    conditions: tuple[Literal["token", "step", "short", "long"], ...] = ("token", "step", "short", "long")
+    condition_tokens: tuple[Positive, ...] = (16, 32, 64)
+    condition_steps: tuple[Positive, ...] = (1, 2, 3)
+    condition_short: tuple[Positive, ...] = (24,)  # thinking tokens at most, where "short" is forced
+    condition_long: tuple[Positive, ...] = (48,)  # thinking tokens at least, where "long" is forced
+    reject: tuple[Positive, ...] = (24, 32, 48)  # thinking tokens at most
+    reject_tries: Positive = 10  # forced: the last of them is closed at the limit
+    problems: Positive | None = None  # use the first so many questions of each split
+
+    @model_validator(mode="after")
+    def _fits(self) -> ScaleConfig:
+        for name in ("sizes", "select_sizes", *(("combine_sizes",) if self.combine_ignores else ())):
+            largest = max(getattr(self, name), default=1)
+            if largest > self.n:
+                raise ValueError(f"{name} asks for {largest} of {self.n} samples; raise n or lower it")
+        if self.audit_size > self.n:
+            raise ValueError(f"audit_size is {self.audit_size} of {self.n} samples; raise n or lower it")
+        if self.budget not in PRESETS:
+            raise ValueError(f"no budget {self.budget!r}; known: {', '.join(PRESETS)}")
+        return self
+
+
+# What --quick changes: the same picture from fewer questions and settings.
+QUICK: dict[str, Any] = {
+    "problems": 120,
+    "sizes": [1, 2, 3, 5, 8],
+    "select_sizes": [2, 3, 5, 8],
+    "n": 8,
+    "ignores": [0, 1, 2, 4],
+    "limits": [16, 32, 64],
+    "combine_ignores": [1],
+    "combine_sizes": [3, 5],
+    "conditions": [],
+    "reject": [32],
+    "rounds": 1,
+}
+
+
+def load_scale_config(path: Path | None, overrides: list[str], quick: bool) -> ScaleConfig:
+    """Defaults, then `--quick`, then the file, then `--set`; raises ConfigError."""
+    values: dict[str, Any] = {**(QUICK if quick else {}), **(read_yaml(path) if path else {})}
+    for text in overrides:
+        values = set_value(values, *parse_override(text))
+    return build_section(ScaleConfig, values, str(path) if path else "settings of scale")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point: how the questions are answered, and where it stands in the curves."""
+
+    name: str  # unique
+    family: Family
+    strategy: str  # a key of test_time.STRATEGIES
+    plan: Plan
+    num_ignore: int | None = None  # ends of thinking replaced; None: nothing is forced
+    limit: int | None = None  # thinking tokens at most
+    least: int | None = None  # thinking tokens at least
+    # The same texts with a ledger, drawn for their lengths; None: those of `plan` have one, or no length is looked at.
+    counted: SamplingParams | None = None
+
+    @property
+    def n(self) -> int:
+        return self.plan.n
+
+    @property
+    def forced(self) -> bool:
+        """Whether a budget may change the texts; one that only counts does not."""
+        rejection, budget = self.plan.rejection, self.plan.sampling.budget
+        return (rejection is not None and rejection.last is not None) or (budget is not None and budget.acts)
+
+    @property
+    def decodings(self) -> list[SamplingParams]:
+        """Of everything that is drawn as an attempt or for its length."""
+        last = self.plan.rejection.last if self.plan.rejection is not None else None
+        return [params for params in (self.plan.sampling, last, self.counted) if params is not None]
+
+
+def grid(
+    config: ScaleConfig,
+    plain: SamplingParams,
+    selecting: SamplingParams,
+    prompts: PromptSet,
+    room: Room | None = None,
+    seed: int = 0,
+) -> list[Setting]:
+    """Every setting, in the order of the report. `plain` is how samples are drawn without a budget."""
+    base = Plan(
+        prompts=prompts, sampling=plain, selecting=selecting, seed=seed, room=room, group=config.group,
+        permutations=config.permutations,
+    )  # fmt: skip
+    many = replace(base, pool=config.n)
+    # "short" and "long" are measured against the thinking of a run that is not asked for a length.
+    counted = counting_params(config, plain) if {"short", "long"} & set(config.conditions) else None
+    settings = [
+        Setting("greedy", "single", "greedy", base, counted=counted),
+        Setting("mean@1", "single", "mean", many),
+    ]
+    settings += _think(config, base)
+    for n in config.sizes:
+        if n > 1:
+            settings.append(Setting(f"vote@{n}", "vote", "vote", replace(many, n=n)))
+    for n in sorted({config.audit_size, config.n}):
+        settings.append(Setting(f"likelihood-weighted vote@{n}", "vote", "vote_logprob", replace(many, n=n)))
+        settings.append(Setting(f"most likely of {n}", "vote", "best_logprob", replace(many, n=n)))
+    for n in config.select_sizes:
+        settings.append(Setting(f"select@{n}", "select", "select", replace(many, n=n, draws=config.draws)))
+    if config.variants:
+        settings += _variants(config, many)
+    for rounds in range(1, config.rounds + 1):
+        plan = replace(base, rounds=rounds)
+        settings.append(Setting(f"refine x{rounds}", "refine", "refine", plan))
+        if rounds > 1:
+            settings.append(Setting(f"refine x{rounds}, vote", "refine", "refine_vote", plan))
+    for k in config.combine_ignores:
+        forced = replace(many, sampling=forced_params(config, plain, num_ignore=k))
+        settings.append(Setting(f"mean@1 +{k}", "think", "mean", forced, num_ignore=k))
+        for n in config.combine_sizes:
+            for name, strategy in (("vote", "vote"), ("select", "select")):
+                settings.append(Setting(f"{name}@{n} +{k}", "combined", strategy, replace(forced, n=n), num_ignore=k))
+    settings += _control(config, base)
+    settings += [Setting(f"pass@{n}", "oracle", "pass", replace(many, n=n)) for n in config.sizes if n > 1]
+    names = [setting.name for setting in settings]
+    if len(set(names)) < len(names):
+        raise ConfigError("a setting stands twice; give every list of the scale settings different numbers")
+    return settings
+
+
+def _variants(config: ScaleConfig, many: Plan) -> list[Setting]:
+    """Other ways to let the model choose."""
+    some = replace(many, n=config.audit_size, draws=1)
+    every = replace(many, n=config.n)
+    settings = [
+        Setting(f"select@{some.n}, each answer once", "select", "select", replace(some, distinct=True)),
+        Setting(f"select@{some.n} in {config.permutations} orders", "select", "permuted", some),
+        Setting(f"tournament@{every.n} in groups of {config.group}", "select", "tournament", every),
+    ]
+    if many.room is not None:
+        settings.append(Setting(f"recursive@{every.n}", "select", "recursive", every))
+    return settings
+
+
+def forced_params(
+    config: ScaleConfig, plain: SamplingParams, num_ignore: int = 0, limit: int | None = None, least: int | None = None
+) -> SamplingParams:
+    """`plain` with the configured budget. ConfigError, with the arithmetic, for a budget that cannot be."""
+    try:
+        budget: Budget = replace(
+            preset(config.budget), num_ignore=num_ignore, max_tokens=limit, min_tokens=0 if least is None else least
+        )
+        return replace(plain, max_tokens=max(plain.max_tokens, config.max_tokens), budget=budget)
+    except ValueError as error:
+        bounds = f"num_ignore {num_ignore}, limit {limit}, least {least}"
+        raise ConfigError(f"budget {config.budget} with {bounds}: {error}") from error
+
+
+def counting_params(config: ScaleConfig, plain: SamplingParams) -> SamplingParams:
+    """`plain` with a budget that changes no text: it keeps the ledger of what is thinking and what is answer."""
+    return replace(plain, budget=Budget(end=preset(config.budget).end))
+
+
+def _think(config: ScaleConfig, base: Plan) -> list[Setting]:
+    settings = []
+    for k in config.ignores:
+        plan = replace(base, sampling=forced_params(config, base.sampling, num_ignore=k))
+        settings.append(Setting(f"greedy +{k}", "think", "greedy", plan, num_ignore=k))
+    for limit in config.limits:
+        plan = replace(base, sampling=forced_params(config, base.sampling, limit=limit))
+        settings.append(Setting(f"greedy, at most {limit}", "think", "greedy", plan, num_ignore=0, limit=limit))
+    return settings
+
+
+def _control(config: ScaleConfig, base: Plan) -> list[Setting]:
+    """What s1 compares budget forcing with, each with and without it. Without, a ledger counts the thinking."""
+    counted = replace(base, sampling=counting_params(config, base.sampling))
+    settings = []
+    for name in config.conditions:
+        for asked in _asked(config, name):
+            label = f"asked: {name}" + (f" {asked}" if asked else "")
+            plan = replace(counted, condition=Condition(name, asked))
+            settings.append(Setting(label, "control", "greedy", plan))
+            for suffix, limit, least in _held_to(config, name, asked):
+                forced = replace(plan, sampling=forced_params(config, base.sampling, limit=limit, least=least))
+                settings.append(
+                    Setting(f"{label}, {suffix}", "control", "greedy", forced, num_ignore=0, limit=limit, least=least)
+                )
+    for limit in config.reject:
+        rejection = Rejection(limit, config.reject_tries)
+        closing = replace(rejection, last=forced_params(config, base.sampling, limit=limit))
+        label = f"reject above {limit}"
+        settings += [
+            Setting(label, "control", "reject", replace(counted, rejection=rejection), limit=limit),
+            Setting(
+                f"{label}, forced", "control", "reject", replace(counted, rejection=closing), num_ignore=0, limit=limit
+            ),
+        ]
+    return settings
+
+
+def _asked(config: ScaleConfig, name: str) -> tuple[int | None, ...]:
+    """The numbers that a condition is asked with; "short" and "long" have none."""
+    return {"token": config.condition_tokens, "step": config.condition_steps}.get(name, (None,))
+
+
+def _held_to(config: ScaleConfig, name: str, asked: int | None) -> list[tuple[str, int | None, int | None]]:
+    """How a condition is forced: (what the setting is called, thinking tokens at most, at least).
+
+    What has a limit is held to it, as by s1, whose steps have 100 tokens each. A class has none; what its forcing
+    means is ours: "short" is closed at a length, and "long" goes on until it has one.
+    """
+    if asked is not None:
+        return [("forced", asked * (TOKENS_PER_STEP if name == "step" else 1), None)]
+    if name == "short":
+        return [(f"forced to at most {tokens}", tokens, None) for tokens in config.condition_short]
+    return [(f"forced to at least {tokens}", None, tokens) for tokens in config.condition_long]

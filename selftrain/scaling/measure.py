@@ -1,0 +1,141 @@
+"""Every setting on every question, through the bank; what each cost, and what its budget did."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from data_process.schema import Problem
+from selftrain.engines.base import Completion
+from selftrain.sampling.sampler import Sampler
+from selftrain.scaling.grid import Setting
+from selftrain.test_time import STRATEGIES, Outcome, Plan, Pool, draw_pool, run, summary, thinking_tokens
+from selftrain.test_time.strategies import preflight
+
+Told = Callable[[int, int, str], None]  # settings done, settings in all, how far the current one is
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One setting on one split."""
+
+    setting: Setting
+    outcomes: tuple[Outcome, ...]  # in the order of the problems
+    totals: dict[str, Any]  # test_time.summary
+    thinking: dict[str, Any]  # `thinking_of`
+    lengths: tuple[int, ...]  # thinking tokens of every attempt
+
+    @property
+    def credits(self) -> dict[str, float]:
+        return {outcome.problem_id: outcome.credit for outcome in self.outcomes}
+
+    @property
+    def cost(self) -> float:
+        """Tokens per question, generated and prompt together."""
+        return float(self.totals["tokens_per_problem"]["total"])
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.totals["accuracy"])
+
+
+def measure(
+    settings: Sequence[Setting],
+    problems: Sequence[Problem],
+    sampler: Sampler,
+    told: Told = lambda done, total, note: None,
+) -> list[Measured]:
+    """All settings, in order. What cannot work is refused before anything is sampled.
+
+    `told` hears of every setting and, while it is sampled, of the samples that are there and that are wanted.
+    ConfigError as `strategies.preflight`, EngineError from the engine: samples drawn before it stay in the bank.
+    """
+    for setting in settings:
+        preflight([setting.strategy], problems, setting.plan)
+    pools: dict[Any, Pool] = {}
+    measured = []
+    for k, setting in enumerate(settings):
+        told(k, len(settings), setting.name)
+        sampler.on_progress = partial(_tell, told, k, len(settings), setting.name)
+        pool = None
+        if STRATEGIES[setting.strategy].needs_pool:
+            key = (setting.plan.sampling, setting.plan.condition)
+            if key not in pools:
+                pools[key] = draw_pool(problems, sampler, setting.plan)
+            pool = pools[key]
+        outcomes = run(setting.strategy, problems, sampler, setting.plan, pool)
+        texts = _texts(setting, problems, sampler, pool, outcomes)
+        lengths = tuple(thinking_tokens(completion) for completion in texts)
+        measured.append(Measured(setting, tuple(outcomes), summary(outcomes), thinking_of(texts), lengths))
+    told(len(settings), len(settings), "")
+    return measured
+
+
+def _tell(told: Told, done: int, total: int, name: str, samples: int, wanted: int) -> None:
+    told(done, total, f"{name}: {samples}/{wanted} samples")
+
+
+def _texts(
+    setting: Setting, problems: Sequence[Problem], sampler: Sampler, pool: Pool | None, outcomes: Sequence[Outcome]
+) -> list[Completion]:
+    """The attempts behind a setting, for its lengths; what was refined or selected afterwards is left out."""
+    if pool is not None:
+        return [attempt.completion for attempts in pool.values() for attempt in attempts]
+    if setting.strategy == "reject":
+        return [attempt.completion for outcome in outcomes for attempt in outcome.path]
+    plan: Plan = setting.plan if setting.counted is None else replace(setting.plan, sampling=setting.counted)
+    drawn = sampler.draw(plan.asks(problems), plan.greedy, 1)  # without `counted` they are in the bank
+    return [completion for completions in drawn.values() for completion in completions]
+
+
+def thinking_of(completions: Sequence[Completion]) -> dict[str, Any]:
+    """Lengths of thinking in tokens, and what a budget did: counts that add up to `completions`.
+
+    `forced`: ignore strings put in, or closed by a limit or a loop. `unforced`: the model ended its thinking itself.
+    `no_delimiter`: the model never wrote the end of thinking, and nothing was done about it. `plain`: there is no
+    ledger, and all of the text counts.
+    """
+    lengths = sorted(thinking_tokens(completion) for completion in completions)
+    status: Counter[str] = Counter()
+    closed: Counter[str] = Counter()
+    ignores = 0
+    for completion in completions:
+        forcing = completion.forcing
+        status[forcing.status if forcing else "plain"] += 1
+        if forcing:
+            closed[forcing.closed_by or "cut"] += 1
+            ignores += forcing.ignores
+    return {
+        "completions": len(completions),
+        "mean": statistics.fmean(lengths),
+        "median": statistics.median(lengths),
+        "p95": lengths[min(len(lengths) - 1, round(0.95 * (len(lengths) - 1)))],
+        "max": lengths[-1],
+        "status": dict(status),
+        "closed_by": dict(closed),
+        "ignores": ignores,
+        "cut": sum(completion.finish == "length" for completion in completions),
+    }
+
+
+def rows(measured: Sequence[Measured], subject: str, split: str) -> list[Mapping[str, Any]]:
+    """One record per setting and question: the raw results."""
+    return [
+        {
+            "subject": subject,
+            "split": split,
+            "setting": m.setting.name,
+            "id": outcome.problem_id,
+            "credit": outcome.credit,
+            "unread": outcome.unread,
+            "answers": [list(choice.answers) for choice in outcome.choices],
+            "generated": outcome.spent.generated,
+            "prompt": outcome.spent.prompt,
+        }
+        for m in measured
+        for outcome in m.outcomes
+    ]

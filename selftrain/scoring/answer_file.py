@@ -1,0 +1,294 @@
+"""Score a file of answers against a file of problems under a judge named on the command line.
+
+Every problem of the file is counted: one without an answer abstains with rule "missing". Nothing is written beside the
+user's files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from data_process.io import write_jsonl
+from data_process.judging.extractor import Extractor, Reply, ReplyCache, read_by_extractor
+from data_process.judging.published.mathvista import official_verdict, states_answer
+from data_process.judging.published.registry import NamedJudge, named_judge
+from data_process.predictions import mathvista_tables
+from data_process.predictions.files import Answer, Question, read_answers, read_questions
+from data_process.schema import DataError, Verdict
+from selftrain import stats
+
+FOLDER = Path("outputs/score")  # under the current folder: the user's own may be read-only
+MISSING = Verdict("abstain", None, "missing")
+SHOWN_IDS = 20
+
+
+@dataclass(frozen=True)
+class ExtractorSettings:
+    """Where the optional extractor is. Its key is read from the environment only."""
+
+    url: str
+    model: str
+    cache: Path = Path("outputs/extractor.sqlite")
+    timeout: float = 60.0  # seconds for one reply
+
+    def open(self) -> Extractor:
+        return Extractor(self.url, self.model, ReplyCache(self.cache), self.timeout)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One problem with its answer, the verdict, and what the official MathVista rule makes of it."""
+
+    question: Question
+    answer: Answer | None  # None: the file has no answer to it
+    verdict: Verdict
+    reply: Reply | None = None  # of the extractor, where it was asked
+
+    def as_row(self, judge: NamedJudge, own_extractions: bool) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "id": self.question.problem.id,
+            "verdict": self.verdict.status,
+            "extracted": self.verdict.extracted,
+            "rule": self.verdict.rule,
+            "span": self.verdict.span,
+            "note": self.verdict.note,
+        }
+        if self.reply is not None:
+            row["extractor_reply"] = self.reply.text
+        if judge.mathvista and self.answer is not None:
+            extraction = self.extraction(own_extractions)
+            by_rule = (
+                self.verdict if judge.reads == "extraction" else official_verdict(self.question.problem, extraction)
+            )
+            row["official"] = by_rule.correct
+            row["states_answer"] = states_answer(self.question.problem, extraction)
+        return row
+
+    @property
+    def row(self) -> Mapping[str, Any]:
+        """The problem's row. The answer's metadata go before: the official tables are made from the result file's."""
+        if self.answer is None or self.answer.metadata is None:
+            return self.question.row
+        return {**self.question.row, "metadata": self.answer.metadata}
+
+    def extraction(self, own: bool) -> Any:
+        """What the official rule is given: the file's extraction, or the answer our judge read ("" for none)."""
+        if own:
+            return self.verdict.extracted or ""
+        return self.answer.response.extraction if self.answer is not None else ""
+
+
+def score_files(
+    problems: Path,
+    answers: Path,
+    judge_name: str,
+    *,
+    seed: int = 0,
+    per_item: Path | None = None,
+    extractor: ExtractorSettings | None = None,
+    official_out: Path | None = None,
+    official_scores: Path | None = None,
+) -> dict[str, Any]:
+    """Judge every answer, write a row per problem, and return the totals as a JSON-able object.
+
+    `seed` is used by judges that draw and by no other. `official_out` and `official_scores` are files to write in
+    MathVista's official result and score formats. `correct + wrong + abstain == n`; `abstain` includes `missing`.
+    Raises DataError for anything wrong with the two files or with the judge's name.
+    """
+    judge = named_judge(judge_name)
+    if extractor is not None and (judge.reads != "text" or judge.name.startswith("legacy:")):
+        raise DataError(
+            f"judge {judge.name} takes no extractor; use --judge auto, mathvista or geoqa with --extractor-url"
+        )
+    if not judge.mathvista and (official_out or official_scores):
+        raise DataError(
+            f"judge {judge.name} has no official MathVista form; use --judge mathvista or mathvista-official"
+        )
+    questions = read_questions(problems, geoqa=judge.name == "geoqa")
+    given = read_answers(answers, questions, problems)
+    _need_extractions(judge, given, answers)
+    scored = judge_all(questions, given, judge, seed, extractor)
+    own = not all(answer.has_extraction for answer in given.values())
+    rows = [item.as_row(judge, own) for item in scored]
+    path = per_item or default_path(problems, answers, judge, seed, extractor)
+    try:
+        write_jsonl(path, rows)
+        if judge.mathvista:
+            _write_official(scored, own, judge, official_out, official_scores)
+    except OSError as error:
+        raise DataError(f"{error}; name a file that can be written, for instance --per-item FILE") from error
+    return totals(scored, rows, judge, seed, path, own)
+
+
+def _need_extractions(judge: NamedJudge, given: Mapping[str, Answer], answers: Path) -> None:
+    without = [answer for answer in given.values() if not answer.has_extraction]
+    if judge.reads == "extraction" and without:
+        raise DataError(
+            f"{without[0].where}, answer {without[0].id!r}: no 'extraction', which {judge.name} judges ({len(without)} "
+            f"of {len(given)} answers of {answers} have none); use --judge mathvista to read the responses themselves"
+        )
+
+
+def judge_all(
+    questions: Mapping[str, Question],
+    given: Mapping[str, Answer],
+    judge: NamedJudge,
+    seed: int,
+    extractor: ExtractorSettings | None,
+) -> list[Scored]:
+    """A verdict for every problem, in the order of the problem file.
+
+    The extractor is asked only where the rules abstain on a whole, non-empty response: a cut one has no answer to copy.
+    """
+    scored = []
+    with extractor.open() if extractor else nullcontext() as reader:
+        for identifier, question in questions.items():
+            answer = given.get(identifier)
+            if answer is None:
+                scored.append(Scored(question, None, MISSING))
+                continue
+            response, reply = answer.response, None
+            verdict = judge.verdict(question.problem, response, seed)
+            if reader and verdict.status == "abstain" and response.text.strip() and not response.truncated:
+                by_rules = verdict.rule
+                verdict, reply = read_by_extractor(question.problem, response.text, reader)
+                verdict = replace(verdict, note=f"{verdict.note or ''} (the rules: {by_rules})".strip())
+            scored.append(Scored(question, answer, verdict, reply))
+    return scored
+
+
+def default_path(
+    problems: Path, answers: Path, judge: NamedJudge, seed: int, extractor: ExtractorSettings | None
+) -> Path:
+    """`outputs/score/ANSWERS.JUDGE.DIGEST.jsonl`: the same inputs give the same name, other inputs another."""
+    digest = hashlib.sha256()
+    for path in (problems, answers):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    digest.update(repr((judge.name, judge.version, seed, extractor and extractor.model)).encode())
+    stem = answers.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
+    return FOLDER / f"{stem}.{judge.name.replace(':', '-')}.{digest.hexdigest()[:10]}.jsonl"
+
+
+def _write_official(
+    scored: Sequence[Scored], own: bool, judge: NamedJudge, results: Path | None, scores: Path | None
+) -> None:
+    answered = [item for item in scored if item.answer is not None]
+    if results is not None:
+        entries = {
+            item.question.problem.id: mathvista_tables.result_entry(
+                item.question.problem,
+                item.row,
+                replace(item.answer.response, extraction=item.extraction(own)),  # type: ignore[union-attr]
+            )
+            for item in answered
+        }
+        mathvista_tables.write_json(results, entries)
+    if scores is not None:
+        tables = _tables(answered, judge)
+        if tables is None or not answered:
+            raise DataError(f"{scores}: score tables need answers, and problems with MathVista's metadata")
+        mathvista_tables.write_json(scores, mathvista_tables.published_form(tables))
+
+
+def _tables(answered: Sequence[Scored], judge: NamedJudge) -> mathvista_tables.Tables | None:
+    """The category tables under the judge's own verdicts."""
+    return mathvista_tables.score_tables((item.row, item.verdict.correct) for item in answered)
+
+
+def _share(correct: int, total: int) -> dict[str, Any]:
+    low, high = stats.wilson(correct, total)
+    return {"correct": correct, "total": total, "accuracy": correct / total if total else None, "interval": [low, high]}
+
+
+def totals(
+    scored: Sequence[Scored], rows: Sequence[Mapping[str, Any]], judge: NamedJudge, seed: int, path: Path, own: bool
+) -> dict[str, Any]:
+    """The counts of `rows` with a Wilson interval (fractions), and for MathVista both scores side by side."""
+    status = Counter(row["verdict"] for row in rows)
+    n, correct = len(rows), status["correct"]
+    missing = [item.question.problem.id for item in scored if item.answer is None]
+    result: dict[str, Any] = {
+        "judge": judge.name,
+        "judge_version": judge.version,
+        "n": n,
+        "correct": correct,
+        "wrong": status["wrong"],
+        "abstain": status["abstain"],
+        "accuracy": correct / n,
+        "interval": list(stats.wilson(correct, n)),
+        "missing": len(missing),
+        "missing_ids": missing,
+        "rules": dict(Counter(row["rule"] for row in rows).most_common()),
+        "seed": seed,
+        "per_item": str(path.resolve()),
+    }
+    asked = [item.reply for item in scored if item.reply is not None]
+    if asked:
+        result["extractor"] = {"asked": len(asked), "from_cache": sum(reply.from_cache for reply in asked)}
+    if judge.mathvista:
+        answered = [(item, row) for item, row in zip(scored, rows, strict=True) if item.answer is not None]
+        right = sum(row["official"] for _, row in answered)
+        credited = sum(row["official"] and not row["states_answer"] for _, row in answered)
+        # The official script divides by the rows of its file; a problem that nobody answered is not among them.
+        result["official"] = {
+            **_share(right, len(answered)),
+            "extractions": "own" if own else "given",
+            "credit_without_answer": credited,
+            "undefined": sum(row["rule"] == "official:undefined" for row in rows),
+        }
+        result["strict"] = _share(right - credited if judge.reads == "extraction" else correct, n)
+        tables = _tables([item for item, _ in answered], judge) if answered else None
+        if tables is not None:
+            result["categories"] = tables
+    return result
+
+
+def as_text(result: Mapping[str, Any]) -> str:
+    """The totals for people: accuracy with its interval, what was not read, the rules that fired, both scores."""
+
+    def share(part: Mapping[str, Any]) -> str:
+        if not part["total"]:
+            return "no answers"
+        low, high = part["interval"]
+        return f"{part['correct']}/{part['total']} = {100 * part['accuracy']:.2f}% [{100 * low:.1f}, {100 * high:.1f}]"
+
+    main = {**result, "total": result["n"]}
+    lines = [
+        f"judge {result['judge']} (version {result['judge_version']})",
+        f"accuracy {share(main)}",
+        f"correct {result['correct']}, wrong {result['wrong']}, abstain {result['abstain']}, "
+        f"of which without an answer in the file {result['missing']}",
+    ]
+    if result["missing"]:
+        more = ", ..." if result["missing"] > SHOWN_IDS else ""
+        lines.append("  unanswered: " + ", ".join(result["missing_ids"][:SHOWN_IDS]) + more)
+    if "extractor" in result:
+        lines.append(
+            "extractor asked {asked} times, {from_cache} of them answered from the cache".format(**result["extractor"])
+        )
+    if "official" in result:
+        official = result["official"]
+        source = "the given extractions" if official["extractions"] == "given" else "the answers this judge read"
+        lines += [
+            f"official {share(official)} (MathVista's rule on {source})",
+            f"strict   {share(result['strict'])} (empty or unreadable is wrong)",
+            f"  {official['credit_without_answer']} of the {official['correct']} officially right answers are credit "
+            "for an extraction that is no answer at all (empty, a refusal)",
+        ]
+        if official["undefined"]:
+            lines.append(f"  {official['undefined']} problems have a type for which the official script has no rule")
+    lines.append("rules:")
+    lines += [f"  {count:6d}  {rule}" for rule, count in result["rules"].items()]
+    for table in ("question_type", "answer_type", "task") if "categories" in result else ():
+        lines.append(f"{table}:")
+        for value, count in result["categories"][table].items():
+            lines.append(f"  {100 * count['accuracy']:6.2f}%  {count['correct']}/{count['total']}  {value}")
+    lines.append(f"per item: {result['per_item']}")
+    return "\n".join(lines)

@@ -1,0 +1,143 @@
+"""What a strategy runs with: wordings, decoding, how many samples, and what each family of strategies needs besides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from data_process import prompts as wording
+from data_process.prompts import PromptSet, SelectFormat
+from data_process.schema import Problem
+from selftrain.config import ConfigError
+from selftrain.engines.base import Completion, SamplingParams
+from selftrain.sampling.sampler import Ask, Sampler
+from selftrain.test_time.records import Attempt, attempt
+from selftrain.test_time.tokens import Room, refuse
+
+Pool = Mapping[str, Sequence[Attempt]]  # problem id -> its judged samples, sample 0 first
+Reward = Callable[[Problem, Completion], float]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One of `data_process.prompts.CONDITIONS`, asked for in the prompt of every attempt."""
+
+    name: str
+    limit: int | None = None  # tokens or steps
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Draw until an attempt thinks for at most `limit` tokens, `tries` times at most.
+
+    With forcing the last try is decoded as `last`, whose budget closes its thinking at `limit`; without, a question
+    whose tries were all too long has no answer.
+    """
+
+    limit: int
+    tries: int = 32
+    last: SamplingParams | None = None
+
+    def check(self) -> None:
+        """ConfigError for what can accept nothing."""
+        if self.limit < 1 or self.tries < 1:
+            raise ConfigError(f"{self} can accept nothing; limit and tries are at least 1")
+        if self.last is not None and (self.last.budget is None or self.last.budget.max_tokens != self.limit):
+            raise ConfigError(
+                f"the last try of rejection above {self.limit} must be closed there; give `last` a budget with "
+                f"max_tokens {self.limit}"
+            )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One setting. `sampling` may hold a budget: then every attempt is forced, whatever chooses among them."""
+
+    prompts: PromptSet
+    sampling: SamplingParams  # of the attempts; `greedy` and `refine` take it at temperature 0
+    selecting: SamplingParams  # of a selector's answer; temperature 0 gives one selection per prompt
+    n: int = 1  # attempts to choose among
+    pool: int | None = None  # samples per question of which subsets of n are averaged over; None is n: no averaging
+    draws: int = 1  # subsets per question for strategies that call the model on each, in balanced orders
+    seed: int = 0  # of subsets and orders
+    form: SelectFormat = "answer"
+    distinct: bool = (
+        False  # show each answer once: its most likely attempt, and no unreadable one beside a readable one
+    )
+    group: int = 3  # candidates per question of a tournament
+    permutations: int = 5  # orders of a permutation vote
+    rounds: int = 2  # of self-refinement
+    condition: Condition | None = None
+    rejection: Rejection | None = None
+    reward: Reward | None = None  # finite; not negative where it weighs votes
+    room: Room | None = None  # None: nothing is checked before the engine is asked
+
+    def __post_init__(self) -> None:
+        for name, least in (("n", 1), ("draws", 1), ("group", 2), ("permutations", 1), ("rounds", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it is at least {least}")
+        if self.size < self.n:
+            raise ConfigError(f"{self.n} attempts cannot be chosen from a pool of {self.size}; raise pool or lower n")
+        if self.size > 1 and self.sampling.temperature == 0:
+            raise ConfigError("at temperature 0 all attempts are the same; raise the temperature or set n to 1")
+        if self.rejection is not None:
+            self.rejection.check()
+
+    @property
+    def size(self) -> int:
+        """Samples drawn per question."""
+        return self.n if self.pool is None else self.pool
+
+    @property
+    def whole(self) -> bool:
+        """One draw, and it is the whole pool in the order in which it was sampled: nothing is left to chance."""
+        return self.size == self.n and self.draws == 1
+
+    @property
+    def greedy(self) -> SamplingParams:
+        return replace(self.sampling, temperature=0.0, top_p=1.0, top_k=0)
+
+    def prompt(self, problem: Problem) -> str:
+        """What an attempt is asked with."""
+        if self.condition is None:
+            return wording.cot(problem, self.prompts)
+        return wording.conditioned(problem, self.prompts, self.condition.name, self.condition.limit)
+
+    def asks(self, problems: Sequence[Problem]) -> list[Ask]:
+        """One for each problem. ConfigError, before anything is generated, if a prompt does not fit in `room`."""
+        asks = [Ask(p.id, self.prompt(p), p.image) for p in problems]
+        last = self.rejection.last if self.rejection is not None else None
+        longest = max(self.sampling.max_tokens, last.max_tokens if last is not None else 0)
+        self.check_room(asks, longest, "lower max_tokens or take a model with more positions")
+        return asks
+
+    def check_room(self, asks: Sequence[Ask], max_tokens: int, advice: str) -> None:
+        """ConfigError with the arithmetic if one of `asks` does not fit with an answer of `max_tokens`."""
+        if self.room is not None:
+            room = self.room
+            refuse(((ask.id, room.lacking(ask.prompt, ask.image, max_tokens)) for ask in asks), advice)
+
+
+def draw_pool(problems: Sequence[Problem], sampler: Sampler, plan: Plan) -> dict[str, list[Attempt]]:
+    """`plan.size` judged samples of every problem, through the bank. Draw it once and give it to every strategy.
+
+    ConfigError if a prompt does not fit, EngineError from the engine.
+    """
+    drawn = sampler.draw(plan.asks(problems), plan.sampling, plan.size)
+    return {p.id: [attempt(completion, p) for completion in drawn[p.id]] for p in problems}
+
+
+def pool_of(problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None) -> dict[str, list[Attempt]]:
+    """The first `plan.size` samples of each problem: of `pool`, which may hold more, or drawn.
+
+    ConfigError if `pool` lacks a problem or holds fewer samples.
+    """
+    if pool is None:
+        return draw_pool(problems, sampler, plan)
+    for problem in problems:
+        if len(pool.get(problem.id, ())) < plan.size:
+            raise ConfigError(
+                f"the pool holds {len(pool.get(problem.id, ()))} of {plan.size} samples of problem {problem.id}; "
+                "draw it with this plan, or lower n"
+            )
+    return {p.id: list(pool[p.id][: plan.size]) for p in problems}

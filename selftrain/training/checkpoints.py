@@ -1,0 +1,178 @@
+"""The checkpoints of a training that may be interrupted: whose they are, which are whole, and where to go on.
+
+They lie in a folder of their own beside the stage, because a half-done stage is cleared away: `attempt.json` says what
+is being trained, `checkpoint-N/` is LLaMA-Factory's, N the number of optimizer steps. What is resumed from a whole one
+is the same training: weights, optimizer, schedule, place in the data and random states are all in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import differences
+from selftrain.files import write_json
+from selftrain.training.adapter import WEIGHTS, AdapterError, read_tensors
+from selftrain.training.hyperparameters import TrainingError
+
+ATTEMPT, LOCK, PROGRESS = "attempt.json", "lock", "trainer_log.jsonl"
+PREFIX = "checkpoint-"
+
+# What a checkpoint holds beside the adapter, to go on training from it.
+TRAINER_FILES = ("optimizer.*", "scheduler.pt", "scaler.pt", "rng_state*.pth", "global_step*", "latest", "zero_to_*.py")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint."""
+
+    path: Path
+    step: int
+    state: Mapping[str, Any]  # trainer_state.json
+
+    @property
+    def last(self) -> bool:
+        """No step is left to train. Resuming would train one more: the trainer looks only after a step."""
+        return self.step >= self.state["max_steps"]
+
+
+@contextlib.contextmanager
+def holding(folder: Path, seconds: float) -> Iterator[int]:
+    """Hold a folder of checkpoints; yields a file descriptor for `launching.run_child` to pass on.
+
+    The lock lasts as long as any process has it open: after a run was killed, until the training that it had started
+    has ended too. TrainingError if that takes more than `seconds`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise TrainingError(
+                        f"an earlier training still writes into {folder}; wait until its processes have ended, or end "
+                        "them, and run the same command again"
+                    ) from None
+                time.sleep(0.1)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def take_up(
+    folder: Path, attempt: Mapping[str, Any], ranks: int, say: Callable[[str], None] = lambda _: None
+) -> Checkpoint | None:
+    """The checkpoint from which `attempt` goes on, or None if it starts anew; nothing else is left in the folder.
+
+    `attempt` is all that the training depends on, JSON-able. `say` is told why a training that was there is not gone on
+    with, and which checkpoint is passed over.
+    """
+    attempt = json.loads(json.dumps(attempt))
+    found = None
+    stored = _read(folder / ATTEMPT)
+    if stored is not None:
+        changed = differences(stored, attempt)
+        if changed:
+            say(f"  the interrupted training was of something else ({'; '.join(changed[:3])}), so it starts anew")
+        else:
+            found = newest_whole(folder, ranks, say)
+            if found is None:
+                say("  the interrupted training left no whole checkpoint, so it starts anew")
+    for path in folder.iterdir():
+        if path.name == LOCK or (found and path.name in (found.path.name, PROGRESS)):
+            continue
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if found:
+        _cut_progress(folder / PROGRESS, found.step)
+    write_json(folder / ATTEMPT, attempt)
+    return found
+
+
+def newest_whole(folder: Path, ranks: int, say: Callable[[str], None] = lambda _: None) -> Checkpoint | None:
+    """The whole checkpoint with the most steps; None if there is none."""
+    steps = [int(path.name.removeprefix(PREFIX)) for path in folder.glob(f"{PREFIX}*") if path.name[11:].isdigit()]
+    for step in sorted(steps, reverse=True):
+        path = folder / f"{PREFIX}{step}"
+        torn = why_torn(path, ranks)
+        if torn is None:
+            return Checkpoint(path, step, _read(path / "trainer_state.json") or {})
+        say(f"  {path.name} is not whole ({torn}) and is passed over")
+    return None
+
+
+def why_torn(checkpoint: Path, ranks: int) -> str | None:
+    """What shows that a checkpoint was not written to its end, by `ranks` processes; None if it is whole.
+
+    The first process writes trainer_state.json last, the others their random states in their own time.
+    """
+    state = _read(checkpoint / "trainer_state.json")
+    if (
+        not isinstance(state, dict)
+        or state.get("global_step") != int(checkpoint.name.removeprefix(PREFIX))
+        or "max_steps" not in state
+    ):
+        return "trainer_state.json is missing, torn or of another step"
+    random_states = ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]
+    deepspeed = checkpoint / "latest"
+    if deepspeed.is_file():
+        parts = list((checkpoint / deepspeed.read_text(encoding="utf-8").strip()).glob("*optim_states.pt"))
+        if len(parts) != ranks:
+            return f"{len(parts)} of {ranks} DeepSpeed optimizer files"
+        expected = random_states
+    else:
+        expected = ["optimizer.pt", "scheduler.pt", *random_states]
+    for name in expected:
+        if not (checkpoint / name).is_file():
+            return f"{name} is missing"
+    try:
+        read_tensors(checkpoint / WEIGHTS)
+    except (OSError, AdapterError) as error:
+        return str(error)
+    for path in sorted(p for p in checkpoint.rglob("*") if p.suffix in (".pt", ".pth", ".bin")):
+        if not _whole_archive(path):  # torch.save writes zip archives, whose directory stands at their end
+            return f"{path.name} is cut or damaged"
+    return None
+
+
+def discard(folder: Path) -> None:
+    """Remove a training's checkpoints, which nothing needs any more."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _whole_archive(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, EOFError):
+        return False
+
+
+def _cut_progress(path: Path, step: int) -> None:
+    """Leave only the progress up to `step`: what came after it is trained again."""
+    if path.is_file():
+        lines = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):  # the last line may be torn
+                if json.loads(line)["current_steps"] <= step:
+                    lines.append(line + "\n")
+        path.write_text("".join(lines), encoding="utf-8")

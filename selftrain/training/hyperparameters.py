@@ -1,0 +1,253 @@
+"""What one training depends on besides its data and its model, and the `train.yaml` that comes of it.
+
+The hyper-parameter file is read, resolved and saved beside the result; it is never written to. Works with LLaMA-Factory
+0.9.5; what is said of it below was read in, or measured on, that version.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import math
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_process.errors import FailedError
+from data_process.schema import DataError
+from selftrain.config import ConfigError, read_yaml
+from selftrain.training.adapter import shape_of
+
+DATASET = "train"
+
+# Set here, from arguments that the rest of the loop shares; a hyper-parameter file that also set them would be a second
+# truth, so it may not.
+OWNED = frozenset(
+    {
+        *("stage", "do_train", "do_eval", "do_predict", "finetuning_type", "freeze_vision_tower", "template"),
+        *("model_name_or_path", "adapter_name_or_path", "create_new_adapter", "trust_remote_code"),
+        *("dataset", "dataset_dir", "media_dir", "eval_dataset", "val_size", "tokenized_path", "overwrite_cache"),
+        *("cutoff_len", "image_min_pixels", "image_max_pixels", "seed", "data_seed"),
+        *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "ignore_data_skip"),
+        *("save_strategy", "save_steps", "save_total_limit", "save_only_model"),
+        *("per_device_train_batch_size", "gradient_accumulation_steps"),
+    }
+)
+
+
+class TrainingError(FailedError, RuntimeError):
+    """Training gave no adapter that can be trusted. The message says why, or shows the end of the log."""
+
+    heading = "training failed"
+
+
+class HyperparameterError(DataError):
+    """A hyper-parameter file or an override cannot be used. The message names the key and what would work."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What one training run depends on besides its data and its base model."""
+
+    hyperparameters: Path  # YAML with LLaMA-Factory's names, plus global_batch_size; never written to
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # on top of the file, checked the same way
+    per_device_batch: int = 4  # rows that one process holds at a time; more only adds padding on a CPU
+    processes: int = 1  # on each machine: one per GPU, or CPU ranks over gloo
+    nodes: int = 1  # machines
+    launcher: Sequence[str] = ()  # words before the command that starts it once on each of them
+    master: str | None = None  # HOST:PORT of the first of them; None: its host name and a free port
+    save_steps: int | None = None  # optimizer steps between checkpoints; None: none are written
+    interpreter: Path = Path(sys.executable)  # Python that has LLaMA-Factory; may be another environment
+    seed: int = 0
+    max_length: int = 2048  # tokens of a whole row, image tokens included; longer rows are dropped, never cut
+    max_dropped_share: float = 0.05  # of the rows; if more would go, that is an error
+    threads: int = 1  # OpenMP threads per process; spinning threads on shared cores are many times slower
+    environment: Mapping[str, str] = field(default_factory=dict)  # added last to the child's environment
+
+    def __post_init__(self) -> None:
+        for name in ("per_device_batch", "processes", "nodes", "max_length", "threads", "save_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+        if self.nodes > 1 and not self.launcher:
+            raise ValueError(f"{self.nodes} nodes need a launcher that starts a command once on each of them")
+        if not 0 <= self.max_dropped_share <= 1:
+            raise ValueError(f"max_dropped_share must be in [0, 1], not {self.max_dropped_share}")
+
+    @property
+    def ranks(self) -> int:
+        """Processes that share one training, over all machines."""
+        return self.processes * self.nodes
+
+
+def read_hyperparameters(path: Path, overrides: Mapping[str, Any], interpreter: Path) -> dict[str, Any]:
+    """The file's values (its `extends:` resolved) with the overrides on top.
+
+    HyperparameterError for a key that nothing would read.
+    """
+    try:
+        content = read_yaml(path)
+    except ConfigError as error:
+        raise HyperparameterError(f"cannot read hyper-parameters: {error}") from error
+    known = known_fields(interpreter) | {"global_batch_size"}
+    for origin, values in ((str(path), content), ("overrides", overrides)):
+        for key in values:
+            if key in OWNED:
+                raise HyperparameterError(f"{key} ({origin}) is set by the loop itself; remove it there")
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known - OWNED, n=1)
+                raise HyperparameterError(
+                    f"{key} ({origin}) is not a setting of LLaMA-Factory"
+                    + (f"; did you mean {near[0]}?" if near else "")
+                )
+    merged = {**content, **overrides}
+    batch = merged.get("global_batch_size")
+    if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
+        raise HyperparameterError(f"global_batch_size ({path}) must be a whole number of rows >= 1, not {batch!r}")
+    if isinstance(merged.get("deepspeed"), str):  # relative to the hyper-parameter file, not to wherever we run
+        merged["deepspeed"] = str((path.parent / merged["deepspeed"]).resolve())
+        if not Path(merged["deepspeed"]).is_file():
+            raise HyperparameterError(f"there is no DeepSpeed configuration {merged['deepspeed']} ({path})")
+    return merged
+
+
+def known_fields(interpreter: Path) -> set[str]:
+    """Names of every training setting of the LLaMA-Factory that `interpreter` has.
+
+    Its generation settings are left out: they do nothing here, and `max_length` among them looks like the row limit.
+    Read from its sources without importing them: an import takes seconds and torch. TrainingError if it has none.
+    """
+    ask = (
+        "import importlib.util as u\n"
+        "for n in ('llamafactory', 'transformers'):\n"
+        "    s = u.find_spec(n)\n"
+        "    print(s.submodule_search_locations[0] if s else '')"
+    )
+    try:
+        answer = subprocess.run([interpreter, "-c", ask], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise TrainingError(f"cannot run {interpreter}: {error}; set training.interpreter to a Python 3.11+") from error
+    factory, transformers = ([*answer.stdout.splitlines(), "", ""])[:2]
+    if not factory or not transformers:
+        raise TrainingError(
+            f"{interpreter} has no LLaMA-Factory; `pip install llamafactory==0.9.5` there, or set training.interpreter"
+        )
+    hparams = Path(factory) / "hparams"
+    names: set[str] = set()
+    for source in (
+        *(hparams / f"{name}_args.py" for name in ("model", "data", "training", "finetuning")),
+        *(Path(transformers) / f"training_args{suffix}.py" for suffix in ("", "_seq2seq")),
+    ):
+        for node in ast.parse(source.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                names |= {
+                    item.target.id
+                    for item in node.body
+                    if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and _is_init(item.value)
+                }
+    return names
+
+
+def _is_init(default: ast.expr | None) -> bool:
+    """False for a dataclass field that no one can set: `field(init=False, ...)`."""
+    return not (
+        isinstance(default, ast.Call)
+        and any(k.arg == "init" and isinstance(k.value, ast.Constant) and not k.value.value for k in default.keywords)
+    )
+
+
+def accumulation(global_batch: int, per_device: int, processes: int) -> int:
+    """Steps of gradient accumulation that make the global batch exact; else HyperparameterError with what would."""
+    steps, rest = divmod(global_batch, per_device * processes)
+    if steps and not rest:
+        return steps
+    message = f"global_batch_size {global_batch} is not a multiple of {per_device} rows x {processes} processes"
+    if global_batch % processes:
+        fitting = [n for n in range(1, processes) if global_batch % n == 0]
+        multiple = math.lcm(per_device, processes)
+        lower = global_batch // multiple * multiple
+        batches = [n for n in (lower, lower + multiple) if n]
+        raise HyperparameterError(
+            f"{message}; it needs {' or '.join(map(str, fitting))} processes, "
+            f"or a global_batch_size of {' or '.join(map(str, batches))}"
+        )
+    share = global_batch // processes
+    fitting = [n for n in range(1, share + 1) if share % n == 0]
+    raise HyperparameterError(f"{message}; per_device_batch can be {', '.join(map(str, fitting))}")
+
+
+def split(hyperparameters: Mapping[str, Any], settings: TrainingSettings) -> int:
+    """Steps of gradient accumulation; HyperparameterError if file and settings cannot go together."""
+    if settings.save_steps and hyperparameters.get("fsdp"):
+        raise HyperparameterError(
+            "training.save_steps and fsdp do not go together: what comes back from an FSDP checkpoint of an adapter is "
+            "not what was saved (accelerate 1.11); use deepspeed, or leave save_steps out"
+        )
+    return accumulation(hyperparameters["global_batch_size"], settings.per_device_batch, settings.ranks)
+
+
+def resolve(
+    hyperparameters: Mapping[str, Any],
+    settings: TrainingSettings,
+    base_model: Path,
+    out: Path,
+    longest: int,
+    image_limits: tuple[int, int],
+    init_adapter: Path | None = None,
+    output: Path | None = None,
+) -> dict[str, Any]:
+    """The whole of train.yaml: every path absolute, nothing that matters left to a default.
+
+    `longest` is the length in tokens of the longest row, image tokens included. If a hyper-parameter file turns on
+    packing, the global batch counts packs of up to that length instead of rows. `output` is where LLaMA-Factory writes,
+    `out`/adapter if it is None.
+    """
+    chosen = {name: value for name, value in hyperparameters.items() if name != "global_batch_size"}
+    resolved: dict[str, Any] = {
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": "lora",
+        "model_name_or_path": str(base_model.resolve()),
+        "trust_remote_code": False,
+        "template": "qwen2_vl",
+        "freeze_vision_tower": True,
+        # Canonical pictures lie within the limits already, so LLaMA-Factory's own resizing rule never applies.
+        "image_min_pixels": image_limits[0],
+        "image_max_pixels": image_limits[1],
+        "dataset": DATASET,
+        "dataset_dir": str((out / "data").resolve()),
+        # Above the longest row: cutting would shorten prompt and target in proportion, or crash on an image.
+        # A multiple of 8, because neat_packing crashes when its packs are padded further ("position_ids shape ...").
+        "cutoff_len": (longest // 8 + 2) * 8,
+        "overwrite_cache": True,
+        "preprocessing_num_workers": 1,
+        "dataloader_num_workers": 0,
+        "packing": False,
+        "output_dir": str((output or out / "adapter").resolve()),
+        "overwrite_output_dir": False,
+        "save_strategy": "steps" if settings.save_steps else "no",  # the final weights are written in any case
+        "report_to": "none",
+        "plot_loss": False,
+        "disable_tqdm": True,
+        "logging_steps": 1,
+        "seed": settings.seed,
+        "data_seed": settings.seed,
+        "per_device_train_batch_size": settings.per_device_batch,
+        "gradient_accumulation_steps": split(hyperparameters, settings),
+    }
+    if settings.ranks > 1:
+        resolved["ddp_timeout"] = 1800  # seconds
+    if settings.save_steps:
+        resolved |= {"save_steps": settings.save_steps, "save_total_limit": 1, "save_only_model": False}
+    if init_adapter is not None:
+        for key, value in shape_of(init_adapter).items():
+            if key in chosen and chosen[key] != value:  # LLaMA-Factory would keep the adapter's without a word
+                raise HyperparameterError(
+                    f"{key} is {chosen[key]}, but {init_adapter} was made with {value}; make them equal"
+                )
+        resolved["adapter_name_or_path"] = str(init_adapter.resolve())
+        resolved["create_new_adapter"] = False
+    return resolved | chosen

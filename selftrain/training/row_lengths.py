@@ -1,0 +1,138 @@
+"""How long is each training row really, image tokens included, before anything is trained.
+
+LLaMA-Factory cuts what is too long: prompt and target in proportion, or it crashes on an image. So rows are measured
+here with the checkpoint's own tokenizer and chat template, and too long ones are dropped whole and counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_process.building.sharegpt import why_not
+from data_process.images.store import ImageError, png_size, smart_resize
+from data_process.schema import DataError, Example
+
+BATCH = 4096  # rows tokenised at a time: bounds memory, and is long enough for the tokenizer's threads
+
+# Cannot occur in a question, and no template trims or escapes them.
+_PROMPT, _TARGET = "\ue000prompt\ue001", "\ue000target\ue001"
+
+
+@dataclass(frozen=True)
+class PreflightReport:
+    """`lengths[i]` belongs to `kept[i]`; kept rows and `dropped` add up to what was given."""
+
+    lengths: list[int]  # tokens of a whole row: chat template, image, prompt, target and end of turn
+    kept: list[Example]
+    dropped: Counter[str]  # reason -> rows
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the chat template puts around a prompt and its target."""
+
+    before: str
+    between: str  # from the end of the prompt to the start of the answer
+    after: str
+
+
+def preflight(
+    examples: Sequence[Example],
+    base_model: Path,
+    image_path: Callable[[str], Path],
+    max_length: int,
+    max_dropped_share: float = 0.05,
+) -> PreflightReport:
+    """Measure every row; drop those above `max_length` tokens (`too_long`) and those that `sharegpt.why_not` refuses.
+
+    DataError if no row is left, if more than `max_dropped_share` of the rows would go, or if a picture is not one that
+    the checkpoint's processor leaves as it is.
+    """
+    from transformers import AutoProcessor
+
+    if not examples:
+        raise DataError("there are no examples to train on; see what the build stage dropped, and why")
+    processor = AutoProcessor.from_pretrained(base_model)
+    image_tokens = count_image_tokens({e.image for e in examples if e.image}, image_path, processor.image_processor)
+    lengths = row_lengths(examples, processor, image_tokens)
+    dropped: Counter[str] = Counter()
+    kept = []
+    for i, example in enumerate(examples):
+        reason = why_not(example) or ("too_long" if lengths[i] > max_length else None)
+        if reason:
+            dropped[reason] += 1
+        else:
+            kept.append(i)
+    if dropped.total() > max_dropped_share * len(examples) or not kept:
+        worst = max(range(len(lengths)), key=lengths.__getitem__)
+        raise DataError(
+            f"{dropped.total()} of {len(examples)} rows cannot be trained on {dict(dropped)}; allowed share: "
+            f"{max_dropped_share:g}. The longest, {examples[worst].id}, has {lengths[worst]} tokens of {max_length}. "
+            "Against too_long raise max_length, or lower max_tokens, the candidates per select prompt or max_pixels; "
+            "data_process/building/sharegpt.py explains the other reasons"
+        )
+    return PreflightReport([lengths[i] for i in kept], [examples[i] for i in kept], dropped)
+
+
+def row_lengths(examples: Sequence[Example], processor: Any, image_tokens: dict[str, int]) -> list[int]:
+    """Tokens of each row. Prompt and target are tokenised apart, as they are in sampling and in LLaMA-Factory.
+
+    `image_tokens`: what each image expands to. `processor` needs `tokenizer` and `apply_chat_template`.
+    """
+    frames = {with_image: frame_of(processor, with_image) for with_image in {e.image is not None for e in examples}}
+    lengths: list[int] = []
+    for start in range(0, len(examples), BATCH):
+        batch = examples[start : start + BATCH]
+        texts = []
+        for example in batch:
+            frame = frames[example.image is not None]
+            texts += [frame.before + example.prompt + frame.between, example.target + frame.after]
+        ids = processor.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        for row, example in enumerate(batch):
+            placeholder = image_tokens[example.image] - 1 if example.image is not None else 0
+            lengths.append(len(ids[2 * row]) + len(ids[2 * row + 1]) + placeholder)
+    return lengths
+
+
+def frame_of(processor: Any, with_image: bool) -> Frame:
+    """Render the chat template once and take it apart; a hundred thousand rows then need no template engine."""
+    content = [{"type": "image"}] * with_image + [{"type": "text", "text": _PROMPT}]
+    user = {"role": "user", "content": content}
+    assistant = {"role": "assistant", "content": [{"type": "text", "text": _TARGET}]}
+    whole = processor.apply_chat_template([user, assistant], tokenize=False)
+    asked = processor.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
+    before, rest = whole.split(_PROMPT)
+    between, after = rest.split(_TARGET)
+    if before + _PROMPT + between != asked:
+        raise DataError(
+            "the checkpoint's chat template shows a finished answer differently from the prompt for one, so training "
+            "and sampling would disagree; use a Qwen2-VL or Qwen2.5-VL checkpoint with its original chat template"
+        )
+    return Frame(before, between, after)
+
+
+def count_image_tokens(images: set[str], image_path: Callable[[str], Path], image_processor: Any) -> dict[str, int]:
+    """Image tokens of each image. DataError if the processor would resize one: then token counts would not agree."""
+    low, high = image_processor.size["shortest_edge"], image_processor.size["longest_edge"]
+    factor = image_processor.patch_size * image_processor.merge_size
+    counts = {}
+    for image in images:
+        path = image_path(image)
+        try:
+            width, height = png_size(path)
+        except OSError as error:
+            raise ImageError(
+                "missing", f"no canonical picture {path} for {image}; add it to the image store"
+            ) from error
+        if smart_resize(height, width, factor, low, high) != (height, width):
+            raise ImageError(
+                "not_canonical",
+                f"{path} ({width} x {height}) would be resized by this checkpoint, which takes {low} to {high} pixels; "
+                "give the image store limits within those",
+            )
+        counts[image] = (width // factor) * (height // factor)
+    return counts

@@ -1,0 +1,198 @@
+"""Raw tables: every container, what is refused and in which words, and the hub."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+import types
+
+import pytest
+
+from data_process.schema import DataError
+from data_process.sources.base import Request
+from data_process.sources.tables import find_tables, read_table, split_of
+from tests.data_process.raw_files import load, png, prepared, write_json, write_lines
+
+ROWS = [{"pid": "a"}, {"pid": "b"}]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+READ = {
+    "x.jsonl": LINES,
+    "x.json": json.dumps(ROWS, indent=1).encode(),
+    "bom.json": b"\xef\xbb\xbf" + json.dumps(ROWS).encode(),
+    "dict.json": json.dumps({row["pid"]: {} for row in ROWS}).encode(),
+    "lines.json": LINES,
+    "array.jsonl": json.dumps(ROWS).encode(),
+    "x.jsonl.gz": gzip.compress(LINES),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_read(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(READ[name])
+    assert [(where, row) for where, row in read_table(path)] == [
+        (f"{path}, row {n}", row) for n, row in enumerate(ROWS, start=1)
+    ]
+
+
+def test_read_parquet(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.Table.from_pylist(ROWS * 100), tmp_path / "x.parquet")
+    found = list(read_table(tmp_path / "x.parquet"))
+    assert [row for _, row in found] == ROWS * 100
+    assert found[-1][0].endswith("x.parquet, row 200")
+
+
+REFUSED = {
+    "torn.jsonl": (LINES + b'{"pid": "', r"torn\.jsonl, line 3: not complete JSON"),
+    "torn.json": (b'{\n "a": {},\n "b"', r"torn\.json, line 3: not complete JSON"),
+    "torn.jsonl.gz": (gzip.compress(LINES)[:-9], r"damaged gzip"),
+    "lfs.jsonl": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", r"LFS pointer.*git lfs pull"),
+    "lfs.json": (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+    "rows.json": (b"[1, 2]", "holds a list that is no table"),
+    "flat.json": (b'{"a": 1}', "holds a dict that is no table"),
+    "empty.json": (b"", "line 1: not complete JSON"),
+    "latin.json": (b'{"a": "\xe9"}', "not UTF-8 at byte 7"),
+    "not.parquet": (b"PAR1 nothing", "not a complete Parquet file"),
+    "number.jsonl": (b"7\n", "line 1: a row must be a JSON object"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(tmp_path, name):
+    data, message = REFUSED[name]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=message):
+        list(read_table(tmp_path / name))
+
+
+def test_a_folder_is_no_table(tmp_path):
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_table(tmp_path))
+
+
+FOLDERS = {
+    "exact": (["train.jsonl", "geoqa_train.json", "test.json"], {"train": ["train.jsonl"], "test": ["test.json"]}),
+    "other names": (["training.jsonl", "val.json"], {"train": ["training.jsonl"], "dev": ["val.json"]}),
+    "in a name": (["geoqa_train_base.json"], {"train": ["geoqa_train_base.json"]}),
+    "shards": (
+        ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"],
+        {"train": ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]},
+    ),
+    "data folder": (["data/train.jsonl"], {"train": ["train.jsonl"]}),
+    "nothing": (["README.md", "query.json"], {}),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_tables_of_a_folder(tmp_path, name):
+    files, expected = FOLDERS[name]
+    for file in files:
+        write_json(tmp_path / file, [])
+    found = find_tables(tmp_path, ["train", "dev", "test"])
+    assert {split: [path.name for path in paths] for split, paths in found.items()} == expected
+
+
+def test_two_tables_of_one_split(tmp_path):
+    for name in ("geoqa_train_base.json", "geoqa_train_cot.json"):
+        write_json(tmp_path / name, [])
+    with pytest.raises(DataError, match=r"several files could be 'train' \(geoqa_train_base\.json, geoqa_train_cot"):
+        find_tables(tmp_path, ["train"])
+
+
+def test_split_of(tmp_path):
+    names = ["train", "dev", "test"]
+    found = [split_of(tmp_path / name, names) for name in ("a_train.jsonl", "val.json", "x.json", "train_test.json")]
+    assert found == ["train", "dev", None, None]
+
+
+# ---- the hub ------------------------------------------------------------------------------------------------------
+
+
+def _hub(monkeypatch, load_dataset):
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+
+
+def test_hub_unreachable(monkeypatch, tmp_path):
+    def load_dataset(*args, **settings):
+        raise ConnectionError("no route to the hub\nand a long story")
+
+    _hub(monkeypatch, load_dataset)
+    said = r"AI4Math/MathVista cannot be had from the hub \(ConnectionError: no route to the hub\)\. Download"
+    with pytest.raises(DataError, match=said + r".*--raw DIR"):
+        prepared("mathvista", None, tmp_path / "out")
+    with pytest.raises(DataError, match=r"a/b cannot be had.*Download its Parquet or JSON files.*--raw DIR"):
+        prepared("table", None, tmp_path / "out", hub="a/b")
+    with pytest.raises(DataError, match="no hub repository is known for this source; name it"):
+        prepared("table", None, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_asking_for_testmini_downloads_testmini(monkeypatch, tmp_path):
+    """The test split has 744 MB of pictures; and a revision is passed on."""
+    asked = []
+
+    def load_dataset(*args, **settings):
+        asked.append((args, settings))
+        raise OSError("enough")
+
+    _hub(monkeypatch, load_dataset)
+    with pytest.raises(DataError):
+        prepared("mathvista", None, tmp_path / "out")
+    settings = {"revision": None, "data_files": {"testmini": "data/testmini-*"}}
+    assert asked == [(("AI4Math/MathVista", None), settings)]
+
+
+def test_a_hub_data_set_keeps_the_bytes(monkeypatch, tmp_path):
+    """Through the real library, with image columns as the hub has them; a JPEG is not decoded on the way."""
+    import datasets
+
+    picture = png(form="JPEG")
+    rows = {"images": [[{"bytes": picture, "path": None}]], "problem": ["<image>Find x."], "answer": ["3"]}
+    features = datasets.Features(
+        {
+            "images": datasets.Sequence(datasets.Image()),
+            **dict.fromkeys(("problem", "answer"), datasets.Value("string")),
+        }
+    )
+    made = datasets.Dataset.from_dict(rows, features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: datasets.DatasetDict(train=made, validation=made))
+    card = prepared("geometry3k", None, tmp_path / "out")
+    assert {name: split["items"] for name, split in card["splits"].items()} == {"train": 1, "dev": 1}
+    assert card["raw"] == "hub:hiyouga/geometry3k@main"
+    problem = load(tmp_path / "out", "train")[0]
+    assert problem.image == "images/train-row1.jpg"
+    assert (tmp_path / "out" / problem.image).read_bytes() == picture
+
+
+def test_splits_the_hub_does_not_have(monkeypatch, tmp_path):
+    _hub(monkeypatch, lambda *a, **k: {"testmini": None})
+    with pytest.raises(
+        DataError, match=r"a/b has the splits testmini, none of train, dev, test.*--split testmini=train"
+    ):
+        prepared("table", None, tmp_path / "out", hub="a/b")
+
+
+def test_importing_a_source_imports_nothing_heavy():
+    code = (
+        "import sys; import data_process.prepare.command\n"
+        "from data_process.prepare.command import SOURCES, source_named\n"
+        "[source_named(name) for name in SOURCES]\n"
+        "print([m for m in ('datasets', 'pyarrow', 'PIL', 'numpy', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_path_in_place_of_bytes_is_looked_up_by_name(tmp_path):
+    """In a file of one's own a path of another machine must not lead anywhere else."""
+    from data_process.sources.base import embedded_picture
+
+    raw = write_lines(tmp_path / "x.jsonl", [])
+    value = {"bytes": None, "path": "/etc/passwd"}
+    picture = embedded_picture(value, "1", Request(raw=raw), "row 1")
+    assert set(picture.candidates) == {tmp_path / "images/passwd", tmp_path / "passwd"}

@@ -1,0 +1,351 @@
+"""The report from one set of metrics: what it says and refuses, that it is safe to open and the same every time."""
+
+import base64
+import copy
+import io
+import itertools
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from selftrain.report import ReportError, draw, headline, html_page, summary_table, terminal_table, write_report
+from selftrain.report.formatting import duration, number, p_value, points, rate
+from selftrain.report.plots import spread
+from selftrain.stats import wilson
+
+HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)> $a^$ | `b` "\' \x00 \ud800'
+GREEDY = ("iterations", 0, "eval", "dev", "strategies", "greedy")
+
+
+def score(correct, n, **more):
+    low, high = wilson(correct, n)
+    return {"accuracy": correct / n if n else 0.0, "low": low, "high": high, "correct": correct, "n": n, **more}
+
+
+def split(n, *correct):
+    more = {"abstain": 3, "truncated": 2, "tokens_per_problem": {"generated": 41.2, "prompt": 90.0}}
+    names = ("greedy", "mean", "majority", "select", "pass")
+    scores = {name: score(c, n, **more) for name, c in zip(names, correct, strict=True)}
+    return {"n": n, "n_samples": 8, "strategies": scores}
+
+
+def train():
+    return {
+        "sampled_problems": 1500,
+        "candidates": 4500,
+        "correct": 2000,
+        "wrong": 2300,
+        "abstain": 200,
+        "truncated": 12,
+        "pool": {"all_right": 10, "all_wrong": 20, "mixed": 30, "unreadable": 1},
+        "examples": {"qa": 0, "cot": 900, "refine": 500, "select": 400},
+        "dropped": {"no_positive": 10},
+        "steps": 100,
+        "train_loss": 0.31,
+        "seconds": {"sample": 1, "train": 2},
+    }
+
+
+@pytest.fixture
+def metrics():
+    dev = [
+        split(400, 204, 200, 220, 212, 300),
+        split(400, 228, 220, 236.5, 240, 330),
+        split(400, 220, 210, 230, 236, 328),
+    ]
+    iterations = [
+        {"iteration": i, "accepted": i == 1, "train": train() if i else None, "eval": {"dev": dev[i]}} for i in range(3)
+    ]
+    iterations[0]["eval"]["test"] = split(800, 400, 390, 430, 420, 600)
+    iterations[1]["eval"]["test"] = split(800, 456, 440, 470, 480, 650)
+    test = {"split": "test", "strategy": "greedy", "a": 0, "b": 1, "difference": 0.07, "low": 0.04, "high": 0.1}
+    return {
+        "run": {
+            "name": "demo",
+            "config_digest": "3f9a",
+            "seed": 0,
+            "model": "tiny",
+            "recipe": "r3v",
+            "n_samples": 8,
+            "started": "2025-01-01T12:00:00",
+            "wall_seconds": 900.0,
+            "stage_seconds": {"sampling": 300.0, "training": 400.0},
+            "chance": 0.25,
+        },
+        "iterations": iterations,
+        "accepted": 1,
+        "comparisons": [{**test, "p": 1e-5, "gained": 90, "lost": 34, "n": 800}],
+    }
+
+
+@pytest.fixture(scope="module")
+def png():
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def bare(metrics):
+    """Only what the contract requires, for a run that has evaluated nothing but its base model."""
+    dev = {"n": 0, "strategies": {"greedy": {"accuracy": 0, "low": 0, "high": 1, "n": 0}}}
+    return {"run": {"name": "bare"}, "iterations": [{"iteration": 0, "eval": {"dev": dev}}], "accepted": None}
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, as a browser would find them."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+# ---------------------------------------------------------------------------------------------- tables
+
+
+def test_summary_table(metrics):
+    table = summary_table(metrics)
+    assert "| 0 (base) | 400 | 51.0 [46.1, 55.9] | 50.0 [45.1, 54.9] |" in table
+    assert "| **1, accepted** | **400** | **57.0 [" in table
+    assert table.count("accepted") == 2  # once in dev, once in test
+    assert "Pass@8 (oracle) | Abstain (greedy) |" in table
+    assert "0.8% |" in table  # 3 of 400
+    assert "Dev chose iteration 1. Test was read once, for iterations 0 and 1, and chose nothing." in table
+    widths = {line.count("|") for line in table.splitlines() if line.startswith("|")}
+    assert widths == {9}
+
+
+def test_without_test_split(metrics):
+    for row in metrics["iterations"]:
+        row["eval"].pop("test", None)
+    assert "### Test" not in summary_table(metrics)
+    assert "The test split has not been read." in summary_table(metrics)
+    assert headline(metrics).startswith("Greedy accuracy on dev: 51.0% → 57.0% [")
+    assert "+6.0 points, not tested" in headline(metrics)
+
+
+def test_headline(metrics):
+    assert headline(metrics) == (
+        "Greedy accuracy on test: 50.0% → 57.0% [53.5, 60.4] of 800 problems after iteration 1 "
+        "(+7.0 points [+4.0, +10.0], p < 0.0001)."
+    )
+    metrics["accepted"] = 0
+    assert "no later iteration was accepted" in headline(metrics)
+
+
+def test_order_of_iterations_is_by_number(metrics):
+    turned = {**metrics, "iterations": metrics["iterations"][::-1]}
+    assert summary_table(turned) == summary_table(metrics)
+
+
+@pytest.mark.slow
+def test_mean_counts_abstentions_among_responses(metrics, tmp_path):
+    metrics["iterations"][0]["eval"]["dev"]["strategies"]["mean"]["abstain"] = 320
+    write_report(metrics, tmp_path)
+    row = next(r for r in (tmp_path / "report.md").read_text().splitlines() if "| Dev | 0 (base) | Mean@8" in r)
+    assert "| 10.0% |" in row  # of 400 problems with 8 samples each
+
+
+def test_terminal_table(metrics):
+    metrics["run"]["name"] = "[bold]demo[/bold]"
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(terminal_table(metrics))
+    shown = console.export_text()
+    assert "[bold]demo[/bold]" in shown
+    assert "57.0 [52.1, 61.8]" in shown
+    assert "1 ★" in shown
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        (rate(1, 0), "–"),
+        (rate(None, 5), "–"),
+        (number(236.5), "236.5"),
+        (number(228.00000000000003), "228"),
+        (number(None), "–"),
+        (points(-0.05), "−5.0"),
+        (p_value(1e-9), "< 0.0001"),
+        (p_value(None), "–"),
+        (duration(59.99), "1 min 00 s"),
+        (duration(7199), "2 h 00 min"),
+    ],
+)
+def test_cells(cell, expected):
+    assert cell == expected
+
+
+# ---------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("where", "named"),
+    [
+        (("run", "name"), "run.name is missing"),
+        (("iterations",), "iterations is missing"),
+        (("accepted",), "accepted is missing"),
+        (("iterations", 1, "eval", "dev", "n"), "iterations[1].eval.dev.n is missing"),
+        (("iterations", 0, "eval", "test", "strategies", "pass", "low"), "eval.test.strategies.pass.low is missing"),
+        (("comparisons", 0, "difference"), "comparisons[0].difference is missing"),
+    ],
+)
+def test_missing_field_is_named(metrics, tmp_path, where, named):
+    *path, last = where
+    part = metrics
+    for step in path:
+        part = part[step]
+    del part[last]
+    with pytest.raises(ReportError) as error:
+        write_report(metrics, tmp_path)
+    assert named in str(error.value)
+    assert "regenerate metrics.json" in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "field", "value", "named"),
+    [
+        ((), "accepted", 7, "accepted is 7"),
+        (("iterations", 2), "iteration", 1, "listed twice"),
+        (("iterations", 1, "train"), "wrong", 0, "there are 4500 candidates"),
+        (GREEDY, "accuracy", 51.0, "strategies.greedy.accuracy is wrong"),
+        (GREEDY, "correct", 100, "is not correct / n"),
+        (GREEDY, "low", 0.6, "outside its interval"),
+    ],
+)
+def test_impossible_metrics_are_refused(metrics, where, field, value, named):
+    part = metrics
+    for step in where:
+        part = part[step]
+    part[field] = value
+    with pytest.raises(ReportError, match=re.escape(named)):
+        summary_table(metrics)
+
+
+def test_trace_without_question_is_refused(metrics, tmp_path):
+    with pytest.raises(ReportError, match="trace 0 cannot be shown: question is missing"):
+        html_page(metrics, tmp_path, [{"problem_id": "p"}])
+
+
+# ---------------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.slow
+def test_write_report_twice_gives_the_same_bytes(metrics, tmp_path, png):
+    trace = {"problem_id": "p1", "question": "Why?", "image_png_base64": png}
+    first = write_report(metrics, tmp_path / "a", [trace])
+    second = write_report(copy.deepcopy(metrics), tmp_path / "b", [trace])
+    assert [path.name for path in first] == ["report.md", "curve.svg", "curve.pdf", "curve.png", "report.html"]
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == sorted(path.name for path in first)  # no .partial
+    for one, two in zip(first, second, strict=True):
+        assert one.read_bytes() == two.read_bytes(), one.name
+
+
+@pytest.mark.slow
+def test_figure_shows_something(metrics, tmp_path):
+    svg, pdf, png = draw(metrics, tmp_path)
+    assert pdf.read_bytes().startswith(b"%PDF")
+    assert svg.read_text().count("<path") > 20
+    image = Image.open(png).convert("RGB")
+    colours = {colour for _, colour in image.getcolors(maxcolors=1 << 20)}
+    assert {(0x00, 0x67, 0xA6), (0xB5, 0x47, 0x08), (0x00, 0x79, 0x5B)} <= colours  # greedy, majority, self-select
+
+
+@pytest.mark.slow
+def test_bare_metrics(metrics, tmp_path):
+    write_report(bare(metrics), tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "No iteration has been chosen yet. The test split has not been read." in text
+    assert "| Model | – |" in text
+    metrics["run"].update(wall_seconds=0, stage_seconds={"sampling": 0.0})
+    metrics["iterations"][1]["train"].update(pool={"mixed": 0}, candidates=0, correct=0, wrong=0, abstain=0)
+    write_report(metrics, tmp_path)
+
+
+@pytest.mark.parametrize("values", [[50, 50, 50, 50], [0, 1, 2, 99], [100, 99, 98, 97], [40, 60, 41, 61], [5], []])
+def test_labels_are_kept_apart(values):
+    places = spread(values, gap=5, low=0, high=100)
+    ordered = sorted(places)
+    assert all(b - a >= 5 - 1e-9 for a, b in itertools.pairwise(ordered))
+    assert all(-1e-9 <= place <= 100 + 1e-9 for place in places)
+    assert [places[i] for i in sorted(range(len(values)), key=lambda i: values[i])] == ordered
+
+
+# ---------------------------------------------------------------------------------------------- the page
+
+
+@pytest.mark.slow
+def test_hostile_text_stays_text(metrics, tmp_path, png):
+    row = {
+        "strategy": HOSTILE,
+        "iteration": 1,
+        "text": HOSTILE,
+        "verdict": HOSTILE,
+        "extracted": HOSTILE,
+        "rule": HOSTILE,
+    }
+    trace = {"problem_id": HOSTILE, "question": HOSTILE, "choices": [HOSTILE], "gold": HOSTILE, "rows": [row]}
+    images = [png, 'x" onerror="alert(1)', base64.b64encode(b"<svg onload=alert(1)>").decode()]
+    metrics["run"].update(dict.fromkeys(("name", "model", "recipe", "config_digest", "started"), HOSTILE))
+    metrics["run"]["stage_seconds"] = {HOSTILE: 1.0}
+    for row in metrics["iterations"]:
+        row["eval"]["dev"]["strategies"][HOSTILE] = score(5, 10)
+    metrics["iterations"][1]["train"]["dropped"] = {HOSTILE: 1}
+    metrics["iterations"][1]["train"]["pool"] = {HOSTILE: 1}
+    metrics["comparisons"][0].update(strategy=HOSTILE, split=HOSTILE)
+    *_, path = write_report(metrics, tmp_path, [{**trace, "image_png_base64": image} for image in images])
+    page = path.read_text()
+    tags = Tags(page).found
+    assert "script" not in {tag for tag, _ in tags}
+    assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
+    assert [attributes["src"][:22] for tag, attributes in tags if tag == "img"] == ["data:image/png;base64,"]
+    assert page.count("The image is not a readable PNG.") == 2
+    assert "&lt;script&gt;alert(&quot;x&quot;)" in page
+    assert "\x00" not in page
+    assert "default-src 'none'" in page
+    summary = summary_table(metrics)
+    assert "<script" not in summary
+
+
+def test_page_is_self_contained_and_tells_all(metrics, tmp_path, png):
+    rows = [
+        {"strategy": "greedy", "iteration": 0, "text": "So (B).\nAnswer: (B)", "verdict": "correct", "extracted": "B"}
+    ]
+    traces = [
+        {
+            "problem_id": "geo-1",
+            "question": "Angle?",
+            "choices": ["10°", "20°"],
+            "gold": "B",
+            "image_png_base64": png,
+            "rows": rows,
+        }
+    ]
+    page = html_page(metrics, tmp_path, traces).read_text()
+    for tag, attributes in Tags(page).found:
+        assert tag not in ("link", "iframe", "object")
+        assert all(
+            not str(attributes.get(name, "")).startswith(("http", "//")) for name in ("src", "href", "xlink:href")
+        ), tag
+    for words in ("Paired comparisons", "&lt; 0.0001", "all right", "sampling", "geo-1", "Self-select@8", "90 / 34"):
+        assert words in page
+    svg = page[page.index("<svg") : page.index("</svg>")]
+    assert 'role="img"' in svg
+    assert "var(--greedy)" in svg
+    assert "#0067a6" not in svg  # every colour follows the theme
+    ids = [attributes["id"] for _, attributes in Tags(page).found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_importing_draws_nothing_in():
+    heavy = ("matplotlib", "numpy", "rich", "torch")
+    code = f"import sys, selftrain.report; sys.exit(sum(m in sys.modules for m in {heavy}))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

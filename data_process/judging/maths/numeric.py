@@ -1,20 +1,21 @@
 r"""Comparing expressions with letters by their values at a few points: `(x+1)^2` and `x^2+2x+1`, `\frac{a}{b}`.
 
-Two different expressions of school size agree at five random points with a probability that can be neglected, so no
-algebra is needed, and the time is that of evaluating a short formula. Points have both signs, so |x| is not x.
-What this reader does not know (relations, sets, intervals) is None.
+Two different expressions of school size agree at five random points with negligible probability, so no algebra is
+needed. Points have both signs, so |x| is not x. Relations, sets and intervals have no values: they give None.
 """
 
 from __future__ import annotations
 
 import cmath
 import math
+import operator
 import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+
+from data_process.judging.maths.parser import UnreadableError, evaluate, letters_in, tokenize
 
 MAX_CHARS = 120
-MAX_DEPTH = 12
+MAX_LETTERS = 6
 MAX_POWER = 40.0
 TOLERANCE = 1e-9  # relative; floats carry 1e-16 and a school expression loses a few digits
 _POINTS = ((0.7391, -1.3127, 2.1173), (-0.6173, 1.7321, 0.3917), (1.6180, 0.5772, -1.2021), (2.2361, -0.4343, 0.9159),
@@ -32,189 +33,102 @@ _FUNCTIONS: dict[str, Callable[[complex], complex]] = {
     "exp": cmath.exp,
     "sqrt": cmath.sqrt,
 }
-_TOKEN = re.compile(
-    r"\s*(?:(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)|\\(?P<frac>[dtc]?frac)(?![A-Za-z])"
-    r"|\\?(?P<function>sin|cos|tan|cot|sec|csc|ln|log|exp|sqrt)(?![a-z])|(?P<root>√)"
-    r"|(?P<pi>\\pi(?![A-Za-z])|π|pi(?![a-z]))|\\(?P<greek>alpha|beta|gamma|theta|phi|lambda|mu|omega)(?![A-Za-z])"
-    r"|(?P<letter>[A-Za-z](?:_(?:[0-9A-Za-z]|\{[0-9A-Za-z]{1,4}\}))?)|(?P<op>\\times(?![A-Za-z])|\\cdot(?![A-Za-z])|\\div(?![A-Za-z])|\*\*|[-+*/^(){}\[\]·×÷|_]))"
-)
-_SAME = {"\\times": "*", "\\cdot": "*", "×": "*", "·": "*", "\\div": "/", "÷": "/", "**": "^"}
-_CLOSER = {"(": ")", "{": "}", "[": "]"}
+_LEFT_RIGHT = re.compile(r"\\left(?![A-Za-z])|\\right(?![A-Za-z])")
+
+Values = tuple[complex, ...]  # one for each point
 
 
-class _UnreadableError(Exception):
-    """Not an expression that this reader knows."""
+def _constant(value: float) -> Values:
+    return (complex(value),) * len(_POINTS)
 
 
-@lru_cache(maxsize=1 << 12)
-def _tokens(text: str) -> tuple[tuple[str, str], ...] | None:
-    tokens: list[tuple[str, str]] = []
-    position = 0
-    text = re.sub(r"\\left(?![A-Za-z])|\\right(?![A-Za-z])", "", text).strip()
-    while position < len(text):
-        m = _TOKEN.match(text, position)
-        if m is None or m.end() == position:
-            return None
-        kind = m.lastgroup or ""
-        tokens.append((kind, _SAME.get(m[kind], m[kind])))
-        position = m.end()
-    return tuple(tokens)
+def _each(combine: Callable[[complex, complex], complex], a: Values, b: Values) -> Values:
+    return tuple(map(combine, a, b))
 
 
-class _Evaluator:
-    """One evaluation of one expression; held open only while it runs."""
+def _logarithm(z: complex, base: complex) -> complex:
+    return cmath.log(z) / cmath.log(base) if base else cmath.log10(z)
 
-    def __init__(self, tokens: tuple[tuple[str, str], ...], values: Mapping[str, float]) -> None:
-        self.tokens, self.values, self.at, self.depth, self.bars = tokens, values, 0, 0, 0
 
-    def peek(self) -> str:
-        if self.at >= len(self.tokens):
-            return ""
-        kind, text = self.tokens[self.at]
-        return text if kind == "op" else kind
+class _AtPoints:
+    """Evaluates an expression at every point at once (`parser.Arithmetic`)."""
 
-    def sum(self) -> complex:
-        value = self.product()
-        while (sign := self.peek()) in ("+", "-"):
-            self.at += 1
-            right = self.product()
-            value = value + right if sign == "+" else value - right
-        return value
+    def __init__(self, letters: Mapping[str, Values]) -> None:
+        self.letters = letters
 
-    def product(self) -> complex:
-        value = self.signed()
-        while (sign := self.peek()) and sign not in "+-^)]}_" and not (sign == "|" and self.bars):
-            self.at += sign in "*/"
-            right = self.signed() if sign in "*/" else self.power()
-            value = value / right if sign == "/" else value * right
-        return value
+    def number(self, digits: str) -> Values:
+        if "," in digits:  # a tuple, an interval or a set
+            raise UnreadableError
+        return _constant(float(digits))
 
-    def signed(self) -> complex:
-        if (sign := self.peek()) in ("+", "-"):
-            self.at += 1
-            return -self.power() if sign == "-" else self.power()
-        return self.power()
+    def digit(self, digit: str) -> Values:
+        raise UnreadableError
 
-    def power(self) -> complex:
-        value = self.atom()
-        if self.peek() == "^":
-            self.at += 1
-            exponent = self.exponent()
-            if self.peek() == "^" or abs(exponent) > MAX_POWER:
-                raise _UnreadableError
-            value = value**exponent
-        return value
+    def pi(self) -> Values:
+        return _constant(math.pi)
 
-    def exponent(self) -> complex:
-        if self.peek() == "-":
-            self.at += 1
-            return -self.atom()
-        return self.atom()
+    def letter(self, name: str) -> Values:
+        return _constant(math.e) if name == "e" else self.letters[name]
 
-    def bracket(self) -> complex:
-        opener = self.peek()
-        if opener not in _CLOSER or self.depth >= MAX_DEPTH:
-            raise _UnreadableError
-        self.at += 1
-        self.depth += 1
-        value = self.sum()
-        self.depth -= 1
-        if self.peek() != _CLOSER[opener]:
-            raise _UnreadableError
-        self.at += 1
-        return value
+    def add(self, a: Values, b: Values) -> Values:
+        return _each(operator.add, a, b)
 
-    def atom(self) -> complex:
-        kind = self.peek()
-        if kind in _CLOSER:
-            return self.bracket()
-        if kind == "|":
-            return self.absolute()
-        if self.at >= len(self.tokens):
-            raise _UnreadableError
-        text = self.tokens[self.at][1]
-        self.at += 1
-        if kind == "number":
-            if len(text) > 30:
-                raise _UnreadableError
-            return complex(float(text))
-        if kind == "pi":
-            return complex(math.pi)
-        if kind == "letter":
-            return complex(math.e if text == "e" else self.values[text])
-        if kind == "greek":
-            return complex(self.values[text])
-        if kind == "root":
-            return cmath.sqrt(self.atom())
-        if kind == "frac":
-            return self.bracket() / self.bracket()
-        if kind == "function":
-            return self.function(text)
-        raise _UnreadableError
+    def subtract(self, a: Values, b: Values) -> Values:
+        return _each(operator.sub, a, b)
 
-    def absolute(self) -> complex:
-        if self.bars:  # |a|b|c| has two readings
-            raise _UnreadableError
-        self.at += 1
-        self.bars = 1
-        value = self.sum()
-        self.bars = 0
-        if self.peek() != "|":
-            raise _UnreadableError
-        self.at += 1
-        return complex(abs(value))
+    def multiply(self, a: Values, b: Values) -> Values:
+        return _each(operator.mul, a, b)
 
-    def function(self, name: str) -> complex:
-        if name == "sqrt" and self.peek() == "[":
-            degree = self.bracket()
-            return self.atom() ** (1 / degree)
-        exponent: complex = 1
-        base: complex = 0
-        if name == "log" and self.peek() == "_":
-            self.at += 1
-            base = self.atom()
-        if self.peek() == "^":
-            self.at += 1
-            exponent = self.exponent()
-        if self.peek() in _CLOSER or name == "sqrt":
-            argument = self.atom()
-        else:
-            argument = self.power()
-            while self.peek() in ("letter", "greek", "pi"):  # sin 2x is sin(2x)
-                argument *= self.power()
-        value = cmath.log(argument) / cmath.log(base) if base else _FUNCTIONS[name](argument)
-        return value**exponent
+    def juxtapose(self, a: Values, b: Values, *, begins: str, after_number: bool) -> Values:
+        return self.multiply(a, b)
+
+    def divide(self, a: Values, b: Values) -> Values:
+        return _each(operator.truediv, a, b)
+
+    def negate(self, a: Values) -> Values:
+        return tuple(-z for z in a)
+
+    def power(self, a: Values, exponent: Values) -> Values:
+        if any(abs(z) > MAX_POWER for z in exponent):
+            raise UnreadableError
+        return _each(pow, a, exponent)
+
+    def root(self, a: Values, degree: Values | None) -> Values:
+        if degree is None:
+            return tuple(map(cmath.sqrt, a))
+        return _each(lambda z, n: z ** (1 / n), a, degree)
+
+    def absolute(self, a: Values) -> Values:
+        return tuple(complex(abs(z)) for z in a)
+
+    def function(self, name: str, argument: Values, base: Values | None, exponent: Values | None) -> Values:
+        value = tuple(map(_FUNCTIONS[name], argument)) if base is None else _each(_logarithm, argument, base)
+        return value if exponent is None else _each(pow, value, exponent)
 
 
 def letters_of(text: str) -> frozenset[str] | None:
     """The letters of an expression (e is Euler's number), or None where it cannot be read."""
-    tokens = _tokens(text) if len(text) <= MAX_CHARS else None
-    if not tokens:
-        return None
-    return frozenset(t for kind, t in tokens if kind in ("letter", "greek") and t != "e")
+    tokens = tokenize(_LEFT_RIGHT.sub("", text)) if len(text) <= MAX_CHARS else None
+    return letters_in(tokens) if tokens else None
 
 
-def values_at(text: str, letters: frozenset[str]) -> tuple[complex, ...] | None:
-    """The values of an expression at the points, or None where it cannot be read or has none there."""
-    tokens = _tokens(text) if len(text) <= MAX_CHARS else None
-    if not tokens or len(letters) > 6:
+def values_at(text: str, letters: frozenset[str]) -> Values | None:
+    """The values of an expression at the points, or None where it cannot be read or has none there.
+
+    `letters`: at least those of the expression; together they get the coordinates of each point.
+    """
+    if len(text) > MAX_CHARS or len(letters) > MAX_LETTERS:
         return None
-    found = []
-    for k, point in enumerate(_POINTS):
-        values = {name: point[i % 3] + 0.37 * (i // 3) + 0.01 * k * i for i, name in enumerate(sorted(letters))}
-        evaluator = _Evaluator(tokens, values)
-        try:
-            value = evaluator.sum()
-        except (_UnreadableError, ArithmeticError, ValueError, KeyError, RecursionError):
-            return None
-        if evaluator.at != len(tokens) or not cmath.isfinite(value):
-            return None
-        found.append(value)
-    return tuple(found)
+    coordinates = {
+        name: tuple(complex(point[i % 3] + 0.37 * (i // 3) + 0.01 * k * i) for k, point in enumerate(_POINTS))
+        for i, name in enumerate(sorted(letters))
+    }
+    found = evaluate(tokenize(_LEFT_RIGHT.sub("", text)), _AtPoints(coordinates))
+    return found if found is not None and all(map(cmath.isfinite, found)) else None
 
 
 def same_function(a: str, b: str) -> bool | None:
-    """Whether two expressions have the same values; None where one of them is not read here."""
+    """Whether two expressions have the same values; None where one of them cannot be read here."""
     letters_a, letters_b = letters_of(a), letters_of(b)
     if letters_a is None or letters_b is None:
         return None

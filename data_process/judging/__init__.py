@@ -1,61 +1,61 @@
 """One judge for filtering training data, for voting and for scoring.
 
-Three verdicts: correct, wrong, abstain (nothing readable: never credited, never a vote). No letter is ever guessed.
+A verdict is correct, wrong or abstain. The judge abstains where it cannot read an answer: an abstention gets no credit
+and no vote. It never guesses a letter.
+
+    locate/      finds the final answer in a response: cues, closing sentences, yes or no
+    maths/       reads and compares values: numbers, units, roots and π, expressions
+    types/       one module for each answer type; an answer type is an entry of JUDGES
+    published/   the judges of MathVista and of published work, under their own names
+    extractor    an optional LLM that copies out an answer where the rules abstain
+    consistency  finds responses that contradict themselves
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from data_process.judging.types import expression, number, number_list
-from data_process.judging.types import text as text_judge
-from data_process.judging.types.choice import check_letter, judge_choice
-from data_process.judging.types.expression import judge_expression
-from data_process.judging.types.number import judge_float, judge_integer, judge_number
-from data_process.judging.types.number_list import judge_list
-from data_process.judging.types.text import judge_text
+from data_process.judging.types.base import AnswerJudge
+from data_process.judging.types.choice import CHOICE
+from data_process.judging.types.expression import EXPRESSION
+from data_process.judging.types.number import FLOAT, INTEGER, NUMBER
+from data_process.judging.types.number_list import LIST
+from data_process.judging.types.text import TEXT
 from data_process.schema import DataError, Problem, Verdict
 
-# Recorded with every verdict file: raise it with any change that can change a verdict, then re-judge the bank.
+# Stored with every verdict. Raise it with any change that can change a verdict, then rejudge the runs that you keep.
 JUDGE_VERSION = "2"
 
-# (text, problem, truncated) -> Verdict. A new answer type is a function here and a name in schema.AnswerType.
-JUDGES: dict[str, Callable[[str, Problem, bool], Verdict]] = {
-    "choice": judge_choice,
-    "integer": judge_integer,
-    "float": judge_float,
-    "number": judge_number,
-    "list": judge_list,
-    "text": judge_text,
-    "expression": judge_expression,
+# By answer type: the names of schema.AnswerType.
+JUDGES: dict[str, AnswerJudge] = {
+    "choice": CHOICE,
+    "integer": INTEGER,
+    "float": FLOAT,
+    "number": NUMBER,
+    "list": LIST,
+    "text": TEXT,
+    "expression": EXPRESSION,
 }
 
 
 def judge(text: str, problem: Problem, *, truncated: bool = False) -> Verdict:
-    """Does `text` answer `problem`?
+    """The verdict on a response to a problem.
 
-    `truncated`: the text was cut by the token limit, so only an answer that was complete before the cut counts.
-    Never raises because of `text`; DataError when the problem's own answer or answer type cannot be used.
+    `truncated`: the token limit cut the text, so only an answer that was complete before the cut counts.
+    Never raises because of `text`; raises DataError where the problem's gold answer or answer type cannot be used.
     """
+    return _judge_of(problem).judge(text, problem, truncated)
+
+
+def check_gold(problem: Problem) -> None:
+    """Raises DataError where the judge of the problem's type cannot read the gold answer."""
+    _judge_of(problem).check_gold(problem)
+
+
+def _judge_of(problem: Problem) -> AnswerJudge:
     if problem.answer_type not in JUDGES:
         raise DataError(
             f"problem {problem.id}: no judge for answer type {problem.answer_type!r}; known: {', '.join(JUDGES)}"
         )
-    return JUDGES[problem.answer_type](text, problem, truncated)
+    return JUDGES[problem.answer_type]
 
 
-def check_gold(problem: Problem) -> None:
-    """DataError where the judge of the problem's type cannot read the gold answer."""
-    if problem.answer_type == "choice":
-        check_letter(problem)
-    elif problem.answer_type == "expression":
-        expression.check_gold(problem)
-    elif problem.answer_type == "list":
-        number_list.read_gold(problem)
-    elif problem.answer_type == "text":
-        text_judge.read_gold(problem)
-    else:
-        number.read_gold(problem)
-
-
-__all__ = ["JUDGES", "JUDGE_VERSION", "check_gold", "judge"]
+__all__ = ["JUDGES", "JUDGE_VERSION", "AnswerJudge", "check_gold", "judge"]

@@ -1,7 +1,7 @@
-"""Does a response contradict itself? A right letter after a wrong value is luck, and luck is not worth learning.
+"""Finds responses that contradict themselves. A correct letter after a wrong value is luck, and not worth learning.
 
-By hand, 8 to 70% of the answer-correct traces of R3V were found fully right (arXiv 2411.00855). What can be
-seen without the gold answer and without a model is a trace that says "47 is (C)" where choice (C) is 45.
+Of R3V's traces with a correct answer, 8 to 70% were fully correct when read by hand (arXiv 2411.00855). Without the
+gold answer and without a model one can still find a trace that says "47 is (C)" where choice (C) is 45.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import re
 from data_process.judging.maths.quantity import read_quantity, same_value
 from data_process.schema import Problem
 
-# A value said to be a choice: "47 is (C)", "x = 47°, which is option (C)", "47 corresponds to (C)".
+# A value that is claimed to be a choice: "47 is (C)", "x = 47°, which is option (C)", "47 corresponds to (C)".
 _CLAIM = re.compile(
     r"(?<![\d.,/])(\d{1,12}(?:\.\d{1,12})?)\s?(?:°|degrees?|cm|m)?,?\s"
     r"(?:which\s)?(?:is|matches|corresponds\sto)\s(?:option\s|choice\s|answer\s)?\(([A-J])\)"
 )
-MAX_CHARS = 20_000  # from the end, as the judge reads
+MAX_CHARS = 20_000  # from the end, as in the judge
 
 
 def contradiction(text: str, problem: Problem) -> str | None:

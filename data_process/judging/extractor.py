@@ -1,8 +1,8 @@
-"""An optional reader for responses that the rules cannot read: any server with the OpenAI chat interface.
+"""An optional LLM that reads responses where the rules abstain, on any server with the OpenAI chat interface.
 
-It copies out the final answer that a response states; the rules then judge what it copied. It is never shown the gold
-answer, runs at temperature 0, is asked once per (model, prompt), and every reply is kept, so a score made with it can
-be repeated without a server. The key comes from the environment variable `EXTRACTOR_API_KEY` and is stored nowhere.
+The model copies out the final answer that a response states, and the rules judge the copy. It never sees the gold
+answer. It runs at temperature 0 and gets each prompt once; a cache keeps every reply, so a score can be repeated
+without the server. The key comes from the environment variable `EXTRACTOR_API_KEY` and is stored nowhere.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from data_process.judging import judge
+from data_process.judging import JUDGES, judge
 from data_process.prompts import fill
 from data_process.schema import LETTERS, DataError, Problem, Verdict
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "EXTRACTOR_API_KEY"
 MAX_RESPONSE = 12_000  # characters of a response that are sent, from its end, where final answers stand
 MAX_REPLY_BYTES = 1 << 20  # of HTTP body; an answer has a few hundred
-MAX_TOKENS = 512  # of a reply: one short answer, and room for a model that thinks first
+MAX_TOKENS = 512  # of a reply: a short answer, and room for a model that thinks first
 MAX_PAUSE = 30.0  # seconds between two attempts, whatever a server asks for
 
 PROMPT = (
@@ -39,19 +39,10 @@ PROMPT = (
     "Write the answer alone, without any explanation.\n\n"
     "Question:\n{question}{choices}\n\nResponse:\n{response}\n\nFinal answer:"
 )
-FORMS = {
-    "choice": "Write the letter of the choice that the response takes, one of {letters}.",
-    "integer": "Write it as a whole number in digits.",
-    "float": "Write it as a decimal number in digits.",
-    "number": "Write it as a number in digits.",
-    "list": "Write it as a list of numbers such as [1, 2, 3].",
-    "text": "Write it as the word or phrase that the response gives.",
-    "expression": "Write it as the mathematical expression that the response gives.",
-}
 
 
 class ExtractorError(DataError):
-    """The server cannot be used. What it said before is in the cache, and the same command goes on from there."""
+    """The server cannot be used. The cache keeps its earlier replies, so the same command resumes from there."""
 
 
 class MalformedReply(Exception):
@@ -61,13 +52,13 @@ class MalformedReply(Exception):
 def extraction_prompt(
     response: str, *, question: str, choices: Sequence[str] = (), answer_type: str = "choice", unit: str | None = None
 ) -> str:
-    """What the extractor is asked. There is no argument through which a gold answer could come in."""
+    """The prompt for the extractor. No argument could carry a gold answer."""
     letters = LETTERS[: len(choices)]
     listed = "".join(f"\n({letter}) {choice}" for letter, choice in zip(letters, choices, strict=True))
     cut = "[...] " if len(response) > MAX_RESPONSE else ""
     return fill(
         PROMPT,
-        form=fill(FORMS[answer_type], letters=", ".join(letters))
+        form=fill(JUDGES[answer_type].instruction, letters=", ".join(letters))
         + (f" The unit is {unit}; leave it out." if unit else ""),
         question=question,
         choices=f"\nChoices:{listed}" if listed else "",
@@ -77,7 +68,7 @@ def extraction_prompt(
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server said. `text` None: its reply was malformed, with the reason; such replies are not kept."""
+    """The server's reply. `text` is None where it was malformed, with a `reason`; the cache keeps no such reply."""
 
     text: str | None
     reason: str = ""
@@ -86,7 +77,7 @@ class Reply:
 
 @dataclass
 class ReplyCache:
-    """Replies by (model, digest of the prompt) in a SQLite file, each on the disk before the next is asked for."""
+    """Replies by (model, digest of the prompt) in a SQLite file, each on disk before the next request."""
 
     path: Path
 
@@ -109,7 +100,7 @@ class ReplyCache:
 
     def _unusable(self, error: Exception) -> DataError:
         return DataError(
-            f"{self.path}: cannot be used as the extractor's cache ({error}); delete it, or name another file"
+            f"{self.path}: cannot be used as the extractor's cache ({error}); delete it or name another file"
         )
 
     def get(self, model: str, prompt: str) -> str | None:
@@ -120,7 +111,7 @@ class ReplyCache:
         self._run("INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", model, prompt, reply)
 
     def __len__(self) -> int:
-        return self._run("SELECT count(*) FROM replies")[0][0]
+        return int(self._run("SELECT count(*) FROM replies")[0][0])
 
     def close(self) -> None:
         self._db.close()
@@ -180,7 +171,7 @@ class Extractor:
             "temperature": 0,
             "max_tokens": MAX_TOKENS,
         }
-        # Everything that is sent, so that a changed wording or limit is a new question.
+        # The digest covers the whole request, so a changed prompt or limit is asked anew.
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         kept = self.cache.get(self.model, digest)
         if kept is not None:
@@ -265,10 +256,10 @@ def _content(data: bytes) -> str:
 
 
 def read_by_extractor(problem: Problem, response: str, extractor: Extractor) -> tuple[Verdict, Reply]:
-    """The verdict on a response that the rules could not read, and the reply it rests on.
+    """The verdict on a response where the rules abstained, and the reply that it is based on.
 
-    Only question, choices, type and unit of the problem are passed on. The reply is judged by the same rules as any
-    text: "extractor/..." is its rule, and NONE, an unreadable or a malformed reply abstains with a reason.
+    The extractor gets only the question, choices, type and unit of the problem. The same rules judge its reply; the
+    verdict's rule is "extractor/...". NONE, an unreadable or a malformed reply is an abstention with a reason.
     """
     reply = extractor.extract(
         response,

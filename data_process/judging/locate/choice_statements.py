@@ -1,4 +1,4 @@
-"""A choice from a closing sentence without a cue: its letter, its yes or no, its wording or its value."""
+"""Finds the choice that a closing sentence without a cue states: by its letter, yes or no, or its wording."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _LETTER_NAME = re.compile(
 
 
 def stated_letter(sentence: str, problem: Problem) -> str | None:
-    """The one letter in brackets of a sentence, where an answer stands; two different letters are none."""
+    """The only letter in brackets of a sentence, where it stands in the place of an answer; else None."""
     found = list(_LETTER.finditer(sentence))
     if not found or len({m[1] for m in found}) > 1 or REFUSAL.search(sentence):
         return None
@@ -52,7 +52,7 @@ def stated_letter(sentence: str, problem: Problem) -> str | None:
 
 
 def polar_letter(sentence: str, problem: Problem, restated: bool = True) -> str | None:
-    """The letter of yes or no among two such choices: said first, or (with `restated`) by restating the question."""
+    """The letter of yes or no, where those are the choices: said first or, with `restated`, by restating the question."""
     names = [plain(c) for c in problem.choices]
     if sorted(names) not in (["no", "yes"], ["false", "true"]):
         return None
@@ -70,7 +70,8 @@ def polar_letter(sentence: str, problem: Problem, restated: bool = True) -> str 
 def named_letter(sentence: str, problem: Problem) -> str | None:
     """A letter at the end of a sentence: "The next shape is C" where the choices are letters themselves.
 
-    Among other choices only a conclusion about what is asked counts ("So the length of CD is B."), and never a point.
+    Among other choices only a conclusion that restates the question counts ("So the length of CD is B."), and the
+    letter must not be the name of a point.
     """
     m = _LETTER_NAME.search(sentence.rstrip())
     if m is None or REFUSAL.search(sentence):
@@ -93,7 +94,7 @@ def _places(said: tuple[str, ...], name: tuple[str, ...]) -> list[int]:
 
 
 def _literal(sentence: str, names: dict[str, str]) -> str | None:
-    """The one choice that stands in the sentence sign by sign: "[2, 4]", "5:30", "11-15"."""
+    """The only choice that the sentence holds character by character: "[2, 4]", "5:30", "11-15"."""
     if not all(re.search(r"[0-9]", n) and re.search(r"[-:/,~]", n) for n in names.values()):
         return None
     squeezed = re.sub(r"\s+", "", sentence)
@@ -107,7 +108,7 @@ def _literal(sentence: str, names: dict[str, str]) -> str | None:
 
 
 def worded_letter(sentence: str, problem: Problem) -> str | None:
-    """The one choice whose wording the sentence holds, or whose words it holds all; numbers are read elsewhere."""
+    """The only choice whose wording, or all of whose words, the sentence holds. Numbers are read elsewhere."""
     if REFUSAL.search(sentence):  # "cannot be determined" may itself be a choice
         same = [letter for letter, c in zip(LETTERS, problem.choices, strict=False) if REFUSAL.search(c)]
         return same[0] if len(same) == 1 else None
@@ -124,7 +125,7 @@ def worded_letter(sentence: str, problem: Problem) -> str | None:
     for letter, name in stems.items():
         if places := [i for i in _places(said, name) if name and not _negated(said, i)]:
             held[letter] = places
-    # "quarter" inside "quarter past" is not said.
+    # "quarter" inside "quarter past" does not count.
     for letter in list(held):
         for other in set(held) - {letter}:
             n = len(stems[other])

@@ -1,12 +1,11 @@
-r"""Where a response states its final answer: the cues, in the order a reader would trust them.
+r"""Finds where a response states its final answer, by cues in the order in which a reader would trust them.
 
 1. the last `\boxed{...}`  2. the last `<answer>...</answer>`  3. the last `Answer: ...` (any case)
-4. the last "the answer is ..." / "the correct option is ..."  5. the last line, if it is an answer and nothing else.
-6. without any of these, sentences and lines that may state it: `_without_cue`.
+4. the last "the answer is ..." / "the correct option is ..."  5. the last line, if it is an answer and nothing else
+6. without any of these, a sentence or line that may state the answer: `_without_cue`
 
-A response with `</think>` is read from the last one on; the thinking counts only when nothing follows it.
-An explicit cue that cannot be read is the author's last word on everything before it: only what stands later counts,
-and rule 6 is not used.
+A response with `</think>` is read after the last one; the thinking counts only where nothing follows it.
+A cue that cannot be read overrides everything before it: only later cues count, and rule 6 is not used.
 """
 
 from __future__ import annotations
@@ -19,15 +18,13 @@ from typing import Literal
 from data_process.judging.locate.sentences import CONCLUSION, REFUSAL, closing_sentences, opening_sentence
 from data_process.judging.maths.quantity import MAX_PAYLOAD
 
-SCAN_CHARS = 20_000  # from the end; final answers stand at the end, and each pattern below is linear in this
-MAX_BRACES = 500  # characters searched for the brace that closes \boxed{: longer ones are not an answer
+SCAN_CHARS = 20_000  # from the end, where final answers stand; the time of each pattern is linear in this
+MAX_BRACES = 500  # characters searched for the brace that closes \boxed{; longer ones are not an answer
 
-
-# Where a payload stands decides how much may surround the answer. "inline": right after its cue, anything may follow.
-# "below": on the line under its cue, where a sentence or a list may begin. "bare": a line with no cue at all.
-# "statement": a closing sentence without a cue, read only where nothing above gave an answer.
-# "opening": the first sentence of one paragraph, before its explanation.
-# "bold": the one text of a response that is set in bold.
+# The place of a payload decides how much text may surround the answer.
+# "inline": directly after its cue; anything may follow. "below": the line under its cue, where a sentence or a list may
+# begin. "bare": a line without a cue. "statement": a closing sentence without a cue, read only where nothing above
+# gave an answer. "opening": the first sentence of a paragraph, before its explanation. "bold": the only bold text.
 Place = Literal["inline", "below", "bare", "bold", "statement", "opening"]
 
 
@@ -36,21 +33,21 @@ class Cue:
     """Text that a response presents as its final answer."""
 
     rule: str
-    start: int  # of the cue itself: decides what stands later
+    start: int  # of the cue itself: decides which of two cues is later
     span: tuple[int, int]  # of the payload
     payload: str
-    closed: bool  # the payload cannot have been cut: a brace, a tag or a line end follows
+    closed: bool  # the payload was not cut: a brace, a tag or a line end follows it
     place: Place = "inline"
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a payload says. `answer` None: unreadable, with `form` the reason."""
+    """The answer that a payload states. Where `answer` is None, `form` is the reason."""
 
     answer: str | None
     form: str
     note: str | None = None
-    closed: bool = False  # the payload goes on after the answer, so the answer itself was not cut
+    closed: bool = False  # text follows the answer in the payload, so the answer itself was not cut
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ Read = Callable[[str, Place], Reading]
 _BOXED = re.compile(r"\\f?boxed\s?\{")
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _END_MARKS = re.compile(r"\s*(?:</s>|<\|[a-z_]{2,16}\|>|<eos>|<end_of_turn>)(?:\s|</s>|<\|[a-z_]{2,16}\|>){0,4}$")
-# A model that was shown examples may go on with a question of its own; its answer to ours stands before that.
+# A model that was shown examples may continue with a question of its own, after its answer to ours.
 _NEXT_QUESTION = re.compile(r"\n\s{0,3}\n\s{0,3}Question:")
 _OPEN_THINK = re.compile(r"<think>", re.IGNORECASE)
 _THINK = re.compile(r"</think>", re.IGNORECASE)
@@ -88,7 +85,7 @@ _PHRASE = re.compile(
     r"(?:\sletter|\schoice)?(?:\s(?:to|for)\s(?:the|this)\s(?:\w{1,16}\s){0,3}\w{1,16})?"
     r"(?:\s(?:is|would\sbe|should\sbe|must\sbe)(?![A-Za-z])(?!\s(?:wrong|incorrect)\b)\s{0,3}:?"
     r"|(?:(?<=final value)|(?<=final number)|(?<=final result)|(?<=option letter)):)"
-    # Qwen models fall into Chinese on translated geometry: "the answer is", "the correct option is", "hence choose".
+    # Qwen models switch to Chinese on translated geometry: "the answer is", "the correct option is", "hence choose".
     r"|(?:答案|正确选项|正确答案)(?:(?:是|为|应为|应选)[:：]?|[:：])|(?:故选|应选|回答)[:：]?"
     r"|选[择项]?(?:为|是)?[:：]?(?=\s?[（(]?[A-J])",
     re.IGNORECASE,
@@ -118,7 +115,7 @@ def _tagged(text: str, start: int, end: int) -> Iterator[Cue]:
         if tag[1]:
             continue
         closer = tags[k + 1] if k + 1 < len(tags) and tags[k + 1][1] else None
-        # Without the closing tag the answer runs to the end: a stop string is left out of what an engine returns.
+        # Without the closing tag the answer runs to the end, because engines do not return the stop string.
         stop = closer.start() if closer else end
         a, b = _strip(text, tag.end(), stop)
         if a == b and closer:
@@ -130,14 +127,14 @@ def _tagged(text: str, start: int, end: int) -> Iterator[Cue]:
 
 
 def _lines(pattern: re.Pattern[str], rule: str, text: str, start: int, end: int, truncated: bool) -> Iterator[Cue]:
-    """The last match that something follows, with the rest of its line or, where that is empty, the next line."""
+    """The last match with text after it: the rest of its line or, where that is empty, the next line."""
     for m in reversed(list(pattern.finditer(text, start, end))):
         a, _ = _strip(text, m.end(), end)
         if a == end and not truncated:
             continue
         stop = _END_OF_PAYLOAD.search(text, a, end)
         b = stop.start() if stop else end
-        # A value on the next line stands alone there: "Answer:\n1. First, ..." opens a list.
+        # On the next line a value must stand alone: "Answer:\n1. First, ..." opens a list.
         place: Place = "below" if "\n" in text[m.end() : a] else "inline"
         if place == "below" and _listed(text, a, b, end):
             continue
@@ -167,7 +164,7 @@ def _listed(text: str, a: int, b: int, end: int) -> bool:
 
 
 def _first_line(text: str, start: int, end: int) -> Iterator[Cue]:
-    """The first of several lines: an answer may come before its explanation."""
+    """The first of several lines: an answer may precede its explanation."""
     a, b = _strip(text, start, end)
     stop = text.find("\n", a, b)
     if start == 0 and 0 <= stop - a <= MAX_PAYLOAD and not _listed(text, a, stop, end):
@@ -176,7 +173,7 @@ def _first_line(text: str, start: int, end: int) -> Iterator[Cue]:
 
 
 def _bold(text: str, start: int, end: int) -> Iterator[Cue]:
-    """Bold text in the last sentences that have any: a reader looks there first."""
+    """The only text that is bold, wherever it stands."""
     spans = [m.span(1) for m in _BOLD.finditer(text, start, end)]
     if spans and len({text[slice(*span)].strip().casefold() for span in spans}) == 1:
         a, b = spans[-1]
@@ -184,14 +181,16 @@ def _bold(text: str, start: int, end: int) -> Iterator[Cue]:
 
 
 def _strip(text: str, a: int, b: int) -> tuple[int, int]:
-    """The range a..b without its outer white space."""
+    """The range a..b without leading and trailing white space."""
     part = text[a:b]
     return (a + len(part) - len(part.lstrip()), a + len(part.rstrip())) if part.strip() else (b, b)
 
 
 def _cues(text: str, truncated: bool) -> Iterator[Cue]:
     length = len(text)
-    if mark := _END_MARKS.search(text, max(0, length - 80)):  # the end token of a chat format, left in by an engine
+    if mark := _END_MARKS.search(
+        text, max(0, length - 80)
+    ):  # the end token of a chat format, which some engines return
         length = mark.start()
     begin = max(0, length - SCAN_CHARS)
     scopes = [(begin, length, False)]
@@ -200,30 +199,30 @@ def _cues(text: str, truncated: bool) -> Iterator[Cue]:
         scopes.insert(0, (begin, next_question.start(), False))
     thinks = list(_THINK.finditer(text, begin, length))
     if thinks:
-        # An answer inside the thinking is the author's only where the author wrote nothing after it.
+        # An answer inside the thinking counts only where no text follows the thinking.
         said = bool(text[thinks[-1].end() : length].strip())
         scopes = [(thinks[-1].end(), length, True)] if said else [(begin, thinks[-1].start(), False)]
         if said and truncated:
-            scopes.append((begin, thinks[-1].start(), False))  # the part after it may be cut before its answer
+            scopes.append((begin, thinks[-1].start(), False))  # the text after it may have been cut before its answer
     for start, end, after_think in scopes:
         yield from _boxed(text, start, end)
         yield from _tagged(text, start, end)
         yield from _lines(_ANSWER, "answer_cue", text, start, end, truncated)
         yield from _lines(_PHRASE, "phrase", text, start, end, truncated)
-        if not truncated:  # the last line of a cut text is wherever the cut fell
+        if not truncated:  # the last line of a truncated text ends wherever the limit fell
             yield from _last_line(text, start, end, "after_think" if after_think else "bare_line")
             yield from _without_cue(text, start, end)
 
 
 def _without_cue(text: str, start: int, end: int) -> Iterator[Cue]:
-    """What may state the answer where nothing announces it: the weakest rules, strongest first."""
+    """Text that may state the answer where no cue announces it: the weakest rules, the strongest of them first."""
     first, others = closing_sentences(text, start, end)
     if _OPEN_THINK.search(text, start, end):
-        first, others = [], []  # thinking that never ended was cut: its sentences are on the way to an answer
-    if first and REFUSAL.search(text, *first[0]):  # the last word is that there is no answer
+        first, others = [], []  # thinking that never ended was cut before its answer
+    if first and REFUSAL.search(text, *first[0]):  # the last sentence says that there is no answer
         first, others = first[:1], []
     concluded = bool(first) and CONCLUSION.match(text, *first[0]) is not None
-    if concluded:  # the last word counts: "4\nTo find the median ... Therefore, the median is 5."
+    if concluded:  # the last sentence counts: "4\nTo find the median ... Therefore, the median is 5."
         yield _statement(text, first[0], "statement")
     yield from _first_line(text, start, end)
     yield from _bold(text, start, end)
@@ -239,13 +238,13 @@ def _statement(text: str, span: tuple[int, int], place: Literal["statement", "op
 
 
 def find_answer(text: str, read: Read, truncated: bool) -> Found:
-    """The final answer of `text` as `read` understands a payload; with `truncated`, only one that was not cut."""
+    """The final answer of `text`, as `read` reads payloads; with `truncated`, only one that the cut left complete."""
     if not text.strip():
         return Found(None, "empty")
     blocked, reason = -1, "truncated" if truncated else "no_answer"
     for cue in _cues(text, truncated):
         if cue.start < blocked or (blocked >= 0 and cue.place in ("bold", "statement", "opening")):
-            continue  # an answer that was announced and cannot be read is not replaced by a guess
+            continue  # an announced answer that cannot be read is not replaced by a guess
         reading = read(cue.payload, cue.place)
         if reading.answer is not None and truncated and not (cue.closed or reading.closed):
             reading = Reading(None, "truncated")

@@ -1,6 +1,6 @@
 """The sentences of a response that may state its answer, and those that never do.
 
-They are read only where no cue gave an answer and the text was not cut: see cues.py for the order.
+The judge reads them only where no cue gave an answer and the text was not truncated; `cues.py` sets the order.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 MAX_SENTENCES = 3  # read backwards from the end
 MAX_SENTENCE = 400  # characters; a longer one is no statement
-MAX_PARAGRAPH = 3000  # characters of a response whose first sentence may be its answer
+MAX_PARAGRAPH = 3000  # characters; in a longer response the first sentence is not read
 SCANNED = 40  # sentences looked at from the end
 _DERIVATION = re.compile(
     r"\W{0,4}(?:to\s|first|given|let|since|we\s|as\s|in order|using|step|from the|okay|when|for\s|suppose|assume"
@@ -49,7 +49,7 @@ CONCLUSION = re.compile(
 
 
 def _backwards(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The sentences of text[start:end] that may state something, as ranges, the last first; lines end sentences."""
+    """The ranges of the sentences in text[start:end] that may state something, last first; a line end ends one."""
     begin = max(start, end - SCANNED * MAX_SENTENCE)
     fences = [m.start() for m in _FENCE.finditer(text, begin, end)]
     bounds = [begin, *(m.end() for m in _ENDS.finditer(text, begin, end)), end]
@@ -61,20 +61,21 @@ def _backwards(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def finished(text: str, start: int, end: int) -> bool:
-    """Whether text[start:end] ends as a sentence, a formula or a table does, and not in the middle of one."""
+    """Whether text[start:end] ends like a sentence, a formula or a table, not in the middle of one."""
     return bool(re.search(r"[.!?。！？…)\]}\"'”’*`$|>:;]\s*$", text[max(start, end - 40) : end]))
 
 
 def closing_sentences(text: str, start: int, end: int) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """What is read first: the last sentence and the last one that concludes ("Therefore, ..."); and two more.
+    """(the sentences to read first, those to read after them), as ranges.
 
-    Of a text that stops in the middle of a sentence only a last sentence that ends in a value or a word of the answer
-    is offered ("The difference is 27"), and nothing of a text that repeats itself: both may have been cut.
+    First come the last sentence and the last one that concludes ("Therefore, ..."); then up to two more from the end.
+    A text that stops in the middle of a sentence offers only that sentence ("The difference is 27"), and a text that
+    repeats itself offers none: both may have been cut.
     """
     found = list(_backwards(text, start, end))
     bodies = [text[slice(*r)] for r in found[: MAX_SENTENCES + 1]]
     if len(bodies) > 2 and (bodies[0] == bodies[1] == bodies[2] or bodies[1] == bodies[2]):
-        return [], []  # a loop that ran into the limit
+        return [], []  # the model repeated itself until the token limit
     if not finished(text, start, end):
         return [r for r in found[:1] if r[1] >= len(text[:end].rstrip())], []
     concludes = [r for r in found if CONCLUSION.match(text, r[0], r[1])][:1]

@@ -1,6 +1,6 @@
-"""Reading a sentence that has no cue ("There are two people left.", "So f(4) = 4."): weak rules, quick to abstain.
+"""Reads the value that a sentence without a cue states: "There are two people left.", "So f(4) = 4."
 
-A sentence that states two values, a range, a refusal or a guess among several is not read.
+The rules are weak, so they abstain on a sentence with two values, a range, a refusal or several candidates.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from data_process.judging.maths.units import UNIT, unit_of
 
 
 def last_statement(sentence: str) -> str | None:
-    """What stands after the last `=` or verb of a sentence: "5√3 m" in "The height of the tree is 5√3 m." """
+    """The text after the last `=` or verb of a sentence: "5√3 m" in "The height of the tree is 5√3 m." """
     if REFUSAL.search(sentence):
         return None
     text = clean(sentence[-300:])
@@ -25,7 +25,7 @@ def last_statement(sentence: str) -> str | None:
     return parts[-1].strip(" .,;") if len(parts) > 1 else None
 
 
-# Where a number stands decides whether it is the one that the sentence states.
+# The words before a number decide whether it is the one that the sentence states.
 _STATES = re.compile(
     r"(?:\b(?:is|are|was|were|be|been|equals?|has|have|had|having|contains?|containing|leaves?|leaving|left with|shows?"
     r"|reads?|gets?|got|makes?|made|spends?|spent|costs?|weighs?|measures?|totals?|becomes?|gives?|yields?|needs?|scored"
@@ -57,11 +57,11 @@ _NONE = re.compile(
 
 
 def _numbers(text: str) -> Iterator[tuple[int, Quantity]]:
-    """Every number that stands as a word of its own, with its place and unit."""
+    """Every number that is a word of its own, with its position and unit, which is "?" inside something larger."""
     for m in NUMBER.finditer(text):
         start, end = m.span()
         if m["sign"] and start and not re.search(r"[\s=:(≈$]$", text[:start]):
-            start += 1  # "5-3": a minus between, no sign
+            start += 1  # "5-3": a minus between two numbers, not a sign
         if start and re.search(r"[A-Za-z0-9.,_\\{]$", text[max(0, start - 1) : start]):
             continue
         value = number_value(m)
@@ -75,19 +75,19 @@ def _numbers(text: str) -> Iterator[tuple[int, Quantity]]:
         rest = text[end : end + 24]
         bullet = re.search(r"(?:^|[\s=:(])-\s$", text[max(0, start - 3) : start])  # "- 5" may be a bullet or a sign
         if bullet or _GOES_ON.match(rest) or _RANGE.match(rest):
-            yield start, Quantity(value, "?")  # part of something larger: it makes the sentence ambiguous
+            yield start, Quantity(value, "?")  # part of something larger, which makes the sentence ambiguous
         else:
             yield start, Quantity(value, unit)
 
 
-# "We can deduce that", "If ∠C = 35°, then": what is stated comes after.
+# "We can deduce that", "If ∠C = 35°, then": the statement follows.
 _MAIN = re.compile(
     r".*\b(?:deduce|conclude|determine|find|see|say|infer|know|calculate|estimate)\sthat\s"
     r"|^\W*(?:if|given|since|as|when|because)\b.*,\sthen\s"
     r"|^\W*(?:if|given|since|as|when|because|in|at|for|from|based|with|of|on|by)\b.*?,\s(?:so\s)?(?=\S*[A-Za-z∠△])",
     re.IGNORECASE | re.DOTALL,
 )
-# A sentence that stops without a stop must stop at its value: "The difference is 27", not "we know that AB + AC".
+# A sentence without a full stop must end at its value: "The difference is 27", not "we know that AB + AC".
 _ENDED = re.compile(
     r"[.!?。！？…;:)\]}\"'”’]\s*$|[0-9]\s?(?:°|%|[A-Za-z^{}²³/$]{1,12}){0,3}\s*$|\b(?:is|=)\s\S+\s\S+\s*$"
 )
@@ -100,16 +100,16 @@ _ASKS_YEAR = re.compile(
 
 
 def main_clause(sentence: str) -> str:
-    """`sentence` from its statement on: without "If all the algae die, " or "We can conclude that "."""
+    """The statement of a sentence: without "If all the algae die, " or "We can conclude that "."""
     m = _MAIN.match(sentence)
     return sentence[m.end() :] if m and m.end() < len(sentence) else sentence
 
 
 def read_number_statement(sentence: str, question: str, verb: bool = False) -> Quantity | None:
-    """The one value that a sentence states, digits or words, or None.
+    """The one value that a sentence states, in digits or words, or None.
 
-    After the last `=`; else the number that follows the verb; else the only number of the sentence, unless the question
-    gave it or it is a name ("week 2"). "There are no ..." states 0. With `verb` only what `=` or a verb states counts.
+    It is the value after the last `=`; else the number after the verb; else the only number of the sentence, unless the
+    question gave it or it is a name ("week 2"). "There are no ..." states 0. With `verb`, only `=` and verbs count.
     """
     if REFUSAL.search(sentence):
         return None
@@ -122,7 +122,7 @@ def read_number_statement(sentence: str, question: str, verb: bool = False) -> Q
             return main
         asked = _asked(question)
         if any(q.value not in asked for _, q in _numbers(text[m.end() :])):
-            return None  # the statement holds a number that cannot be read
+            return None  # the statement holds a number that these rules cannot read
     return _stated(text, question, verb)
 
 
@@ -150,11 +150,11 @@ def _stated(text: str, question: str, verb: bool) -> Quantity | None:
         asked = _asked(question)
         if found[0][0] == 0 and value.value in asked and found[0][1].value not in asked:
             return None if found[0][1].unit == "?" else found[0][1]  # "0 shipments had exactly 56 boxes."
-        # "There are two cars and three buses": the verb states both.
+        # In "There are two cars and three buses" the verb states both.
         both = any(p > at and q != value and re.search(r"\band\s$", text[:p]) for p, q in found)
         return None if both else value
     if len(values) > 1:
-        # "There are 4 dots in 2 groups, so each has 2": what follows the conclusion.
+        # "There are 4 dots in 2 groups, so each has 2": the value after the conclusion.
         concluded = list(re.finditer(r"\b(?:so|therefore|thus|hence|leaving|which means|meaning)\b", text))
         after = [q for at, q in stated if concluded and at > concluded[-1].start()]
         return after[-1] if len({q.value for q in after}) == 1 else None

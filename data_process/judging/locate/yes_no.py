@@ -1,7 +1,7 @@
-"""Yes or no from a sentence that restates the question: "Is Teal the maximum?", "Teal is not the maximum."
+"""Reads yes or no from a sentence that restates the question: "Is Teal the maximum?", "Teal is not the maximum."
 
-The sentence must repeat most of the question's words. Then the answer is yes, turned once by a negation ("does not
-have"), once by the opposite comparison ("greater" for "less") and once by exchanged sides ("more B than A").
+The sentence must repeat at least half of the question's content words. The answer is then yes. A negation ("does not
+have"), the opposite comparison ("greater" for "less") and exchanged sides ("more B than A") each reverse it once.
 """
 
 from __future__ import annotations
@@ -35,11 +35,6 @@ _QUESTION_WORD = re.compile(r"^\W*(?:what|which|who|whom|whose|when|where|why|ho
 _NEGATION = re.compile(
     r"\b(?:not|n't|cannot|never|neither|isn't|aren't|doesn't|don't|wasn't|weren't|hasn't|can't)\b|n't\b"
 )
-_QUESTION_LEAD_IN = re.compile(r"^\W*(?:based on|according to|from|in|looking at)\b[^,]{0,60},\s*", re.IGNORECASE)
-_REASON = re.compile(
-    r",?\s(?:because|since|which|indicating|meaning|suggesting)\b|,\s(?:as|so|while|but|with)\b", re.IGNORECASE
-)
-_WORD = re.compile(r"^\W*(?:what|which|who|whom|whose|when|where|why|how)\b", re.IGNORECASE)
 _LEAD_IN = re.compile(r"^\W*(?:based on|according to|from|in|looking at)\b[^,]{0,60},\s*", re.IGNORECASE)
 _REASON = re.compile(
     r",?\s(?:because|since|which|indicating|meaning|suggesting)\b|,\s(?:as|so|while|but|with)\b", re.IGNORECASE
@@ -48,13 +43,13 @@ _WORD = re.compile(r"[a-z0-9]+(?:[-'][a-z0-9]+)*")
 
 
 def leading_yes_no(text: str) -> str | None:
-    """The yes or no (true, false) that `text` begins with; "No other ..." and "Yes or no" are none."""
+    """The yes or no (true, false) that `text` begins with; None for "No other ..." and "Yes or no"."""
     m = _YES_NO.match(text)
     return m[1].lower() if m and not re.match(r"\s*(?:or|/|and)\b", text[m.end() :], re.IGNORECASE) else None
 
 
 def stem(word: str) -> str:
-    """The word without a common ending: enough to tell "bars" from "bar", not a dictionary form."""
+    """The word without a common ending, so that "bars" equals "bar"; not a dictionary form."""
     if word.endswith("ies") and len(word) > 4:
         word = word[:-3] + "y"
     elif word.endswith(("ses", "xes", "ches", "shes")):
@@ -79,7 +74,7 @@ def _content(words: list[str]) -> list[str]:
 
 
 def _direction(words: list[str]) -> int | None:
-    """+1 for more, -1 for less, 0 for the same; None for no comparison or for two that differ."""
+    """+1 for more, -1 for less, 0 for the same; None without a comparison or with two different ones."""
     found = {+1 for w in words if w in _MORE} | {-1 for w in words if w in _LESS} | {0 for w in words if w in _SAME}
     return found.pop() if len(found) == 1 else None
 
@@ -95,7 +90,7 @@ def _sides(words: list[str]) -> tuple[set[str], set[str]] | None:
 
 
 def _exchanged(question: list[str], said: list[str]) -> bool | None:
-    """Whether the two sides of the comparison changed places; None where it cannot be told."""
+    """Whether the two sides of the comparison changed places; None where that is unclear."""
     a, b = _sides(question), _sides(said)
     if a is None or b is None:
         return None
@@ -105,7 +100,7 @@ def _exchanged(question: list[str], said: list[str]) -> bool | None:
 
 
 def bare_question(question: str) -> str:
-    """The last question of a prompt: no hint, no list of choices, no unit."""
+    """The last question of a prompt, without a hint, the choices or a unit."""
     text = re.split(r"\n\s*Choices:|\n\s*\(A\)", question)[0]
     text = re.sub(r"^\s*Hint:[^\n]*\n", "", text)
     text = re.sub(r"^\s*Question:\s*", "", text).strip()
@@ -124,7 +119,7 @@ def yes_or_no(sentence: str, question: str) -> str | None:
     question = bare_question(question)
     if _QUESTION_WORD.match(question):
         return None
-    # What leads in ("Based on the image,") and what gives a reason (", as they are ...") is not compared.
+    # A lead-in ("Based on the image,") and a reason (", as they are ...") are not compared.
     sentence = _LEAD_IN.sub("", sentence)
     sentence = _REASON.split(sentence)[0]
     asked, said = words_of(question), words_of(sentence)
@@ -132,7 +127,7 @@ def yes_or_no(sentence: str, question: str) -> str | None:
     if not wanted or not given:
         return None
     shared = wanted & given
-    subject = _content(asked)[:2]  # of whom it is asked: a sentence about another is no answer
+    subject = _content(asked)[:2]  # a sentence about another subject is not an answer
     if not set(subject) <= given:
         return None
     if len(shared) / len(wanted) < MIN_OVERLAP or len(shared) / len(given) < MIN_PRECISION:

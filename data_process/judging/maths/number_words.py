@@ -51,7 +51,7 @@ def _value(words: list[str]) -> int | None:
 
 
 def to_digits(text: str) -> str:
-    """`text` with every number that is written in words put in digits; words that make no number stay."""
+    """`text` with every number in words written in digits; words that make no number stay."""
 
     def digits(m: re.Match[str]) -> str:
         value = _value(re.split(r"[\s-]+", m[0].lower()))

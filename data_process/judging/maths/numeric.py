@@ -10,7 +10,7 @@ import cmath
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from data_process.judging.maths.parser import UnreadableError, evaluate, letters_in, tokenize
 
@@ -21,89 +21,46 @@ TOLERANCE = 1e-9  # relative; floats carry 1e-16 and a school expression loses a
 _POINTS = ((0.7391, -1.3127, 2.1173), (-0.6173, 1.7321, 0.3917), (1.6180, 0.5772, -1.2021), (2.2361, -0.4343, 0.9159),
            (-1.0986, -0.8814, 1.4513))  # fmt: skip
 
-_FUNCTIONS: dict[str, Callable[[complex], complex]] = {
-    "sin": cmath.sin,
-    "cos": cmath.cos,
-    "tan": cmath.tan,
-    "cot": lambda z: 1 / cmath.tan(z),
-    "sec": lambda z: 1 / cmath.cos(z),
-    "csc": lambda z: 1 / cmath.sin(z),
-    "ln": cmath.log,
-    "log": cmath.log10,
-    "exp": cmath.exp,
-    "sqrt": cmath.sqrt,
-}
 _LEFT_RIGHT = re.compile(r"\\left(?![A-Za-z])|\\right(?![A-Za-z])")
 
 Values = tuple[complex, ...]  # one for each point
 
 
-def _constant(value: float) -> Values:
-    return (complex(value),) * len(_POINTS)
-
-
-def _each(combine: Callable[[complex, complex], complex], a: Values, b: Values) -> Values:
-    return tuple(map(combine, a, b))
-
-
-def _logarithm(z: complex, base: complex) -> complex:
-    return cmath.log(z) / cmath.log(base) if base else cmath.log10(z)
-
-
-class _AtPoints:
-    """Evaluates an expression at every point at once (`parser.Arithmetic`)."""
-
-    def __init__(self, letters: Mapping[str, Values]) -> None:
-        self.letters = letters
-
-    def number(self, digits: str) -> Values:
-        if "," in digits:  # a tuple, an interval or a set
-            raise UnreadableError
-        return _constant(float(digits))
-
-    def digit(self, digit: str) -> Values:
+def _power(z: complex, exponent: complex) -> complex:
+    if abs(exponent) > MAX_POWER:
         raise UnreadableError
+    return z**exponent
 
-    def pi(self) -> Values:
-        return _constant(math.pi)
 
-    def letter(self, name: str) -> Values:
-        return _constant(math.e) if name == "e" else self.letters[name]
+def _raised(function: Callable[..., complex]) -> Callable[..., complex]:
+    """`function` with an exponent as its last argument: sin^2 x."""
+    return lambda *values: function(*values[:-1]) ** values[-1]
 
-    def add(self, a: Values, b: Values) -> Values:
-        return _each(operator.add, a, b)
 
-    def subtract(self, a: Values, b: Values) -> Values:
-        return _each(operator.sub, a, b)
+def _first_power(function: Callable[..., complex]) -> Callable[..., complex]:
+    """`function` to the power of 1, which clears the sign of a zero imaginary part, on which a further root depends."""
+    return lambda *values: function(*values) ** 1
 
-    def multiply(self, a: Values, b: Values) -> Values:
-        return _each(operator.mul, a, b)
 
-    def juxtapose(self, a: Values, b: Values, *, begins: str, after_number: bool) -> Values:
-        return self.multiply(a, b)
+_FUNCTIONS: dict[str, Callable[..., complex]] = {
+    "sin": cmath.sin, "cos": cmath.cos, "tan": cmath.tan, "ln": cmath.log, "log": cmath.log10, "exp": cmath.exp,
+    "sqrt": cmath.sqrt,
+    "cot": lambda z: 1 / cmath.tan(z),
+    "sec": lambda z: 1 / cmath.cos(z),
+    "csc": lambda z: 1 / cmath.sin(z),
+    "log_": lambda z, base: cmath.log(z) / cmath.log(base) if base else cmath.log10(z),
+}  # fmt: skip
+_OPERATIONS: dict[str, Callable[..., complex]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "beside": operator.mul, "mixed": operator.mul,
+    "/": operator.truediv, "^": _power, "negate": operator.neg, "|": lambda z: complex(abs(z)), "√": cmath.sqrt,
+    "root": lambda z, degree: z ** (1 / degree),
+    **{name: _first_power(f) for name, f in _FUNCTIONS.items()},
+    **{f"{name}^": _raised(f) for name, f in _FUNCTIONS.items()},
+}  # fmt: skip
 
-    def divide(self, a: Values, b: Values) -> Values:
-        return _each(operator.truediv, a, b)
 
-    def negate(self, a: Values) -> Values:
-        return tuple(-z for z in a)
-
-    def power(self, a: Values, exponent: Values) -> Values:
-        if any(abs(z) > MAX_POWER for z in exponent):
-            raise UnreadableError
-        return _each(pow, a, exponent)
-
-    def root(self, a: Values, degree: Values | None) -> Values:
-        if degree is None:
-            return tuple(map(cmath.sqrt, a))
-        return _each(lambda z, n: z ** (1 / n), a, degree)
-
-    def absolute(self, a: Values) -> Values:
-        return tuple(complex(abs(z)) for z in a)
-
-    def function(self, name: str, argument: Values, base: Values | None, exponent: Values | None) -> Values:
-        value = tuple(map(_FUNCTIONS[name], argument)) if base is None else _each(_logarithm, argument, base)
-        return value if exponent is None else _each(pow, value, exponent)
+def _apply(operation: str, *values: Values) -> Values:
+    return tuple(map(_OPERATIONS[operation], *values))
 
 
 def letters_of(text: str) -> frozenset[str] | None:
@@ -123,7 +80,16 @@ def values_at(text: str, letters: frozenset[str]) -> Values | None:
         name: tuple(complex(point[i % 3] + 0.37 * (i // 3) + 0.01 * k * i) for k, point in enumerate(_POINTS))
         for i, name in enumerate(sorted(letters))
     }
-    found = evaluate(tokenize(_LEFT_RIGHT.sub("", text)), _AtPoints(coordinates))
+
+    def constant(kind: str, text: str) -> Values:
+        if kind == "digit" or "," in text:  # "1,2" is a pair; `\frac12` is read by `surds` alone
+            raise UnreadableError
+        if kind in ("letter", "greek") and text != "e":
+            return coordinates[text]
+        value = float(text) if kind == "number" else math.pi if kind == "pi" else math.e
+        return (complex(value),) * len(_POINTS)
+
+    found = evaluate(tokenize(_LEFT_RIGHT.sub("", text)), constant, _apply)
     return found if found is not None and all(map(cmath.isfinite, found)) else None
 
 

@@ -1,67 +1,34 @@
 r"""The grammar of short expressions, in LaTeX or plain: `2\sqrt{3}`, `\frac{x+1}{2}`, `9π/4`, `|x-1|`, `\sin^2 x`.
 
-One parser serves two evaluations: `surds` (exact values of roots and π) and `numeric` (values at a few points). The
-parser calls an `Arithmetic` as it reads, so no tree is built, and whatever an arithmetic refuses ends the reading.
-Both evaluations limit the length of the text, and nesting is limited here, so no input takes long.
+One parser serves two evaluations: `surds` (exact values of roots and π) and `numeric` (values at a few points). It
+evaluates as it reads, through two functions of the evaluation:
+
+- `constant(kind, text)`: the value of a "number" ("12", ".5", "1,234"), a "digit" of `\frac12`, "pi", a "letter" with
+  its index ("x_1") or a "greek" one ("alpha").
+- `apply(operation, *values)`: `+ - * / ^`, "negate", "|" (absolute value), "√", "root" (value, degree), a function by
+  its name, with "_" added for a base and "^" for an exponent ("log_", "sin^"); "beside" is a number directly after a
+  value ("x2"), "mixed" a fraction directly after a number ("2\frac{1}{2}").
+
+An operation that the evaluation does not know (KeyError) or refuses (UnreadableError) makes the expression unreadable.
+The evaluations limit the length of a text, and the parser its nesting, so no input takes long.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 MAX_DEPTH = 12  # of brackets
 MAX_DIGITS = 30  # of one written number
-
 
 T = TypeVar("T")
 Tokens = tuple[tuple[str, str], ...]  # (kind, text)
 
 
 class UnreadableError(Exception):
-    """The text is not an expression, or not one that the arithmetic can evaluate."""
-
-
-class Arithmetic(Protocol[T]):
-    """What an expression is evaluated with. Every method may raise UnreadableError."""
-
-    def number(self, digits: str) -> T:
-        """A number as it is written, "12", ".5" or "1,234.5", of at most MAX_DIGITS digits."""
-
-    def digit(self, digit: str) -> T:
-        r"""One argument of a `\frac` without braces, as in `\frac12`."""
-
-    def pi(self) -> T: ...
-
-    def letter(self, name: str) -> T:
-        r"""A letter with its index (`x_1`), or the name of a Greek one (`alpha`)."""
-
-    def add(self, a: T, b: T) -> T: ...
-
-    def subtract(self, a: T, b: T) -> T: ...
-
-    def multiply(self, a: T, b: T) -> T: ...
-
-    def juxtapose(self, a: T, b: T, *, begins: str, after_number: bool) -> T:
-        r"""`a` directly before `b`: a product, or a mixed number.
-
-        `begins`: the first token of `b` ("number", "frac", "(", ...). `after_number`: `a` is one written number.
-        """
-
-    def divide(self, a: T, b: T) -> T: ...
-
-    def negate(self, a: T) -> T: ...
-
-    def power(self, a: T, exponent: T) -> T: ...
-
-    def root(self, a: T, degree: T | None) -> T:
-        """The root of `a`; None is the square root."""
-
-    def absolute(self, a: T) -> T: ...
-
-    def function(self, name: str, argument: T, base: T | None, exponent: T | None) -> T:
-        r"""`\sin(x)`, `\log_{2}{8}` (with a base), `\sin^2(x)` (with an exponent)."""
+    """The text is not an expression, or not one that the evaluation can read."""
 
 
 _TOKEN = re.compile(
@@ -97,14 +64,14 @@ def letters_in(tokens: Tokens) -> frozenset[str]:
     return frozenset(text for kind, text in tokens if kind in ("letter", "greek") and text != "e")
 
 
-def evaluate(tokens: Tokens | None, arithmetic: Arithmetic[T]) -> T | None:
+def evaluate(tokens: Tokens | None, constant: Callable[[str, str], T], apply: Callable[..., T]) -> T | None:
     """The value of an expression; None where it cannot be read or has no value."""
     if not tokens:
         return None
-    parser = _Parser(tokens, arithmetic)
+    parser = _Parser(tokens, constant, apply)
     try:
         value = parser.sum()
-    except (UnreadableError, ArithmeticError, ValueError, RecursionError):
+    except (UnreadableError, LookupError, ArithmeticError, ValueError, RecursionError):
         return None
     return value if parser.at == len(parser.tokens) else None
 
@@ -112,11 +79,9 @@ def evaluate(tokens: Tokens | None, arithmetic: Arithmetic[T]) -> T | None:
 class _Parser(Generic[T]):
     """Recursive descent over tokens; held open only while one expression is read."""
 
-    def __init__(self, tokens: Tokens, arithmetic: Arithmetic[T]) -> None:
-        self.tokens = list(tokens)
-        self.arithmetic = arithmetic
-        self.at = 0
-        self.depth = 0
+    def __init__(self, tokens: Tokens, constant: Callable[[str, str], T], apply: Callable[..., T]) -> None:
+        self.tokens, self.constant, self.apply = list(tokens), constant, apply
+        self.at = self.depth = 0
         self.in_bars = False
 
     def peek(self) -> str:
@@ -126,48 +91,48 @@ class _Parser(Generic[T]):
         kind, text = self.tokens[self.at]
         return text if kind == "op" else kind
 
+    def took(self, signs: str) -> str:
+        """The next token where it is one of these signs, and then it is passed; else ""."""
+        sign = self.peek()
+        if not sign or sign not in signs:
+            return ""
+        self.at += 1
+        return sign
+
     def sum(self) -> T:
         value = self.product()
-        while (sign := self.peek()) in ("+", "-"):
-            self.at += 1
-            combine = self.arithmetic.add if sign == "+" else self.arithmetic.subtract
-            value = combine(value, self.product())
+        while sign := self.took("+-"):
+            value = self.apply(sign, value, self.product())
         return value
 
     def product(self) -> T:
         value = self.signed()
         after_number = self.tokens[self.at - 1][0] == "number"
         while (sign := self.peek()) and sign not in "+-^)]}_" and not (sign == "|" and self.in_bars):
-            if sign in "*/":
-                self.at += 1
-                combine = self.arithmetic.multiply if sign == "*" else self.arithmetic.divide
-                value = combine(value, self.signed())
+            if self.took("*/"):
+                value = self.apply(sign, value, self.signed())
             else:
-                value = self.arithmetic.juxtapose(value, self.power(), begins=sign, after_number=after_number)
+                mixed = after_number and sign == "frac"
+                operation = "beside" if sign == "number" else "mixed" if mixed else "*"
+                value = self.apply(operation, value, self.power())
             after_number = False
         return value
 
     def signed(self) -> T:
-        sign = self.peek()
-        self.at += sign in ("+", "-")
+        sign = self.took("+-")
         value = self.power()
-        return self.arithmetic.negate(value) if sign == "-" else value
+        return self.apply("negate", value) if sign == "-" else value
 
     def power(self) -> T:
         value = self.atom()
-        if self.peek() == "^":
-            self.at += 1
-            exponent = self.exponent()
+        if self.took("^"):
+            value = self.apply("^", value, self.exponent())
             if self.peek() == "^":  # a tower of powers is no answer
                 raise UnreadableError
-            value = self.arithmetic.power(value, exponent)
         return value
 
     def exponent(self) -> T:
-        if self.peek() == "-":
-            self.at += 1
-            return self.arithmetic.negate(self.atom())
-        return self.atom()
+        return self.apply("negate", self.atom()) if self.took("-") else self.atom()
 
     def bracket(self) -> T:
         opener = self.peek()
@@ -184,15 +149,14 @@ class _Parser(Generic[T]):
         self.in_bars = True
         value = self.enclosed("|")
         self.in_bars = False
-        return self.arithmetic.absolute(value)
+        return self.apply("|", value)
 
     def enclosed(self, closer: str) -> T:
-        """What stands between the bracket or bar at the next token and `closer`."""
+        """The value between the bracket or bar that comes next and its `closer`."""
         self.at += 1
         value = self.sum()
-        if self.peek() != closer:
+        if not self.took(closer):
             raise UnreadableError
-        self.at += 1
         return value
 
     def atom(self) -> T:
@@ -201,27 +165,17 @@ class _Parser(Generic[T]):
             return self.bracket()
         if kind == "|":
             return self.absolute()
-        if not kind:
-            raise UnreadableError
-        text = self.tokens[self.at][1]
+        text = self.tokens[self.at][1]  # IndexError at the end
         self.at += 1
-        match kind:
-            case "number":
-                if len(text.replace(",", "")) > MAX_DIGITS:
-                    raise UnreadableError
-                return self.arithmetic.number(text)
-            case "pi":
-                return self.arithmetic.pi()
-            case "letter" | "greek":
-                return self.arithmetic.letter(text)
-            case "root":
-                return self.arithmetic.root(self.atom(), None)
-            case "frac":
-                return self.arithmetic.divide(self.part(), self.part())
-            case "function":
-                return self.function(text)
-            case _:
-                raise UnreadableError
+        if kind == "root":
+            return self.apply("√", self.atom())
+        if kind == "frac":
+            return self.apply("/", self.part(), self.part())
+        if kind == "function":
+            return self.function(text)
+        if kind == "op" or len(text.replace(",", "")) > MAX_DIGITS:
+            raise UnreadableError
+        return self.constant(kind, text)
 
     def part(self) -> T:
         r"""An argument of \frac: braces, or one digit of what follows (`\frac12`)."""
@@ -230,29 +184,21 @@ class _Parser(Generic[T]):
         digits = self.tokens[self.at][1]
         if not digits.isdigit():
             raise UnreadableError
-        if len(digits) == 1:
-            self.at += 1
-        else:
-            self.tokens[self.at] = ("number", digits[1:])
-        return self.arithmetic.digit(digits[0])
+        self.tokens[self.at] = ("number", digits[1:])
+        self.at += len(digits) == 1
+        return self.constant("digit", digits[0])
 
     def function(self, name: str) -> T:
         if name == "sqrt" and self.peek() == "[":
             degree = self.bracket()
-            return self.arithmetic.root(self.atom(), degree)
-        base = exponent = None
-        if name == "log" and self.peek() == "_":
-            self.at += 1
-            base = self.atom()
-        if self.peek() == "^":
-            self.at += 1
-            exponent = self.exponent()
+            return self.apply("root", self.atom(), degree)
+        base = [self.atom()] if name == "log" and self.took("_") else []
+        exponent = [self.exponent()] if self.took("^") else []
         if self.peek() in _CLOSER or name == "sqrt":
             argument = self.atom()
         else:
             argument = self.power()
             while self.peek() in ("letter", "greek", "pi"):  # sin 2x is sin(2x)
-                argument = self.arithmetic.multiply(argument, self.power())
-        if name == "sqrt" and exponent is None:
-            return self.arithmetic.root(argument, None)
-        return self.arithmetic.function(name, argument, base, exponent)
+                argument = self.apply("*", argument, self.power())
+        operation = name + "_" * len(base) + "^" * len(exponent)
+        return self.apply(operation, argument, *base, *exponent)

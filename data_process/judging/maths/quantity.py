@@ -1,7 +1,7 @@
-r"""Reading a value out of a short piece of text, and saying when two values are the same.
+r"""Reads one value from a short text, compares values, and writes them as canonical text.
 
-A value is a decimal, `a/b`, `\frac{a}{b}`, a mixed number or `a \times 10^b`, with an optional unit. Everything here
-works on text of at most `MAX_PAYLOAD` characters, so that no input can take long.
+A value is a decimal, `a/b`, `\frac{a}{b}`, a mixed number or `a \times 10^b`, with an optional unit. At most
+`MAX_PAYLOAD` characters are read, so no input can take long.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from data_process.judging.maths.units import UNIT, unit_of
 
 REL_TOL = Fraction(1, 10**6)  # relative to the gold value: forgives a last rounded digit, not a rounded answer
 MAX_PAYLOAD = 300  # characters read after a cue; the longest GeoQA choice or answer has under 60
-MAX_EXPONENT = 100  # of ten; beyond it an exact value would be a number with thousands of digits
-MAX_DIGITS = 60  # of one written number; a longer one is a runaway loop, not an answer
+MAX_EXPONENT = 100  # of ten; a larger exact value would have thousands of digits
+MAX_DIGITS = 60  # of one written number; a longer one is a loop, not an answer
 CANONICAL_DIGITS = 12  # significant digits of the canonical text: 1/3 becomes 0.333333333333
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """An exact value and its unit ("" for none or an unknown word, which is stripped)."""
+    """An exact value and its unit; "" for none and for an unknown word, which is stripped."""
 
     value: Fraction
     unit: str = ""
@@ -31,7 +31,7 @@ class Quantity:
     ended: bool = False
 
 
-# Wrappers that change how an answer looks, not what it says. Their braces stay and are read by the patterns below.
+# Wrappers that change the look of an answer, not its meaning. Their braces stay; the patterns below read them.
 _WRAPPERS = re.compile(
     r"\\(?:textbf|textit|texttt|text|mathrm|mathbf|mathit|operatorname|bf|rm|left|right|displaystyle)(?![A-Za-z])"
     r"|\\[()\[\]]|\\[,;!: ]|\*\*|__|`|\$|\\$"
@@ -48,7 +48,7 @@ _CHARS = str.maketrans(
 
 
 def clean(text: str) -> str:
-    """`text` (cut to MAX_PAYLOAD) without markup, with one spelling for minus, degree and full-width characters."""
+    """`text`, cut to MAX_PAYLOAD, without markup and with one spelling for minus, degree and full-width characters."""
     text = text[:MAX_PAYLOAD].replace("{,}", ",").replace(r"\$", "").replace(r"\%", "%").translate(_CHARS)
     text = re.sub(r"\^?\s?\{?\s?\\(?:circ|degree)(?![A-Za-z])\s?\}?", "°", text)
     return _WRAPPERS.sub("", text).strip()
@@ -72,7 +72,7 @@ LEAD = re.compile(
     r"|clearly|simply|just|exactly)\b)+",
     re.IGNORECASE,
 )
-# What may follow a value on its line: nothing; the end of the sentence; a reason; a remark without digits.
+# A value may be followed by nothing, the end of its sentence, a reason, or a remark without digits.
 _TAIL = re.compile(
     r"\s*(?:[\"'}\])*_]*\s*$"
     r"|[\"'}\])*_]*[.;!?](?=\s|$)"
@@ -92,7 +92,7 @@ _NOT_UNITS = re.compile(
 
 
 def trim_words(text: str) -> str:
-    """`text` without up to three plain words at its end, which name a unit: "2√3 nautical miles"."""
+    """`text` without one to three plain words at its end, which name a unit: "2√3 nautical miles"."""
     words = _WORDS.search(text)
     return text[: words.start()].rstrip() if words and not _NOT_UNITS.search(words[0]) else text
 
@@ -108,7 +108,7 @@ def _ratio(top: str, bottom: str) -> Fraction | None:
 
 
 def number_value(m: re.Match[str]) -> Fraction | None:
-    """The value of a match of NUMBER; None for 1/0 and for what has too many digits."""
+    """The value of a match of NUMBER; None for 1/0 and for too many digits."""
     if m["ln"] or m["sn"]:
         value = _ratio(m["ln"] or m["sn"], m["ld"] or m["sd"])
         if value is not None and m["whole"]:
@@ -129,7 +129,7 @@ def number_value(m: re.Match[str]) -> Fraction | None:
 
 
 def _unwrap(text: str) -> str:
-    """`((5))` and `{5}` say 5; at most three layers, which is more than anyone writes."""
+    """`text` without outer brackets, at most three layers: `((5))` and `{5}` are 5."""
     for _ in range(3):
         if len(text) > 2 and text[0] + text[-1] in ("()", "{}", "[]") and not set(text[1:-1]) & set("(){}[]"):
             text = text[1:-1].strip()
@@ -153,7 +153,7 @@ def _read(text: str, strict: bool) -> Quantity | None:
     if _REJECTED.match(rest):
         return None
     if tail := _TAIL.match(text, end):
-        # A sign that ends the value, with something after it: "40. The", "40, because". "40." may become "40.5".
+        # With text after the tail the value has ended: "40. The", "40, because". A "40." may still become "40.5".
         return Quantity(value, unit, ended=tail.end() < len(text))
     words = _WORDS.match(rest)
     if words and not _NOT_UNITS.search(rest):
@@ -164,12 +164,12 @@ def _read(text: str, strict: bool) -> Quantity | None:
 def read_quantity(text: str, strict: bool = False) -> Quantity | None:
     """The one value that `text` states, or None.
 
-    `strict`: `text` is a value and at most a known unit, nothing else (a gold answer, a choice, a bare line).
-    Otherwise a lead ("about", "x =", "The angle is") and an ending ("apples", ", because ...") are read over.
-    None for two values ("5 or 6"), for arithmetic that is not carried out ("2√3", "5+3", "2:3"), for 1/0.
+    `strict`: `text` is a value with at most a known unit, and nothing else (a gold answer, a choice, a bare line).
+    Otherwise a lead ("about", "x =", "The angle is") and an ending ("apples", ", because ...") are skipped.
+    None for two values ("5 or 6"), for arithmetic that is not carried out ("2√3", "5+3", "2:3") and for 1/0.
     """
     found = _read_quantity(text[:MAX_PAYLOAD], strict)
-    # Where the text was cut for its length, a value that runs to the cut may go on behind it.
+    # Where the text was cut to MAX_PAYLOAD, a value that reaches the cut may be incomplete.
     return found if found is None or len(text) <= MAX_PAYLOAD or found.ended else None
 
 
@@ -181,7 +181,7 @@ def _read_quantity(text: str, strict: bool) -> Quantity | None:
     found = _read(text, strict)
     if found or strict:
         return found
-    # "AB = 2 * 3 = 6": what stands after the last sign, provided that this is one statement.
+    # "AB = 2 * 3 = 6": the value after the last sign, provided that this is one statement.
     left, sign, right = text.replace("≈", "=").replace(r"\approx", "=").rpartition("=")
     if sign and not re.search(r"[,;]|\b(?:or|and)\b", left):
         return _read(right.strip(), strict=False)
@@ -191,12 +191,12 @@ def _read_quantity(text: str, strict: bool) -> Quantity | None:
 
 
 def same_value(value: Fraction, gold: Fraction, rel_tol: Fraction = REL_TOL) -> bool:
-    """Exact comparison with a tolerance relative to `gold`; a gold of 0 asks for exactly 0."""
+    """Whether `value` is within a tolerance relative to `gold`; a gold of 0 requires exactly 0."""
     return abs(value - gold) <= rel_tol * abs(gold)
 
 
 def canonical(value: Fraction) -> str:
-    """The value in plain decimal, at most CANONICAL_DIGITS significant digits, no trailing zeros: 5.0 -> "5"."""
+    """The value as a plain decimal with at most CANONICAL_DIGITS significant digits, no trailing zeros: 5.0 is "5"."""
     context = Context(prec=CANONICAL_DIGITS, rounding=ROUND_HALF_EVEN, Emax=10**6, Emin=-(10**6))
     text = format(context.divide(Decimal(value.numerator), Decimal(value.denominator)), "f")
     if "." in text:

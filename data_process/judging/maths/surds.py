@@ -1,15 +1,15 @@
 r"""Exact values of short expressions: sums of `q * sqrt(n) * pi^k`, with q a fraction.
 
-`10√{2}`, `10 sqrt 2`, `10 root 2`, `\frac{2\sqrt{5}}{5}`, `2/√5`, `(√{3}+1)`, `9π/4` have one value and one canonical
-text each, so equivalence is equality here and no computer algebra is asked. What goes beyond (letters, nested roots,
-functions) is None. Every number is bounded, so no input takes long.
+`10√{2}`, `10 sqrt 2`, `10 root 2`, `\frac{2\sqrt{5}}{5}`, `2/√5`, `(√{3}+1)` and `9π/4` each have one value and one
+canonical text, so equal values are equal texts and no computer algebra is needed. Letters, nested roots and functions
+give None. Every number is bounded, so no input takes long.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from functools import lru_cache
 
@@ -49,97 +49,98 @@ def _checked(terms: dict[tuple[int, int], Fraction]) -> Surd:
     return terms
 
 
-class _Exact:
-    """Evaluates an expression to its exact value (`parser.Arithmetic`)."""
-
-    def number(self, digits: str) -> Surd:
-        return _checked({_RATIONAL: Fraction(digits.replace(",", ""))})
-
-    digit = number
-
-    def pi(self) -> Surd:
+def _constant(kind: str, text: str) -> Surd:
+    if kind == "pi":
         return {(1, 1): Fraction(1)}
-
-    def letter(self, name: str) -> Surd:
+    if kind not in ("number", "digit"):
         raise UnreadableError
+    return _checked({_RATIONAL: Fraction(text.replace(",", ""))})
 
-    def add(self, a: Surd, b: Surd) -> Surd:
-        terms = dict(a)
-        for key, q in b.items():
-            terms[key] = terms.get(key, Fraction(0)) + q
-        return _checked(terms)
 
-    def subtract(self, a: Surd, b: Surd) -> Surd:
-        return self.add(a, self.negate(b))
+def _negate(a: Surd) -> Surd:
+    return {key: -q for key, q in a.items()}
 
-    def negate(self, a: Surd) -> Surd:
-        return {key: -q for key, q in a.items()}
 
-    def multiply(self, a: Surd, b: Surd) -> Surd:
-        terms: dict[tuple[int, int], Fraction] = {}
-        for (n, i), p in a.items():
-            for (m, j), q in b.items():
-                common = math.gcd(n, m)
-                key = ((n // common) * (m // common), i + j)
-                if key[0] > MAX_RADICAND**2:
-                    raise UnreadableError
-                terms[key] = terms.get(key, Fraction(0)) + p * q * common
-        return _checked(terms)
+def _add(a: Surd, b: Surd) -> Surd:
+    terms = dict(a)
+    for key, q in b.items():
+        terms[key] = terms.get(key, Fraction(0)) + q
+    return _checked(terms)
 
-    def juxtapose(self, a: Surd, b: Surd, *, begins: str, after_number: bool) -> Surd:
-        if begins == "number":  # "2 3" is no value
-            raise UnreadableError
-        whole, part = rational(a), rational(b)
-        # "2\frac{1}{2}" is a mixed number, "2\frac{√3}{3}" and "2\frac{4}{3}" are products.
-        if after_number and begins == "frac" and whole and whole.denominator == 1 and part and 0 < part < 1:
-            return self.add(a, b) if whole > 0 else self.subtract(a, b)
-        return self.multiply(a, b)
 
-    def divide(self, a: Surd, b: Surd) -> Surd:
-        if len(b) == 1:
-            ((n, power), q) = next(iter(b.items()))
-            return self.multiply(a, {(n, -power): 1 / (q * n)})  # 1/√n is √n/n
-        if len(b) == 2 and all(power == 0 for _, power in b):  # one conjugate makes the denominator rational
-            (key_p, p), (key_q, q) = b.items()
-            conjugate: Surd = {key_p: p, key_q: -q}
-            return self.divide(self.multiply(a, conjugate), self.multiply(b, conjugate))
+def _subtract(a: Surd, b: Surd) -> Surd:
+    return _add(a, _negate(b))
+
+
+def _multiply(a: Surd, b: Surd) -> Surd:
+    terms: dict[tuple[int, int], Fraction] = {}
+    for (n, i), p in a.items():
+        for (m, j), q in b.items():
+            common = math.gcd(n, m)
+            key = ((n // common) * (m // common), i + j)
+            if key[0] > MAX_RADICAND**2:
+                raise UnreadableError
+            terms[key] = terms.get(key, Fraction(0)) + p * q * common
+    return _checked(terms)
+
+
+def _mixed(a: Surd, b: Surd) -> Surd:
+    r"""`2\frac{1}{2}` is a mixed number; `2\frac{√3}{3}` and `2\frac{4}{3}` are products."""
+    whole, part = rational(a), rational(b)
+    if whole and whole.denominator == 1 and part and 0 < part < 1:
+        return _add(a, b) if whole > 0 else _subtract(a, b)
+    return _multiply(a, b)
+
+
+def _divide(a: Surd, b: Surd) -> Surd:
+    if len(b) == 1:
+        ((n, power), q) = next(iter(b.items()))
+        return _multiply(a, {(n, -power): 1 / (q * n)})  # 1/√n is √n/n
+    if len(b) == 2 and all(power == 0 for _, power in b):  # one conjugate makes the denominator rational
+        (key_p, p), (key_q, q) = b.items()
+        conjugate: Surd = {key_p: p, key_q: -q}
+        return _divide(_multiply(a, conjugate), _multiply(b, conjugate))
+    raise UnreadableError
+
+
+def _power(a: Surd, exponent: Surd) -> Surd:
+    whole = rational(exponent)
+    if whole == Fraction(1, 2):
+        return _sqrt(a)
+    if whole is None or whole.denominator != 1 or abs(whole) > MAX_POWER or (not a and whole <= 0):
         raise UnreadableError
+    result: Surd = {_RATIONAL: Fraction(1)}
+    for _ in range(abs(int(whole))):
+        result = _multiply(result, a)
+    return result if whole >= 0 else _divide({_RATIONAL: Fraction(1)}, result)
 
-    def power(self, a: Surd, exponent: Surd) -> Surd:
-        whole = rational(exponent)
-        if whole == Fraction(1, 2):
-            return self.root(a, None)
-        if whole is None or whole.denominator != 1 or abs(whole) > MAX_POWER or (not a and whole <= 0):
-            raise UnreadableError
-        one: Surd = {_RATIONAL: Fraction(1)}
-        result = one
-        for _ in range(abs(int(whole))):
-            result = self.multiply(result, a)
-        return result if whole >= 0 else self.divide(one, result)
 
-    def root(self, a: Surd, degree: Surd | None) -> Surd:
-        q = rational(a)
-        if q is None or q < 0 or (degree is not None and rational(degree) != 2):
-            raise UnreadableError
-        if not q:
-            return a
-        if q.numerator * q.denominator > MAX_RADICAND:
-            top, bottom = math.isqrt(q.numerator), math.isqrt(q.denominator)
-            if top * top == q.numerator and bottom * bottom == q.denominator:
-                return {_RATIONAL: Fraction(top, bottom)}
-            raise UnreadableError
-        square, free = _square_part(q.numerator * q.denominator)
-        return {(free, 0): Fraction(square, q.denominator)}
-
-    def absolute(self, a: Surd) -> Surd:
+def _sqrt(a: Surd) -> Surd:
+    q = rational(a)
+    if q is None or q < 0:
         raise UnreadableError
-
-    def function(self, name: str, argument: Surd, base: Surd | None, exponent: Surd | None) -> Surd:
+    if q.numerator * q.denominator > MAX_RADICAND:
+        top, bottom = math.isqrt(q.numerator), math.isqrt(q.denominator)
+        if top * top == q.numerator and bottom * bottom == q.denominator:
+            return {_RATIONAL: Fraction(top, bottom)}
         raise UnreadableError
+    square, free = _square_part(q.numerator * q.denominator)
+    return {(free, 0): Fraction(square, q.denominator)} if q else a
 
 
-_EXACT = _Exact()
-# Spellings of roots and π that are words here and letters in an expression with letters.
+def _root(a: Surd, degree: Surd) -> Surd:
+    if rational(degree) != 2:
+        raise UnreadableError
+    return _sqrt(a)
+
+
+_OPERATIONS: dict[str, Callable[..., Surd]] = {
+    "+": _add, "-": _subtract, "*": _multiply, "/": _divide, "^": _power,
+    "negate": _negate, "mixed": _mixed, "sqrt": _sqrt, "root": _root,
+}  # fmt: skip
+
+
+# Spellings of a root or π that stand for letters in an expression with letters, such as "Pi".
 _WORDS = re.compile(
     r"(?P<root>√|(?<![A-Za-z\\])(?:square\s)?root(?:\sof)?(?![A-Za-z]))|𝜋|(?<![A-Za-z\\])[Pp][Ii](?![A-Za-z])"
 )
@@ -147,28 +148,28 @@ _WORDS = re.compile(
 
 @lru_cache(maxsize=1 << 14)
 def read_exact(text: str) -> Surd | None:
-    """The exact value of an expression of digits, roots, π and + - * / ^ (LaTeX or plain), or None."""
+    """The exact value of an expression of numbers, roots, π and + - * / ^, LaTeX or plain; None for anything else."""
     if len(text) > MAX_CHARS or not text.strip():
         return None
     tokens = tokenize(_WORDS.sub(lambda m: r"\sqrt " if m["root"] else r"\pi ", text))
-    return evaluate(tokens, _EXACT)
+    return evaluate(tokens, _constant, lambda operation, *values: _OPERATIONS[operation](*values))
 
 
 def rational(value: Surd) -> Fraction | None:
-    """The value as a fraction where it has neither root nor π."""
+    """The value as a fraction; None where it has a root or π."""
     if not value:
         return Fraction(0)
     return value[_RATIONAL] if set(value) == {_RATIONAL} else None
 
 
 def approximate(value: Surd, pi: Fraction | None = None) -> float:
-    """The value as a float, with `pi` in place of π where it is given."""
+    """The value as a float, with `pi` for π where it is given."""
     base = math.pi if pi is None else float(pi)
     return math.fsum(float(q) * math.sqrt(n) * base**power for (n, power), q in value.items())
 
 
 def surd_text(value: Surd) -> str:
-    """The canonical text of a value that is not rational: terms in a fixed order, "3 + 2*sqrt(3)", "9*pi/4"."""
+    """The canonical text of an irrational value, terms in a fixed order: "3 + 2*sqrt(3)", "9*pi/4"."""
     parts = []
     for (n, power), q in sorted(value.items()):
         factors = [f"sqrt({n})"] if n != 1 else []

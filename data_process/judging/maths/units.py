@@ -1,7 +1,7 @@
 """Units: one spelling each, and exact conversion between units of one dimension.
 
-A unit is stripped from an answer. It is converted only into the unit that the problem asks for ("200 cm" where metres
-are asked), and it tells equal numbers among choices apart. An unknown word after a number is stripped like a unit.
+The judge strips units from answers, and unknown words after a number too. It converts a unit only into the one that the
+problem asks for ("200 cm" where metres are asked), and uses units to tell choices with equal numbers apart.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _UNITS = {
     "cm^2": "平方厘米",
 }
 SPELLING = {spelling: unit for unit, spellings in _UNITS.items() for spelling in spellings.split()}
-# "5 in the box" holds no inches.
+# "5 in the box" is not in inches.
 _BASE = "|".join(r"in(?!\s[a-z])" if s == "in" else re.escape(s) for s in sorted(SPELLING, key=len, reverse=True))
 UNIT = re.compile(
     rf"\s{{0,2}}\{{?\s?(?P<square>square|cubic|sq\.?)?\s?(?P<base>{_BASE})(?![A-Za-z(])\s?\}}?"
     r"(?P<power>\s?\^\s?\{?\s?[23]\s?\}?\^?)?(?P<per>\s?/\s?[a-z]{1,4}(?![A-Za-z])(?:\s?\^\s?\{?[23]\}?)?)?"
 )
 
-# How many of the dimension's first unit one unit is. Exact by definition (1 in = 2.54 cm, 1 nmi = 1852 m).
+# One unit in terms of the first unit of its dimension. Exact by definition (1 in = 2.54 cm, 1 nmi = 1852 m).
 _DIMENSIONS: tuple[dict[str, Fraction], ...] = (
     {
         "m": Fraction(1), "mm": Fraction(1, 1000), "cm": Fraction(1, 100), "dm": Fraction(1, 10), "km": Fraction(1000),
@@ -70,13 +70,13 @@ def unit_of(m: re.Match[str]) -> str:
 
 
 def read_unit(text: str | None) -> str:
-    """The canonical unit that `text` names, "" for none or an unknown one."""
+    """The canonical unit that `text` names; "" for none or an unknown one."""
     m = UNIT.fullmatch((text or "").strip())
     return unit_of(m) if m else ""
 
 
 def factor(unit: str, into: str) -> Fraction | None:
-    """What a value in `unit` is multiplied by to be one in `into`; None where they do not measure the same."""
+    """The factor that converts a value in `unit` into `into`; None for units of different dimensions."""
     base, _, power = unit.partition("^")
     base_into, _, power_into = into.partition("^")
     if base not in _SIZE or base_into not in _SIZE or power != power_into:

@@ -1,6 +1,6 @@
-"""The published judges, defects included, to see what a paper's number would have been. Never a default.
+"""Judges of published work with their defects, to reproduce a paper's number. None of them is a default.
 
-Every rule begins with "legacy:". Where a published judge finds nothing and gives no credit the verdict is "abstain".
+Every rule begins with "legacy:". The verdict is "abstain" where a published judge finds nothing and gives no credit.
 Sources: GeoQA, Liac-li/MM-self-improve-qwen2vl@58ef078 (`data_process/geoqa/merge_data.py`, `calculate.py`); TabMWP,
 ChartQA, CLEVR-Math, njucckevin/MM-Self-Improve@9bb4ae5 (`src/vlrlhf/eval/*/calculate.py`); Deep-Agent/R1-V@bbbbe3d.
 """
@@ -14,16 +14,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from data_process.judging.published.mathvista import gold_text, official_verdict
-from data_process.schema import DataError, Problem, Verdict
+from data_process.schema import DataError, Problem, Status, Verdict
 from data_process.seeds import seed_for
 
-GEOQA_LETTERS = "ABCDEF"  # a seventh choice stops the published judge; here it is never found
-GEOQA_FAILED = "FAILED"  # text, so its last letter reads as choice D when a vote elects it
+GEOQA_LETTERS = "ABCDEF"  # the published judge fails on a seventh choice; here it is never found
+GEOQA_FAILED = "FAILED"  # a text: its last letter reads as choice D when a vote elects it
 GEOQA_CREDIT = 0.75  # chance of credit for an unreadable answer; the comment beside it says 25%
 
 
 def _verdict(name: str, found: str | None, right: bool, rule: str) -> Verdict:
-    status = "correct" if right else "wrong" if found is not None else "abstain"
+    status: Status = "correct" if right else "wrong" if found is not None else "abstain"
     return Verdict(status, found, f"legacy:{name}/{rule}")
 
 
@@ -51,7 +51,7 @@ def _geoqa_letter(text: str, problem: Problem, cue: str) -> tuple[str | None, st
         return letters[-1].upper(), "last_letter"
     if named := _named_choice(text, problem):
         return named, "choice"
-    # The published code goes on to look for a letter standing alone; without any letter there is none.
+    # The published code then looks for a letter that stands alone; without any letter there is none.
     return None, "failed"
 
 
@@ -65,8 +65,8 @@ def geoqa_train(text: str, problem: Problem) -> Verdict:
 def geoqa_eval(text: str, problem: Problem, seed: int = 0) -> Verdict:
     """The judge that scored R3V's test answers: splits at the last "answer", which "Answer: B" does not hold.
 
-    An unreadable answer is credited with probability 0.75. There unseeded; here the draw is named by the seed and the
-    problem's id, so a score repeats and does not depend on the order of the problems.
+    An unreadable answer is credited with probability 0.75. The published draw has no seed. Here the seed and the
+    problem's id name the draw, so a score can be repeated and does not depend on the order of the problems.
     """
     _need_choices(problem, "geoqa-eval")
     letter, rule = _geoqa_letter(text, problem, "answer")
@@ -81,7 +81,7 @@ def geoqa_extract(text: str, problem: Problem) -> str:
     if "Answer:" in text:
         text = text.split("Answer:")[-1]
     if bracketed := re.findall(r"\(([A-Za-z])\)", text):
-        return bracketed[-1].upper()
+        return str(bracketed[-1]).upper()
     if named := _named_choice(text, problem):
         return named
     words = re.sub(r"[\n.,!?]", " ", text).split(" ")
@@ -93,7 +93,7 @@ def geoqa_extract(text: str, problem: Problem) -> str:
 
 
 def geoqa_vote(texts: Sequence[str], problem: Problem) -> Verdict:
-    """The published majority over samples: ties go to the answer seen last, and "FAILED" is judged as a text."""
+    """The published majority over samples: a tie goes to the last answer, and "FAILED" is judged as a text."""
     _need_choices(problem, "geoqa-vote")
     counts = Counter(geoqa_extract(text, problem) for text in texts)
     if not counts:
@@ -181,15 +181,15 @@ def _tabmwp_extract(output: str, problem: Problem, seed: int) -> tuple[str, str]
             index = _TABMWP_LETTERS.index(found[0].upper())
             if index < len(options):
                 return options[index], "letter"
-            draw = random.Random(seed_for(seed, "legacy:tabmwp", problem.id))  # there unseeded
+            draw = random.Random(seed_for(seed, "legacy:tabmwp", problem.id))  # the published draw has no seed
             return draw.choice(options), "random_option"
     return max(options, key=lambda option: _overlap(option, output)), "most_similar"  # the first of equals
 
 
 def tabmwp(text: str, problem: Problem, seed: int = 0) -> Verdict:
-    """TabMWP's judge: a letter beyond the options draws one, and an empty output is the first option.
+    """TabMWP's judge: a letter beyond the options draws an option at random; an empty output is the first option.
 
-    DataError when the gold answer itself cannot be normalised (1/0), where the published script stops.
+    Raises DataError where the gold answer itself cannot be normalised (1/0); the published script fails there.
     """
     gold = gold_text(problem)
     try:
@@ -210,7 +210,7 @@ def tabmwp(text: str, problem: Problem, seed: int = 0) -> Verdict:
 
 
 def chartqa(text: str, problem: Problem) -> Verdict:
-    """ChartQA's judge: what follows the first "Answer:", within 5% of the gold number (years too), else equal text."""
+    """ChartQA's judge: the text after the first "Answer:", within 5% of a gold number (years too) or equal to it."""
     match = re.search(r"Answer:\s*(.+)\s*$", text, re.DOTALL)
     said = match[1].strip() if match else text.strip()
     gold, rule = gold_text(problem), "answer_cue" if match else "whole_text"
@@ -239,7 +239,7 @@ def clevr(text: str, problem: Problem) -> Verdict:
 def mathvista(extraction: Any, problem: Problem, *, decimals: bool = True) -> Verdict:
     """The official MathVista rule under its legacy name; takes the extraction, not the response.
 
-    Without `decimals` the older rule by which most published result files were scored (see `official`).
+    Without `decimals` it is the older rule, by which most published result files were scored (see `mathvista.py`).
     """
     verdict = official_verdict(problem, extraction, decimals=decimals)
     name = "mathvista-official" if decimals else "mathvista-2023"
@@ -252,16 +252,16 @@ R1V_MAX_CHARS = 20_000  # of a response, from the end: the longest published one
 def r1v(text: str, problem: Problem) -> Verdict:
     """R1-V's GeoQA judge: math-verify on the whole response against math-verify on the gold answer.
 
-    math-verify guards itself with a signal, which only the main thread of a process can take; elsewhere it runs without
-    a limit of time, so this mode is for published outputs and not for hostile ones.
+    math-verify limits its time with a signal, which only the main thread of a process can take. Elsewhere it has no
+    limit, so use this judge on published outputs and not on hostile ones.
     """
     import threading
 
     from math_verify import parse, verify
 
-    limit = 5 if threading.current_thread() is threading.main_thread() else None  # seconds, math-verify's own default
+    limit = 5 if threading.current_thread() is threading.main_thread() else None  # seconds, math-verify's default
     found = parse(text[-R1V_MAX_CHARS:], parsing_timeout=limit)
     gold = parse(gold_text(problem), parsing_timeout=limit)
-    # The published call hands the response over as the gold one and the gold as the response; the order matters to it.
+    # The published call passes the response as the gold answer and the gold answer as the response; order matters.
     right = bool(verify(found, gold, timeout_seconds=limit))
     return _verdict("r1v", str(found[0]) if found else None, right, "math_verify" if found else "nothing_parsed")

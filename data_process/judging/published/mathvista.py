@@ -1,15 +1,15 @@
-"""MathVista's official rule: normalise the extracted answer, then compare it with the gold text exactly.
+"""MathVista's official rule: normalise the extracted answer, then compare it exactly with the gold text.
 
-Reproduced from lupantech/MathVista@e999481 (`evaluation/calculate_score.py`), odd corners included, so that totals
-equal the published ones. For comparison only: the rule credits a refusal by nearest string (`states_answer` tells those
-rows apart), rounds 3.7 to 3, and cannot read `12%` or `1,234`. Our own judge is `data_process.judging.judge`.
+This reproduces lupantech/MathVista@e999481 (`evaluation/calculate_score.py`) with its defects, so that totals equal the
+published ones. Use it for comparison only: it credits a refusal by nearest string (`states_answer` finds those rows),
+cuts 3.7 to 3, and cannot read `12%` or `1,234`. Our own judge is `data_process.judging.judge`.
 
-Two corners where this code must choose:
+Two cases where this code must choose:
 - A free-form problem whose type is not integer, float or list stops the official script (UnboundLocalError). Here the
-  row has no prediction, rule "official:undefined": not credited, and counted apart.
-- Most result files in that repository were scored before its first commit, by a rule that took no decimals for an
-  integer: "3.4" had no prediction where the public script has "3". `decimals=False` is that older rule. Of 23
-  result files there it moves the score of 8, by 1 to 10 answers in 1,000; the public script is the default here.
+  row has no prediction and no credit, and its rule is "official:undefined".
+- Most result files in that repository were scored before its first commit, by a rule that accepted no decimals for an
+  integer: "3.4" had no prediction, where the public script predicts "3". `decimals=False` applies that older rule. It
+  changes the score of 8 of 23 result files there, by 1 to 10 answers in 1,000. The public script is the default.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BRACKETED = re.compile(r"\(([a-zA-Z])\)")
 _CHOICE_BRACKETED = re.compile(r"(?<!\w)\(([a-zA-Z])\)")  # not the argument of f(a)
 _LETTER_ALONE = re.compile(r"\(?([A-Za-z])\)?\s?[.:)]?")
 _LIST = re.compile(r"\[[^\[\]]*\d[^\[\]]*\]")
-MAX_WORDS = 8  # a longer extraction that happens to hold a choice's word is a sentence about the question
+MAX_WORDS = 8  # a longer extraction with a choice's word in it is a sentence about the question
 
 
 def most_similar(text: str, choices: tuple[str, ...]) -> str:
@@ -37,7 +37,7 @@ def most_similar(text: str, choices: tuple[str, ...]) -> str:
 
 
 def _multi_choice(extraction: Any, choices: tuple[str, ...]) -> tuple[str, str]:
-    """(choice text, rule). Text is stripped, anything else only turned into text: null reads "None"."""
+    """(choice text, rule). A string is stripped; any other value becomes text as it is: null is "None"."""
     text = extraction.strip() if isinstance(extraction, str) else str(extraction)
     bracketed = _BRACKETED.findall(text)
     said = bracketed[0].upper() if bracketed else text
@@ -68,15 +68,14 @@ def _float(extraction: Any, precision: int | None) -> str | None:
 def normalise(extraction: Any, problem: Problem, *, decimals: bool = True) -> tuple[str | None, str]:
     """The official prediction for an extraction (any JSON value), and the rule that gave it.
 
-    A choice problem's prediction is a choice's text, otherwise a number or a list as text; None where the official rule
-    finds nothing. `decimals`: an integer may be written with decimals, which are cut off.
-    Never raises for an extraction; DataError for a choice problem without choices.
+    The prediction is a choice's text, or a number or a list as text; None where the official rule finds nothing.
+    `decimals`: an integer may be written with decimals, which are cut off.
+    Never raises because of an extraction; raises DataError for a choice problem without choices.
     """
     if problem.answer_type == "choice":
         if not problem.choices:
             raise DataError(f"problem {problem.id}: a multiple-choice problem needs 'choices'")
-        prediction, rule = _multi_choice(extraction, problem.choices)
-        return prediction, rule
+        return _multi_choice(extraction, problem.choices)
     if problem.answer_type == "integer":
         found = _integer(extraction, decimals)
     elif problem.answer_type == "float":
@@ -96,22 +95,22 @@ def gold_text(problem: Problem) -> str:
 def official_verdict(problem: Problem, extraction: Any, *, decimals: bool = True) -> Verdict:
     """The official verdict on an extraction; `extracted` is the official prediction.
 
-    Official false is "wrong" where there is a prediction and "abstain" where there is none, so `correct` counts what
-    the official script counts as true. `decimals` as in `normalise`.
+    `correct` counts what the official script counts as true. Its false is "wrong" where there is a prediction and
+    "abstain" where there is none. `decimals` as in `normalise`.
     """
     prediction, rule = normalise(extraction, problem, decimals=decimals)
     if prediction is None:
         return Verdict("abstain", None, f"official:{rule}")
     # Texts are compared as they stand: "1.20" is not the gold of a prediction rounded to "1.2".
-    status = "correct" if prediction == gold_text(problem) else "wrong"
-    return Verdict(status, prediction, f"official:{rule}")
+    correct = prediction == gold_text(problem)
+    return Verdict("correct" if correct else "wrong", prediction, f"official:{rule}")
 
 
 def states_answer(problem: Problem, extraction: Any) -> bool:
-    """Is the extraction an answer at all: a letter, a choice (or clearly a part of one), a number, a list?
+    """Whether the extraction is an answer: a letter, a choice (or clearly a part of one), a number or a list.
 
-    False for nothing, for "N/A" and for a sentence of refusal, which the nearest-string rule may credit all the same.
-    Used for the strict score and for how much of an official score is such credit; it decides no official verdict.
+    False for an empty extraction, "N/A" or a refusal, which the nearest-string rule may still credit. The strict score
+    uses it, and so does the share of an official score that is such credit; it decides no official verdict.
     """
     if problem.answer_type != "choice":
         return normalise(extraction, problem)[0] is not None
@@ -127,7 +126,7 @@ def states_answer(problem: Problem, extraction: Any) -> bool:
 
 
 def _names_choice(text: str, choices: tuple[str, ...]) -> bool:
-    """One choice has this wording, or its words are among these few, or these few are among its words."""
+    """Whether exactly one choice has this wording, holds it, or is held by it (in at most MAX_WORDS words)."""
     said = plain(text)
     wordings = [plain(choice) for choice in choices]
     if not said or said in wordings:

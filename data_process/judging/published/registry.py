@@ -1,4 +1,4 @@
-"""Judges by name: our own, MathVista's official rule, and the published ones under `legacy:`."""
+"""The judges by name: our own, MathVista's official rule, and those of published work under `legacy:`."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ R1V = "Deep-Agent/R1-V@bbbbe3d"
 
 @dataclass(frozen=True)
 class Response:
-    """What was answered to one problem. `extraction`: the answer somebody else took out of `text`, any JSON value."""
+    """A response to one problem. `extraction`: the answer that somebody else extracted from `text`, any JSON value."""
 
     text: str
     extraction: Any = None
-    truncated: bool = False  # cut by the token limit
+    truncated: bool = False  # the token limit cut the text
 
 
 @dataclass(frozen=True)
 class NamedJudge:
-    """A judge with the name it is asked for by. `version` says whose rule it is and in which state."""
+    """A judge and its name. `version` says whose rule it is, and at which commit."""
 
     name: str
     version: str
     reads: Literal["text", "extraction"]
     about: str
-    verdict: Callable[[Problem, Response, int], Verdict]  # the seed is used by judges that draw, and by no other
-    mathvista: bool = False  # the official and the strict score are shown side by side
+    verdict: Callable[[Problem, Response, int], Verdict]  # only judges that draw use the seed
+    mathvista: bool = False  # show the official and the strict score side by side
 
 
 def _ours(problem: Problem, response: Response, seed: int) -> Verdict:

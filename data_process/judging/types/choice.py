@@ -1,23 +1,25 @@
-"""Reading a letter: `(B)`, `B.`, `B`, `B. 40 cm`, `(B) 40.0`, or the value or wording of exactly one choice."""
+"""Multiple choice: `(B)`, `B.`, `B`, `B. 40 cm`, `(B) 40.0`, or the value or wording of exactly one choice."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 from data_process.judging.locate.choice_statements import named_letter, polar_letter, stated_letter, worded_letter
 from data_process.judging.locate.cues import Place, Reading, find_answer
 from data_process.judging.locate.statements import last_statement, read_number_statement
+from data_process.judging.maths.canonical import read_standalone
 from data_process.judging.maths.quantity import Quantity, clean, plain, read_quantity, same_value
-from data_process.judging.types.expression import read_gold
+from data_process.judging.types.base import AnswerJudge, verdict_on
 from data_process.schema import LETTERS, DataError, Problem, Verdict
 
 _LEAD = re.compile(
     r"(?:[\s:=>*_\"'{]|\b(?:therefore|thus|clearly|indeed|simply|option|choice|letter|definitely)\b)+", re.IGNORECASE
 )
-# A letter in brackets may be small and may be followed by anything but a letter or digit.
+# A letter in brackets may be lower case. Anything but a letter or digit may follow it.
 _BRACKETED = re.compile(r"[(\[{]\s?([A-Za-z])\s?[.)\]}]+(?![A-Za-z0-9])|[(\[{]\s?([A-Z])\s?[)\]}](?=[A-Za-z0-9])")
-# Without brackets it must end: "B", "B.", "B) 40", "B: 40". "A triangle" and "A.M." do not end there.
+# Without brackets the letter must end: "B", "B.", "B) 40", "B: 40". "A triangle" and "A.M." do not.
 _BARE = re.compile(
     r"([A-Z])(?:\s?[)\]}*_\"']+(?![A-Za-z0-9])|\s?[.:](?![A-Za-z])|[,;!?](?=\s|$)|(?=[是为为，、])|$)|([a-z])(?:[).](?=\s|$)|$)"
 )
@@ -36,45 +38,46 @@ _AT_END = re.compile(r"(?:\(\s?([A-Z])\s?\)|\b(?:option|choice)\s\(?([A-Z])\)?)\
 
 @lru_cache(maxsize=1 << 14)
 def _choice(text: str) -> tuple[str, Quantity | None]:
+    """The wording and the value of a choice."""
     return plain(text), read_quantity(text, strict=True)
 
 
-def _units_clash(a: Quantity, b: Quantity) -> bool:
-    """`40 mm` is not `40 cm`; a missing unit agrees with every unit."""
-    return bool(a.unit and b.unit and a.unit != b.unit)
+@lru_cache(maxsize=1 << 14)
+def _root_or_pi(text: str) -> str | None:
+    """The canonical text of a root or a multiple of π; None for anything else."""
+    found = read_standalone(text)
+    return found if found and ("sqrt" in found or "pi" in found) else None
+
+
+def _letters_where(problem: Problem, matches: Callable[[str], bool]) -> str:
+    return "".join(letter for letter, c in zip(LETTERS, problem.choices, strict=False) if matches(c))
 
 
 def _by_value(said: Quantity, problem: Problem) -> str:
-    choices = [(letter, _choice(c)[1]) for letter, c in zip(LETTERS, problem.choices, strict=False)]
-    return "".join(
-        letter for letter, q in choices if q and same_value(said.value, q.value) and not _units_clash(q, said)
-    )
+    """The letters of the choices with this value; `40 mm` is not `40 cm`, and a missing unit agrees with any."""
 
+    def same(choice: str) -> bool:
+        quantity = _choice(choice)[1]
+        if quantity is None or not same_value(said.value, quantity.value):
+            return False
+        return not (said.unit and quantity.unit) or said.unit == quantity.unit
 
-@lru_cache(maxsize=1 << 14)
-def _expression(text: str) -> str | None:
-    found = read_gold(text)
-    return found if found and ("sqrt" in found or "pi" in found) else None
+    return _letters_where(problem, same)
 
 
 def _by_expression(text: str, problem: Problem) -> str:
     """The letters of the choices that equal a root or a multiple of π: "5√3 m" among 5√{3}m, 10√{3}m."""
     if not re.search(r"√|sqrt|π|\\pi|\bpi\b|root", text):
         return ""
-    said = _expression(text)
-    return (
-        ""
-        if said is None
-        else "".join(letter for letter, c in zip(LETTERS, problem.choices, strict=False) if _expression(c) == said)
-    )
+    said = _root_or_pi(text)
+    return "" if said is None else _letters_where(problem, lambda choice: _root_or_pi(choice) == said)
 
 
 def matching_letters(text: str, problem: Problem) -> str:
     """The letters of the choices that `text` names by wording or, failing that, by value."""
-    choices = [(letter, *_choice(c)) for letter, c in zip(LETTERS, problem.choices, strict=False)]
     words = plain(text)
-    short = re.sub(r"^(?:the|an?)\s(?=\S{2})", "", words)
-    by_words = "".join(letter for letter, wording, _ in choices if wording and wording in (words, short))
+    wordings = {words, re.sub(r"^(?:the|an?)\s(?=\S{2})", "", words)} - {""}
+    by_words = _letters_where(problem, lambda choice: _choice(choice)[0] in wordings)
     if len(by_words) == 1:
         return by_words
     said = read_quantity(text)
@@ -84,10 +87,10 @@ def matching_letters(text: str, problem: Problem) -> str:
 
 
 def _letter(text: str, problem: Problem) -> tuple[str, str] | None:
-    """The letter that `text` begins with as a choice, and what follows the letter itself."""
+    """The letter that `text` begins with, where it names a choice, and the text after the letter."""
     if m := _BRACKETED.match(text) or _BARE.match(text):
         return (m[1] or m[2]).upper(), text[max(m.end(1), m.end(2)) :]
-    if m := _SPACED.match(text):  # "B 40 cm", "B - 40", "B because": not "A triangle"
+    if m := _SPACED.match(text):  # "B 40 cm", "B - 40", "B because", but not "A triangle"
         rest = text[m.end() :]
         if _REASON.match(rest) or m[1] in matching_letters(rest.strip("()- *_."), problem):
             return m[1], text[m.end(1) :]
@@ -103,6 +106,7 @@ _STATEMENTS = (
 
 
 def _read_statement(sentence: str, problem: Problem, place: Place) -> Reading:
+    """The letter that a sentence without a cue states, or the one choice whose value it states."""
     for read, form in _STATEMENTS:
         if letter := read(sentence, problem):
             return Reading(letter, form)
@@ -116,7 +120,7 @@ def _read_statement(sentence: str, problem: Problem, place: Place) -> Reading:
 
 
 def read_choice(payload: str, problem: Problem, place: Place) -> Reading:
-    """What `payload` says: a letter, or the one choice that it names by wording or value."""
+    """The letter that `payload` states, or the letter of the one choice that it names by wording or value."""
     if place in ("statement", "opening"):
         return _read_statement(payload, problem, place)
     text = clean(payload)
@@ -125,45 +129,50 @@ def read_choice(payload: str, problem: Problem, place: Place) -> Reading:
     if not text:
         return Reading(None, "no_answer")
     if found := _letter(text, problem):
-        letter, rest = found
-        named = rest.strip(" .:;,-=()*_}]\"'")
-        value_of = matching_letters(named, problem) if named else ""
-        if _ANOTHER.match(rest):
-            return Reading(None, "several_letters")
-        if _REJECTED.match(rest):
-            return Reading(None, "rejected_letter")
-        # Away from its cue "A. The triangle is ..." opens a list, while "A. 40 cm" is an answer.
-        free = place in ("inline", "bold") or (place == "below" and text[0] in "([{")
-        worded = place == "bare" and named and worded_letter(named, problem) == letter
-        if len(value_of) == 1 and letter == "A" != value_of and _ANNOUNCED.match(text):
-            return Reading(value_of, "text", "A: announces an answer here; the wording counts")
-        if letter in problem.letters and (free or value_of or worded or not named):
-            clash = value_of and letter not in value_of
-            note = (
-                f"letter {letter}, but what follows is choice {'/'.join(value_of)}; the letter counts"
-                if clash
-                else None
-            )
-            return Reading(letter, "letter", note, closed=bool(rest))
-        if letter in problem.letters:
-            return Reading(None, "unreadable_answer")
-        by_words = matching_letters(text, problem)  # a choice may itself be a letter: "E" among the points E, F, G
-        return Reading(by_words, "text") if len(by_words) == 1 else Reading(None, "letter_beyond_choices")
+        return _read_letter(text, *found, problem, place)
     if letter := polar_letter(text, problem, restated=False):  # "no, there are not more ..."
         return Reading(letter, "yes_no", closed=True)
-    if place not in ("inline", "bold"):
-        matched, quantity = matching_letters(text, problem), read_quantity(text, strict=True)
-        if quantity is None and plain(text) not in {plain(c) for c in problem.choices}:
-            matched = ""
-    else:
-        matched, quantity = matching_letters(text, problem), read_quantity(text)
-        # "40 degrees (B)", "40, so option B": the letter counts, as everywhere.
-        if (m := _AT_END.search(text)) and (m[1] or m[2]) in problem.letters:
-            before = matching_letters(text[: m.start()].rstrip(" ,;:-="), problem)
-            if before:
-                letter = m[1] or m[2]
-                note = None if letter in before else f"choice {'/'.join(before)} by value, but letter {letter}"
-                return Reading(letter, "letter", note, closed=m[0].endswith((")", ".")))
+    return _read_named(text, problem, place)
+
+
+def _read_letter(text: str, letter: str, rest: str, problem: Problem, place: Place) -> Reading:
+    """The reading of a text that begins with `letter`, before `rest`."""
+    named = rest.strip(" .:;,-=()*_}]\"'")
+    value_of = matching_letters(named, problem) if named else ""
+    if _ANOTHER.match(rest):
+        return Reading(None, "several_letters")
+    if _REJECTED.match(rest):
+        return Reading(None, "rejected_letter")
+    # Away from its cue "A. The triangle is ..." opens a list, while "A. 40 cm" is an answer.
+    free = place in ("inline", "bold") or (place == "below" and text[0] in "([{")
+    worded = place == "bare" and named and worded_letter(named, problem) == letter
+    if len(value_of) == 1 and letter == "A" != value_of and _ANNOUNCED.match(text):
+        return Reading(value_of, "text", "A: announces an answer here; the wording counts")
+    if letter not in problem.letters:
+        by_words = matching_letters(text, problem)  # a choice may itself be a letter: "E" among the points E, F, G
+        return Reading(by_words, "text") if len(by_words) == 1 else Reading(None, "letter_beyond_choices")
+    if not (free or value_of or worded or not named):
+        return Reading(None, "unreadable_answer")
+    note = None
+    if value_of and letter not in value_of:
+        note = f"letter {letter}, but what follows is choice {'/'.join(value_of)}; the letter counts"
+    return Reading(letter, "letter", note, closed=bool(rest))
+
+
+def _read_named(text: str, problem: Problem, place: Place) -> Reading:
+    """The reading of a text that does not begin with a letter: by the wording or value of one choice."""
+    strict = place not in ("inline", "bold")
+    matched, quantity = matching_letters(text, problem), read_quantity(text, strict=strict)
+    if (
+        not strict
+        and (m := _AT_END.search(text))
+        and (letter := m[1] or m[2]) in problem.letters
+        and (before := matching_letters(text[: m.start()].rstrip(" ,;:-="), problem))
+    ):  # "40 degrees (B)", "40, so option B": the letter counts, as everywhere
+        note = None if letter in before else f"choice {'/'.join(before)} by value, but letter {letter}"
+        return Reading(letter, "letter", note, closed=m[0].endswith((")", ".")))
+    if strict and quantity is None and plain(text) not in {plain(c) for c in problem.choices}:
+        matched = ""
     if len(matched) == 1:
         return Reading(matched, "value" if quantity else "text", closed=bool(quantity and quantity.ended))
     if matched:
@@ -172,18 +181,19 @@ def read_choice(payload: str, problem: Problem, place: Place) -> Reading:
 
 
 def check_letter(problem: Problem) -> None:
-    """DataError when the gold answer is not one of the letters."""
+    """Raises DataError where the gold answer is not one of the letters."""
     if len(problem.answer) != 1 or problem.answer not in problem.letters:
         raise DataError(f"problem {problem.id}: gold {problem.answer!r} is not one of the letters {problem.letters!r}")
 
 
 def judge_choice(text: str, problem: Problem, truncated: bool) -> Verdict:
-    """Verdict on a multiple-choice response; DataError when the gold answer is not one of the letters."""
+    """Correct where the letter is the gold one or names the same text; DataError where the gold is not a letter."""
     check_letter(problem)
     found = find_answer(text, lambda payload, place: read_choice(payload, problem, place), truncated)
-    if found.answer is None:
-        return Verdict("abstain", None, found.rule)
     texts = dict(zip(LETTERS, problem.choices, strict=False))  # two choices may be the same text
-    right = found.answer == problem.answer or texts[found.answer] == texts[problem.answer]
-    status = "correct" if right else "wrong"
-    return Verdict(status, found.answer, found.rule, found.span, found.note)
+    return verdict_on(found, lambda letter: texts[letter] == texts[problem.answer])
+
+
+CHOICE = AnswerJudge(
+    judge_choice, check_letter, "Write the letter of the choice that the response takes, one of {letters}."
+)

@@ -1,12 +1,14 @@
-"""Reading a number: decimal, fraction, percent, scientific, or in words; units and degree signs are stripped.
+"""Numbers: a decimal, a fraction, a percentage, scientific notation, or words. Units and degree signs are stripped.
 
-Three answer types read alike and compare differently: "number" within a tolerance, "integer" exactly, "float" after
-rounding to the problem's decimals. A verdict depends on the extracted text alone, so a vote counts what was judged.
+Three answer types are read in the same way and compared differently: "number" within a tolerance, "integer" exactly,
+"float" after rounding to the problem's decimals. The extracted text alone decides the verdict, so a vote counts what
+was judged.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
@@ -16,14 +18,15 @@ from data_process.judging.locate.yes_no import restates
 from data_process.judging.maths.number_words import to_digits
 from data_process.judging.maths.quantity import REL_TOL, Quantity, canonical, read_quantity, same_value
 from data_process.judging.maths.units import factor, read_unit
+from data_process.judging.types.base import AnswerJudge, verdict_on
 from data_process.schema import DataError, Problem, Verdict
 
-# A plain four-digit gold in this range and without a unit is taken for a year: 5% of it would forgive a century.
+# A plain four-digit gold in this range without a unit is a year: a tolerance of 5% would forgive a century.
 _YEARS = range(1800, 2101)
 
 
 def read_value(payload: str, place: Place) -> Quantity | None:
-    """The one value that `payload` states, digits first, then number words."""
+    """The one value that `payload` states; digits are tried before number words."""
     strict = place not in ("inline", "bold")
     found = read_quantity(payload, strict=strict)
     if found is None and (digits := to_digits(payload[:400])) != payload[:400]:
@@ -32,12 +35,14 @@ def read_value(payload: str, place: Place) -> Quantity | None:
 
 
 def _in_unit(quantity: Quantity, unit: str) -> Fraction:
-    """The value in the unit that is asked for; a unit that does not measure the same is stripped."""
+    """The value in the unit that the problem asks for; a unit of another dimension is ignored."""
     scale = factor(quantity.unit, unit) if unit and quantity.unit != unit else None
     return quantity.value * scale if scale is not None else quantity.value
 
 
-def _find(text: str, problem: Problem, truncated: bool, unit: str) -> Found:
+def _find(text: str, problem: Problem, truncated: bool, gold: Quantity) -> Found:
+    unit = read_unit(problem.unit) or gold.unit
+
     def read(payload: str, place: Place) -> Reading:
         if not payload.strip():
             return Reading(None, "no_answer")
@@ -67,18 +72,8 @@ def read_gold(problem: Problem) -> Quantity:
     return gold
 
 
-def _unit(problem: Problem, gold: Quantity) -> str:
-    return read_unit(problem.unit) or gold.unit
-
-
-def _verdict(found: Found, extracted: str | None, correct: bool) -> Verdict:
-    if found.answer is None:
-        return Verdict("abstain", None, found.rule)
-    return Verdict("correct" if correct else "wrong", extracted, found.rule, found.span, found.note)
-
-
 def tolerance_of(problem: Problem) -> Fraction:
-    """The relative tolerance of a number problem; for a year it is never more than the judge's own."""
+    """The relative tolerance of a number problem; a year gets the smallest one, REL_TOL."""
     if problem.tolerance is None:
         return REL_TOL
     is_year = re.fullmatch(r"[12][0-9]{3}", problem.answer.strip()) and int(problem.answer) in _YEARS
@@ -88,21 +83,28 @@ def tolerance_of(problem: Problem) -> Fraction:
 
 
 def judge_number(text: str, problem: Problem, truncated: bool) -> Verdict:
-    """Verdict on a response whose answer is a number; DataError when the gold answer is not a plain number."""
-    gold = read_gold(problem)
-    found = _find(text, problem, truncated, _unit(problem, gold))
-    correct = found.answer is not None and same_value(Fraction(found.answer), gold.value, tolerance_of(problem))
-    return _verdict(found, found.answer, correct)
+    """Correct within the problem's tolerance; DataError where the gold answer is not a plain number."""
+    gold, tolerance = read_gold(problem), tolerance_of(problem)
+    found = _find(text, problem, truncated, gold)
+    return verdict_on(found, lambda answer: same_value(Fraction(answer), gold.value, tolerance))
 
 
 def judge_integer(text: str, problem: Problem, truncated: bool) -> Verdict:
-    """Verdict on a response whose answer is a whole number: `3.0` is 3, and `3.7` is an answer, but a wrong one.
+    """Correct where the values are equal: `3.0` is 3, and `3.7` is an answer, but a wrong one.
 
-    The official MathVista score cuts 3.7 to 3 and may credit it; here a value that is not whole equals no integer.
+    The official MathVista score cuts 3.7 to 3 and may credit it.
     """
     gold = read_gold(problem)
-    found = _find(text, problem, truncated, _unit(problem, gold))
-    return _verdict(found, found.answer, found.answer is not None and Fraction(found.answer) == gold.value)
+    return verdict_on(_find(text, problem, truncated, gold), lambda answer: Fraction(answer) == gold.value)
+
+
+def judge_float(text: str, problem: Problem, truncated: bool) -> Verdict:
+    """Correct where response and gold are equal after rounding to the problem's `precision`."""
+    gold, places = read_gold(problem), problem.precision or 0
+    found = _find(text, problem, truncated, gold)
+    if found.answer is not None:
+        found = replace(found, answer=round_to(Fraction(found.answer), places))
+    return verdict_on(found, lambda answer: answer == round_to(gold.value, places))
 
 
 def round_to(value: Fraction, places: int) -> str:
@@ -113,10 +115,6 @@ def round_to(value: Fraction, places: int) -> str:
     return f"-{text}" if value < 0 and whole else text
 
 
-def judge_float(text: str, problem: Problem, truncated: bool) -> Verdict:
-    """Verdict on a response whose answer is a decimal: response and gold are compared after rounding to `precision`."""
-    gold = read_gold(problem)
-    found = _find(text, problem, truncated, _unit(problem, gold))
-    places = problem.precision or 0
-    extracted = None if found.answer is None else round_to(Fraction(found.answer), places)
-    return _verdict(found, extracted, extracted == round_to(gold.value, places))
+INTEGER = AnswerJudge(judge_integer, read_gold, "Write it as a whole number in digits.")
+FLOAT = AnswerJudge(judge_float, read_gold, "Write it as a decimal number in digits.")
+NUMBER = AnswerJudge(judge_number, read_gold, "Write it as a number in digits.")

@@ -1,4 +1,4 @@
-"""Reading a list: `[2014, 2016]`, `2014 and 2016`, `(1, 2)`. Order counts, as the question sets it."""
+"""Lists: `[2014, 2016]`, `2014 and 2016`, `(1, 2)`. The order counts, because the question sets it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import re
 from functools import lru_cache
 
 from data_process.judging.locate.cues import Place, Reading, find_answer
-from data_process.judging.maths.equivalence import canonical_expression
+from data_process.judging.maths.canonical import canonical_expression
 from data_process.judging.maths.number_words import to_digits
 from data_process.judging.maths.quantity import MAX_PAYLOAD, canonical, clean, plain, read_quantity
+from data_process.judging.types.base import AnswerJudge, verdict_on
 from data_process.schema import DataError, Problem, Verdict
 
 MAX_ITEMS = 40
@@ -28,10 +29,10 @@ def _item(text: str) -> str | None:
 
 @lru_cache(maxsize=1 << 12)
 def read_items(text: str) -> tuple[str, ...] | None:
-    """The items of a list that stands alone, each in canonical text; None where it is no list of two or more.
+    """The items of a list that stands alone, each as canonical text; None where it is not a list.
 
-    A list in brackets may have one item. A comma always separates: `[1,234]` has two items, and only where every
-    separator is `, ` or `;` may a comma inside a number be one of thousands.
+    Without brackets a list has at least two items, all of them numbers. A comma always separates: `[1,234]` has two
+    items. Only where every separator is `, ` or `;` may a comma inside a number separate thousands.
     """
     text = clean(text)
     m = _BRACKETED.fullmatch(text.rstrip(" ."))
@@ -44,17 +45,15 @@ def read_items(text: str) -> tuple[str, ...] | None:
         "," in part and not re.search(r"[0-9],[0-9]{3}(?![0-9])", part) for part in parts
     ):
         parts = re.split(r"\s*,\s*", inner.strip())
-    items = tuple(_item(part) for part in parts)
-    if any(item is None for item in items):
+    items = tuple(item for item in map(_item, parts) if item is not None)
+    if len(items) < len(parts):
         return None
     # Words are items only in brackets: "yes, because it is" is a sentence.
-    if not m and not all(re.match(r"-?[0-9]", item or "") for item in items):
-        return None
-    return items  # type: ignore[return-value]
+    return items if m or all(re.match(r"-?[0-9]", item) for item in items) else None
 
 
 def read_list(payload: str, place: Place) -> Reading:
-    """What `payload` says, as canonical text `[a, b]`."""
+    """The list that `payload` states, as canonical text `[a, b]`."""
     payload = payload[:MAX_PAYLOAD]
     items = read_items(payload)
     if items is None and place in ("inline", "statement"):
@@ -71,7 +70,7 @@ def read_list(payload: str, place: Place) -> Reading:
 
 
 def read_gold(problem: Problem) -> str:
-    """The gold list in canonical text; DataError where it cannot be read."""
+    """The gold list as canonical text; DataError where it cannot be read."""
     items = read_items(problem.answer)
     if items is None:
         raise DataError(f"problem {problem.id}: gold {problem.answer!r} is not a list; write it as [1, 2, 3]")
@@ -79,9 +78,9 @@ def read_gold(problem: Problem) -> str:
 
 
 def judge_list(text: str, problem: Problem, truncated: bool) -> Verdict:
-    """Verdict on a response whose answer is a list; the items must be equal and in the same order."""
+    """Correct where the items are equal and in the same order; DataError where the gold answer is not a list."""
     gold = read_gold(problem)
-    found = find_answer(text, read_list, truncated)
-    if found.answer is None:
-        return Verdict("abstain", None, found.rule)
-    return Verdict("correct" if found.answer == gold else "wrong", found.answer, found.rule, found.span)
+    return verdict_on(find_answer(text, read_list, truncated), lambda answer: answer == gold)
+
+
+LIST = AnswerJudge(judge_list, read_gold, "Write it as a list of numbers such as [1, 2, 3].")

@@ -1,18 +1,19 @@
-"""Reading words: `Yes`, `the red car`. Case, articles, markup and outer punctuation are nothing; wording is all."""
+"""Words: `Yes`, `the red car`. Case, articles, markup and outer punctuation do not count; the wording does."""
 
 from __future__ import annotations
 
 import re
 from functools import lru_cache
 
-from data_process.judging.locate.cues import Place, Reading, find_answer
+from data_process.judging.locate.cues import Place, Read, Reading, find_answer
 from data_process.judging.locate.yes_no import leading_yes_no
 from data_process.judging.maths.number_words import to_digits
 from data_process.judging.maths.quantity import MAX_PAYLOAD, canonical, clean, plain, read_quantity
+from data_process.judging.types.base import AnswerJudge, verdict_on
 from data_process.schema import DataError, Problem, Verdict
 
-MAX_WORDS = 12  # a line without a cue that is longer is a sentence, not an answer
-_POLAR = {"yes": "yes", "no": "no", "true": "true", "false": "false"}
+MAX_WORDS = 12  # a longer line without a cue is a sentence, not an answer
+_POLAR = ("yes", "no", "true", "false")
 _LEAD = re.compile(r"(?:(?:it|that|this|they|the answer)\s(?:is|are)\s|the\s|an?\s|is\s|are\s)+", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<![A-Z])(?<!\b[A-Z][a-z])[.;!?](?=\s|$)|,\s(?=because|since|as\b|so\b|which\b)")
 
@@ -27,7 +28,7 @@ def normal_text(text: str) -> str:
     return canonical(quantity.value) if quantity is not None else words.strip(" .,;:!?\"'")
 
 
-def _reader(gold: str):
+def _reader(gold: str) -> Read:
     polar = gold in _POLAR
 
     def read(payload: str, place: Place) -> Reading:
@@ -49,7 +50,7 @@ def _reader(gold: str):
 
 
 def read_gold(problem: Problem) -> str:
-    """The gold text as it is compared; DataError where nothing is left of it."""
+    """The gold text as it is compared; DataError where it has no word or number."""
     gold = normal_text(problem.answer)
     if not gold:
         raise DataError(f"problem {problem.id}: gold {problem.answer!r} holds no word or number")
@@ -57,9 +58,9 @@ def read_gold(problem: Problem) -> str:
 
 
 def judge_text(text: str, problem: Problem, truncated: bool) -> Verdict:
-    """Verdict on a response whose answer is a word or a phrase: equal wording, or equal value where it is a number."""
+    """Correct where the wording is the same, or the value where it is a number."""
     gold = read_gold(problem)
-    found = find_answer(text, _reader(gold), truncated)
-    if found.answer is None:
-        return Verdict("abstain", None, found.rule)
-    return Verdict("correct" if found.answer == gold else "wrong", found.answer, found.rule, found.span)
+    return verdict_on(find_answer(text, _reader(gold), truncated), lambda answer: answer == gold)
+
+
+TEXT = AnswerJudge(judge_text, read_gold, "Write it as the word or phrase that the response gives.")

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_process.judging import judge
-from data_process.judging.maths import equivalence
-from data_process.judging.maths.equivalence import canonical_expression, equivalent
+from data_process.judging.maths import algebra, equivalence
+from data_process.judging.maths.canonical import canonical_expression
+from data_process.judging.maths.equivalence import equivalent
 from data_process.judging.maths.number_words import to_digits
 from data_process.judging.maths.numeric import same_function
 from data_process.judging.maths.surds import approximate, rational, read_exact, surd_text
@@ -101,7 +102,7 @@ def test_not_exact(text):
 
 def test_algebra_is_asked_last_and_only_about_tame_input(monkeypatch):
     asked = []
-    monkeypatch.setattr(equivalence, "_algebra", lambda a, b: asked.append((a, b)) or False)
+    monkeypatch.setattr(equivalence, "same_by_algebra", lambda a, b: asked.append((a, b)) or False)
     for a, b in SAME + DIFFERENT[:-1]:
         equivalent(canonical_expression(a) or a, canonical_expression(b) or b)
     assert asked == []
@@ -122,13 +123,13 @@ def test_algebra_refuses_what_it_could_not_finish(monkeypatch):
         "\\pm\\sin(\\cos(x))",
         "5!\\pm1",
     ):
-        assert not equivalence._algebra.__wrapped__(text, "\\pm1")
+        assert not algebra.same_by_algebra.__wrapped__(text, "\\pm1")
 
 
 def test_algebra_works_in_threads_without_signals():
     found = []
     workers = [
-        threading.Thread(target=lambda: found.append(equivalence._algebra.__wrapped__("x\\pm1", "x\\pm 1")))
+        threading.Thread(target=lambda: found.append(algebra.same_by_algebra.__wrapped__("x\\pm1", "x\\pm 1")))
         for _ in range(4)
     ]
     for worker in workers:

@@ -4,8 +4,9 @@
     python -m benchmarks.judging --data ../shared/data --files gpt4 --list disagree
     python -m benchmarks.judging --data ../shared/data --speed     # judgements per second, hostile input
 
-Agreement is counted over rows whose published extraction is an answer at all (a letter, a choice, a number, a list) and
-where this judge does not abstain. A published verdict is another judge's opinion: docs/judging.md reviews the rows.
+Agreement is counted over rows whose published extraction is an answer (a letter, a choice, a number, a list) and where
+our judge does not abstain. A published verdict is another judge's opinion: docs/data/judging_disagreements.csv says who
+is right where the two differ.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data_process.judging import judge
 from data_process.schema import LETTERS, Problem, Verdict
@@ -45,7 +47,7 @@ class Row:
     response: str
     extraction: str
     published: bool
-    readable: bool  # the published extraction is an answer at all
+    readable: bool  # the published extraction is an answer
     ours: Verdict
 
     @property
@@ -53,13 +55,13 @@ class Row:
         return self.ours.status != "abstain" and self.ours.correct != self.published
 
 
-def read_rows(path: Path) -> list[dict]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
 
-def mathvista_problem(row: dict) -> Problem:
-    """A MathVista row as a problem: multi_choice with the gold letter, the free forms as they are."""
+def mathvista_problem(row: dict[str, Any]) -> Problem:
+    """A MathVista row as a problem: a multi_choice row gets the gold letter, a free-form row keeps its answer."""
     question = row["question"]
     if row["question_type"] == "multi_choice":
         letter = LETTERS[row["choices"].index(row["answer"])]
@@ -121,7 +123,7 @@ HEADER = f"{'file':10} {'rows':>5} {'answers':>8} {'said':>5} {'agreement':>10} 
 
 
 def geoqa_rows(data: Path) -> list[Row]:
-    """The 754 free answers, judged as expressions; every published verdict counts as readable."""
+    """The 754 free answers, judged as expressions; all of them count as readable."""
     found = []
     for row in read_rows(data / GEOQA):
         problem = Problem(row["id"], row["question"], row["gold"], answer_type="expression")
@@ -140,9 +142,9 @@ def print_geoqa(rows: list[Row]) -> None:
         n, right = len(verdicts), sum(verdicts.values())
         low, high = wilson(right, n)
         print(f"GeoQA {name:10} {right}/{n} = {right / n:.2%}  95% {low:.2%} to {high:.2%}")
-    unreadable = sum(r.ours.status == "abstain" for r in rows)
+    abstentions = sum(r.ours.status == "abstain" for r in rows)
     test = paired_test(ours, theirs)
-    print(f"unreadable {unreadable} = {unreadable / len(rows):.2%}; paired (exact McNemar): {test}")
+    print(f"abstentions {abstentions} = {abstentions / len(rows):.2%}; paired (exact McNemar): {test}")
 
 
 def show(row: Row) -> None:
@@ -200,14 +202,14 @@ def print_speed(data: Path, n: int = 100_000, cores: int = 2) -> None:
         seconds = time.perf_counter() - started
     right, busy = sum(r for r, _ in done), sum(t for _, t in done)
     print(f"{n} draws on {cores} cores: {n / seconds:,.0f} judgements/s ({right} correct, {seconds:.1f} s)")
-    print(f"by processor time, which other work on the machine does not touch: {cores * n / busy:,.0f}/s on {cores}")
+    print(f"by processor time, which ignores other work on the machine: {cores * n / busy:,.0f}/s on {cores} cores")
     few = pairs[:3000]
     rate = len(few) / _judge_uncached(few)
     print(f"every cache emptied before each judgement: {rate:,.0f}/s of processor time on one core")
 
 
 def hostile(size: int = 1_000_000) -> dict[str, str]:
-    """Texts made to take long: repeated openings of every pattern, and expressions that algebra cannot finish."""
+    """Texts that try to take long: repeated openings of every pattern, and expressions that algebra cannot finish."""
     long = {
         "brackets": "(", "digits": "9", "answer digits": "Answer: 99999999", "boxes": "\\boxed{",
         "empty boxes": "\\boxed{}", "tags": "<answer>", "thinks": "</think>", "open thinks": "<think>",
@@ -257,8 +259,8 @@ def print_hostile() -> None:
             spent.append((time.process_time() - started, name, problem.id))
     spent.sort(reverse=True)
     print(f"{len(spent)} hostile judgements; the slowest (bound 0.2 s):")
-    for seconds, name, problem in spent[:5]:
-        print(f"  {seconds:.3f} s  {name} / {problem}")
+    for seconds, name, problem_id in spent[:5]:
+        print(f"  {seconds:.3f} s  {name} / {problem_id}")
 
 
 def main() -> None:
@@ -283,9 +285,9 @@ def main() -> None:
         else:
             print(summary(name, rows))
         for row in rows:
-            silent = row.ours.status == "abstain"
-            wanted = args.list == "both" or args.list == ("abstain" if silent else "disagree")
-            if row.readable and wanted and (silent or row.disagrees):
+            abstains = row.ours.status == "abstain"
+            wanted = args.list == "both" or args.list == ("abstain" if abstains else "disagree")
+            if row.readable and wanted and (abstains or row.disagrees):
                 show(row)
 
 

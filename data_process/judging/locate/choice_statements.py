@@ -52,7 +52,7 @@ def stated_letter(sentence: str, problem: Problem) -> str | None:
 
 
 def polar_letter(sentence: str, problem: Problem, restated: bool = True) -> str | None:
-    """The letter of yes or no, where those are the choices: said first or, with `restated`, by restating the question."""
+    """The letter of yes or no, where those are the choices: said first or, with `restated`, implied by the sentence."""
     names = [plain(c) for c in problem.choices]
     if sorted(names) not in (["no", "yes"], ["false", "true"]):
         return None

@@ -137,19 +137,14 @@ def yes_or_no(sentence: str, question: str) -> str | None:
     if (compared is None) != (comparison is None):
         return None
     if compared is not None and comparison is not None:
-        if compared == comparison:
-            exchanged = _exchanged(asked, said) if compared else False
-            if exchanged is None:
-                return None
-            answer = not exchanged
-        elif compared and comparison:
+        if compared and comparison:
             exchanged = _exchanged(asked, said)
             if exchanged is None:
                 return None
-            answer = exchanged
+            answer = exchanged != (compared == comparison)
         else:
-            answer = False  # "equal" where more was asked, or the reverse
-    if len(_NEGATION.findall(question.lower())) != 0:
+            answer = compared == comparison  # False for "equal" where more was asked, or the reverse
+    if _NEGATION.search(question.lower()):
         return None
     negations = len(_NEGATION.findall(sentence.lower()))
     if negations > 1 or (negations and comparison is not None and answer is not True):

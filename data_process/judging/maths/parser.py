@@ -165,7 +165,7 @@ class _Parser(Generic[T]):
             return self.bracket()
         if kind == "|":
             return self.absolute()
-        text = self.tokens[self.at][1]  # IndexError at the end
+        kind, text = self.tokens[self.at]  # IndexError at the end
         self.at += 1
         if kind == "root":
             return self.apply("√", self.atom())

@@ -15,6 +15,7 @@ Two cases where this code must choose:
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from data_process.judging.maths.quantity import plain, read_quantity
@@ -49,19 +50,10 @@ def _multi_choice(extraction: Any, choices: tuple[str, ...]) -> tuple[str, str]:
     return most_similar(said, choices), "nearest" if text else "nearest_to_nothing"
 
 
-def _integer(extraction: Any, decimals: bool) -> str | None:
+def _number(extraction: Any, convert: Callable[[Any], float]) -> str | None:
     try:
-        return str(int(float(extraction) if decimals else extraction))
+        return str(convert(extraction))
     except (TypeError, ValueError, OverflowError):  # a list; "12%"; "1e999", which is infinite
-        return None
-
-
-def _float(extraction: Any, precision: int | None) -> str | None:
-    if precision is None:
-        return None
-    try:
-        return str(round(float(extraction), precision))
-    except (TypeError, ValueError, OverflowError):
         return None
 
 
@@ -77,9 +69,10 @@ def normalise(extraction: Any, problem: Problem, *, decimals: bool = True) -> tu
             raise DataError(f"problem {problem.id}: a multiple-choice problem needs 'choices'")
         return _multi_choice(extraction, problem.choices)
     if problem.answer_type == "integer":
-        found = _integer(extraction, decimals)
+        found = _number(extraction, lambda value: int(float(value) if decimals else value))
     elif problem.answer_type == "float":
-        found = _float(extraction, problem.precision)
+        precision = problem.precision
+        found = None if precision is None else _number(extraction, lambda value: round(float(value), precision))
     elif problem.answer_type == "list":
         found = str(extraction)
     else:

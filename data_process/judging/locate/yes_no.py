@@ -25,12 +25,8 @@ _STOP = frozenset((
 _MORE = frozenset((
     "bigger", "exceeds", "greater", "heavier", "higher", "larger", "longer", "more", "older", "taller", "wider",
 ))  # fmt: skip
-_LESS = frozenset((
-    "fewer", "less", "lighter", "lower", "narrower", "shorter", "smaller", "younger",
-))  # fmt: skip
-_SAME = frozenset((
-    "equal", "equals", "identical", "same",
-))  # fmt: skip
+_LESS = frozenset(("fewer", "less", "lighter", "lower", "narrower", "shorter", "smaller", "younger"))
+_SAME = frozenset(("equal", "equals", "identical", "same"))
 _QUESTION_WORD = re.compile(r"^\W*(?:what|which|who|whom|whose|when|where|why|how)\b", re.IGNORECASE)
 _NEGATION = re.compile(
     r"\b(?:not|n't|cannot|never|neither|isn't|aren't|doesn't|don't|wasn't|weren't|hasn't|can't)\b|n't\b"

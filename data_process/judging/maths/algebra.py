@@ -11,6 +11,7 @@ import os
 import re
 import threading
 from functools import lru_cache
+from itertools import accumulate
 
 from data_process.judging.maths.canonical import FUNCTIONS, is_expression, without_names
 
@@ -59,7 +60,8 @@ def _is_quick(text: str) -> bool:
     Excluded are more than 24 characters, brackets in brackets, functions (but for a logarithm with a base), more than
     one absolute value or two letters, exponents above 6, in brackets or stacked, factorials, numbers beyond 6 digits.
     """
-    if len(text) > MAX_CHARS or _depth(text) > 1 or text.count("|") > 2 or not is_expression(text):
+    depths = accumulate((c in "({[") - (c in ")}]") for c in text)
+    if len(text) > MAX_CHARS or max(depths, default=0) > 1 or text.count("|") > 2 or not is_expression(text):
         return False
     if re.search(r"[0-9]{7}", text) or re.search(FUNCTIONS, re.sub(r"^\\?log_", "", text)):
         return False
@@ -69,14 +71,6 @@ def _is_quick(text: str) -> bool:
         and all(p and (p.isalpha() or (len(p) < 3 and int(p) <= MAX_EXPONENT)) for p in powers)
         and len(powers) <= MAX_POWERS
     )
-
-
-def _depth(text: str) -> int:
-    depth = deepest = 0
-    for c in text:
-        depth += (c in "({[") - (c in ")}]")
-        deepest = max(deepest, depth)
-    return deepest
 
 
 def _latex(text: str) -> str:

@@ -75,13 +75,8 @@ def _is_rounded(text: str, decimal: Fraction, value: Surd) -> bool:
 
 
 def _is_decimal(value: Fraction) -> bool:
-    """Whether the value has finitely many decimals."""
-    d = value.denominator
-    while d % 2 == 0:
-        d //= 2
-    while d % 5 == 0:
-        d //= 5
-    return d == 1
+    """Whether the value has finitely many decimals: its denominator divides a power of ten."""
+    return pow(10, value.denominator.bit_length(), value.denominator) == 0
 
 
 # ---- Sets, intervals, tuples, relations ----

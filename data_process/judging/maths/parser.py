@@ -144,7 +144,7 @@ class _Parser(Generic[T]):
         return value
 
     def absolute(self) -> T:
-        if self.in_bars:  # |a|b|c| has two readings
+        if self.in_bars:  # bars inside bars are ambiguous
             raise UnreadableError
         self.in_bars = True
         value = self.enclosed("|")

@@ -121,7 +121,7 @@ class ReplyCache:
 class Extractor:
     """An open connection to the server and an open cache. Use as a context manager.
 
-    `url` is the base of the interface, such as http://localhost:8000/v1. Raises DataError when it is no http address.
+    `url` is the base of the interface, such as http://localhost:8000/v1. Raises DataError for another kind of URL.
     """
 
     url: str
@@ -230,7 +230,7 @@ class Extractor:
             return answer.status_code, data
 
     def _kept(self) -> str:
-        return f"{len(self.cache)} replies are kept in {self.cache.path}; run the same command again to go on."
+        return f"{len(self.cache)} replies are kept in {self.cache.path}; run the same command again to resume."
 
 
 def _excerpt(data: bytes) -> str:

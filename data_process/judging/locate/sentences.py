@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 
 MAX_SENTENCES = 3  # read backwards from the end
-MAX_SENTENCE = 400  # characters; a longer one is no statement
+MAX_SENTENCE = 400  # characters; a longer one is not a statement
 MAX_PARAGRAPH = 3000  # characters; in a longer response the first sentence is not read
 SCANNED = 40  # sentences looked at from the end
 _DERIVATION = re.compile(

@@ -40,7 +40,7 @@ def equivalent(a: str, b: str) -> bool:
         if (same := compare(a, b)) is not None:
             return same
     if (left is not None and _has_letter(b)) or (right is not None and _has_letter(a)):
-        return False  # a number is no formula in x
+        return False  # a number is not a formula in x
     first, second = sorted((a, b))
     return same_by_algebra(first, second)
 

@@ -127,7 +127,7 @@ class _Parser(Generic[T]):
         value = self.atom()
         if self.took("^"):
             value = self.apply("^", value, self.exponent())
-            if self.peek() == "^":  # a tower of powers is no answer
+            if self.peek() == "^":  # a tower of powers is not an answer
                 raise UnreadableError
         return value
 

@@ -138,8 +138,6 @@ _OPERATIONS: dict[str, Callable[..., Surd]] = {
     "+": _add, "-": _subtract, "*": _multiply, "/": _divide, "^": _power,
     "negate": _negate, "mixed": _mixed, "sqrt": _sqrt, "root": _root,
 }  # fmt: skip
-
-
 # Spellings of a root or π that stand for letters in an expression with letters, such as "Pi".
 _WORDS = re.compile(
     r"(?P<root>√|(?<![A-Za-z\\])(?:square\s)?root(?:\sof)?(?![A-Za-z]))|𝜋|(?<![A-Za-z\\])[Pp][Ii](?![A-Za-z])"

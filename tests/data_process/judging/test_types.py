@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from data_process.judging import check_gold, judge
-from data_process.schema import DataError, Problem
+from data_process.judging import JUDGES, AnswerJudge, check_gold, judge
+from data_process.judging.extractor import extraction_prompt
+from data_process.judging.locate.cues import Reading, find_answer
+from data_process.judging.types.base import verdict_on
+from data_process.schema import DataError, Problem, Verdict
 from tests.data_process.judging.cases import STATED, TYPES, of
 
 
@@ -60,3 +63,30 @@ def test_gold_that_cannot_be_read(problem, message):
         check_gold(problem)
     with pytest.raises(DataError, match=message):
         judge("Answer: 1", problem)
+
+
+def test_a_new_answer_type_is_one_record(monkeypatch):
+    """A type from outside the package: one record serves the judge, the check of gold answers and the extractor."""
+
+    def judge_colour(text: str, problem: Problem, truncated: bool) -> Verdict:
+        found = find_answer(text, lambda payload, place: Reading(payload.strip(" .").lower(), "colour"), truncated)
+        return verdict_on(found, lambda colour: colour == problem.answer)
+
+    def check_colour(problem: Problem) -> None:
+        if problem.answer not in ("red", "blue"):
+            raise DataError(f"problem {problem.id}: not a colour")
+
+    monkeypatch.setitem(JUDGES, "colour", AnswerJudge(judge_colour, check_colour, "Write it as a colour."))
+    assert judge("Answer: Red.", of("colour", "red")).rule == "answer_cue/colour"
+    assert judge("Answer: Red.", of("colour", "red")).correct
+    assert judge("Answer: Blue.", of("colour", "red")).status == "wrong"
+    assert judge("", of("colour", "red")).status == "abstain"
+    with pytest.raises(DataError, match="not a colour"):
+        check_gold(of("colour", "7"))
+    assert "Write it as a colour." in extraction_prompt("It is red.", question="Which?", answer_type="colour")
+
+
+def test_an_unknown_answer_type_is_an_error():
+    for function in (check_gold, lambda problem: judge("Answer: red", problem)):
+        with pytest.raises(DataError, match="no judge for answer type 'colour'; known: choice, integer"):
+            function(of("colour", "red"))

@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 
 @contextlib.contextmanager
-def no_collector() -> Iterator[None]:
+def paused_garbage_collection() -> Iterator[None]:
     """Without the search for cycles, which goes through all records again and again as they grow; they hold none.
 
     What is no longer used is freed all the same.
@@ -122,7 +122,7 @@ def each_row(path: str | Path) -> Iterator[Row]:
     return (row for _, _, row in _rows(Path(path)))
 
 
-@no_collector()
+@paused_garbage_collection()
 def read_examples(path: str | Path) -> list[Example]:
     """The training rows that were written as `to_json` of them. DataError as in `read_jsonl`."""
     return [example_from_json(row) for row in each_row(path)]

@@ -158,10 +158,10 @@ def conditioned(problem: Problem, prompts: PromptSet, condition: str, limit: int
     return cot(problem, prompts) + (suffix if limit is None else fill(suffix, limit=limit))
 
 
-def refine(problem: Problem, attempt: str, prompts: PromptSet, asked: str | None = None) -> str:
-    """The prompt that shows one attempt and asks to judge and refine it. `asked`: the problem's `cot`, where known."""
-    asked = cot(problem, prompts) if asked is None else asked
-    return fill(prompts.refine, cot=asked, attempt=neutralise(attempt))
+def refine(problem: Problem, attempt: str, prompts: PromptSet, cot_prompt: str | None = None) -> str:
+    """The prompt that shows one attempt and asks to judge and refine it. `cot_prompt`: the problem's `cot`, if already built."""
+    cot_prompt = cot(problem, prompts) if cot_prompt is None else cot_prompt
+    return fill(prompts.refine, cot=cot_prompt, attempt=neutralise(attempt))
 
 
 def select(
@@ -169,18 +169,18 @@ def select(
     attempts: Sequence[str],
     prompts: PromptSet,
     form: SelectFormat = "answer",
-    asked: str | None = None,
+    cot_prompt: str | None = None,
 ) -> str:
-    """The prompt that shows several attempts, numbered from 1, and asks which is right. `asked` as in `refine`.
+    """The prompt that shows several attempts, numbered from 1, and asks which is right. `cot_prompt` as in `refine`.
 
     DataError for an unknown form.
     """
-    asked = cot(problem, prompts) if asked is None else asked
+    cot_prompt = cot(problem, prompts) if cot_prompt is None else cot_prompt
     predictions = "".join(
         fill(prompts.prediction, number=number, attempt=neutralise(attempt))
         for number, attempt in enumerate(attempts, start=1)
     )
-    return fill(_of_form(form, prompts.select, prompts.select_reasoning), cot=asked, predictions=predictions)
+    return fill(_of_form(form, prompts.select, prompts.select_reasoning), cot=cot_prompt, predictions=predictions)
 
 
 def select_target(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from random import Random
 
 from data_process import prompts as wording
-from data_process.building.mixture import group_by_problem
+from data_process.building.census import group_by_problem
 from data_process.judging.consistency import contradiction
 from data_process.prompts import PromptSet, SelectFormat
 from data_process.schema import Candidate, DataError, Example, Judged, Problem

@@ -144,5 +144,5 @@ def test_bad_settings(more, match):
 
 
 def test_a_candidate_of_an_unknown_problem():
-    with pytest.raises(DataError, match="belongs to no problem given"):
+    with pytest.raises(DataError, match="belongs to none of the problems"):
         build_mixed_select([problem("a")], judged("b", "TF"), prompts=SHORT, seed=0)

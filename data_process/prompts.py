@@ -159,7 +159,10 @@ def conditioned(problem: Problem, prompts: PromptSet, condition: str, limit: int
 
 
 def refine(problem: Problem, attempt: str, prompts: PromptSet, cot_prompt: str | None = None) -> str:
-    """The prompt that shows one attempt and asks to judge and refine it. `cot_prompt`: the problem's `cot`, if already built."""
+    """The prompt that shows one attempt and asks to judge and refine it.
+
+    `cot_prompt`: the problem's `cot`, if the caller has it already.
+    """
     cot_prompt = cot(problem, prompts) if cot_prompt is None else cot_prompt
     return fill(prompts.refine, cot=cot_prompt, attempt=neutralise(attempt))
 

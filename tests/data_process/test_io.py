@@ -54,6 +54,13 @@ REFUSED = {
 }
 
 
+def test_numbers_keep_their_digits(tmp_path):
+    """`jsonlines` would read with orjson where it is installed, and whole numbers above 64 bits as floats."""
+    row = {"id": "a", "big": 12345678901234567890123, "small": 0.1, "negative": -0.0}
+    write_jsonl(tmp_path / "x.jsonl", [row])
+    assert repr(read_jsonl(tmp_path / "x.jsonl")) == repr([row])
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(tmp_path, name):
     data, message = REFUSED[name]

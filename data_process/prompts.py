@@ -89,7 +89,7 @@ CONDITIONS: dict[str, str] = {
     ),
 }
 
-# A literal mark in a question would be taken for the place of a picture by LLaMA-Factory and by the chat template.
+# A literal mark in a question would be taken for the place of an image by LLaMA-Factory and by the chat template.
 # The other names are Qwen2-VL's special tokens: written out in a text they would become the token itself.
 _MARKS = re.compile(
     r"<(\|?)(image|video|audio|vision_start|vision_end|vision_pad|image_pad|video_pad|im_start|im_end|endoftext"

@@ -4,10 +4,10 @@
 
 Exit status 0: none found; 1: there are leaks; 2: the input cannot be used.
 
-What counts as a leak depends on where a problem's facts stand. With pictures on both sides the pictures must match and
-the questions too: MiniGeo asks thirty questions about thousands of pictures, so an equal question means nothing, and
-one figure may serve two questions. Without pictures an equal question decides, or a near one with the same answer.
-Where a picture is there but cannot be compared (missing, torn, blank), an equal question and answer are a leak only if
+What counts as a leak depends on where a problem's facts stand. With images on both sides the images must match and
+the questions too: MiniGeo asks thirty questions about thousands of images, so an equal question means nothing, and
+one figure may serve two questions. Without images an equal question decides, or a near one with the same answer.
+Where an image is there but cannot be compared (missing, torn, blank), an equal question and answer are a leak only if
 the words tell the problem: if no two problems at hand have these words and different answers.
 The same wording with other numbers or labels is another problem: it is listed, and blocks nothing.
 `near_text` and `near_image` say how near is near; `known_overlaps` knows which data sets hold each other's problems.
@@ -42,7 +42,7 @@ def guard(
     Image paths are relative to `train_images` and to `test_images`, one folder for all test sets or one by name; None
     is the folder of the training set. `train_source` names the data set of training problems whose meta does not;
     `allow_sources` holds families (of `source_overlap.FAMILIES`) whose overlap with MathVista is known and accepted.
-    Equal inputs give equal reports, in whatever order the problems come. Reads every picture once, one at a time.
+    Equal inputs give equal reports, in whatever order the problems come. Reads every image once, one at a time.
     Raises DataError for a test set named "train", an unknown family or a folder that does not exist.
     """
     if "train" in tests:
@@ -100,7 +100,7 @@ def clean(train: Sequence[Problem], report: LeakReport, *, train_source: str | N
 
 
 def _load(path: Path, split: str, images: Path | None) -> tuple[list[Problem], Path]:
-    """The problems of a JSONL file, or of `split`.jsonl in a folder, and the folder of their pictures."""
+    """The problems of a JSONL file, or of `split`.jsonl in a folder, and the folder of their images."""
     from data_process.io import load_problems
 
     file = path / f"{split}.jsonl" if path.is_dir() else path
@@ -115,8 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     both = "a JSONL file of problems, or a folder that holds"
     parser.add_argument("--train", type=Path, required=True, help=f"{both} train.jsonl")
     parser.add_argument("--test", type=Path, required=True, help=f"{both} test.jsonl")
-    parser.add_argument("--train-images", type=Path, help="folder of the training pictures (default: beside the file)")
-    parser.add_argument("--test-images", type=Path, help="folder of the test pictures (default: beside the file)")
+    parser.add_argument("--train-images", type=Path, help="folder of the training images (default: beside the file)")
+    parser.add_argument("--test-images", type=Path, help="folder of the test images (default: beside the file)")
     parser.add_argument("--train-source", help="data set of the training problems, where they do not say: GeoQA")
     parser.add_argument("--allow-source", action="append", default=[], choices=list(FAMILIES), help="accept an overlap")
     parser.add_argument("--json", action="store_true", help="print the whole report as JSON")

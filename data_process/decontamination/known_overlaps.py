@@ -1,4 +1,4 @@
-"""Data sets known to share problems, whatever the texts and pictures look like.
+"""Data sets known to share problems, whatever the texts and images look like.
 
 MathVista is drawn from 31 data sets. Of its testmini 1,000 problems 62 are from GeoQA+, 62 from UniGeo, 62 from
 Geometry3K and 22 from GEOS, the very sets that geometry solvers are trained on (Lu et al. 2024, arXiv 2310.02255;

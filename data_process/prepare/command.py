@@ -5,7 +5,7 @@
 
 writes `train.jsonl`, `dev.jsonl`, `test.jsonl` (those that the source has), `images/` and `card.json`, all or nothing,
 and prints the card. Where a source has no dev split a seeded share of train is held out, in groups that share a
-picture or a question. A split whose answers are not public becomes `questions.jsonl`, which no stage of the loop reads.
+image or a question. A split whose answers are not public becomes `questions.jsonl`, which no stage of the loop reads.
 `--borrow test=data/mathvista` takes a split from another prepared folder: train on one data set, test on another.
 """
 
@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_process.prepare.data_card import render
-from data_process.prepare.folder import DEV_SHARE, MISSING, QUESTIONS, Plan, prepare
+from data_process.prepare.folder import DEV_SHARE, MISSING, QUESTIONS, FolderPlan, prepare
 from data_process.schema import ANSWER_TYPES, DataError
-from data_process.sources.base import SPLITS, Request, Source
+from data_process.sources.base import SPLITS, PrepareRequest, Source
 
 # name -> module of data_process.sources that has a SOURCE
 SOURCES = {
@@ -96,18 +96,18 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--hub", nargs="?", const="", metavar="OWNER/NAME", help="read it from the Hugging Face hub")
     made.add_argument("--hub-config", help="configuration (subset) on the hub")
     made.add_argument("--revision", help="commit, tag or branch on the hub")
-    made.add_argument("--images", type=Path, metavar="DIR", help="pictures, where they are not beside the rows")
+    made.add_argument("--images", type=Path, metavar="DIR", help="images, where they are not beside the rows")
     made.add_argument("--out", type=Path, required=True, help="folder to write")
     made.add_argument("--split", action="append", default=[], metavar="NAME[=AS]", help="e.g. testmini=test")
     made.add_argument(
-        "--missing", choices=MISSING, default="error", help="problems whose picture is missing, empty or unreadable: "
+        "--missing", choices=MISSING, default="error", help="problems whose image is missing, empty or unreadable: "
         "refuse (default), keep and count, leave out, or draw marked stand-ins",
     )  # fmt: skip
     made.add_argument("--dev-share", type=_share, default=DEV_SHARE, help="held out of train if there is no dev (0.1)")
     made.add_argument("--test-share", type=_share, default=0.0, help="held out of train if there is no test (0)")
     made.add_argument("--seed", type=int, default=0, help="of what is held out")
     made.add_argument("--borrow", action="append", default=[], metavar="SPLIT=DIR", help="from a prepared folder")
-    made.add_argument("--link", action="store_true", help="hard links instead of copies of the pictures")
+    made.add_argument("--link", action="store_true", help="hard links instead of copies of the images")
     made.add_argument("--replace", action="store_true", help="make an already prepared folder anew")
     made.add_argument("--skip-bad", action="store_true", help="leave unusable rows out, counted, instead of stopping")
     made.add_argument("--json", action="store_true", help="print the card as JSON")
@@ -123,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _request(args: argparse.Namespace, source: Source) -> Request:
+def _request(args: argparse.Namespace, source: Source) -> PrepareRequest:
     from data_process.sources.columns import parse_map
 
     if (args.raw is None) == (args.hub is None):
@@ -143,7 +143,7 @@ def _request(args: argparse.Namespace, source: Source) -> Request:
             raise DataError(f"--answer-pattern {args.answer_pattern!r} is no regular expression: {error}") from error
         if groups != 1:
             raise DataError(f"--answer-pattern {args.answer_pattern!r} must have one group, it has {groups}")
-    return Request(
+    return PrepareRequest(
         raw=args.raw, images=args.images, hub=args.hub or None, hub_config=args.hub_config, revision=args.revision,
         splits=splits_of(source, args.split), options=given,
     )  # fmt: skip
@@ -153,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         source = source_named(args.source)
-        plan = Plan(
+        plan = FolderPlan(
             out=args.out, missing=args.missing, dev_share=args.dev_share, test_share=args.test_share, seed=args.seed,
             link=args.link, replace=args.replace, skip_bad=args.skip_bad, borrow=borrowed(args.borrow),
         )  # fmt: skip

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from data_process.prepare.holdout import question_key
-from data_process.prepare.pictures import Placed
+from data_process.prepare.images import PlacedImage
 from data_process.schema import LETTERS, Problem
 
 LISTED = 10  # examples named of whatever is counted
@@ -19,13 +19,13 @@ LISTED = 10  # examples named of whatever is counted
 
 @dataclass(frozen=True)
 class Entry:
-    """A prepared problem and what became of its picture."""
+    """A prepared problem and what became of its image."""
 
     problem: Problem
-    placed: Placed | None  # None: no picture, or one that is not there
-    lacking: str | None = None  # why its picture is not there: missing, empty, unreadable
+    placed: PlacedImage | None  # None: no image, or one that is not there
+    lacking: str | None = None  # why its image is not there: missing, empty, unreadable
     stand_in: bool = False
-    wanted: str | None = None  # name of the source's own picture, where that is not there
+    wanted: str | None = None  # name of the source's own image, where that is not there
     notes: tuple[str, ...] = ()
 
 
@@ -40,7 +40,7 @@ def row_of(problem: Problem, *, labelled: bool = True) -> dict[str, Any]:
 
 
 def digest_of(entries: Iterable[Entry]) -> str:
-    """16 hex digits over every row and every picture's bytes, in order."""
+    """16 hex digits over every row and every image's bytes, in order."""
     digest = hashlib.sha256()
     for entry in entries:
         content = entry.placed.digest if entry.placed else None
@@ -86,11 +86,11 @@ def _spread(values: Sequence[int]) -> dict[str, float]:
 
 
 def _images(entries: Sequence[Entry]) -> dict[str, Any]:
-    """with_picture + text_only + not there = items; a stand-in is not a picture of the source and is counted apart."""
+    """with_image + text_only + not there = items; a stand-in is not an image of the source and is counted apart."""
     own = {e.placed.relative: e.placed for e in entries if e.placed and not e.stand_in}
     lacking = [entry for entry in entries if entry.lacking]
     images: dict[str, Any] = {
-        "with_picture": sum(1 for e in entries if e.placed and not e.stand_in),
+        "with_image": sum(1 for e in entries if e.placed and not e.stand_in),
         "text_only": sum(1 for e in entries if e.problem.image is None),
         "not_there": len(lacking),
         "stand_ins": sum(1 for e in entries if e.stand_in),
@@ -108,7 +108,7 @@ def _images(entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _key(entry: Entry) -> tuple:
-    """A picture that is not there counts by its name: two of them may be different."""
+    """A image that is not there counts by its name: two of them may be different."""
     content = entry.placed.digest if entry.placed and not entry.stand_in else entry.wanted
     return question_key(entry.problem), entry.problem.choices, content
 
@@ -118,20 +118,20 @@ def _duplicates(entries: Sequence[Entry], labelled: bool) -> dict[str, Any]:
     whole: dict[tuple, list[Entry]] = {}
     text: Counter[str] = Counter()
     listed: Counter[tuple] = Counter()
-    pictures: Counter[str] = Counter()
+    images: Counter[str] = Counter()
     for entry in entries:
         whole.setdefault(_key(entry), []).append(entry)
         text[question_key(entry.problem)] += 1
         listed[question_key(entry.problem), entry.problem.choices] += 1
         if entry.placed and not entry.stand_in:
-            pictures[entry.placed.digest] += 1
+            images[entry.placed.digest] += 1
     repeated = [group for group in whole.values() if len(group) > 1]
     found: dict[str, Any] = {
         "ids": 0,  # a repeated id is refused
         "question_choices_image": sum(len(group) - 1 for group in repeated),
         "question_choices": sum(listed.values()) - len(listed),
         "question": sum(text.values()) - len(text),
-        "image": sum(pictures.values()) - len(pictures),
+        "image": sum(images.values()) - len(images),
     }
     if repeated:
         found["groups"] = [[entry.problem.id for entry in group] for group in repeated[:LISTED]]
@@ -198,7 +198,7 @@ def _lines(split: Mapping[str, Any]) -> list[str]:
         top = split["majority_answer"]
         lines.append(f"  most frequent free answer {top['answer']!r}: {top['rate']:.1%} of {top['of']:,}")
     images = split["images"]
-    parts = [f"{images['with_picture']:,} items with a picture ({images['different']:,} different)"]
+    parts = [f"{images['with_image']:,} items with an image ({images['different']:,} different)"]
     parts += [f"{images[key]:,} {words}" for key, words in (("text_only", "text only"),) if images[key]]
     lines.append("  images: " + ", ".join(parts))
     if "width" in images:
@@ -209,7 +209,7 @@ def _lines(split: Mapping[str, Any]) -> list[str]:
         lines.append(f"  image sizes in pixels (min, median, max): {sides}; {images['bytes'] / 2**20:.1f} MiB in all")
     if images["not_there"]:
         shown = ", ".join(images["not_there_ids"])
-        lines.append(f"  PICTURES NOT THERE: {images['not_there']:,} ({_counts(images['reasons'])}); first: {shown}")
+        lines.append(f"  IMAGES NOT THERE: {images['not_there']:,} ({_counts(images['reasons'])}); first: {shown}")
     if images["stand_ins"]:
         lines.append(f"  DRAWN STAND-INS: {images['stand_ins']:,} (they show nothing of the question; expect chance)")
     found = split["duplicates"]

@@ -17,9 +17,9 @@ from data_process.images import standin
 from data_process.io import load_problems, problem_from_row, write_aside, write_jsonl
 from data_process.prepare.data_card import LISTED, Entry, digest_of, overlaps, row_of, split_card
 from data_process.prepare.holdout import hold_out
-from data_process.prepare.pictures import FOLDER, Placed, Placer
+from data_process.prepare.images import FOLDER, ImagePlacer, PlacedImage
 from data_process.schema import DataError, Problem
-from data_process.sources.base import SPLITS, Item, Picture, Request, Source
+from data_process.sources.base import SPLITS, Item, PrepareRequest, Source, SourceImage
 
 MISSING = ("error", "count", "drop", "standin")
 DEV_SHARE = 0.1  # of train, where a source has no dev split
@@ -29,11 +29,11 @@ _ANY_ANSWER = {"choice": "A", "integer": "0", "float": "0.0", "list": "[0]", "nu
 
 
 @dataclass(frozen=True)
-class Plan:
+class FolderPlan:
     """How the raw rows become a folder."""
 
     out: Path
-    missing: str = "error"  # pictures that are not there: one of MISSING
+    missing: str = "error"  # images that are not there: one of MISSING
     dev_share: float = DEV_SHARE
     test_share: float = 0.0  # held out of train before dev, where a source has no test split
     seed: int = 0
@@ -56,9 +56,9 @@ class _Read:
 # ---- reading ------------------------------------------------------------------------------------------------------
 
 
-def _entries(source: Source, request: Request, plan: Plan, root: Path) -> _Read:
-    """Every row as a checked problem with its picture placed under `root`; what is left out is counted."""
-    read, placer = _Read(), Placer(root, plan.link)
+def _entries(source: Source, request: PrepareRequest, plan: FolderPlan, root: Path) -> _Read:
+    """Every row as a checked problem with its image placed under `root`; what is left out is counted."""
+    read, placer = _Read(), ImagePlacer(root, plan.link)
     for raw_split, located in source.rows(request, request.splits):
         split = request.splits[raw_split]
         entries = read.splits.setdefault(split, [])
@@ -75,7 +75,7 @@ def _entries(source: Source, request: Request, plan: Plan, root: Path) -> _Read:
                 read.skipped.append((str(error).removeprefix(f"{where}: ")[:160], where))
                 continue
             read.ids[problem.id] = where
-            _keep(_with_picture(problem, item, placer, plan), where, entries, read, plan)
+            _keep(_with_image(problem, item, placer, plan), where, entries, read, plan)
     if not read.ids:
         raise DataError(f"{source.name}: none of {read.offered} rows can be used; first: {read.skipped[:1]}")
     return read
@@ -90,38 +90,38 @@ def _checked(source: Source, item: Item, split: str, where: str, root: Path) -> 
         if split != QUESTIONS:
             raise DataError(f"{where}: no answer; problems to train or score on need one")
         fields["answer"] = _ANY_ANSWER.get(fields["answer_type"], "")
-    image = f"{FOLDER}/{item.picture.name}" if item.picture else None
+    image = f"{FOLDER}/{item.image.name}" if item.image else None
     return problem_from_row({**fields, "image": image}, f"{where}, problem {fields['id']!r}", root)
 
 
-def _with_picture(problem: Problem, item: Item, placer: Placer, plan: Plan) -> Entry:
-    if item.picture is None:
+def _with_image(problem: Problem, item: Item, placer: ImagePlacer, plan: FolderPlan) -> Entry:
+    if item.image is None:
         return Entry(problem, None, notes=item.notes)
-    placed = placer.place(item.picture)
-    if isinstance(placed, Placed):
+    placed = placer.place(item.image)
+    if isinstance(placed, PlacedImage):
         return Entry(replace(problem, image=placed.relative), placed, notes=item.notes)
     if plan.missing != "standin":
         return Entry(problem, None, placed, wanted=problem.image, notes=item.notes)
-    drawn = placer.place(Picture(standin.name_for(problem.question), data=standin.draw(problem.question)))
-    assert isinstance(drawn, Placed)
+    drawn = placer.place(SourceImage(standin.name_for(problem.question), data=standin.draw(problem.question)))
+    assert isinstance(drawn, PlacedImage)
     marked = replace(problem, image=drawn.relative, meta={**problem.meta, "stand_in": True})
     return Entry(marked, drawn, placed, stand_in=True, wanted=problem.image, notes=item.notes)
 
 
-def _keep(entry: Entry, where: str, entries: list[Entry], read: _Read, plan: Plan) -> None:
+def _keep(entry: Entry, where: str, entries: list[Entry], read: _Read, plan: FolderPlan) -> None:
     if entry.lacking and plan.missing == "drop":
-        read.skipped.append((f"picture {entry.lacking}", f"{where}, problem {entry.problem.id!r}"))
+        read.skipped.append((f"image {entry.lacking}", f"{where}, problem {entry.problem.id!r}"))
     else:
         entries.append(entry)
 
 
-def _refuse_missing(splits: Mapping[str, Sequence[Entry]], request: Request) -> None:
+def _refuse_missing(splits: Mapping[str, Sequence[Entry]], request: PrepareRequest) -> None:
     lacking = [entry for entries in splits.values() for entry in entries if entry.lacking]
     if lacking:
         reasons = Counter(str(entry.lacking) for entry in lacking)
         shown = ", ".join(f"{e.problem.image} of {e.problem.id} ({e.lacking})" for e in lacking[:LISTED])
         raise DataError(
-            f"{len(lacking)} of {sum(map(len, splits.values()))} problems have no usable picture "
+            f"{len(lacking)} of {sum(map(len, splits.values()))} problems have no usable image "
             f"({', '.join(f'{name} {n}' for name, n in sorted(reasons.items()))}); first: {shown}. Name their folder "
             f"with --images DIR{'' if request.images is None else f' (now {request.images})'}, or say what to do with "
             "--missing count|drop|standin"
@@ -131,8 +131,8 @@ def _refuse_missing(splits: Mapping[str, Sequence[Entry]], request: Request) -> 
 # ---- splits -------------------------------------------------------------------------------------------------------
 
 
-def _borrow(splits: dict[str, list[Entry]], plan: Plan, read: _Read, root: Path) -> list[str]:
-    """Take splits over from other prepared folders, pictures and all; returns what was done, in words."""
+def _borrow(splits: dict[str, list[Entry]], plan: FolderPlan, read: _Read, root: Path) -> list[str]:
+    """Take splits over from other prepared folders, images and all; returns what was done, in words."""
     remarks = []
     for name, folder in plan.borrow.items():
         if name in splits:
@@ -141,16 +141,16 @@ def _borrow(splits: dict[str, list[Entry]], plan: Plan, read: _Read, root: Path)
         if not card.is_file():
             raise DataError(f"--borrow {name}={folder}: no card.json there, so it is no prepared folder")
         about = json.loads(card.read_text(encoding="utf-8"))
-        placer, entries = Placer(root, plan.link, below=f"{about['source']}-{name}"), []
+        placer, entries = ImagePlacer(root, plan.link, below=f"{about['source']}-{name}"), []
         for problem in load_problems(folder / f"{name}.jsonl", folder):
             where = f"{folder / name}.jsonl"
             if read.ids.setdefault(problem.id, where) != where:
                 raise DataError(f"{where}: id {problem.id!r} is also in {read.ids[problem.id]}")
-            picture = None
+            image = None
             if problem.image is not None:
                 short = problem.image.removeprefix(f"{FOLDER}/")
-                picture = Picture(short, (folder / problem.image,))
-            entry = _with_picture(problem, Item({}, picture), placer, plan)
+                image = SourceImage(short, (folder / problem.image,))
+            entry = _with_image(problem, Item({}, image), placer, plan)
             entry = replace(entry, stand_in=entry.stand_in or bool(problem.meta.get("stand_in")))
             _keep(entry, where, entries, read, plan)
             read.offered += 1
@@ -162,7 +162,7 @@ def _borrow(splits: dict[str, list[Entry]], plan: Plan, read: _Read, root: Path)
     return remarks
 
 
-def _hold_out(splits: dict[str, list[Entry]], plan: Plan) -> list[str]:
+def _hold_out(splits: dict[str, list[Entry]], plan: FolderPlan) -> list[str]:
     """Make the test and dev splits that the source lacks out of train; returns what was done, in words."""
     remarks = []
     for name, share in (("test", plan.test_share), ("dev", plan.dev_share)):
@@ -179,7 +179,7 @@ def _hold_out(splits: dict[str, list[Entry]], plan: Plan) -> list[str]:
         splits["train"] = [entry for entry in train if entry.problem.id not in held]
         remarks.append(
             f"{name} is {len(held):,} of {len(train):,} train problems held out (seed {plan.seed}, in groups that "
-            "share a picture or a question); it is not a published split"
+            "share an image or a question); it is not a published split"
         )
     return remarks
 
@@ -188,7 +188,7 @@ def _hold_out(splits: dict[str, list[Entry]], plan: Plan) -> list[str]:
 
 
 @contextlib.contextmanager
-def _folder(plan: Plan) -> Iterator[Path]:
+def _folder(plan: FolderPlan) -> Iterator[Path]:
     """A folder that takes the place of `plan.out` after the block, whole, or leaves it as it was."""
     target = plan.out.resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -214,12 +214,12 @@ def _folder(plan: Plan) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def prepare(source: Source, request: Request, plan: Plan) -> dict[str, Any]:
+def prepare(source: Source, request: PrepareRequest, plan: FolderPlan) -> dict[str, Any]:
     """Write the folder and return its card. Raises DataError; nothing is written then."""
     if request.raw is not None and not request.raw.exists():
         raise DataError(f"{request.raw} does not exist. {source.files}")
     if request.images is not None and not request.images.is_dir():
-        raise DataError(f"{request.images} is no folder; --images names the folder that holds the pictures")
+        raise DataError(f"{request.images} is no folder; --images names the folder that holds the images")
     request = replace(request, splits=request.splits or dict(source.splits))
     with _folder(plan) as root:
         read = _entries(source, request, plan, root)
@@ -241,7 +241,12 @@ def prepare(source: Source, request: Request, plan: Plan) -> dict[str, Any]:
 
 
 def _card(
-    source: Source, request: Request, plan: Plan, read: _Read, splits: Mapping[str, list[Entry]], remarks: list[str]
+    source: Source,
+    request: PrepareRequest,
+    plan: FolderPlan,
+    read: _Read,
+    splits: Mapping[str, list[Entry]],
+    remarks: list[str],
 ) -> dict[str, Any]:
     kept = sum(map(len, splits.values()))
     assert kept + len(read.skipped) == read.offered, "a row left without a reason"

@@ -1,4 +1,4 @@
-"""Holding problems out of a split, so that no picture and no question stands on both sides."""
+"""Holding problems out of a split, so that no image and no question stands on both sides."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def question_key(problem: Problem) -> str:
     return re.sub(r"\s+", " ", problem.question).strip().casefold()
 
 
-def groups(problems: Sequence[Problem], pictures: Sequence[str | None]) -> list[list[int]]:
-    """Positions of problems that belong together, each in one group; `pictures`: content digests, None for no picture.
+def groups(problems: Sequence[Problem], images: Sequence[str | None]) -> list[list[int]]:
+    """Positions of problems that belong together, each in one group; `images`: content digests, None for no image.
 
-    Together belong problems with one picture, with one question of at least `SPECIFIC_WORDS` words, or with one
+    Together belong problems with one image, with one question of at least `SPECIFIC_WORDS` words, or with one
     question and the same choices.
     """
     parent = list(range(len(problems)))
@@ -32,12 +32,12 @@ def groups(problems: Sequence[Problem], pictures: Sequence[str | None]) -> list[
         return i
 
     first: dict[tuple, int] = {}
-    for i, (problem, picture) in enumerate(zip(problems, pictures, strict=True)):
+    for i, (problem, image) in enumerate(zip(problems, images, strict=True)):
         question = question_key(problem)
         keys: list[tuple] = [("question", question, tuple(sorted(problem.choices)))]
-        if picture is not None:
-            keys.append(("picture", picture))
-        if picture is None or len(question.split()) >= SPECIFIC_WORDS:
+        if image is not None:
+            keys.append(("image", image))
+        if image is None or len(question.split()) >= SPECIFIC_WORDS:
             keys.append(("question", question))
         for key in keys:
             parent[root(i)] = root(first.setdefault(key, i))
@@ -47,9 +47,7 @@ def groups(problems: Sequence[Problem], pictures: Sequence[str | None]) -> list[
     return list(found.values())
 
 
-def hold_out(
-    problems: Sequence[Problem], pictures: Sequence[str | None], share: float, seed: int, name: str
-) -> set[str]:
+def hold_out(problems: Sequence[Problem], images: Sequence[str | None], share: float, seed: int, name: str) -> set[str]:
     """Ids of about `share` of the problems, in whole groups, drawn by (seed, name, first id of the group).
 
     Never more than the share, rounded; fewer where the groups left are too large. The same whatever the order of
@@ -57,7 +55,7 @@ def hold_out(
     """
     wanted = round(share * len(problems))
     turns = []
-    for group in groups(problems, pictures):
+    for group in groups(problems, images):
         ids = sorted(problems[i].id for i in group)
         turns.append((seed_for(seed, name, ids[0]), ids))
     held: set[str] = set()

@@ -1,4 +1,4 @@
-"""What a source of problems is: how its raw rows are found, and how one row becomes one problem with its picture."""
+"""What a source of problems is: how its raw rows are found, and how one row becomes one problem with its image."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, NoReturn
 from data_process.schema import LETTERS, DataError
 
 Row = dict[str, Any]
-Located = tuple[str, Row]  # where the row stands, for messages; the row
+LocatedRow = tuple[str, Row]  # where the row stands, for messages; the row
 
 SPLITS = ("train", "dev", "test")  # what a prepared folder holds, in this order
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture that a row names or carries. Exactly one of `candidates` and `data` says where its bytes are."""
+class SourceImage:
+    """A image that a row names or carries. Exactly one of `candidates` and `data` says where its bytes are."""
 
     name: str  # wanted name below `images/` of the prepared folder, with its suffix
     candidates: tuple[Path, ...] = ()  # files that may hold it; the first that exists is it
@@ -27,19 +27,19 @@ class Picture:
 
 @dataclass(frozen=True)
 class Item:
-    """One raw row read: the fields of `load_problems` (without `image`), and the picture."""
+    """One raw row read: the fields of `load_problems` (without `image`), and the image."""
 
     fields: Row
-    picture: Picture | None
+    image: SourceImage | None
     notes: tuple[str, ...] = ()  # what was noticed in reading it, in words to count by
 
 
 @dataclass(frozen=True)
-class Request:
+class PrepareRequest:
     """What the user asked of a source, checked by `prepare`."""
 
     raw: Path | None = None  # file or folder; None: from the hub
-    images: Path | None = None  # folder of pictures, where it is not beside the rows
+    images: Path | None = None  # folder of images, where it is not beside the rows
     hub: str | None = None  # repository of data sets, "owner/name"
     hub_config: str | None = None
     revision: str | None = None
@@ -55,8 +55,10 @@ class Source:
     licence: str
     citation: str
     splits: Mapping[str, str]  # raw split -> prepared split, of the splits that are read unless others are asked for
-    rows: Callable[[Request, Mapping[str, str]], Iterable[tuple[str, Iterable[Located]]]]  # (raw split, its rows)
-    item: Callable[[Request, str, str, Row], Item]  # (request, raw split, where, row); DataError for a bad row
+    rows: Callable[
+        [PrepareRequest, Mapping[str, str]], Iterable[tuple[str, Iterable[LocatedRow]]]
+    ]  # (raw split, its rows)
+    item: Callable[[PrepareRequest, str, str, Row], Item]  # (request, raw split, where, row); DataError for a bad row
     hub: str | None = None  # repository that is meant when the user gives none
     files: str = ""  # what to download where, for the message when the hub cannot be reached
     language: str | None = None  # of every problem, where the source states it for all
@@ -122,8 +124,8 @@ def repeated_choices(choices: tuple[str, ...], letter: str) -> tuple[str, ...]:
     return ("two choices of the same text", *(("the gold choice stands twice",) if twice else ()))
 
 
-def find_picture(name: Any, request: Request, where: str, *, basename: bool = False) -> Picture:
-    """The picture that a row names by a path relative to the pictures' folder.
+def find_image(name: Any, request: PrepareRequest, where: str, *, basename: bool = False) -> SourceImage:
+    """The image that a row names by a path relative to the images' folder.
 
     Looked for in `--images` if given, otherwise in `images/` beside the rows and beside the rows themselves; a name
     that starts with `images/` is also looked for without it. `basename`: the row's folder is of another machine, so
@@ -141,28 +143,28 @@ def find_picture(name: Any, request: Request, where: str, *, basename: bool = Fa
         for candidate in (root / relative, root / short):
             if candidate.exists() and not candidate.resolve().is_relative_to(root.resolve()):
                 wrong(where, f"image {name!r} leads out of {root} through a link; copy the file inside")
-    return Picture(str(short), tuple(root / tail for root in roots for tail in dict.fromkeys((relative, short))))
+    return SourceImage(str(short), tuple(root / tail for root in roots for tail in dict.fromkeys((relative, short))))
 
 
-def embedded_picture(value: Any, name: str, request: Request, where: str) -> Picture:
-    """A picture as Parquet and the hub carry it: {"bytes": ..., "path": ...}, named `name` with a fitting suffix.
+def embedded_image(value: Any, name: str, request: PrepareRequest, where: str) -> SourceImage:
+    """A image as Parquet and the hub carry it: {"bytes": ..., "path": ...}, named `name` with a fitting suffix.
 
     The bytes are kept as they are. Without bytes the path is followed: anywhere for the hub, whose cache it lies in,
-    and otherwise by its name alone in the folder of pictures.
+    and otherwise by its name alone in the folder of images.
     """
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, Mapping) else (value, None)
     if data is None and isinstance(path, str) and path:
         named = f"{name}{PurePosixPath(path).suffix.lower() or '.img'}"
         if request.raw is None:
-            return Picture(named, (Path(path),))
-        return Picture(named, find_picture(path, request, where, basename=True).candidates)
+            return SourceImage(named, (Path(path),))
+        return SourceImage(named, find_image(path, request, where, basename=True).candidates)
     if not isinstance(data, bytes):
-        wrong(where, f"the image holds a {type(data).__name__}, not the bytes of a picture file")
-    return Picture(f"{name}{suffix_of(data)}", data=data)
+        wrong(where, f"the image holds a {type(data).__name__}, not the bytes of an image file")
+    return SourceImage(f"{name}{suffix_of(data)}", data=data)
 
 
 def suffix_of(data: bytes) -> str:
-    """The usual suffix of a picture file's format, by its first bytes; ".img" for an unknown one."""
+    """The usual suffix of an image file's format, by its first bytes; ".img" for an unknown one."""
     for magic, suffix in (
         (b"\x89PNG", ".png"), (b"\xff\xd8\xff", ".jpg"), (b"GIF8", ".gif"), (b"BM", ".bmp"),
         (b"II*\0", ".tif"), (b"MM\0*", ".tif"),
@@ -173,7 +175,7 @@ def suffix_of(data: bytes) -> str:
 
 
 def without_image_mark(text: str, where: str) -> str:
-    """The text without the one `<image>` that says where the picture stands; pictures always come first here."""
+    """The text without the one `<image>` that says where the image stands; images always come first here."""
     if text.count("<image>") > 1:
-        wrong(where, f"the text has {text.count('<image>')} <image> marks; a problem has one picture at most")
+        wrong(where, f"the text has {text.count('<image>')} <image> marks; a problem has one image at most")
     return text.replace("<image>", "", 1).strip() if "<image>" in text else text

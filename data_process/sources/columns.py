@@ -2,7 +2,7 @@
 
 A field of a problem takes the column of its own name unless `--map FIELD=COLUMN` says otherwise; a dot looks inside an
 object (`meta.answer`). Choices may be a list, an object {"A": ...}, an object {"label": [...], "text": [...]}, one text
-"A. ... B. ..." or several columns (`--map choices=A,B,C,D`). Columns that no field takes go to `meta`, except pictures.
+"A. ... B. ..." or several columns (`--map choices=A,B,C,D`). Columns that no field takes go to `meta`, except images.
 Without an `id` column the problems are numbered in the order of the file. A problem without an image is text alone.
 """
 
@@ -17,14 +17,14 @@ from data_process.judging.maths.quantity import read_quantity
 from data_process.schema import ANSWER_TYPES, LETTERS, DataError
 from data_process.sources.base import (
     Item,
-    Located,
-    Picture,
-    Request,
+    LocatedRow,
+    PrepareRequest,
     Row,
     Source,
+    SourceImage,
     choices_of,
-    embedded_picture,
-    find_picture,
+    embedded_image,
+    find_image,
     letter_of,
     plain_value,
     repeated_choices,
@@ -39,7 +39,7 @@ _MATHS = re.compile(r"\\[a-zA-Z]|[√π∞∠^]|\d\s*[*+/=-]\s*[\dA-Za-z(]|[0-9]
 _WRAPPED = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
 
 
-def rows(request: Request, splits: Mapping[str, str]) -> Iterator[tuple[str, Iterable[Located]]]:
+def rows(request: PrepareRequest, splits: Mapping[str, str]) -> Iterator[tuple[str, Iterable[LocatedRow]]]:
     """The rows of a file, of a folder with a file for each split, or of the hub."""
     return local_or_hub(request, splits, hub=None)
 
@@ -63,7 +63,7 @@ def parse_map(pairs: Iterable[str]) -> dict[str, str]:
     return mapping
 
 
-def item(request: Request, split: str, where: str, row: Row) -> Item:
+def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     """One problem by the mapping in `request.options["map"]`."""
     mapping: Mapping[str, str] = request.options.get("map") or {}
     values = {name: _look_up(row, mapping.get(name, name), name in mapping, where) for name in FIELDS}
@@ -104,8 +104,8 @@ def item(request: Request, split: str, where: str, row: Row) -> Item:
     taken = {part.partition(".")[0] for name in FIELDS for part in mapping.get(name, name).split(",")}
     others = {key: value for key, value in row.items() if key not in taken and _is_text_data(value)}
     fields["meta"] = {**others, **fields.get("meta", {})}
-    picture = _picture(values["image"], identifier, request, where)
-    return Item({key: value for key, value in fields.items() if value not in ([], {})}, picture, notes)
+    image = _image(values["image"], identifier, request, where)
+    return Item({key: value for key, value in fields.items() if value not in ([], {})}, image, notes)
 
 
 def _look_up(row: Mapping[str, Any], column: str, asked_for: bool, where: str) -> Any:
@@ -166,7 +166,7 @@ def read_answer(value: Any, pattern: str | None, where: str) -> str:
     return answer.strip()
 
 
-def _gold(answer: str, choices: tuple[str, ...], request: Request, where: str) -> str:
+def _gold(answer: str, choices: tuple[str, ...], request: PrepareRequest, where: str) -> str:
     """The gold letter; `answer_is` says how the table writes it: letter, text, index0 (from 0) or index1."""
     said_as = request.options.get("answer_is")
     if said_as in ("index0", "index1"):
@@ -194,16 +194,16 @@ def _is_text_data(value: Any) -> bool:
     return True
 
 
-def _picture(value: Any, identifier: str, request: Request, where: str) -> Picture | None:
+def _image(value: Any, identifier: str, request: PrepareRequest, where: str) -> SourceImage | None:
     if isinstance(value, list):
         if len(value) > 1:
-            wrong(where, f"{len(value)} images; a problem has one picture at most (--skip-bad leaves such rows out)")
+            wrong(where, f"{len(value)} images; a problem has one image at most (--skip-bad leaves such rows out)")
         value = value[0] if value else None
     if value is None or value == "":
         return None
     if isinstance(value, str):
-        return find_picture(value, request, where)
-    return embedded_picture(value, re.sub(r"[^A-Za-z0-9._-]", "_", identifier), request, where)
+        return find_image(value, request, where)
+    return embedded_image(value, re.sub(r"[^A-Za-z0-9._-]", "_", identifier), request, where)
 
 
 SOURCE = Source(

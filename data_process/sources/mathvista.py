@@ -17,14 +17,14 @@ from pathlib import Path
 from data_process.schema import LETTERS, DataError
 from data_process.sources.base import (
     Item,
-    Located,
-    Picture,
-    Request,
+    LocatedRow,
+    PrepareRequest,
     Row,
     Source,
+    SourceImage,
     choices_of,
-    embedded_picture,
-    find_picture,
+    embedded_image,
+    find_image,
     plain_value,
     repeated_choices,
     text_of,
@@ -52,7 +52,7 @@ FILES = (
 )
 
 
-def rows(request: Request, splits: Mapping[str, str]) -> Iterator[tuple[str, Iterable[Located]]]:
+def rows(request: PrepareRequest, splits: Mapping[str, str]) -> Iterator[tuple[str, Iterable[LocatedRow]]]:
     """The rows of each split, with `query` from a `query.json` that lies beside the table."""
     queries = _queries(request.raw)
     for split, located in local_or_hub(request, splits, hub=SOURCE.hub, patterns=PATTERNS, files=FILES):
@@ -94,7 +94,7 @@ def choices_text(choices: Iterable[str]) -> str:
     return f"\nChoices:{listed}" if listed else ""
 
 
-def item(request: Request, split: str, where: str, row: Row) -> Item:
+def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     """One problem; `answer` is missing in the fields where the official row has none."""
     pid = row.get("pid")
     if not isinstance(pid, str) or not pid:
@@ -135,7 +135,7 @@ def item(request: Request, split: str, where: str, row: Row) -> Item:
         notes.extend(repeated_choices(choices, fields["answer"]))  # by the official rule either of the two is right
     if given is None:
         notes.append("no official query to compare the rebuilt one with")
-    return Item(fields, _picture(row, request, pid, where), tuple(notes))
+    return Item(fields, _image(row, request, pid, where), tuple(notes))
 
 
 def _precision(value: object, where: str) -> int | None:
@@ -178,15 +178,15 @@ def _as_official(
     return given.removesuffix(tail), choices
 
 
-def _picture(row: Row, request: Request, pid: str, where: str) -> Picture | None:
+def _image(row: Row, request: PrepareRequest, pid: str, where: str) -> SourceImage | None:
     if row.get("decoded_image") is not None:
-        return embedded_picture(row["decoded_image"], pid, request, where)
-    return find_picture(row["image"], request, where) if row.get("image") is not None else None
+        return embedded_image(row["decoded_image"], pid, request, where)
+    return find_image(row["image"], request, where) if row.get("image") is not None else None
 
 
 SOURCE = Source(
     name="mathvista",
-    licence="CC BY-SA 4.0 (the pictures keep the licences of their 31 source data sets)",
+    licence="CC BY-SA 4.0 (the images keep the licences of their 31 source data sets)",
     citation="Lu et al., MathVista: Evaluating Mathematical Reasoning of Foundation Models in Visual Contexts, "
     "ICLR 2024 (arXiv 2310.02255)",
     splits={"testmini": "test"},

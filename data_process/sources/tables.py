@@ -10,7 +10,7 @@ from typing import Any
 
 from data_process.io import read_jsonl
 from data_process.schema import DataError
-from data_process.sources.base import Located, Request, Row
+from data_process.sources.base import LocatedRow, PrepareRequest, Row
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 # Names that a split goes by in published files.
@@ -21,10 +21,10 @@ ALIASES = {
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test", "testing"),
 }
-BATCH = 64  # Parquet rows held in memory together; they carry whole pictures
+BATCH = 64  # Parquet rows held in memory together; they carry whole images
 
 
-def read_table(path: Path) -> Iterator[Located]:
+def read_table(path: Path) -> Iterator[LocatedRow]:
     """The rows of one file, each with "file, row N" for messages. Raises DataError."""
     if path.suffix == ".parquet":
         rows: Iterable[Row] = _parquet(path)
@@ -112,9 +112,9 @@ def split_of(path: Path, splits: Sequence[str]) -> str | None:
 
 
 def local_or_hub(
-    request: Request, splits: Mapping[str, str], *, hub: str | None, patterns: Mapping[str, str] | None = None,
+    request: PrepareRequest, splits: Mapping[str, str], *, hub: str | None, patterns: Mapping[str, str] | None = None,
     files: str = "",
-) -> Iterator[tuple[str, Iterable[Located]]]:  # fmt: skip
+) -> Iterator[tuple[str, Iterable[LocatedRow]]]:  # fmt: skip
     """(raw split, rows) from `request.raw`, a file or a folder, or else from the hub. Raises DataError.
 
     `patterns`: split -> files of the repository, so that asking for one split downloads one. `files`: what to download
@@ -139,9 +139,9 @@ def local_or_hub(
 
 
 def read_hub(
-    repository: str, splits: Mapping[str, str], request: Request, patterns: Mapping[str, str], files: str
-) -> Iterator[tuple[str, Iterable[Located]]]:
-    """(split, rows) of a data set on the Hugging Face hub; pictures stay the bytes that were uploaded.
+    repository: str, splits: Mapping[str, str], request: PrepareRequest, patterns: Mapping[str, str], files: str
+) -> Iterator[tuple[str, Iterable[LocatedRow]]]:
+    """(split, rows) of a data set on the Hugging Face hub; images stay the bytes that were uploaded.
 
     Raises DataError when the hub cannot be reached, naming what to download by hand and the flag that reads it.
     """
@@ -169,7 +169,7 @@ def read_hub(
             yield split, _hub_rows(repository, name, loaded[name])
 
 
-def _hub_rows(repository: str, split: str, dataset: Any) -> Iterator[Located]:
+def _hub_rows(repository: str, split: str, dataset: Any) -> Iterator[LocatedRow]:
     number = 0
     # In Arrow form an image is the file's bytes; read in the ordinary way it would be decoded and lose them.
     for batch in dataset.with_format("arrow").iter(batch_size=BATCH):

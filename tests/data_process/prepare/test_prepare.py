@@ -1,4 +1,4 @@
-"""Prepared folders: whole or absent, pictures as they are, what is held out, what the card says, the command line."""
+"""Prepared folders: whole or absent, images as they are, what is held out, what the card says, the command line."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from data_process.prepare import folder as folder_module
 from data_process.prepare.command import borrowed, main, source_named, splits_of
 from data_process.prepare.data_card import Entry, digest_of, overlaps, render, row_of, split_card
 from data_process.prepare.holdout import groups, hold_out
-from data_process.prepare.pictures import Placed, Placer
+from data_process.prepare.images import ImagePlacer, PlacedImage
 from data_process.schema import DataError, Problem
-from data_process.sources.base import Picture
+from data_process.sources.base import SourceImage
 from tests.data_process.raw_files import load, png, prepared, shared, write_lines
 
 
@@ -83,7 +83,7 @@ def test_a_place_that_cannot_be_written(tmp_path):
         prepared("table", raw, raw / "out")
 
 
-# ---- pictures -----------------------------------------------------------------------------------------------------
+# ---- images -----------------------------------------------------------------------------------------------------
 
 
 def test_linked_or_copied(tmp_path):
@@ -96,13 +96,13 @@ def test_linked_or_copied(tmp_path):
             assert os.path.samefile(mine, theirs) is link
 
 
-def test_equal_names_of_different_pictures(tmp_path):
-    """Both are kept, under two names; the same picture again keeps the name that it has."""
-    placer = Placer(tmp_path)
-    first = placer.place(Picture("a.png", data=png("red")))
-    second = placer.place(Picture("A.png", data=png("blue")))
-    again = placer.place(Picture("a.png", data=png("red")))
-    other = placer.place(Picture("a.png", data=png("blue")))
+def test_equal_names_of_different_images(tmp_path):
+    """Both are kept, under two names; the same image again keeps the name that it has."""
+    placer = ImagePlacer(tmp_path)
+    first = placer.place(SourceImage("a.png", data=png("red")))
+    second = placer.place(SourceImage("A.png", data=png("blue")))
+    again = placer.place(SourceImage("a.png", data=png("red")))
+    other = placer.place(SourceImage("a.png", data=png("blue")))
     assert first == again
     assert first.relative == "images/a.png"
     assert second.relative == f"images/A-{second.digest[:8]}.png"
@@ -114,10 +114,10 @@ def test_equal_names_of_different_pictures(tmp_path):
     ("data", "why"),
     [(b"", "empty"), (b"<html>404</html>", "unreadable"), (png()[:20], "unreadable"), (None, "missing")],
 )
-def test_pictures_that_are_not_there(tmp_path, data, why):
+def test_images_that_are_not_there(tmp_path, data, why):
     if data is not None:
         (tmp_path / "a.png").write_bytes(data)
-    assert Placer(tmp_path / "out").place(Picture("a.png", (tmp_path / "a.png",))) == why
+    assert ImagePlacer(tmp_path / "out").place(SourceImage("a.png", (tmp_path / "a.png",))) == why
     assert not (tmp_path / "out").exists()
 
 
@@ -129,14 +129,14 @@ def damaged(root):
     return raw
 
 
-def test_pictures_not_there_are_an_error_unless_said_otherwise(tmp_path):
+def test_images_not_there_are_an_error_unless_said_otherwise(tmp_path):
     raw = damaged(tmp_path / "raw")
-    said = r"3 of 20 problems have no usable picture \(empty 1, missing 1, unreadable 1\); first: images/q1\.png of q1"
+    said = r"3 of 20 problems have no usable image \(empty 1, missing 1, unreadable 1\); first: images/q1\.png of q1"
     with pytest.raises(DataError, match=said + r".*--missing count\|drop\|standin"):
         prepared("table", raw, tmp_path / "out", dev_share=0)
     counted = prepared("table", raw, tmp_path / "count", dev_share=0, missing="count")["splits"]["train"]["images"]
     assert counted["reasons"] == {"empty": 1, "missing": 1, "unreadable": 1}
-    assert (counted["with_picture"], counted["not_there"], counted["stand_ins"]) == (17, 3, 0)
+    assert (counted["with_image"], counted["not_there"], counted["stand_ins"]) == (17, 3, 0)
     dropped = prepared("table", raw, tmp_path / "drop", dev_share=0, missing="drop")
     assert dropped["splits"]["train"]["items"] == len(load(tmp_path / "drop", "train")) == 17
     assert "3 of 20 rows left out" in dropped["remarks"][0]
@@ -152,7 +152,7 @@ def test_stand_ins_are_marked(tmp_path):
     assert all(p.image == f"images/{standin.name_for(p.question)}" for p in drawn)
     assert all((tmp_path / "out" / p.image).is_file() for p in problems)
     images = card["splits"]["train"]["images"]
-    assert (images["with_picture"], images["not_there"], images["stand_ins"], images["files"]) == (17, 3, 3, 17)
+    assert (images["with_image"], images["not_there"], images["stand_ins"], images["files"]) == (17, 3, 3, 17)
     assert "DRAWN STAND-INS: 3" in render(card)
 
 
@@ -162,8 +162,8 @@ def test_a_stand_in_comes_from_the_text_alone():
     assert standin.name_for("Find x.") != standin.name_for("Find y.")
     from PIL import Image
 
-    picture = Image.open(__import__("io").BytesIO(first))
-    assert picture.size == standin.SIZE
+    image = Image.open(__import__("io").BytesIO(first))
+    assert image.size == standin.SIZE
 
 
 def test_a_link_that_leads_outside(tmp_path):
@@ -219,11 +219,11 @@ def test_groups():
         problem(0, "Find x."), problem(1, "Find x.", ("3", "4")),  # a short question of two diagrams
         problem(2, "find  X. "),  # with the choices of 0, another spelling
         problem(3, LONG), problem(4, LONG, ("3", "4")),  # a long one: together whatever the choices
-        problem(5, "Find y."), problem(6, "Find z."),  # one picture
+        problem(5, "Find y."), problem(6, "Find z."),  # one image
         problem(7, "Why?"), problem(8, "Why?", ("3", "4")),  # text alone: the question is the problem
     ]  # fmt: skip
-    pictures = ["a", "b", "c", "d", "e", "f", "f", None, None]
-    found = sorted(sorted(group) for group in groups(problems, pictures))
+    images = ["a", "b", "c", "d", "e", "f", "f", None, None]
+    found = sorted(sorted(group) for group in groups(problems, images))
     assert found == [[0, 2], [1], [3, 4], [5, 6], [7, 8]]
 
 
@@ -236,17 +236,17 @@ def test_groups():
 )
 def test_nothing_straddles_and_the_order_does_not_matter(questions, share, seed, data):
     problems = [problem(i, f"{LONG} {q}") for i, q in enumerate(questions)]
-    pictures = [str(i % 40) for i in range(len(problems))]
-    held = hold_out(problems, pictures, share, seed, "dev")
+    images = [str(i % 40) for i in range(len(problems))]
+    held = hold_out(problems, images, share, seed, "dev")
     assert len(held) <= round(share * len(problems))
-    for key in (lambda i: problems[i].question, lambda i: pictures[i]):
+    for key in (lambda i: problems[i].question, lambda i: images[i]):
         sides: dict[str, set[bool]] = {}
         for i, p in enumerate(problems):
             sides.setdefault(key(i), set()).add(p.id in held)
         assert all(len(side) == 1 for side in sides.values())
     order = list(range(len(problems)))
     data.shuffle(order)
-    assert hold_out([problems[i] for i in order], [pictures[i] for i in order], share, seed, "dev") == held
+    assert hold_out([problems[i] for i in order], [images[i] for i in order], share, seed, "dev") == held
 
 
 def test_shares(tmp_path):
@@ -300,7 +300,7 @@ def test_what_cannot_be_borrowed(tmp_path):
 
 
 def entry(i: int, answer: str, choices=("1", "2", "3", "4"), question="q?", digest=None, **meta) -> Entry:
-    placed = Placed(f"images/{digest}.png", digest, 10, 20, 100) if digest else None
+    placed = PlacedImage(f"images/{digest}.png", digest, 10, 20, 100) if digest else None
     kind = "choice" if choices else "number"
     return Entry(
         Problem(f"p{i}", question, answer, choices, placed and placed.relative, kind, meta=meta), placed, notes=("odd",)
@@ -308,7 +308,7 @@ def entry(i: int, answer: str, choices=("1", "2", "3", "4"), question="q?", dige
 
 
 def lost(i: int) -> Entry:
-    """One question of pictures that are not there, and so cannot be told to be one picture."""
+    """One question of images that are not there, and so cannot be told to be one image."""
     wanted = f"images/{i}.png"
     return Entry(Problem(f"p{i}", "q?", "A", ("1", "2"), wanted), None, "missing", wanted=wanted)
 
@@ -339,7 +339,7 @@ def test_the_numbers_of_a_card():
     assert card["notes"] == {"odd": {"count": 7, "ids": [f"p{i}" for i in range(7)]}}
     assert split_card([lost(0), lost(1)])["duplicates"]["question_choices_image"] == 0
     images = card["images"]
-    assert (images["with_picture"], images["text_only"], images["files"], images["different"]) == (3, 4, 1, 1)
+    assert (images["with_image"], images["text_only"], images["files"], images["different"]) == (3, 4, 1, 1)
     assert images["width"] == {"min": 10, "median": 10, "max": 10}
 
 
@@ -347,15 +347,15 @@ def test_the_numbers_of_a_card():
 @given(st.lists(st.tuples(st.sampled_from("ABCD"), st.sampled_from("xyz"), st.booleans(), st.booleans()), max_size=30))
 def test_the_counts_add_up(drawn):
     entries = []
-    for i, (letter, digest, has_picture, is_there) in enumerate(drawn):
-        made = entry(i, letter, digest=digest if has_picture and is_there else None)
-        if has_picture and not is_there:
+    for i, (letter, digest, has_image, is_there) in enumerate(drawn):
+        made = entry(i, letter, digest=digest if has_image and is_there else None)
+        if has_image and not is_there:
             wanted = Problem(made.problem.id, "q?", letter, made.problem.choices, "images/x.png")
             made = Entry(wanted, None, "missing", wanted="images/x.png")
         entries.append(made)
     card = split_card(entries)
     images = card["images"]
-    assert images["with_picture"] + images["text_only"] + images["not_there"] == card["items"] == len(entries)
+    assert images["with_image"] + images["text_only"] + images["not_there"] == card["items"] == len(entries)
     assert sum(card["answer_types"].values()) == sum(card["languages"].values()) == len(entries)
     assert sum(card.get("letters", {}).values()) == len(entries)
 

@@ -141,14 +141,14 @@ def test_two_choices_that_read_the_same():
 def _raw(tmp_path, form: str):
     """The same two problems in every form they are published in."""
     rows = [CHOICE, {**QUERIES["one decimal"][0], "query": QUERIES["one decimal"][1], "precision": 1}]
-    pictures = {"3": png("red", form="JPEG"), "4": png("blue", form="JPEG")}
+    images = {"3": png("red", form="JPEG"), "4": png("blue", form="JPEG")}
     if form == "parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         def embedded(row):
             return {**row, "precision": float(row["precision"] or "nan"), "choices": row["choices"] or []} | {
-                "decoded_image": {"bytes": pictures[row["pid"]], "path": None}
+                "decoded_image": {"bytes": images[row["pid"]], "path": None}
             }
 
         (tmp_path / "raw/data").mkdir(parents=True)
@@ -157,7 +157,7 @@ def _raw(tmp_path, form: str):
             pq.write_table(pa.Table.from_pylist([embedded(row)]), path)
         return tmp_path / "raw"
     (tmp_path / "raw/images").mkdir(parents=True)
-    for pid, data in pictures.items():
+    for pid, data in images.items():
         (tmp_path / f"raw/images/{pid}.jpg").write_bytes(data)
     if form == "json":  # as on GitHub: a dict by pid, the queries in a file of their own
         table = {row["pid"]: {k: v for k, v in row.items() if k != "query"} for row in rows}

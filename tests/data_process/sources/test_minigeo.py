@@ -219,7 +219,7 @@ def test_no_simple_rule_finds_the_answer(unseen):
         assert right / len(problems) < 0.30, name
 
 
-# ---- pictures -----------------------------------------------------------------------------------------------------
+# ---- images -----------------------------------------------------------------------------------------------------
 
 
 def test_both_sizes_occur(drawn):
@@ -229,8 +229,8 @@ def test_both_sizes_occur(drawn):
     assert all(side % minigeo.CELL == 0 for size in SIZES for side in size)
 
 
-def test_every_picture_shows_every_label_whole(monkeypatch):
-    """Boxes of all texts, as Pillow was asked to draw them: inside the picture, apart, and still there at the end.
+def test_every_image_shows_every_label_whole(monkeypatch):
+    """Boxes of all texts, as Pillow was asked to draw them: inside the image, apart, and still there at the end.
 
     Nothing is drawn after the labels, so ink inside its box is what a reader sees.
     """

@@ -79,14 +79,14 @@ def build_mixed_select(
     items: dict[tuple[int, int], list[_Item]] = defaultdict(list)  # (n, how many are right) -> items
     for problem_id, problem in sorted(by_id.items()):
         right, wrong = [], []
-        for item in groups.get(problem_id, ()):
-            whole = item.candidate.finish == "stop"
-            if not item.verdict.correct:
-                wrong.append(item.candidate)
-            elif whole and not (require_consistent and contradiction(item.candidate.text, problem)):
-                right.append(item.candidate)
+        for one in groups.get(problem_id, ()):
+            complete = one.candidate.finish == "stop"
+            if not one.verdict.correct:
+                wrong.append(one.candidate)
+            elif complete and not (require_consistent and contradiction(one.candidate.text, problem)):
+                right.append(one.candidate)
         for n in sizes:
-            reason = _why_none(right, wrong, n)
+            reason = _rejection_reason(right, wrong, n)
             drawn = [] if reason else _draws(problem, right, wrong, n, per_size, seed)
             if len(drawn) < per_size:
                 dropped[reason or "no_new_set"] += per_size - len(drawn)
@@ -111,7 +111,7 @@ def build_mixed_select(
     )
 
 
-def _why_none(right: Sequence[Candidate], wrong: Sequence[Candidate], n: int) -> str | None:
+def _rejection_reason(right: Sequence[Candidate], wrong: Sequence[Candidate], n: int) -> str | None:
     """Why a question gives no item with n candidates, or None if it does."""
     if not right or not wrong:
         return "no_candidate" if not right and not wrong else "no_right" if not right else "no_wrong"
@@ -126,7 +126,7 @@ def _draws(
     counts = range(max(1, n - len(wrong)), min(n - 1, len(right)) + 1)
     weights = [math.comb(len(right), r) * math.comb(len(wrong), n - r) for r in counts]
     seen: set[frozenset[str]] = set()
-    found = []
+    found: list[tuple[tuple[Candidate, ...], tuple[Candidate, ...]]] = []
     for _ in range(most * TRIES):
         if len(found) == most:
             break

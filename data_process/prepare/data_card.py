@@ -108,7 +108,7 @@ def _images(entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _key(entry: Entry) -> tuple:
-    """A image that is not there counts by its name: two of them may be different."""
+    """An image that is not there counts by its name: two of them may be different."""
     content = entry.placed.digest if entry.placed and not entry.stand_in else entry.wanted
     return question_key(entry.problem), entry.problem.choices, content
 

@@ -10,6 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from data_process.prepare.holdout import hold_out
 from data_process.prepare.images import FOLDER, ImagePlacer, PlacedImage
 from data_process.schema import DataError, Problem
 from data_process.sources.base import SPLITS, Item, PrepareRequest, Source, SourceImage
+from data_process.sources.tables import table_rows
 
 MISSING = ("error", "count", "drop", "standin")
 DEV_SHARE = 0.1  # of train, where a source has no dev split
@@ -59,7 +61,8 @@ class _Read:
 def _entries(source: Source, request: PrepareRequest, plan: FolderPlan, root: Path) -> _Read:
     """Every row as a checked problem with its image placed under `root`; what is left out is counted."""
     read, placer = _Read(), ImagePlacer(root, plan.link)
-    for raw_split, located in source.rows(request, request.splits):
+    split_rows = source.rows or partial(table_rows, source)
+    for raw_split, located in split_rows(request, request.splits):
         split = request.splits[raw_split]
         entries = read.splits.setdefault(split, [])
         for where, row in located:
@@ -141,7 +144,8 @@ def _borrow(splits: dict[str, list[Entry]], plan: FolderPlan, read: _Read, root:
         if not card.is_file():
             raise DataError(f"--borrow {name}={folder}: no card.json there, so it is no prepared folder")
         about = json.loads(card.read_text(encoding="utf-8"))
-        placer, entries = ImagePlacer(root, plan.link, below=f"{about['source']}-{name}"), []
+        placer = ImagePlacer(root, plan.link, below=f"{about['source']}-{name}")
+        entries: list[Entry] = []
         for problem in load_problems(folder / f"{name}.jsonl", folder):
             where = f"{folder / name}.jsonl"
             if read.ids.setdefault(problem.id, where) != where:

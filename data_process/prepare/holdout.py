@@ -31,10 +31,10 @@ def groups(problems: Sequence[Problem], images: Sequence[str | None]) -> list[li
             i = parent[i]
         return i
 
-    first: dict[tuple, int] = {}
+    first: dict[tuple[object, ...], int] = {}
     for i, (problem, image) in enumerate(zip(problems, images, strict=True)):
         question = question_key(problem)
-        keys: list[tuple] = [("question", question, tuple(sorted(problem.choices)))]
+        keys: list[tuple[object, ...]] = [("question", question, tuple(sorted(problem.choices)))]
         if image is not None:
             keys.append(("image", image))
         if image is None or len(question.split()) >= SPECIFIC_WORDS:

@@ -1,4 +1,4 @@
-"""Putting a source's images into a prepared folder, as the files they are: linked or copied, never re-encoded."""
+"""Places a source's images in a prepared folder: linked or copied, never re-encoded."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Literal
 
 from data_process.sources.base import SourceImage
 
-Problem = Literal["missing", "empty", "unreadable"]
+Fault = Literal["missing", "empty", "unreadable"]  # why an image cannot be placed
 
 FOLDER = "images"
 
 
 @dataclass(frozen=True)
 class PlacedImage:
-    """A image in the folder."""
+    """An image file in the prepared folder."""
 
     relative: str  # to the data folder
     digest: str  # of the file's bytes
@@ -31,7 +31,7 @@ class PlacedImage:
 
 @dataclass
 class ImagePlacer:
-    """Places images under `root/images`. Two contents of one name get two names."""
+    """Places images under `root/images`. Different contents of the same name get different names."""
 
     root: Path
     link: bool = False  # hard links where the file system allows it
@@ -40,8 +40,8 @@ class ImagePlacer:
     _names: dict[str, str] = field(default_factory=dict)  # relative name, lower case -> digest
     _placed: dict[str, PlacedImage] = field(default_factory=dict)  # relative name -> what lies there
 
-    def place(self, image: SourceImage) -> PlacedImage | Problem:
-        """The image's file in the folder, or why there is none."""
+    def place(self, image: SourceImage) -> PlacedImage | Fault:
+        """Puts the image's file into the folder; returns where it is, or why it cannot be placed."""
         source = None
         if image.data is None:
             source = next((path for path in image.candidates if path.is_file()), None)
@@ -83,7 +83,7 @@ class ImagePlacer:
 
 
 def _pixels(data: bytes) -> tuple[int, int] | None:
-    """(width, height) from the header; None where it is no image."""
+    """(width, height) from the file's header; None if it is not an image."""
     import io
     import warnings
 
@@ -91,8 +91,8 @@ def _pixels(data: bytes) -> tuple[int, int] | None:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large images, which are the image store's to refuse
+            warnings.simplefilter("ignore")  # about large images: the image store decides on those
             with Image.open(io.BytesIO(data)) as image:
-                return image.size
+                return image.width, image.height
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None

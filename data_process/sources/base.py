@@ -1,4 +1,17 @@
-"""What a source of problems is: how its raw rows are found, and how one row becomes one problem with its image."""
+"""What a source of problems is: where its raw rows are, and how one row becomes one problem with its image.
+
+A source is one small module, in this package or anywhere that Python imports from:
+
+    from data_process.sources.base import Item, Source, find_image
+
+    def item(request, split, where, row):
+        fields = {"id": row["key"], "question": row["text"], "answer": row["result"]}
+        return Item(fields, find_image(row["diagram"], request, where))
+
+    SOURCE = Source(name="mine", item=item)
+
+`python -m data_process.prepare my_package.my_source --raw DIR --out data/mine` prepares it.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +24,33 @@ from typing import Any, NoReturn
 from data_process.schema import LETTERS, DataError
 
 Row = dict[str, Any]
-LocatedRow = tuple[str, Row]  # where the row stands, for messages; the row
+LocatedRow = tuple[str, Row]  # where the row is, for messages; the row
+SplitRows = tuple[str, Iterable[LocatedRow]]  # a raw split, its rows
 
 SPLITS = ("train", "dev", "test")  # what a prepared folder holds, in this order
 
 
 @dataclass(frozen=True)
 class SourceImage:
-    """A image that a row names or carries. Exactly one of `candidates` and `data` says where its bytes are."""
+    """An image that a row names or carries: either `candidates` or `data` holds its bytes."""
 
     name: str  # wanted name below `images/` of the prepared folder, with its suffix
-    candidates: tuple[Path, ...] = ()  # files that may hold it; the first that exists is it
+    candidates: tuple[Path, ...] = ()  # files that may hold it; the first that exists is taken
     data: bytes | None = None  # the encoded file itself, as Parquet carries it
 
 
 @dataclass(frozen=True)
 class Item:
-    """One raw row read: the fields of `load_problems` (without `image`), and the image."""
+    """One problem read from a raw row: the fields that `load_problems` takes, without `image`, and the image."""
 
     fields: Row
     image: SourceImage | None
-    notes: tuple[str, ...] = ()  # what was noticed in reading it, in words to count by
+    notes: tuple[str, ...] = ()  # remarks on the row, which the data card counts
 
 
 @dataclass(frozen=True)
 class PrepareRequest:
-    """What the user asked of a source, checked by `prepare`."""
+    """What the user asks of a source, checked by `prepare`."""
 
     raw: Path | None = None  # file or folder; None: from the hub
     images: Path | None = None  # folder of images, where it is not beside the rows
@@ -44,25 +58,26 @@ class PrepareRequest:
     hub_config: str | None = None
     revision: str | None = None
     splits: Mapping[str, str] = field(default_factory=dict)  # raw split -> prepared split; empty: the source's own
-    options: Mapping[str, Any] = field(default_factory=dict)  # of one source: see its module
+    options: Mapping[str, Any] = field(default_factory=dict)  # those that `Source.options` names
 
 
 @dataclass(frozen=True)
 class Source:
-    """A family of files that is read in one way."""
+    """A data set whose files are all read in one way."""
 
     name: str
-    licence: str
-    citation: str
-    splits: Mapping[str, str]  # raw split -> prepared split, of the splits that are read unless others are asked for
-    rows: Callable[
-        [PrepareRequest, Mapping[str, str]], Iterable[tuple[str, Iterable[LocatedRow]]]
-    ]  # (raw split, its rows)
     item: Callable[[PrepareRequest, str, str, Row], Item]  # (request, raw split, where, row); DataError for a bad row
-    hub: str | None = None  # repository that is meant when the user gives none
-    files: str = ""  # what to download where, for the message when the hub cannot be reached
+    # (request, raw split -> prepared split) to each raw split with its rows; None: `tables.table_rows`.
+    rows: Callable[[PrepareRequest, Mapping[str, str]], Iterable[SplitRows]] | None = None
+    splits: Mapping[str, str] = field(default_factory=lambda: {split: split for split in SPLITS})  # read by default
+    licence: str = "not known here; see where the data set comes from"
+    citation: str = "not known here; see where the data set comes from"
+    hub: str | None = None  # the repository to read when the user names none
+    hub_files: Mapping[str, str] = field(default_factory=dict)  # raw split -> its files there: others are not loaded
+    files: str = ""  # what to download and where to put it, for messages
     language: str | None = None  # of every problem, where the source states it for all
     unlabelled: tuple[str, ...] = ()  # raw splits whose answers are not public
+    options: tuple[str, ...] = ()  # names of the command's options that it reads from `PrepareRequest.options`
 
 
 def wrong(where: str, what: str) -> NoReturn:
@@ -147,7 +162,7 @@ def find_image(name: Any, request: PrepareRequest, where: str, *, basename: bool
 
 
 def embedded_image(value: Any, name: str, request: PrepareRequest, where: str) -> SourceImage:
-    """A image as Parquet and the hub carry it: {"bytes": ..., "path": ...}, named `name` with a fitting suffix.
+    """An image as Parquet and the hub carry it: {"bytes": ..., "path": ...}, named `name` with a fitting suffix.
 
     The bytes are kept as they are. Without bytes the path is followed: anywhere for the hub, whose cache it lies in,
     and otherwise by its name alone in the folder of images.

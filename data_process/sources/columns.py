@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from data_process.judging.maths.quantity import read_quantity
 from data_process.schema import ANSWER_TYPES, LETTERS, DataError
 from data_process.sources.base import (
     Item,
-    LocatedRow,
     PrepareRequest,
     Row,
     Source,
@@ -31,17 +30,11 @@ from data_process.sources.base import (
     without_image_mark,
     wrong,
 )
-from data_process.sources.tables import local_or_hub
 
 FIELDS = ("id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance")
 _LABEL = re.compile(r"(?:^|(?<=\s))\(?([A-J])[).:、．]\s*", re.MULTILINE)
 _MATHS = re.compile(r"\\[a-zA-Z]|[√π∞∠^]|\d\s*[*+/=-]\s*[\dA-Za-z(]|[0-9]\s?[a-z]\b")
 _WRAPPED = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
-
-
-def rows(request: PrepareRequest, splits: Mapping[str, str]) -> Iterator[tuple[str, Iterable[LocatedRow]]]:
-    """The rows of a file, of a folder with a file for each split, or of the hub."""
-    return local_or_hub(request, splits, hub=None)
 
 
 def parse_map(pairs: Iterable[str]) -> dict[str, str]:
@@ -145,9 +138,9 @@ def read_choices(value: Any, where: str) -> tuple[str, ...]:
         ends = [*(m.start() for m in marks[1:]), len(value)]
         return choices_of([value[m.end() : end].strip(" \n\t;,") for m, end in zip(marks, ends, strict=True)], where)
     choices = choices_of(value, where)
-    marks = [_LABEL.match(choice) for choice in choices]
-    if all(marks) and [m[1] for m in marks if m] == list(LETTERS[: len(choices)]):
-        return choices_of([choice[m.end() :] for choice, m in zip(choices, marks, strict=True) if m], where)
+    labelled = [_LABEL.match(choice) for choice in choices]
+    if [m and m[1] for m in labelled] == list(LETTERS[: len(choices)]):
+        return choices_of([choice[m.end() :] for choice, m in zip(choices, labelled, strict=True) if m], where)
     return choices
 
 
@@ -206,11 +199,4 @@ def _image(value: Any, identifier: str, request: PrepareRequest, where: str) -> 
     return embedded_image(value, re.sub(r"[^A-Za-z0-9._-]", "_", identifier), request, where)
 
 
-SOURCE = Source(
-    name="table",
-    licence="not known here; see where the table comes from",
-    citation="not known here; see where the table comes from",
-    splits={"train": "train", "dev": "dev", "test": "test"},
-    rows=rows,
-    item=item,
-)
+SOURCE = Source(name="table", item=item, options=("map", "answer_type", "answer_is", "answer_pattern"))

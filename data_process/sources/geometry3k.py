@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from data_process.sources.base import (
     Row,
     Source,
     SourceImage,
+    SplitRows,
     choices_of,
     embedded_image,
     letter_of,
@@ -32,24 +33,23 @@ from data_process.sources.base import (
     without_image_mark,
     wrong,
 )
-from data_process.sources.tables import ALIASES, local_or_hub
+from data_process.sources.tables import ALIASES, table_rows
 
 TEXTS = ("annotat_text", "problem_text", "compact_text")
-PATTERNS = {"train": "data/train-*", "val": "data/validation-*", "test": "data/test-*"}
 FILES = (
     "Download data/*.parquet of hiyouga/geometry3k, or the train, val and test archives that the README of "
     "lupantech/InterGPS links, unpack them into a folder DIR and pass --raw DIR"
 )
 
 
-def rows(request: PrepareRequest, splits: Mapping[str, str]) -> Iterator[tuple[str, Iterable[LocatedRow]]]:
+def rows(request: PrepareRequest, splits: Mapping[str, str]) -> Iterator[SplitRows]:
     """Items of the split folders, or the rows of Parquet files or the hub."""
     folders = _folders(request.raw, splits) if request.raw is not None else {}
     if folders:
         for split, folder in folders.items():
             yield split, _items(folder)
     else:
-        yield from local_or_hub(request, splits, hub=SOURCE.hub, patterns=PATTERNS, files=FILES)
+        yield from table_rows(SOURCE, request, splits)
 
 
 def _folders(raw: Path, splits: Mapping[str, str]) -> dict[str, Path]:
@@ -146,6 +146,8 @@ SOURCE = Source(
     rows=rows,
     item=item,
     hub="hiyouga/geometry3k",
+    hub_files={"train": "data/train-*", "val": "data/validation-*", "test": "data/test-*"},
     files=FILES,
     language="english",
+    options=("text",),
 )

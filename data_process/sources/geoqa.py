@@ -18,10 +18,10 @@ from pathlib import PurePosixPath
 from data_process.schema import LETTERS, DataError
 from data_process.sources.base import (
     Item,
-    LocatedRow,
     PrepareRequest,
     Row,
     Source,
+    SplitRows,
     choices_of,
     find_image,
     letter_of,
@@ -40,7 +40,7 @@ FILES = (
 _CHOICE = re.compile(r"\(([A-J])\) ?(.*)")
 
 
-def rows(request: PrepareRequest, splits: Mapping[str, str]) -> Iterable[tuple[str, Iterable[LocatedRow]]]:
+def rows(request: PrepareRequest, splits: Mapping[str, str]) -> Iterable[SplitRows]:
     """The tables of a folder, or one table, whose split its name or the ids in it tell."""
     if request.raw is None:
         raise DataError(f"GeoQA is read from files. {FILES}")

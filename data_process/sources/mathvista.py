@@ -17,11 +17,11 @@ from pathlib import Path
 from data_process.schema import LETTERS, DataError
 from data_process.sources.base import (
     Item,
-    LocatedRow,
     PrepareRequest,
     Row,
     Source,
     SourceImage,
+    SplitRows,
     choices_of,
     embedded_image,
     find_image,
@@ -30,7 +30,7 @@ from data_process.sources.base import (
     text_of,
     wrong,
 )
-from data_process.sources.tables import local_or_hub
+from data_process.sources.tables import table_rows
 
 # The wordings of build_query.py, by (question_type, answer_type, precision).
 HINTS = {
@@ -45,17 +45,16 @@ HINTS = {
     ("free_form", "list", None): "Please answer the question requiring a Python list as an answer and provide the "
     "final list, e.g., [1, 2, 3], [1.2, 1.3, 1.4], at the end.",
 }
-PATTERNS = {"testmini": "data/testmini-*", "test": "data/test-*"}
 FILES = (
     "Download data/testmini-*.parquet (or, from its GitHub repository, data/testmini.json and data/query.json, and "
     "images.zip, unpacked) into a folder DIR and read them with --raw DIR (--images DIR/images)"
 )
 
 
-def rows(request: PrepareRequest, splits: Mapping[str, str]) -> Iterator[tuple[str, Iterable[LocatedRow]]]:
+def rows(request: PrepareRequest, splits: Mapping[str, str]) -> Iterator[SplitRows]:
     """The rows of each split, with `query` from a `query.json` that lies beside the table."""
     queries = _queries(request.raw)
-    for split, located in local_or_hub(request, splits, hub=SOURCE.hub, patterns=PATTERNS, files=FILES):
+    for split, located in table_rows(SOURCE, request, splits):
         yield split, (((where, {**row, "query": _query(row, queries)}) for where, row in located))
 
 
@@ -112,7 +111,8 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
         head = head_of_query(text_of(row, "question", where), kind, answer_type, precision, unit)
     except KeyError:
         wrong(where, f"no official hint for {kind}, {answer_type}, precision {precision}; known: {list(HINTS)}")
-    fields, notes = _answer(row, choices, where), []
+    fields = _answer(row, choices, where)
+    notes: list[str] = []
     given = row.get("query")
     head, choices = _as_official(head, choices, row["question"], given, where, notes)
     official = {key: value for key, value in row.items() if key not in ("decoded_image", "query")}
@@ -193,6 +193,7 @@ SOURCE = Source(
     rows=rows,
     item=item,
     hub="AI4Math/MathVista",
+    hub_files={"testmini": "data/testmini-*", "test": "data/test-*"},
     files=FILES,
     unlabelled=("test",),
 )

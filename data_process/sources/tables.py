@@ -10,7 +10,7 @@ from typing import Any
 
 from data_process.io import read_jsonl
 from data_process.schema import DataError
-from data_process.sources.base import LocatedRow, PrepareRequest, Row
+from data_process.sources.base import LocatedRow, PrepareRequest, Row, Source, SplitRows
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
 # Names that a split goes by in published files.
@@ -111,41 +111,33 @@ def split_of(path: Path, splits: Sequence[str]) -> str | None:
     return named[0] if len(named) == 1 else None
 
 
-def local_or_hub(
-    request: PrepareRequest, splits: Mapping[str, str], *, hub: str | None, patterns: Mapping[str, str] | None = None,
-    files: str = "",
-) -> Iterator[tuple[str, Iterable[LocatedRow]]]:  # fmt: skip
-    """(raw split, rows) from `request.raw`, a file or a folder, or else from the hub. Raises DataError.
-
-    `patterns`: split -> files of the repository, so that asking for one split downloads one. `files`: what to download
-    by hand, for the message when the hub cannot be reached.
-    """
+def table_rows(source: Source, request: PrepareRequest, splits: Mapping[str, str]) -> Iterator[SplitRows]:
+    """Each raw split with its rows, from `request.raw`, a file or a folder, or else from the hub. Raises DataError."""
     if request.raw is None:
-        repository = request.hub or hub
-        if not repository:
-            raise DataError("no hub repository is known for this source; name it: --hub OWNER/NAME")
-        yield from read_hub(repository, splits, request, patterns or {}, files)
+        yield from _read_hub(source, request, splits)
     elif request.raw.is_file():
         split = next(iter(splits)) if len(splits) == 1 else split_of(request.raw, list(splits))
         if split is None:
-            raise DataError(f"{request.raw}: which split is this? Say it with --split {'|'.join(splits)}")
+            raise DataError(f"{request.raw}: which split is this? Say it with --split {' or --split '.join(splits)}")
         yield split, read_table(request.raw)
     else:
         found = find_tables(request.raw, splits)
         if not found:
-            raise DataError(f"{request.raw} holds no table of {', '.join(splits)} ({', '.join(SUFFIXES)}). {files}")
+            wanted = f"{', '.join(splits)} ({', '.join(SUFFIXES)})"
+            raise DataError(f"{request.raw} holds no table of {wanted}. {source.files}".rstrip())
         for split, paths in found.items():
             yield split, (located for path in paths for located in read_table(path))
 
 
-def read_hub(
-    repository: str, splits: Mapping[str, str], request: PrepareRequest, patterns: Mapping[str, str], files: str
-) -> Iterator[tuple[str, Iterable[LocatedRow]]]:
-    """(split, rows) of a data set on the Hugging Face hub; images stay the bytes that were uploaded.
+def _read_hub(source: Source, request: PrepareRequest, splits: Mapping[str, str]) -> Iterator[SplitRows]:
+    """Each raw split of a data set on the Hugging Face hub with its rows; images stay the bytes that were uploaded.
 
     Raises DataError when the hub cannot be reached, naming what to download by hand and the flag that reads it.
     """
-    wanted = {split: patterns[split] for split in splits if split in patterns}
+    repository = request.hub or source.hub
+    if not repository:
+        raise DataError("no hub repository is known for this source; name it: --hub OWNER/NAME")
+    wanted = {split: source.hub_files[split] for split in splits if split in source.hub_files}
     try:
         import datasets
 
@@ -156,7 +148,7 @@ def read_hub(
         first = str(error).strip().splitlines() or [""]
         raise DataError(
             f"{repository} cannot be had from the hub ({type(error).__name__}: {first[0][:200]}). "
-            f"{files or 'Download its Parquet or JSON files into a folder DIR and read that with --raw DIR.'}"
+            f"{source.files or 'Download its Parquet or JSON files into a folder DIR and read that with --raw DIR.'}"
         ) from error
     names = {split: next((n for n in ALIASES.get(split, (split,)) if n in loaded), None) for split in splits}
     if not any(names.values()):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import random
 import struct
@@ -90,6 +91,31 @@ def test_smart_resize_is_transformers_rule():
         compared += 1
     assert compared > 400
     assert refused > 5
+
+
+@pytest.mark.slow
+def test_smart_resize_is_qwen_vl_utils_rule():
+    """The pipeline that Qwen publishes resizes as the store does, and leaves every image of the store as it is.
+
+    The two differ only where a side would round to nothing: `qwen_vl_utils` raises the short side of a sliver to a
+    patch before it looks at the limits, and may shrink it below one; transformers, which reads the images here, does
+    neither. The store has no image of such a size.
+    """
+    theirs = pytest.importorskip("qwen_vl_utils").smart_resize
+    sides = (28, 41, 42, 43, 70, 112, 333, 1000, 2048, 4032)
+    limits = [(56 * 56, 224 * 224), (4 * 28 * 28, 1280 * 28 * 28), (256 * 28 * 28, 16384 * 28 * 28)]
+    for low, high in limits:
+        for height, width in itertools.product(sides, sides):
+            expected = theirs(height, width, 28, low, high)
+            if min(expected) >= 28:
+                assert smart_resize(height, width, 28, low, high) == expected, (height, width, low, high)
+            stored = canonical_size(height, width, 28, low, high)
+            assert theirs(*stored, 28, low, high) == stored, (height, width, low, high)
+    for height, width in ((1, 201), (201, 1), (28, 5629)):
+        for rule in (theirs, smart_resize):
+            with pytest.raises(ValueError, match="aspect ratio"):
+                rule(height, width, 28, *limits[0])
+    assert (theirs(10, 1000, 28, *limits[0]), smart_resize(10, 1000, 28, *limits[0])) == ((28, 1008), (28, 560))
 
 
 def test_canonical_size_is_a_fixed_point_within_the_limits():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import sys
 from dataclasses import replace
 
 import pytest
@@ -292,7 +293,7 @@ def test_what_cannot_be_borrowed(tmp_path):
     with pytest.raises(DataError, match=r"test\.jsonl: no such file"):
         prepared("table", mine, tmp_path / "out", borrow={"test": tmp_path / "same"})
     for bad in (["test"], ["test="], ["tset=x"], ["test=a", "test=b"]):
-        with pytest.raises(DataError, match="write a split once, as SPLIT=DIR"):
+        with pytest.raises(DataError, match="give each split once, as SPLIT=DIR"):
             borrowed(bad)
 
 
@@ -404,21 +405,97 @@ def test_same_input_same_folder(tmp_path):
 
 WRONG = {
     "unknown source": (["geoqaa", "--raw", "x"], "unknown source 'geoqaa'; did you mean 'geoqa'?"),
-    "unlike any": (["zzz", "--raw", "x"], "unknown source 'zzz'; known: geometry3k, geoqa, jsonl, mathvista, table"),
+    "unlike any": (
+        ["zzz", "--raw", "x"],
+        "unknown source 'zzz'; known: geometry3k, geoqa, jsonl, mathvista, table, or MODULE:NAME",
+    ),
     "no raw": (["geoqa", "--raw", "nowhere"], "nowhere does not exist. The processed GeoQA"),
     "neither": (["geoqa"], "say where the data are"),
-    "both": (["geoqa", "--raw", "x", "--hub"], "one of the two"),
+    "both": (["geoqa", "--raw", "x", "--hub"], "either --raw PATH for files or --hub [OWNER/NAME]"),
     "no images": (["geoqa", "--raw", "RAW", "--images", "nowhere"], "nowhere is no folder; --images"),
-    "not its flag": (["geoqa", "--raw", "RAW", "--map", "question=q"], "--map says nothing to the source geoqa"),
+    "not its flag": (
+        ["geoqa", "--raw", "RAW", "--map", "question=q"],
+        "the source geoqa has no option --map; leave it out",
+    ),
     "not its flag either": (
         ["table", "--raw", "RAW", "--text", "problem_text"],
-        "--text says nothing to the source table",
+        "the source table has no option --text; leave it out",
     ),
-    "no such split": (["table", "--raw", "RAW", "--split", "extra"], "say which this is: --split extra=test"),
-    "twice": (["table", "--raw", "RAW", "--split", "train", "--split", "x=train"], "asked for twice"),
-    "no pattern": (["table", "--raw", "RAW", "--answer-pattern", "("], "no regular expression"),
-    "no group": (["table", "--raw", "RAW", "--answer-pattern", "x"], "must have one group, it has 0"),
+    "no such split": (["table", "--raw", "RAW", "--split", "extra"], "say which of them this is: --split extra=test"),
+    "twice": (
+        ["table", "--raw", "RAW", "--split", "train", "--split", "x=train"],
+        "is given twice; give each split once",
+    ),
+    "no pattern": (["table", "--raw", "RAW", "--answer-pattern", "("], "is not a regular expression"),
+    "no group": (["table", "--raw", "RAW", "--answer-pattern", "x"], "must have exactly one group, and it has 0"),
 }
+
+# A module of a source, the name that is given, and the message.
+OUTSIDE_WRONG = {
+    "no module": (
+        "",
+        "not_there:SOURCE",
+        "the source module not_there cannot be imported (No module named 'not_there')",
+    ),
+    "no module of a package": (
+        "",
+        "not.there",
+        "install its package, or run the command in the folder that contains it",
+    ),
+    "a file": ("", "./mine.py", "'./mine.py' is not the name of a Python module"),
+    "no name": ("", ":SOURCE", "'' is not the name of a Python module"),
+    "its own import fails": ("import not_there_either", "mine:SOURCE", "(No module named 'not_there_either')"),
+    "no source": ("", "mine:SOURCE", "mine has no source SOURCE; define SOURCE = Source(name=..., item=...) in it"),
+    "something else": ("OTHER = 'x'", "mine:OTHER", "mine has no source OTHER"),
+}
+
+OUTSIDE = """
+from data_process.sources.base import Item, Source, find_image, wrong
+
+def item(request, split, where, row):
+    if not row["result"]:
+        wrong(where, "no result")
+    fields = {"id": row["key"], "question": row["text"], "answer": row["result"]}
+    return Item(fields, find_image(row["at"], request, where))
+
+SOURCE = Source(name="mine", item=item)
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """Writes the text of a module named "mine" where Python imports from."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    return (tmp_path / "mine.py").write_text
+
+
+@pytest.mark.parametrize("name", OUTSIDE_WRONG)
+def test_wrong_sources_of_ones_own(tmp_path, mine, capsys, name):
+    text, source, message = OUTSIDE_WRONG[name]
+    mine(text)
+    assert main([source, "--raw", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_source_of_ones_own(tmp_path, mine, capsys):
+    """A module that only reads a row: its tables, splits, images and errors are handled as those of any source."""
+    mine(OUTSIDE)
+    raw = tmp_path / "raw"
+    write_lines(
+        raw / "train.jsonl", [{"key": f"k{i}", "text": f"{i} + 1?", "result": str(i), "at": "a.png"} for i in "123"]
+    )
+    (raw / "images").mkdir()
+    (raw / "images/a.png").write_bytes(png())
+    arguments = ["mine:SOURCE", "--raw", str(raw), "--dev-share", "0"]
+    assert main([*arguments, "--out", str(tmp_path / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["source"] == "mine"
+    assert [(p.id, p.answer, p.image) for p in load(tmp_path / "out", "train")] == [
+        (f"k{i}", i, "images/a.png") for i in "123"
+    ]
+    write_lines(raw / "train.jsonl", [{"key": "k", "text": "?", "result": "", "at": "a.png"}])
+    assert main([*arguments, "--out", str(tmp_path / "bad")]) == 2
+    assert "train.jsonl, row 1: no result" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from data_process.decontamination.near_image import Fingerprint, How, Reason, fingerprint, match_pictures
+from data_process.decontamination.near_image import Fingerprint, How, Reason, fingerprint, match_images
 from data_process.decontamination.near_text import (
     Relation,
     Text,
@@ -30,14 +30,14 @@ _read = lru_cache(maxsize=2**16)(read_text)  # thousands of MiniGeo problems ask
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """The problems of one set that nothing tells apart: question, choices, answer and picture are equal."""
+    """The problems of one set that nothing tells apart: question, choices, answer and image are equal."""
 
     ids: tuple[str, ...]  # sorted
     text: Text
     choices: tuple[Value, ...]  # sorted
     answer: Value
-    drawn: bool  # has a picture
-    picture: str | None  # the digest of its file; None: there is none, or it could not be compared
+    drawn: bool  # has an image
+    image: str | None  # the digest of its file; None: there is none, or it could not be compared
 
 
 def _value(text: str) -> Value:
@@ -51,14 +51,14 @@ def _value(text: str) -> Value:
 def group_problems(
     problems: Sequence[Problem], folder: Path | None, prints: dict[Path, Fingerprint | Reason]
 ) -> tuple[list[Group], dict[str, int]]:
-    """The problems grouped, and those whose picture cannot be compared counted by reason; fills `prints`."""
+    """The problems grouped, and those whose image cannot be compared counted by reason; fills `prints`."""
     if folder is not None and not folder.is_dir():
-        raise DataError(f"{folder}: no such folder of pictures; check the path")
+        raise DataError(f"{folder}: no such folder of images; check the path")
     reasons: Counter[str] = Counter()
     grouped: dict[tuple, list[str]] = defaultdict(list)
     texts: dict[Value, Text] = {}
     for problem in problems:
-        picture = None
+        image = None
         if problem.image is not None:
             if folder is None:
                 reasons["no_folder"] += 1
@@ -70,7 +70,7 @@ def group_problems(
                 if isinstance(found, str):
                     reasons[found] += 1
                 else:
-                    picture = found.digest
+                    image = found.digest
         letters = problem.letters
         gold = problem.choices[letters.index(problem.answer)] if problem.answer in tuple(letters) else problem.answer
         text = _read(problem.question)
@@ -78,10 +78,10 @@ def group_problems(
         known = texts.get(text.key, text)
         texts[text.key] = Text(text.words, text.numbers, text.labels | known.labels)
         choices = tuple(sorted(map(_value, problem.choices)))
-        grouped[text.key, choices, _value(gold), problem.image is not None, picture].append(problem.id)
+        grouped[text.key, choices, _value(gold), problem.image is not None, image].append(problem.id)
     groups = [
-        Group(tuple(sorted(ids)), texts[key], choices, answer, drawn, picture)
-        for (key, choices, answer, drawn, picture), ids in grouped.items()
+        Group(tuple(sorted(ids)), texts[key], choices, answer, drawn, image)
+        for (key, choices, answer, drawn, image), ids in grouped.items()
     ]
     return sorted(groups, key=lambda group: group.ids), dict(sorted(reasons.items()))
 
@@ -92,14 +92,14 @@ class Comparison:
     def __init__(self, name: str, train: list[Group], test: list[Group], prints: Prints) -> None:
         self.name, self.train, self.test = name, train, test
         self.prints = {p.digest: p for p in prints.values() if not isinstance(p, str)}
-        # The training groups by wording and numbers, and by picture and wording.
+        # The training groups by wording and numbers, and by image and wording.
         self.worded: dict[Wording, dict[tuple[str, ...], list[Group]]] = defaultdict(lambda: defaultdict(list))
         self.shown: dict[str, dict[Wording, list[Group]]] = defaultdict(lambda: defaultdict(list))
         answers: dict[Value, set[Value]] = defaultdict(set)
         for group in train:
             self.worded[group.text.words][group.text.numbers].append(group)
-            if group.picture is not None:
-                self.shown[group.picture][group.text.words].append(group)
+            if group.image is not None:
+                self.shown[group.image][group.text.words].append(group)
         for group in (*train, *test):
             answers[group.text.key].add(group.answer)
         self.telling = {key for key, values in answers.items() if len(values) == 1}
@@ -110,7 +110,7 @@ class Comparison:
         self.notes: dict[tuple[Kind, str], Leak] = {}  # by test id: the closest
 
     def leaks(self) -> list[Leak]:
-        matched = self._by_picture()
+        matched = self._by_image()
         self._by_words(matched)
         leaked = {test for test, _ in self.blocked}
         return [*self.blocked.values(), *(note for (_, test), note in self.notes.items() if test not in leaked)]
@@ -135,27 +135,27 @@ class Comparison:
                 if relation != "variant":
                     yield train, relation, round(match.score, 4)
 
-    def _by_picture(self) -> set[tuple[str, str]]:
-        """Finds what shares a picture; returns the (train, test) digests of the pictures that match."""
+    def _by_image(self) -> set[tuple[str, str]]:
+        """Finds what shares an image; returns the (train, test) digests of the images that match."""
         shown: dict[str, list[Group]] = defaultdict(list)
         for group in self.test:
-            if group.picture is not None:
-                shown[group.picture].append(group)
+            if group.image is not None:
+                shown[group.image].append(group)
         mine, theirs = sorted(self.shown), sorted(shown)
-        matches = match_pictures([self.prints[d] for d in mine], [self.prints[d] for d in theirs])
+        matches = match_images([self.prints[d] for d in mine], [self.prints[d] for d in theirs])
         for match in matches:
             by_wording = self.shown[mine[match.train]]
             for test in shown[theirs[match.test]]:
                 leaked = False
                 for train, relation, score in self._related(test, by_wording):
-                    # A near picture may differ in a digit; then the answer or the choices do.
+                    # A near image may differ in a digit; then the answer or the choices do.
                     sure = match.how != "near" or (test.choices and train.choices == test.choices)
                     if train.answer == test.answer or (relation == "same" and sure):
                         self._add("item", train, test, score, relation, match.how)
                         leaked = True
                 if not leaked:
                     first = min((group for groups in by_wording.values() for group in groups), key=lambda g: g.ids)
-                    self._add("picture", first, test, match.score, None, match.how)
+                    self._add("image", first, test, match.score, None, match.how)
         return {(mine[match.train], theirs[match.test]) for match in matches}
 
     def _by_words(self, matched: set[tuple[str, str]]) -> None:
@@ -169,21 +169,21 @@ class Comparison:
                     equal = by_numbers.get(test.text.numbers, [])
                     self._note_variant(test, match, by_numbers)
                 for train in equal:
-                    if train.picture is not None and test.picture is not None:
+                    if train.image is not None and test.image is not None:
                         if (
                             train.answer == test.answer
                             and {train.text.key, test.text.key} <= self.telling
-                            and (train.picture, test.picture) not in matched
+                            and (train.image, test.image) not in matched
                             and (relation := relate(train.text, test.text, match)) != "variant"
                         ):
-                            self._add("other_picture", train, test, score, relation)
+                            self._add("other_image", train, test, score, relation)
                         continue
                     relation = relate(train.text, test.text, match)
                     if kind := self._kind(train, test, relation):
                         self._add(kind, train, test, score, relation)
 
     def _kind(self, train: Group, test: Group, relation: Relation) -> Kind | None:
-        """What two problems of like wording are of which at least one has no picture to compare."""
+        """What two problems of like wording are of which at least one has no image to compare."""
         same_answer = train.answer == test.answer
         if relation == "variant":
             return "other_values"
@@ -197,10 +197,10 @@ class Comparison:
     def _note_variant(
         self, test: Group, match: WordingMatch, by_numbers: Mapping[tuple[str, ...], list[Group]]
     ) -> None:
-        """One training problem of the same wording with other numbers, unless the pictures tell the two apart."""
+        """One training problem of the same wording with other numbers, unless the images tell the two apart."""
         for numbers, groups in by_numbers.items():
             if numbers != test.text.numbers:
                 for train in groups:
-                    if train.picture is None or test.picture is None:
+                    if train.image is None or test.image is None:
                         self._add("other_values", train, test, round(match.score, 4), "variant")
                         return

@@ -11,20 +11,20 @@ from data_process.decontamination.known_overlaps import SourceOverlap
 from data_process.decontamination.near_image import How
 from data_process.decontamination.near_text import Relation
 
-Kind = Literal["item", "text", "unseen", "picture", "other_picture", "template", "other_values"]
+Kind = Literal["item", "text", "unseen", "image", "other_image", "template", "other_values"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 # A leak is a training problem from which the answer to a test problem can be remembered.
 BLOCKING: frozenset[Kind] = frozenset({"item", "text", "unseen"})
 
 MEANING: Mapping[Kind, str] = {
-    "item": "the same picture and question",
-    "text": "the same question and answer or choices; neither has a picture",
-    "unseen": "the same question and answer; a picture could not be compared, and the words alone tell the problem",
-    "picture": "the same picture, another question or answer",
-    "other_picture": "the same question and answer, another picture",
-    "template": "the same question and answer, a picture could not be compared, and the words fit several problems",
-    "other_values": "the same wording, other numbers, labels or answer; no pictures to compare",
+    "item": "the same image and question",
+    "text": "the same question and answer or choices; neither has an image",
+    "unseen": "the same question and answer; an image could not be compared, and the words alone tell the problem",
+    "image": "the same image, another question or answer",
+    "other_image": "the same question and answer, another image",
+    "template": "the same question and answer, an image could not be compared, and the words fit several problems",
+    "other_values": "the same wording, other numbers, labels or answer; no images to compare",
 }
 
 
@@ -36,9 +36,9 @@ class Leak:
     test_set: str
     test_id: str
     train_id: str
-    score: float  # in (0, 1]: of the texts (Jaccard or containment), of the pictures where kind is "picture"
+    score: float  # in (0, 1]: of the texts (Jaccard or containment), of the images where kind is "image"
     text: Relation | None  # what the questions are to each other; None: different
-    picture: How | None  # why the pictures are the same; None: they are not, or were not compared
+    image: How | None  # why the images are the same; None: they are not, or were not compared
 
     @property
     def blocking(self) -> bool:
@@ -57,7 +57,7 @@ class LeakReport:
     sources: tuple[SourceOverlap, ...]
     n_train: int  # problems
     n_test: Mapping[str, int]  # by test set
-    # Problems whose picture was not compared, by reason: {"train": {"missing": 3}, "test": {...}}, test sets by name.
+    # Problems whose image was not compared, by reason: {"train": {"missing": 3}, "test": {...}}, test sets by name.
     uncompared: Mapping[str, Mapping[str, int]]
 
     @property
@@ -110,7 +110,7 @@ class LeakReport:
         for name, reasons in self.uncompared.items():
             if reasons:
                 why = ", ".join(f"{n} {reason}" for reason, n in sorted(reasons.items()))
-                lines.append(f"pictures of {name} not compared: {why}")
+                lines.append(f"images of {name} not compared: {why}")
         for kind, count in self.counts().items():
             if count["pairs"]:
                 verdict = "LEAK " if kind in BLOCKING else "note "

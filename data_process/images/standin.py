@@ -1,7 +1,7 @@
-"""Drawn stand-ins for pictures that are not there, so that a loop can be tried on real questions without them.
+"""Drawn stand-ins for images that are not there, so that a loop can be tried on real questions without them.
 
 A stand-in is made from the question's text alone: the same text gives the same bytes (for one version of Pillow),
-another text other lines. It shows nothing of the real diagram and says so in the picture itself; whoever prepares data
+another text other lines. It shows nothing of the real diagram and says so in the image itself; whoever prepares data
 with stand-ins finds them counted in the card and marked in each problem's meta. Chance is the honest result on them.
 """
 
@@ -28,8 +28,8 @@ def draw(question: str) -> bytes:
     from PIL import Image, ImageDraw
 
     rng = random.Random(seed_for("stand-in", question))
-    picture = Image.new("RGB", SIZE, "white")
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("RGB", SIZE, "white")
+    pen = ImageDraw.Draw(image)
     width, height = SIZE[0], SIZE[1] - 16  # the words have the last 16 rows to themselves
 
     def point() -> tuple[int, int]:
@@ -42,5 +42,5 @@ def draw(question: str) -> bytes:
     pen.rectangle([0, height, width, SIZE[1]], fill="black")
     pen.text((28, height + 2), WORDS, fill="white")
     out = io.BytesIO()
-    picture.save(out, format="PNG")
+    image.save(out, format="PNG")
     return out.getvalue()

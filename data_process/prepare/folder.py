@@ -1,4 +1,4 @@
-"""From raw rows to a prepared folder: read, checked, split, written aside and renamed, with the card written last."""
+"""Makes a prepared folder from raw rows: reads, checks and splits them, and writes all files or none."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from data_process.sources.tables import table_rows
 MISSING = ("error", "count", "drop", "standin")
 DEV_SHARE = 0.1  # of train, where a source has no dev split
 QUESTIONS = "questions"  # the split, and file, of problems without public answers
-# Passes the checks of a row whose answer is not public; it is never written.
+# Stands in for an answer that is not public while the row is checked; it is never written.
 _ANY_ANSWER = {"choice": "A", "integer": "0", "float": "0.0", "list": "[0]", "number": "0", "text": "-"}
 
 
@@ -35,13 +35,13 @@ class FolderPlan:
     """How the raw rows become a folder."""
 
     out: Path
-    missing: str = "error"  # images that are not there: one of MISSING
+    missing: str = "error"  # what to do about unusable images: one of MISSING
     dev_share: float = DEV_SHARE
     test_share: float = 0.0  # held out of train before dev, where a source has no test split
     seed: int = 0
     link: bool = False
-    replace: bool = False  # a folder that an earlier call made
-    skip_bad: bool = False  # rows that cannot be used are left out and counted
+    replace: bool = False  # overwrite a folder that an earlier call made
+    skip_bad: bool = False  # leave out and count rows that cannot be used
     borrow: Mapping[str, Path] = field(default_factory=dict)  # split -> prepared folder to take it from
 
 
@@ -50,16 +50,16 @@ class _Read:
     """What was read so far."""
 
     splits: dict[str, list[Entry]] = field(default_factory=dict)
-    skipped: list[tuple[str, str]] = field(default_factory=list)  # (why, where), rows left out
-    offered: int = 0
-    ids: dict[str, str] = field(default_factory=dict)
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # (reason, where) of the rows left out
+    offered: int = 0  # rows seen
+    ids: dict[str, str] = field(default_factory=dict)  # problem id -> where it was read
 
 
 # ---- reading ------------------------------------------------------------------------------------------------------
 
 
 def _entries(source: Source, request: PrepareRequest, plan: FolderPlan, root: Path) -> _Read:
-    """Every row as a checked problem with its image placed under `root`; what is left out is counted."""
+    """Reads every row as a checked problem and places its image under `root`; counts the rows left out."""
     read, placer = _Read(), ImagePlacer(root, plan.link)
     split_rows = source.rows or partial(table_rows, source)
     for raw_split, located in split_rows(request, request.splits):
@@ -80,18 +80,21 @@ def _entries(source: Source, request: PrepareRequest, plan: FolderPlan, root: Pa
             read.ids[problem.id] = where
             _keep(_with_image(problem, item, placer, plan), where, entries, read, plan)
     if not read.ids:
-        raise DataError(f"{source.name}: none of {read.offered} rows can be used; first: {read.skipped[:1]}")
+        raise DataError(
+            f"{source.name}: none of {read.offered} rows can be used; correct --raw or the options. "
+            f"First: {read.skipped[:1]}"
+        )
     return read
 
 
 def _checked(source: Source, item: Item, split: str, where: str, root: Path) -> Problem:
-    """The problem, by the same checks that `load_problems` will make. Raises DataError."""
+    """The problem, checked as `load_problems` will check it. Raises DataError."""
     fields = dict(item.fields)
     if source.language and "language" not in fields.get("meta", {}):
         fields["meta"] = {**fields.get("meta", {}), "language": source.language}
     if "answer" not in fields:
         if split != QUESTIONS:
-            raise DataError(f"{where}: no answer; problems to train or score on need one")
+            raise DataError(f"{where}: no answer; problems for training or evaluation need one")
         fields["answer"] = _ANY_ANSWER.get(fields["answer_type"], "")
     image = f"{FOLDER}/{item.image.name}" if item.image else None
     return problem_from_row({**fields, "image": image}, f"{where}, problem {fields['id']!r}", root)
@@ -112,19 +115,19 @@ def _with_image(problem: Problem, item: Item, placer: ImagePlacer, plan: FolderP
 
 
 def _keep(entry: Entry, where: str, entries: list[Entry], read: _Read, plan: FolderPlan) -> None:
-    if entry.lacking and plan.missing == "drop":
-        read.skipped.append((f"image {entry.lacking}", f"{where}, problem {entry.problem.id!r}"))
+    if entry.unusable and plan.missing == "drop":
+        read.skipped.append((f"image {entry.unusable}", f"{where}, problem {entry.problem.id!r}"))
     else:
         entries.append(entry)
 
 
 def _refuse_missing(splits: Mapping[str, Sequence[Entry]], request: PrepareRequest) -> None:
-    lacking = [entry for entries in splits.values() for entry in entries if entry.lacking]
-    if lacking:
-        reasons = Counter(str(entry.lacking) for entry in lacking)
-        shown = ", ".join(f"{e.problem.image} of {e.problem.id} ({e.lacking})" for e in lacking[:LISTED])
+    unusable = [entry for entries in splits.values() for entry in entries if entry.unusable]
+    if unusable:
+        reasons = Counter(str(entry.unusable) for entry in unusable)
+        shown = ", ".join(f"{e.problem.image} of {e.problem.id} ({e.unusable})" for e in unusable[:LISTED])
         raise DataError(
-            f"{len(lacking)} of {sum(map(len, splits.values()))} problems have no usable image "
+            f"{len(unusable)} of {sum(map(len, splits.values()))} problems have no usable image "
             f"({', '.join(f'{name} {n}' for name, n in sorted(reasons.items()))}); first: {shown}. Name their folder "
             f"with --images DIR{'' if request.images is None else f' (now {request.images})'}, or say what to do with "
             "--missing count|drop|standin"
@@ -135,14 +138,14 @@ def _refuse_missing(splits: Mapping[str, Sequence[Entry]], request: PrepareReque
 
 
 def _borrow(splits: dict[str, list[Entry]], plan: FolderPlan, read: _Read, root: Path) -> list[str]:
-    """Take splits over from other prepared folders, images and all; returns what was done, in words."""
+    """Copies splits and their images from other prepared folders. Returns remarks for the card."""
     remarks = []
     for name, folder in plan.borrow.items():
         if name in splits:
-            raise DataError(f"--borrow {name}={folder}: the source has its own; choose its splits by --split")
+            raise DataError(f"--borrow {name}={folder}: the source has this split itself; leave it out with --split")
         card = folder / "card.json"
         if not card.is_file():
-            raise DataError(f"--borrow {name}={folder}: no card.json there, so it is no prepared folder")
+            raise DataError(f"--borrow {name}={folder}: it has no card.json, so it is not a prepared folder")
         about = json.loads(card.read_text(encoding="utf-8"))
         placer = ImagePlacer(root, plan.link, below=f"{about['source']}-{name}")
         entries: list[Entry] = []
@@ -160,14 +163,14 @@ def _borrow(splits: dict[str, list[Entry]], plan: FolderPlan, read: _Read, root:
             read.offered += 1
         splits[name] = entries
         remarks.append(
-            f"{name} is {len(entries):,} problems of {folder}: {about['source']}, digest "
+            f"{name} has {len(entries):,} problems of {folder}: {about['source']}, digest "
             f"{about['splits'][name]['digest']}; {about['licence']}; {about['citation']}"
         )
     return remarks
 
 
 def _hold_out(splits: dict[str, list[Entry]], plan: FolderPlan) -> list[str]:
-    """Make the test and dev splits that the source lacks out of train; returns what was done, in words."""
+    """Makes the test and dev splits that the source lacks out of train. Returns remarks for the card."""
     remarks = []
     for name, share in (("test", plan.test_share), ("dev", plan.dev_share)):
         train = splits.get("train", [])
@@ -177,12 +180,12 @@ def _hold_out(splits: dict[str, list[Entry]], plan: FolderPlan) -> list[str]:
         held = hold_out([entry.problem for entry in train], contents, share, plan.seed, name)
         if not held:
             raise DataError(
-                f"{len(train)} train problems are too few to hold {share:.0%} out as {name}; --{name}-share 0"
+                f"{len(train)} train problems are too few to hold {share:.0%} out as {name}; give --{name}-share 0"
             )
         splits[name] = [entry for entry in train if entry.problem.id in held]
         splits["train"] = [entry for entry in train if entry.problem.id not in held]
         remarks.append(
-            f"{name} is {len(held):,} of {len(train):,} train problems held out (seed {plan.seed}, in groups that "
+            f"{name} has {len(held):,} of {len(train):,} train problems, held out (seed {plan.seed}, in groups that "
             "share an image or a question); it is not a published split"
         )
     return remarks
@@ -193,13 +196,13 @@ def _hold_out(splits: dict[str, list[Entry]], plan: FolderPlan) -> list[str]:
 
 @contextlib.contextmanager
 def _folder(plan: FolderPlan) -> Iterator[Path]:
-    """A folder that takes the place of `plan.out` after the block, whole, or leaves it as it was."""
+    """A folder that replaces `plan.out` when the block ends; if it raises, `plan.out` stays as it was."""
     target = plan.out.resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         if not plan.replace:
-            raise DataError(f"{plan.out} is there already; give another --out, or --replace to make it anew")
+            raise DataError(f"{plan.out} already exists; give another --out, or replace it with --replace")
         if not (target / "card.json").is_file():
-            raise DataError(f"{plan.out} has no card.json, so it is not a prepared folder and is not replaced")
+            raise DataError(f"{plan.out} has no card.json, so it is not a prepared folder; give another --out")
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     aside = target.with_name(f".{target.name}.{os.getpid()}.old.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -219,11 +222,11 @@ def _folder(plan: FolderPlan) -> Iterator[Path]:
 
 
 def prepare(source: Source, request: PrepareRequest, plan: FolderPlan) -> dict[str, Any]:
-    """Write the folder and return its card. Raises DataError; nothing is written then."""
+    """Writes the folder, the card last, and returns the card. If it raises DataError, nothing has been written."""
     if request.raw is not None and not request.raw.exists():
         raise DataError(f"{request.raw} does not exist. {source.files}")
     if request.images is not None and not request.images.is_dir():
-        raise DataError(f"{request.images} is no folder; --images names the folder that holds the images")
+        raise DataError(f"{request.images} is not a folder; --images takes the folder of the images")
     request = replace(request, splits=request.splits or dict(source.splits))
     with _folder(plan) as root:
         read = _entries(source, request, plan, root)
@@ -238,7 +241,7 @@ def prepare(source: Source, request: PrepareRequest, plan: FolderPlan) -> dict[s
             labelled = name != QUESTIONS
             write_jsonl(root / f"{name}.jsonl", (row_of(e.problem, labelled=labelled) for e in entries))
             if labelled and load_problems(root / f"{name}.jsonl", root) != [e.problem for e in entries]:
-                raise RuntimeError(f"{name}.jsonl does not read back as what was written")
+                raise RuntimeError(f"{name}.jsonl reads back differently from what was written")
         with write_aside(root / "card.json") as file:
             file.write(json.dumps(card, indent=1, ensure_ascii=False).encode() + b"\n")
     return card
@@ -259,7 +262,7 @@ def _card(
         remarks = [*remarks, f"{len(read.skipped):,} of {read.offered:,} rows left out: "
                    + "; ".join(f"{why} ({n:,})" for why, n in reasons.most_common(LISTED))]  # fmt: skip
     if QUESTIONS in splits:
-        remarks = [*remarks, f"{QUESTIONS}.jsonl has no answers: have them answered and submit; the loop refuses it"]
+        remarks = [*remarks, f"{QUESTIONS}.jsonl has no answers: it is for a submission, and the loop does not read it"]
     return {
         "source": source.name,
         "licence": source.licence,
@@ -277,5 +280,5 @@ def _card(
 
 
 def _general(why: str) -> str:
-    """The reason without its particulars, to count by: what stands in quotes and brackets differs from row to row."""
+    """The reason without quoted and bracketed parts and numbers, which differ from row to row, for counting."""
     return re.sub(r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]|\d+", "…", why)[:100]

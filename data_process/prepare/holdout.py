@@ -1,4 +1,4 @@
-"""Holding problems out of a split, so that no image and no question stands on both sides."""
+"""Holds problems out of a split so that no image and no question occurs on both sides."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from data_process.schema import Problem
 from data_process.seeds import seed_for
 
-# "Find x." is asked of hundreds of diagrams; a question of this many words is one question anywhere.
+# Hundreds of diagrams ask "Find x."; a question of this many words or more identifies its problem.
 SPECIFIC_WORDS = 8
 
 
 def question_key(problem: Problem) -> str:
-    """The question without case and spacing: equal for copies of one question."""
+    """The question with case and spacing levelled, so that copies of a question are equal."""
     return re.sub(r"\s+", " ", problem.question).strip().casefold()
 
 
 def groups(problems: Sequence[Problem], images: Sequence[str | None]) -> list[list[int]]:
-    """Positions of problems that belong together, each in one group; `images`: content digests, None for no image.
+    """Groups of positions of problems that belong together. `images`: content digests, None for no image.
 
-    Together belong problems with one image, with one question of at least `SPECIFIC_WORDS` words, or with one
-    question and the same choices.
+    Problems belong together if they share an image, a question of at least `SPECIFIC_WORDS` words, or a question and
+    its choices.
     """
     parent = list(range(len(problems)))
 
@@ -48,10 +48,9 @@ def groups(problems: Sequence[Problem], images: Sequence[str | None]) -> list[li
 
 
 def hold_out(problems: Sequence[Problem], images: Sequence[str | None], share: float, seed: int, name: str) -> set[str]:
-    """Ids of about `share` of the problems, in whole groups, drawn by (seed, name, first id of the group).
+    """Ids of at most `share` of the problems, in whole groups, drawn by (seed, name, first id of the group).
 
-    Never more than the share, rounded; fewer where the groups left are too large. The same whatever the order of
-    `problems`.
+    There are fewer where the remaining groups are too large. The order of `problems` does not matter.
     """
     wanted = round(share * len(problems))
     turns = []

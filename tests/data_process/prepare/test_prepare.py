@@ -68,11 +68,11 @@ def test_an_earlier_folder_survives_a_failed_call(tmp_path, monkeypatch):
 def test_what_is_never_replaced(tmp_path):
     raw = write_lines(tmp_path / "train.jsonl", rows(20))
     prepared("table", raw, tmp_path / "out")
-    with pytest.raises(DataError, match="is there already; give another --out, or --replace"):
+    with pytest.raises(DataError, match="already exists; give another --out, or replace it with --replace"):
         prepared("table", raw, tmp_path / "out")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years of work")
-    with pytest.raises(DataError, match=r"has no card\.json, so it is not a prepared folder and is not replaced"):
+    with pytest.raises(DataError, match=r"has no card\.json, so it is not a prepared folder; give another --out"):
         prepared("table", raw, tmp_path / "mine", replace=True)
     (tmp_path / "empty").mkdir()
     prepared("table", raw, tmp_path / "empty")
@@ -137,7 +137,7 @@ def test_images_not_there_are_an_error_unless_said_otherwise(tmp_path):
         prepared("table", raw, tmp_path / "out", dev_share=0)
     counted = prepared("table", raw, tmp_path / "count", dev_share=0, missing="count")["splits"]["train"]["images"]
     assert counted["reasons"] == {"empty": 1, "missing": 1, "unreadable": 1}
-    assert (counted["with_image"], counted["not_there"], counted["stand_ins"]) == (17, 3, 0)
+    assert (counted["with_image"], counted["unusable"], counted["stand_ins"]) == (17, 3, 0)
     dropped = prepared("table", raw, tmp_path / "drop", dev_share=0, missing="drop")
     assert dropped["splits"]["train"]["items"] == len(load(tmp_path / "drop", "train")) == 17
     assert "3 of 20 rows left out" in dropped["remarks"][0]
@@ -153,7 +153,7 @@ def test_stand_ins_are_marked(tmp_path):
     assert all(p.image == f"images/{standin.name_for(p.question)}" for p in drawn)
     assert all((tmp_path / "out" / p.image).is_file() for p in problems)
     images = card["splits"]["train"]["images"]
-    assert (images["with_image"], images["not_there"], images["stand_ins"], images["files"]) == (17, 3, 3, 17)
+    assert (images["with_image"], images["unusable"], images["stand_ins"], images["files"]) == (17, 3, 3, 17)
     assert "DRAWN STAND-INS: 3" in render(card)
 
 
@@ -199,7 +199,7 @@ def test_bad_rows_are_left_out_when_asked_and_counted(tmp_path):
 
 def test_no_row_can_be_used(tmp_path):
     raw = write_lines(tmp_path / "train.jsonl", [{"id": "y"}])
-    with pytest.raises(DataError, match=r"none of 1 rows can be used; first: .*no question"):
+    with pytest.raises(DataError, match=r"none of 1 rows can be used; .*First: .*no question"):
         prepared("table", raw, tmp_path / "out", skip_bad=True)
     with pytest.raises(DataError, match="none of 0 rows can be used"):
         prepared("table", write_lines(tmp_path / "train_2.jsonl", []), tmp_path / "out")
@@ -259,7 +259,7 @@ def test_shares(tmp_path):
     first, other = (prepared("table", raw, tmp_path / f"s{seed}", seed=seed) for seed in (0, 1))
     assert first["splits"]["dev"]["digest"] != other["splits"]["dev"]["digest"]
     few = write_lines(tmp_path / "train_3.jsonl", rows(3))
-    with pytest.raises(DataError, match="3 train problems are too few to hold 10% out as dev; --dev-share 0"):
+    with pytest.raises(DataError, match="3 train problems are too few to hold 10% out as dev; give --dev-share 0"):
         prepared("table", few, tmp_path / "d")
 
 
@@ -275,7 +275,7 @@ def test_a_test_split_of_another_folder(tmp_path):
     mine = write_lines(tmp_path / "train.jsonl", rows(20))
     card = prepared("table", mine, tmp_path / "out", "train", borrow={"test": tmp_path / "tests"})
     assert card["splits"]["test"]["items"] == 6
-    assert source["digest"] in next(remark for remark in card["remarks"] if remark.startswith("test is 6 problems of"))
+    assert source["digest"] in next(remark for remark in card["remarks"] if remark.startswith("test has 6 problems of"))
     for p in load(tmp_path / "out", "test"):
         assert p.image == f"images/table-test/{p.id.removeprefix('t-')}.png"
         assert (tmp_path / "out" / p.image).read_bytes() == (other / "images" / p.image.rpartition("/")[2]).read_bytes()
@@ -284,9 +284,9 @@ def test_a_test_split_of_another_folder(tmp_path):
 def test_what_cannot_be_borrowed(tmp_path):
     mine = write_lines(tmp_path / "train.jsonl", rows(20))
     prepared("table", mine, tmp_path / "same")
-    with pytest.raises(DataError, match=r"no card\.json there, so it is no prepared folder"):
+    with pytest.raises(DataError, match=r"it has no card\.json, so it is not a prepared folder"):
         prepared("table", mine, tmp_path / "out", borrow={"test": tmp_path})
-    with pytest.raises(DataError, match="the source has its own"):
+    with pytest.raises(DataError, match="the source has this split itself"):
         prepared("table", mine, tmp_path / "out", borrow={"train": tmp_path / "same"})
     with pytest.raises(DataError, match=r"id 'q\d+' is also in .*train\.jsonl, row"):
         prepared("table", mine, tmp_path / "out", borrow={"dev": tmp_path / "same"})
@@ -356,7 +356,7 @@ def test_the_counts_add_up(drawn):
         entries.append(made)
     card = split_card(entries)
     images = card["images"]
-    assert images["with_image"] + images["text_only"] + images["not_there"] == card["items"] == len(entries)
+    assert images["with_image"] + images["text_only"] + images["unusable"] == card["items"] == len(entries)
     assert sum(card["answer_types"].values()) == sum(card["languages"].values()) == len(entries)
     assert sum(card.get("letters", {}).values()) == len(entries)
 
@@ -412,7 +412,7 @@ WRONG = {
     "no raw": (["geoqa", "--raw", "nowhere"], "nowhere does not exist. The processed GeoQA"),
     "neither": (["geoqa"], "say where the data are"),
     "both": (["geoqa", "--raw", "x", "--hub"], "either --raw PATH for files or --hub [OWNER/NAME]"),
-    "no images": (["geoqa", "--raw", "RAW", "--images", "nowhere"], "nowhere is no folder; --images"),
+    "no images": (["geoqa", "--raw", "RAW", "--images", "nowhere"], "nowhere is not a folder; --images"),
     "not its flag": (
         ["geoqa", "--raw", "RAW", "--map", "question=q"],
         "the source geoqa has no option --map; leave it out",

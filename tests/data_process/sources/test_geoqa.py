@@ -109,7 +109,7 @@ def test_a_folder_as_it_is_shipped(tmp_path):
         assert (tmp_path / "out" / problem.image).read_bytes() == (
             tmp_path / f"raw/images/{problem.id}.png"
         ).read_bytes()
-    assert any("dev is 2 of 20 train problems held out (seed 0" in remark for remark in card["remarks"])
+    assert any("dev has 2 of 20 train problems, held out (seed 0" in remark for remark in card["remarks"])
 
 
 def test_which_split_a_file_is(tmp_path):

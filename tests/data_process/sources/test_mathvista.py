@@ -193,14 +193,14 @@ def test_the_split_without_answers(tmp_path):
     with pytest.raises(DataError, match="'answer' must be text, found nothing"):
         load_problems(tmp_path / "out/questions.jsonl", tmp_path)
     assert "letters" not in card["splits"]["questions"]
-    assert any("the loop refuses it" in remark for remark in card["remarks"])
+    assert any("the loop does not read it" in remark for remark in card["remarks"])
     with pytest.raises(DataError, match="answers of mathvista's test split are not public"):
         prepared("mathvista", tmp_path / "raw", tmp_path / "out2", "test=train")
 
 
 def test_testmini_without_an_answer_is_refused(tmp_path):
     write_json(tmp_path / "testmini.json", {"3": {**CHOICE, "answer": ""}})
-    with pytest.raises(DataError, match="row 1: no answer; problems to train or score on need one"):
+    with pytest.raises(DataError, match="row 1: no answer; problems for training or evaluation need one"):
         prepared("mathvista", tmp_path / "testmini.json", tmp_path / "out", missing="count")
 
 

@@ -1,4 +1,4 @@
-"""Which images of two sets show the same thing: perceptual hashes propose, a comparison of pixels decides.
+"""Finds images of two sets that show the same: perceptual hashes propose pairs, a comparison of pixels decides.
 
 An image is made grey, laid on white, and cut to what stands on its background, so that margins do not matter. Then
 
@@ -10,8 +10,8 @@ An image is made grey, laid on white, and cut to what stands on its background, 
    agree nearly everywhere on average.
 
 A label of one digit is a few grey pixels at that size, so the same figure with other numbers may pass as the same
-image, as some of those pairs do; `leakage` therefore looks at the question and its answer too. A blank or nearly
-blank image says nothing and is never compared. Turned and mirrored images are not found.
+image, as some of those pairs do; `compare` therefore looks at the question and its answer too. A blank or nearly
+blank image says nothing and is never compared. Rotated and mirrored images are not found.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 How = Literal["bytes", "pixels", "near"]
-Reason = Literal["no_folder", "missing", "torn", "too_large", "blank"]
+IncomparableReason = Literal["no_folder", "missing", "torn", "too_large", "blank"]
 
 MAX_DECLARED_PIXELS = 150_000_000  # as in the image store; the header is read first, so a bomb is never decoded
 WORKING_SIDE = 768  # pixels; a larger image is reduced at once, so that one decoded image is held at a time
@@ -55,7 +55,7 @@ CHUNK = 256  # pairs compared at a time
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """What is kept of an image."""
+    """What is kept of an image for comparisons."""
 
     digest: str  # of the file
     pixels: str  # of the grey image at working size, margins cut
@@ -67,7 +67,7 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class ImageMatch:
-    """Positions of two images that are the same; `score` in (0, 1], 1 for equal bytes or pixels."""
+    """The positions of two equal images; `score` is in (0, 1], 1 for equal bytes or pixels."""
 
     train: int
     test: int
@@ -75,8 +75,8 @@ class ImageMatch:
     score: float
 
 
-def _decode(raw: bytes) -> Image.Image | Reason:
-    """The image in grey on white, at most WORKING_SIDE pixels a side, or why there is none."""
+def _decode(raw: bytes) -> Image.Image | IncomparableReason:
+    """The image in grey on white, at most WORKING_SIDE pixels a side, or why it cannot be compared."""
     from PIL import Image, ImageOps
 
     try:
@@ -111,7 +111,7 @@ def _grey(image: Image.Image) -> Image.Image:
 
 
 def _trim(image: Image.Image) -> Image.Image:
-    """The part with ink on it, where the image has a plain border; else all of it (a photo, or something faint)."""
+    """The part with ink on it if the image has a plain border; otherwise all of it (a photo, or a faint drawing)."""
     import numpy as np
 
     grey = np.asarray(image).astype(np.int16)
@@ -126,8 +126,8 @@ def _trim(image: Image.Image) -> Image.Image:
     return image.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
 
 
-def fingerprint(path: Path) -> Fingerprint | Reason:
-    """The fingerprint of an image file, or why it has none. Never raises for a missing or damaged file."""
+def fingerprint(path: Path) -> Fingerprint | IncomparableReason:
+    """The fingerprint of an image file, or why it has none. A missing or damaged file does not raise."""
     import imagehash
     import numpy as np
     from PIL import Image, ImageFilter
@@ -163,7 +163,7 @@ def _bits(value: imagehash.ImageHash) -> int:
 
 
 def match_images(train: Sequence[Fingerprint], test: Sequence[Fingerprint]) -> list[ImageMatch]:
-    """The pairs that show the same thing, in order of (test, train) positions; each pair once, by its best evidence."""
+    """The pairs that show the same, sorted by (test, train) positions; each pair once, by its best evidence."""
     import numpy as np
 
     if not train or not test:
@@ -189,7 +189,7 @@ def match_images(train: Sequence[Fingerprint], test: Sequence[Fingerprint]) -> l
 
 
 def _candidates(train: Sequence[Fingerprint], test: Sequence[Fingerprint]) -> list[tuple[int, int]]:
-    """(test, train) positions within the radius of either hash and alike in shape; every pair is looked at."""
+    """(test, train) positions within the radius of either hash and similar in aspect; compares every pair."""
     import numpy as np
 
     def columns(prints: Sequence[Fingerprint]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -222,4 +222,5 @@ def _worst_block(a: np.ndarray, b: np.ndarray) -> np.ndarray:
             blocks = halves[:, 1:, 1:] + halves[:, :-1, 1:] + halves[:, 1:, :-1] + halves[:, :-1, :-1]
             best = blocks if best is None else np.minimum(best, blocks)
     assert best is not None
-    return best.max((1, 2)) / BLOCK**2
+    worst: np.ndarray = best.max((1, 2)) / BLOCK**2
+    return worst

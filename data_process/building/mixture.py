@@ -1,9 +1,9 @@
-"""Judged candidates → training examples: question–answer rows, chains of thought, refinements, selections.
+"""Builds training examples from judged candidates: question–answer rows, chains of thought, refinements, selections.
 
-The two published rules of R3V are data here (`RULES`); everything is joined by id and "newest" is (iteration, sample),
-so the result does not depend on the order of the input.
+`RULES` holds the two published rules of R3V. Records are joined by id and "newest" means the largest (iteration,
+sample), so the order of the input does not change the result.
 
-Counts add up at three places, and `build` checks it:
+Counts add up at three places, which `build` checks:
     candidates:  seen   == usable + dropped["candidate:*"]
     each part:   slots  == made + dropped["<part>:<reason>"] without its weight
     the mixture: final  == made - dropped["<part>:weight"] + repeated, over the parts, + extra
@@ -27,16 +27,16 @@ from data_process.schema import Candidate, DataError, Example, Judged, Kind, Pro
 from data_process.seeds import seed_for
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-SHOWN = 2  # right candidates, and wrong ones, of a problem that refinements and selections show at most
+SHOWN = 2  # at most so many correct and so many wrong candidates of a problem appear in refinements and selections
 RuleName = Literal["a-orig", "a-q2"]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a text must be to enter a pool, as a target or as an attempt."""
+    """What a text must satisfy to be a target or an attempt."""
 
-    min_chars: int  # a text must have more than this many characters
-    answer_prefix: str  # a text that starts like this is a bare answer; "" keeps those
+    min_chars: int  # the text must have more characters than this
+    answer_prefix: str  # a text that starts with this is only an answer and is dropped; "" keeps such texts
 
 
 RULES: dict[RuleName, Rule] = {
@@ -47,20 +47,20 @@ RULES: dict[RuleName, Rule] = {
 
 @dataclass(frozen=True)
 class BuildResult:
-    """The mixture and where everything that did not reach it went."""
+    """The mixture, and counts of everything that did not reach it."""
 
     examples: tuple[Example, ...]  # the shuffled mixture
     by_kind: Mapping[Kind, tuple[Example, ...]]  # what was made, before weights, ordered by problem id
-    slots: Counter[str]  # per part: how many examples could have been made; "candidate": candidates seen
+    slots: Counter[str]  # per part: examples that were possible; "candidate": candidates seen
     dropped: Counter[str]  # "<part>:<reason>"
-    repeated: Counter[str]  # per part: copies that a weight above 1 added
-    pools: Counter[str]  # `Census.pools` of what came in
-    verdicts: Counter[str]  # what came in, by status
+    repeated: Counter[str]  # per part: copies added by a weight above 1
+    pools: Counter[str]  # `Census.pools` of the input
+    verdicts: Counter[str]  # of the input, by status
     n_usable: int  # candidates left after the filters
     n_extra: int = 0
 
     def check(self) -> None:
-        """AssertionError when the counts do not add up: a fault here, not in the data."""
+        """AssertionError if the counts do not add up, which would be a fault of this module, not of the data."""
         total: Counter[str] = Counter()
         for key, n in self.dropped.items():
             part, reason = key.split(":", 1)
@@ -75,7 +75,7 @@ class BuildResult:
 
 @dataclass(slots=True)
 class _Pool:
-    """Usable candidates of one problem. Of the wrong ones only those that a row can show are kept."""
+    """Usable candidates of one problem. Only the wrong ones that a row can show are kept."""
 
     positives: list[Candidate] = field(default_factory=list)
     negatives: list[Candidate] = field(default_factory=list)
@@ -140,32 +140,34 @@ def build(
     require_consistent: bool = False,
     sampled_only: bool = False,
 ) -> BuildResult:
-    """Build one iteration's training mixture. `judged` is read once; what no row needs of it is not kept.
+    """Build one iteration's training mixture. `judged` is read once, and only what the rows need of it is kept.
 
-    `parts`: weight per kind, 1 where none is given. Below 1 a seeded subset of that share is kept, above 1 whole copies
-      and a seeded subset are added (their ids end in "#2", "#3" ...), 0 removes the part.
-    `qa_problems`: the problems that give a question–answer row, by default all of `problems`.
-    `extra`: rows made elsewhere (warm-up rows of a teacher), taken whole and shuffled in.
-    `min_chars`, `answer_prefix`: replace the rule's own filter; both apply to right and wrong texts. Outer white space
-      does not count.
-    `max_cot_per_problem`: newest first; a text that the same problem already gave is dropped.
-    `balance_positions`: the odd one of each selection (the one right of three, the one wrong of three) stands equally
-      often in each place, so that a place says nothing; otherwise a plain seeded shuffle.
-    `select_target`: "gold" writes the gold answer, "own" the newest right text of the model itself.
-    `abstain_is_negative`: an unreadable attempt is a wrong one (R3V counts it so); otherwise it is dropped.
-    `allow_truncated_negatives`: a text cut by the token limit is never a target; this admits it as a wrong attempt.
-    `require_consistent`: a right answer whose text contradicts itself ("47 is (C)" where (C) is 45) is not used at all.
-    `sampled_only`: a problem without any candidate is left out, as if it had not been given.
+    `parts`: weight per kind, by default 1. A weight below 1 keeps a seeded subset of that share, one above 1 adds whole
+      copies and a seeded subset (their ids end in "#2", "#3" ...), and 0 removes the part.
+    `qa_problems`: the problems that get a question–answer row, by default all of `problems`.
+    `extra`: rows made elsewhere (warm-up rows of a teacher), all taken and shuffled in.
+    `min_chars`, `answer_prefix`: replace the rule's own filter, which applies to correct and wrong texts. Leading and
+      trailing white space does not count.
+    `max_cot_per_problem`: newest first; a text that the problem already has is dropped.
+    `balance_positions`: the odd candidate of each selection (the one correct of three, or the one wrong of three) is
+      equally often in each place, so that its place reveals nothing; otherwise the order is a seeded shuffle.
+    `select_target`: "gold" is the gold answer, "own" the newest correct text of the model itself.
+    `abstain_is_negative`: a candidate on which the judge abstains counts as wrong, as in R3V; otherwise it is dropped.
+    `allow_truncated_negatives`: a truncated text is never a target; this admits it as a wrong attempt.
+    `require_consistent`: a correct text that contradicts itself ("47 is (C)" where (C) is 45) is not used at all.
+    `sampled_only`: problems without candidates are left out, as if they had not been given.
 
-    Raises DataError for a weight that is negative or not a number, an unknown part, problem or rule, and for an id that
-    occurs twice. No positive or no negative is not an error: the reasons are in `dropped`.
+    Raises DataError for a weight that is negative or not a number, for an unknown part, problem or rule, and for an id
+    that occurs twice. Having no positive or no negative is not an error; `dropped` counts the reasons.
     """
     if rule not in RULES:
-        raise DataError(f"no rule {rule!r}; known: {', '.join(RULES)}")
+        raise DataError(f"unknown rule {rule!r}; known: {', '.join(RULES)}")
     if select_target not in ("gold", "own"):
-        raise DataError(f"no select target {select_target!r}; known: gold, own")
+        raise DataError(f"unknown select target {select_target!r}; known: gold, own")
     if max_cot_per_problem < 1:
-        raise DataError(f"max_cot_per_problem is {max_cot_per_problem}; to have none, give the part cot the weight 0")
+        raise DataError(
+            f"max_cot_per_problem is {max_cot_per_problem}; it must be at least 1 (weight 0 leaves cot out)"
+        )
     weights = _weights(parts or {})
     text_rule = RULES[rule]
     if min_chars is not None:
@@ -206,7 +208,7 @@ def build(
     cot = tuple(_cot_rows(ready, max_cot_per_problem))
     n_usable = sum(len(pool.positives) + pool.n_negatives for pool in pools.values())
     for pool in pools.values():
-        del pool.positives[SHOWN:]  # their memory is needed for the long prompts of the other parts
+        del pool.positives[SHOWN:]  # frees memory for the long prompts of the other parts
     by_kind: dict[Kind, tuple[Example, ...]] = {
         "qa": qa,
         "cot": cot,
@@ -217,7 +219,7 @@ def build(
     mixture = [
         example for kind in KINDS for example in _weigh(by_kind[kind], kind, weights[kind], seed, dropped, repeated)
     ]
-    # Ordered by id before the shuffle, so that the order in which extra rows were given does not matter either.
+    # Sorted by id before the shuffle, so that the order of the extra rows does not matter either.
     mixture += sorted(extra, key=lambda example: example.id)
     _check_ids(mixture)
     Random(seed_for(seed, "mixture", "shuffle")).shuffle(mixture)
@@ -239,7 +241,7 @@ def build(
 def _check_ids(examples: Sequence[Example]) -> None:
     if len({example.id for example in examples}) < len(examples):
         twice = next(id_ for id_, n in Counter(example.id for example in examples).items() if n > 1)
-        raise DataError(f"example id {twice!r} occurs twice; give the extra rows ids of their own")
+        raise DataError(f"example id {twice!r} occurs twice; give the extra rows other ids")
 
 
 def _weights(parts: Mapping[Kind, float]) -> dict[Kind, float]:
@@ -247,7 +249,7 @@ def _weights(parts: Mapping[Kind, float]) -> dict[Kind, float]:
         if kind not in KINDS:
             raise DataError(f"unknown part {kind!r}; known: {', '.join(KINDS)}")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
-            raise DataError(f"the weight of part {kind} is {weight!r}; it must be a number from 0 up")
+            raise DataError(f"the weight of part {kind} is {weight!r}; it must be a number of at least 0")
     return {kind: float(parts.get(kind, 1.0)) for kind in KINDS}
 
 
@@ -374,18 +376,18 @@ def _select_rows(ready: _Material, seed: int, balance_positions: bool, target: L
 
 
 def _places(n: int, seed: int) -> list[int]:
-    """Places 0, 1, 2 for n items, each equally often (within one), in a seeded order."""
+    """Places 0, 1, 2 for n items, in a seeded order, each equally often up to a difference of one."""
     places = [k % 3 for k in range(n)]
     random = Random(seed)
     random.shuffle(places)
-    names = random.sample(range(3), 3)  # which place gets the one item more is drawn as well
+    names = random.sample(range(3), 3)  # which places get one item more is random as well
     return [names[place] for place in places]
 
 
 def _weigh(
     examples: Sequence[Example], kind: Kind, weight: float, seed: int, dropped: Counter[str], repeated: Counter[str]
 ) -> list[Example]:
-    """The part at its weight: whole copies, then a seeded subset of the rest of the share, rounded half up."""
+    """The part at its weight: whole copies, then a seeded subset for the fraction, rounded half up."""
     copies = int(weight)
     n_more = math.floor((weight - copies) * len(examples) + 0.5)
     chosen = sorted(Random(seed_for(seed, "mixture", kind)).sample(range(len(examples)), n_more))

@@ -137,7 +137,7 @@ def test_the_reasoning_form_of_selection(prompts):
     assert named_prediction(target, 2) == 2
     assert select_target(PROBLEM, prompts) == fill(prompts.select_target, answer="B")
     for number, reason in ((0, "so"), (1, " ")):
-        with pytest.raises(DataError, match="needs a prediction.s number and a reason"):
+        with pytest.raises(DataError, match="needs a prediction's number and a reason"):
             select_target(PROBLEM, prompts, "reasoning", number, reason)
     for function in (
         lambda: select(PROBLEM, ATTEMPTS, prompts, "both"),

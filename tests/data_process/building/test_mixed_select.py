@@ -134,7 +134,7 @@ def test_reason(text, reason):
     [
         ({"sizes": []}, "at least 2"),
         ({"sizes": [1, 2]}, "at least 2"),
-        ({"sizes": [2, 2]}, "stand once"),
+        ({"sizes": [2, 2]}, "occur once"),
         ({"per_size": 0}, "per_size is 0"),
     ],
 )

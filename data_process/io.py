@@ -46,7 +46,7 @@ def paused_garbage_collection() -> Iterator[None]:
 
 
 def _not_json(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")  # Python would read NaN and Infinity, other readers of the file would not
+    raise ValueError(f"{name} is not JSON")  # Python reads NaN and Infinity, but other readers of the file do not
 
 
 # Made once: json.loads and json.dumps make one for every row when they are given options. The check for circular
@@ -65,7 +65,7 @@ def _parse(data: bytes, path: Path, line: int | None = None) -> Any:
     except UnicodeDecodeError as error:
         raise DataError(f"{_where(path, line)}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
     except RecursionError as error:
-        raise DataError(f"{_where(path, line)}: nested too deeply to be a row") from error
+        raise DataError(f"{_where(path, line)}: nested too deeply; correct the line") from error
     except ValueError as error:
         raise DataError(
             f"{_where(path, line)}: not complete JSON ({error}); a file whose writing was interrupted ends like "
@@ -113,11 +113,13 @@ def _rows(path: Path) -> Iterator[tuple[str, int, Row]]:
         _object(_parse(line, path, number), path, number, "line")  # raises, and says what is wrong with the line
         raise
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; check the path, or make the file first") from error
+        raise DataError(f"{path}: no such file; check the path, or create the file first") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:  # EOFError: from the rest of an array
         raise DataError(f"{path}: damaged gzip file ({error}); fetch or write it again") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or error}); check the path and its permissions"
+        ) from error
 
 
 def _object(row: Any, path: Path, number: int, unit: str) -> Row:
@@ -176,7 +178,7 @@ def write_aside(path: Path) -> Iterator[IO[bytes]]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must survive a power cut
+    folder = os.open(path.parent, os.O_RDONLY)  # so that the rename survives a power cut too
     try:
         os.fsync(folder)
     finally:
@@ -184,15 +186,15 @@ def write_aside(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write rows as JSON Lines (gzip for `.gz`), whole or not at all; the same rows give the same bytes.
+    """Write rows as JSON Lines (gzip for `.gz`), all or none; the same rows give the same bytes.
 
-    Returns the number of rows. Raises DataError for a row that is not JSON (NaN included); the file is then untouched.
+    Returns the number of rows. If a row is not JSON (NaN included), it raises DataError and leaves the file as it was.
     """
     path = Path(path)
     count = 0
     with write_aside(path) as raw, contextlib.ExitStack() as stack:
         file = raw
-        if path.suffix == ".gz":  # no name and no time in the header, so that equal rows give equal bytes
+        if path.suffix == ".gz":  # without name and time in the header, so that equal rows give equal bytes
             zipped = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)
             file = cast("IO[bytes]", stack.enter_context(zipped))
         writer = jsonlines.Writer(file, dumps=_ENCODER.encode)
@@ -202,7 +204,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
             try:
                 try:
                     writer.write(row)
-                except UnicodeEncodeError:  # half of a surrogate pair: only an escape can carry it
+                except UnicodeEncodeError:  # half of a surrogate pair can only be written as an escape
                     ascii_writer.write(row)
             except (TypeError, ValueError, RecursionError) as error:
                 raise DataError(f"{path}: a row cannot be written as JSON ({error}): {str(row)[:200]}") from error
@@ -213,12 +215,11 @@ _FIELDS = ("id", "question", "answer", "choices", "image", "answer_type", "preci
 
 
 def load_problems(path: str | Path, image_root: str | Path) -> list[Problem]:
-    """Problems of a JSON Lines file, every field checked; images are relative to `image_root` and need not exist yet.
+    """The problems of a JSON Lines file, every field checked. Images are relative to `image_root` and may be missing.
 
-    A row holds `id`, `question`, `answer` and, where they apply, `choices`, `image`, `answer_type`, `precision`,
-    `unit`, `tolerance`, `meta`. Without `answer_type` a row with choices is a choice problem and one without is a
-    number problem. Other fields go to `meta`.
-    Raises DataError naming the row.
+    A row has `id`, `question`, `answer` and, where they apply, `choices`, `image`, `answer_type`, `precision`, `unit`,
+    `tolerance`, `meta`. Without `answer_type`, a row with choices is a choice problem and any other a number problem.
+    Other fields go to `meta`. Raises DataError naming the row.
     """
     root = Path(image_root).resolve()
     first: dict[str, str] = {}
@@ -241,13 +242,13 @@ def _text(row: Mapping[str, Any], field: str, where: str) -> str:
 
 
 def _whole(value: str, field: str, where: str) -> None:
-    """DataError for half of a surrogate pair (an escape such as \\ud800 alone): no tokenizer takes it."""
+    """DataError for half of a surrogate pair (an escape such as \\ud800 alone), which no tokenizer accepts."""
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise DataError(f"{where}: {field!r} holds half of a character ({value!r:.80}); write the text as UTF-8")
+        raise DataError(f"{where}: {field!r} contains half of a character ({value!r:.80}); write the text as UTF-8")
 
 
 def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
-    """A row with the fields of `load_problems`, checked; `where` names it in the DataError, `root` holds its image."""
+    """The problem of a row with the fields of `load_problems`. `where` names the row in errors; `root` has the images."""
     question, answer = _text(row, "question", where), _text(row, "answer", where)
     choices = choices_of(row.get("choices"), where)
     answer_type: AnswerType = row.get("answer_type") or ("choice" if choices else "number")
@@ -258,7 +259,7 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
             raise DataError(f"{where}: a choice problem needs 'choices'")
         answer = _gold_letter(answer, choices, where)
     elif choices:
-        raise DataError(f"{where}: a {answer_type} problem has no 'choices'; remove them or the answer_type")
+        raise DataError(f"{where}: a {answer_type} problem cannot have 'choices'; remove them or the answer_type")
     meta = row.get("meta")
     if meta is not None and not isinstance(meta, dict):
         raise DataError(f"{where}: 'meta' must be an object, found {type(meta).__name__}")
@@ -296,7 +297,7 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
 
 
 def choices_of(value: Any, where: str) -> tuple[str, ...]:
-    """The choices of a row, none for null or an empty list. DataError: not 2 to 10 texts, or an empty one."""
+    """The choices of a row, () for null or an empty list. DataError unless they are 2 to 10 texts, none empty."""
     if value is None or value == []:
         return ()
     if not isinstance(value, list) or not all(isinstance(choice, str) for choice in value):
@@ -327,7 +328,7 @@ def _image(value: Any, where: str, root: Path) -> str | None:
     if not isinstance(value, str) or not value or "\0" in value:
         raise DataError(f"{where}: 'image' must be a relative path, or null for a problem without one; found {value!r}")
     relative = PurePosixPath(value)
-    # `..` is refused even where it would stay inside: two spellings of one file would be two images.
+    # `..` is refused even if it stays inside, since two spellings of one file would be two images.
     if relative.is_absolute() or ".." in relative.parts or re.match(r"[A-Za-z]:[\\/]|[\\/]", value):
         raise DataError(f"{where}: image {value!r} must be a path inside the image folder, without '..'")
     try:

@@ -60,7 +60,7 @@ def score_tables(outcomes: Iterable[tuple[Mapping[str, Any], bool]]) -> Tables |
 
 
 def published_form(tables: Tables) -> Tables:
-    """The tables as the published score files write them: percent as text, two decimals, no zeros at the average's end."""
+    """The tables as the published score files write them: percent as text, without final zeros in the average."""
 
     def percent(count: Count) -> Count:
         return {**count, "accuracy": f"{100 * count['correct'] / count['total']:.2f}"}

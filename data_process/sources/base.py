@@ -85,7 +85,7 @@ def wrong(where: str, what: str) -> NoReturn:
 
 
 def text_of(row: Mapping[str, Any], field_name: str, where: str) -> str:
-    """A field that must be text with something in it. DataError otherwise."""
+    """A field that must be text and not blank. DataError otherwise."""
     value = row.get(field_name)
     if not isinstance(value, str) or not value.strip():
         found = repr(value)[:80] if field_name in row else f"nothing (fields: {', '.join(map(str, row))[:200]})"
@@ -94,14 +94,14 @@ def text_of(row: Mapping[str, Any], field_name: str, where: str) -> str:
 
 
 def plain_value(value: Any) -> str | None:
-    """Text as it is, a JSON number as it is written; None for anything else."""
+    """Text unchanged, a number as text; None for anything else."""
     if isinstance(value, str):
         return value
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def choices_of(value: Any, where: str) -> tuple[str, ...]:
-    """A list of texts or numbers as choices. DataError for anything else."""
+    """A list of 2 to 10 texts or numbers as choices. DataError for anything else."""
     texts = [plain_value(choice) for choice in value] if isinstance(value, list | tuple) else [None]
     if any(text is None or not text.strip() for text in texts):
         wrong(where, f"choices must be a list of texts, found {str(value)[:80]!r}")
@@ -113,8 +113,8 @@ def choices_of(value: Any, where: str) -> tuple[str, ...]:
 def letter_of(answer: str, choices: tuple[str, ...], where: str, said_as: str | None = None) -> str:
     """The gold letter: given as "B", "b", "(B)" or "B.", or as the text of exactly one choice.
 
-    "B" may be both a letter and the text of another choice (the points A, C, B, D): `said_as`, "letter" or "text", says
-    which is meant, and without it that is a DataError, as is a gold that is neither.
+    "B" may be both a letter and the text of another choice (the points A, C, B, D). `said_as`, "letter" or "text", says
+    which is meant; without it, that is a DataError, as is a gold answer that is neither.
     """
     letters = LETTERS[: len(choices)]
     found = re.fullmatch(r"\s*\(?([A-Za-z])[).:]?\s*", answer) if said_as != "text" else None
@@ -123,28 +123,28 @@ def letter_of(answer: str, choices: tuple[str, ...], where: str, said_as: str | 
     if said_as == "letter":
         same = [] if letter else same
     if len(same) > 1:
-        wrong(where, f"gold {answer!r} is the text of {len(same)} choices, so no letter can be told")
+        wrong(where, f"gold {answer!r} is the text of {len(same)} choices, so its letter is ambiguous")
     if letter and same and same[0] != letter:
         wrong(where, f"gold {answer!r} is a letter and also the text of choice {same[0]}; say which: letter or text")
     if not letter and not same:
-        wrong(where, f"gold {answer!r} is outside the choices: no letter of {letters} and the text of none")
+        wrong(where, f"gold {answer!r} is outside the choices: neither a letter of {letters} nor the text of one")
     return letter or same[0]
 
 
 def repeated_choices(choices: tuple[str, ...], letter: str) -> tuple[str, ...]:
-    """Notes on choices that read the same: there the gold letter is one of two that a reader cannot tell apart."""
+    """Notes on choices that have equal texts, so that the gold choice may be ambiguous."""
     if len(set(choices)) == len(choices):
         return ()
     twice = choices.count(choices[LETTERS.index(letter)]) > 1
-    return ("two choices of the same text", *(("the gold choice stands twice",) if twice else ()))
+    return ("two choices of the same text", *(("the gold choice occurs twice",) if twice else ()))
 
 
 def find_image(name: Any, request: PrepareRequest, where: str, *, basename: bool = False) -> SourceImage:
-    """The image that a row names by a path relative to the images' folder.
+    """The image that a row names by a path relative to the image folder.
 
-    Looked for in `--images` if given, otherwise in `images/` beside the rows and beside the rows themselves; a name
-    that starts with `images/` is also looked for without it. `basename`: the row's folder is of another machine, so
-    only the file's name counts. DataError for a path that leads outside.
+    It is looked up in `--images` if given, and otherwise in `images/` beside the rows and beside the rows; a name that
+    starts with `images/` is also looked up without it. `basename`: the path is from another machine, so only the
+    file's name counts. DataError for a path that leads outside.
     """
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         wrong(where, f"the image must be a path, found {str(name)[:80]!r}")
@@ -162,10 +162,10 @@ def find_image(name: Any, request: PrepareRequest, where: str, *, basename: bool
 
 
 def embedded_image(value: Any, name: str, request: PrepareRequest, where: str) -> SourceImage:
-    """An image as Parquet and the hub carry it: {"bytes": ..., "path": ...}, named `name` with a fitting suffix.
+    """An image as Parquet and the hub have it, {"bytes": ..., "path": ...}, named `name` with the suffix of its format.
 
-    The bytes are kept as they are. Without bytes the path is followed: anywhere for the hub, whose cache it lies in,
-    and otherwise by its name alone in the folder of images.
+    The bytes stay as they are. Without bytes, the path is used: any path for the hub, whose cache contains it, and
+    otherwise only its file name in the image folder.
     """
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, Mapping) else (value, None)
     if data is None and isinstance(path, str) and path:
@@ -179,7 +179,7 @@ def embedded_image(value: Any, name: str, request: PrepareRequest, where: str) -
 
 
 def suffix_of(data: bytes) -> str:
-    """The usual suffix of an image file's format, by its first bytes; ".img" for an unknown one."""
+    """The usual suffix of an image file's format, from its first bytes; ".img" if unknown."""
     for magic, suffix in (
         (b"\x89PNG", ".png"), (b"\xff\xd8\xff", ".jpg"), (b"GIF8", ".gif"), (b"BM", ".bmp"),
         (b"II*\0", ".tif"), (b"MM\0*", ".tif"),
@@ -190,7 +190,7 @@ def suffix_of(data: bytes) -> str:
 
 
 def without_image_mark(text: str, where: str) -> str:
-    """The text without the one `<image>` that says where the image stands; images always come first here."""
+    """The text without its `<image>` mark; prompts here always start with the image. DataError for several marks."""
     if text.count("<image>") > 1:
-        wrong(where, f"the text has {text.count('<image>')} <image> marks; a problem has one image at most")
+        wrong(where, f"the text has {text.count('<image>')} <image> marks; a problem has at most one image")
     return text.replace("<image>", "", 1).strip() if "<image>" in text else text

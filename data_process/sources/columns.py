@@ -1,9 +1,9 @@
-"""Any table by a column mapping: `--map question=problem --map answer=solution --map image=img`.
+"""Reads any table by a column mapping: `--map question=problem --map answer=solution --map image=img`.
 
 A field of a problem takes the column of its own name unless `--map FIELD=COLUMN` says otherwise; a dot looks inside an
 object (`meta.answer`). Choices may be a list, an object {"A": ...}, an object {"label": [...], "text": [...]}, one text
 "A. ... B. ..." or several columns (`--map choices=A,B,C,D`). Columns that no field takes go to `meta`, except images.
-Without an `id` column the problems are numbered in the order of the file. A problem without an image is text alone.
+Without an `id` column, problems are numbered in the order of the file. A problem without an image is text only.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
 
 
 def _look_up(row: Mapping[str, Any], column: str, asked_for: bool, where: str) -> Any:
-    """The value of a column, of several ("A,B,C,D": a list without the empty ones), or inside an object ("a.b")."""
+    """The value of a column, of several ("A,B,C,D": a list without empty values), or inside an object ("a.b")."""
     if "," in column and column not in row:
         values = [_look_up(row, part.strip(), asked_for, where) for part in column.split(",")]
         return [value for value in values if value not in (None, "")]
@@ -117,7 +117,7 @@ def _look_up(row: Mapping[str, Any], column: str, asked_for: bool, where: str) -
 
 
 def read_choices(value: Any, where: str) -> tuple[str, ...]:
-    """Choices from any of the forms that published tables use; labels such as "A." are taken off. DataError."""
+    """Choices from any of the forms of published tables, without labels such as "A.". Raises DataError."""
     if isinstance(value, str) and value.strip().startswith(("[", "{")):
         try:
             value = json.loads(value)
@@ -127,7 +127,9 @@ def read_choices(value: Any, where: str) -> tuple[str, ...]:
         if isinstance(value.get("text"), list):  # {"label": ["A", ...], "text": [...]}
             labels = value.get("label", list(LETTERS[: len(value["text"])]))
             value = dict(zip(labels, value["text"], strict=False)) if len(labels) == len(value["text"]) else {}
-        keys = [str(key).strip().upper() for key in value if value[key] is not None]  # Parquet fills up with nulls
+        keys = [
+            str(key).strip().upper() for key in value if value[key] is not None
+        ]  # Parquet adds nulls for absent keys
         if not keys or (keys != list(LETTERS[: len(keys)]) and keys != [str(n + 1) for n in range(len(keys))]):
             wrong(where, f"choices are labelled {keys}, not A, B, C ... in order")
         return choices_of([text for text in value.values() if text is not None], where)
@@ -145,7 +147,7 @@ def read_choices(value: Any, where: str) -> tuple[str, ...]:
 
 
 def read_answer(value: Any, pattern: str | None, where: str) -> str:
-    """The gold answer as text. `<answer>` around the whole text is taken off; `pattern` picks its one group."""
+    """The gold answer as text, without `<answer>` around it; `pattern` selects the group of its last match."""
     answer = json.dumps(value) if isinstance(value, list) else plain_value(value)
     if answer is None or not answer.strip():
         wrong(where, f"no gold answer: found {value!r} (--map answer=COLUMN)")
@@ -154,13 +156,13 @@ def read_answer(value: Any, pattern: str | None, where: str) -> str:
     if pattern:
         found = re.findall(pattern, answer)
         if not found or not isinstance(found[-1], str):
-            wrong(where, f"--answer-pattern {pattern!r} with one group does not fit the answer {answer[-80:]!r}")
+            wrong(where, f"--answer-pattern {pattern!r} does not match the answer {answer[-80:]!r}")
         answer = found[-1]
     return answer.strip()
 
 
 def _gold(answer: str, choices: tuple[str, ...], request: PrepareRequest, where: str) -> str:
-    """The gold letter; `answer_is` says how the table writes it: letter, text, index0 (from 0) or index1."""
+    """The gold letter. `answer_is` says how the table writes it: letter, text, index0 (from 0) or index1."""
     said_as = request.options.get("answer_is")
     if said_as in ("index0", "index1"):
         index = int(answer) - int(said_as[-1]) if re.fullmatch(r"[0-9]{1,2}", answer) else -1
@@ -190,7 +192,7 @@ def _is_text_data(value: Any) -> bool:
 def _image(value: Any, identifier: str, request: PrepareRequest, where: str) -> SourceImage | None:
     if isinstance(value, list):
         if len(value) > 1:
-            wrong(where, f"{len(value)} images; a problem has one image at most (--skip-bad leaves such rows out)")
+            wrong(where, f"{len(value)} images; a problem has at most one image (--skip-bad leaves such rows out)")
         value = value[0] if value else None
     if value is None or value == "":
         return None

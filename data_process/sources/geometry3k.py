@@ -2,7 +2,7 @@
 
 * Inter-GPS folders (lupantech/InterGPS): `train/ val/ test/`, each with one folder per item that holds `data.json` and
   `img_diagram.png`, and `logic_form.json` where the annotations are unpacked too. The question is `annotat_text`, the
-  text that the Parquet form has; `--text problem_text` takes the original one, `--text compact_text` the shortened.
+  text that the Parquet form has; `--text problem_text` reads the original one, `--text compact_text` the shortened one.
 * Parquet, as used for reinforcement learning (hiyouga/geometry3k): `images` (one), `problem` (starts with `<image>`),
   `answer` (the text of the right choice) and in newer uploads `id`, `choices`, `ground_truth`. Without choices the
   problem asks for a free answer and is judged as an expression.
@@ -53,7 +53,7 @@ def rows(request: PrepareRequest, splits: Mapping[str, str]) -> Iterator[SplitRo
 
 
 def _folders(raw: Path, splits: Mapping[str, str]) -> dict[str, Path]:
-    """split -> its folder of items; `raw` itself may be one, where its name or the one split asked for says which."""
+    """split -> its folder of items. `raw` itself may be one, if its name or a single requested split says which."""
     found = {}
     for split in splits:
         names = ALIASES.get(split, (split,))
@@ -69,7 +69,7 @@ def _folders(raw: Path, splits: Mapping[str, str]) -> dict[str, Path]:
 
 
 def _items(folder: Path) -> Iterator[LocatedRow]:
-    """The items of a split folder, in the order of their numbers; every sub-folder must be one."""
+    """The items of a split folder, in the order of their numbers; every sub-folder must be an item."""
     for path in sorted((f for f in folder.iterdir() if f.is_dir()), key=lambda f: (len(f.name), f.name)):
         row = _read(path / "data.json")
         forms = path / "logic_form.json"
@@ -116,7 +116,7 @@ def _from_folder(request: PrepareRequest, split: str, where: str, row: Row) -> I
 
 def _from_row(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     number = row.get("id")
-    # Uploads without ids keep their order; the row's number in its split then names the problem.
+    # Uploads without ids keep their order, so the row's number in its split names the problem.
     name = f"{split}-{number if number is not None else 'row' + where.rpartition(' ')[2]}"
     question = without_image_mark(text_of(row, "problem", where), where)
     answer = plain_value(row.get("answer"))

@@ -41,7 +41,7 @@ _CHOICE = re.compile(r"\(([A-J])\) ?(.*)")
 
 
 def rows(request: PrepareRequest, splits: Mapping[str, str]) -> Iterable[SplitRows]:
-    """The tables of a folder, or one table, whose split its name or the ids in it tell."""
+    """The tables of a folder, or one table, whose split follows from its name or its ids."""
     if request.raw is None:
         raise DataError(f"GeoQA is read from files. {FILES}")
     if request.raw.is_dir():
@@ -94,7 +94,7 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
 
 
 def _from_turns(row: Row, where: str) -> Row:
-    """A ShareGPT row as the row it was made from. DataError where question, choices and letter cannot be told."""
+    """The row that a ShareGPT row was made from. DataError if it lacks question, choices or letter."""
     turns = row.get("messages") or row.get("conversations")
     if not isinstance(turns, list) or len(turns) != 2 or not all(isinstance(turn, dict) for turn in turns):
         wrong(where, "expected one user turn and one assistant turn")

@@ -168,7 +168,7 @@ BAD_ROWS = [
     (ROW | {"answer": "AB"}, r"answer 'AB' is neither"),
     (ROW | {"choices": ["40", "40"], "answer": "40"}, r"answer '40' is neither"),
     (ROW | {"choices": [], "answer_type": "choice"}, r"a choice problem needs 'choices'"),
-    (ROW | {"answer_type": "number"}, r"a number problem has no 'choices'"),
+    (ROW | {"answer_type": "number"}, r"a number problem cannot have 'choices'"),
     (ROW | {"answer_type": "poem"}, r"unknown answer_type 'poem'; known: choice, integer"),
     (NUMBER | {"answer": "five"}, r"answer 'five' is not a number; write it as"),
     (NUMBER | {"answer": "5 or 6"}, r"is not a number"),

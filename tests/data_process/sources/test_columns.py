@@ -97,7 +97,7 @@ BAD_GOLD = {
     "none": ({**ROW, "answer": None}, {}, "no gold answer"),
     "blank": ({**ROW, "answer": " "}, {}, "no gold answer"),
     "true": ({**ROW, "answer": True}, {}, "no gold answer: found True"),
-    "pattern does not fit": (ROW, {"answer_pattern": "is ([A-D])"}, "does not fit the answer"),
+    "pattern does not fit": (ROW, {"answer_pattern": "is ([A-D])"}, "does not match the answer"),
     "choice without choices": ({"question": "q", "answer": "B"}, {"answer_type": "choice"}, "needs choices"),
     "unknown type": ({**ROW, "answer_type": "letter"}, {}, "unknown answer_type 'letter'; known: choice"),
 }
@@ -175,7 +175,7 @@ def test_refused_mappings(pairs, message):
 REFUSED = {
     "no such column": ({"q": "x"}, {"question": "problem"}, "there is no column 'problem'; columns: q"),
     "no question": ({"q": "x", "answer": "1"}, {}, "no question: column 'question' holds None; columns: q, answer"),
-    "two images": ({**ROW, "image": ["a.png", "b.png"]}, {}, "2 images; a problem has one image at most"),
+    "two images": ({**ROW, "image": ["a.png", "b.png"]}, {}, "2 images; a problem has at most one image"),
     "id is a list": ({**ROW, "id": [1]}, {}, "'id' must be text or a number"),
     "image outside": ({**ROW, "image": "../a.png"}, {}, "leads outside"),
 }

@@ -134,7 +134,7 @@ def test_two_choices_that_read_the_same():
     row = {**CHOICE, "choices": ["9", "18", "18"], "answer": "18", "query": None}
     item = item_of("mathvista", row, split="testmini")
     assert item.fields["answer"] == "B"
-    assert item.notes[:2] == ("two choices of the same text", "the gold choice stands twice")
+    assert item.notes[:2] == ("two choices of the same text", "the gold choice occurs twice")
     assert item.fields["meta"]["mathvista"]["answer"] == "18"
 
 

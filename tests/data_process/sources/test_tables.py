@@ -122,7 +122,7 @@ def test_hub_unreachable(monkeypatch, tmp_path):
         raise ConnectionError("no route to the hub\nand a long story")
 
     _hub(monkeypatch, load_dataset)
-    said = r"AI4Math/MathVista cannot be had from the hub \(ConnectionError: no route to the hub\)\. Download"
+    said = r"AI4Math/MathVista cannot be read from the hub \(ConnectionError: no route to the hub\)\. Download"
     with pytest.raises(DataError, match=said + r".*--raw DIR"):
         prepared("mathvista", None, tmp_path / "out")
     with pytest.raises(DataError, match=r"a/b cannot be had.*Download its Parquet or JSON files.*--raw DIR"):

@@ -248,7 +248,7 @@ def _whole(value: str, field: str, where: str) -> None:
 
 
 def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
-    """The problem of a row with the fields of `load_problems`. `where` names the row in errors; `root` has the images."""
+    """The problem of a row with the fields of `load_problems`. `where` names the row in errors; `root` has its image."""
     question, answer = _text(row, "question", where), _text(row, "answer", where)
     choices = choices_of(row.get("choices"), where)
     answer_type: AnswerType = row.get("answer_type") or ("choice" if choices else "number")

@@ -125,7 +125,7 @@ def test_hub_unreachable(monkeypatch, tmp_path):
     said = r"AI4Math/MathVista cannot be read from the hub \(ConnectionError: no route to the hub\)\. Download"
     with pytest.raises(DataError, match=said + r".*--raw DIR"):
         prepared("mathvista", None, tmp_path / "out")
-    with pytest.raises(DataError, match=r"a/b cannot be had.*Download its Parquet or JSON files.*--raw DIR"):
+    with pytest.raises(DataError, match=r"a/b cannot be read.*Download its Parquet or JSON files.*--raw DIR"):
         prepared("table", None, tmp_path / "out", hub="a/b")
     with pytest.raises(DataError, match="no hub repository is known for this source; name it"):
         prepared("table", None, tmp_path / "out")

@@ -244,11 +244,11 @@ def _text(row: Mapping[str, Any], field: str, where: str) -> str:
 def _whole(value: str, field: str, where: str) -> None:
     """DataError for half of a surrogate pair (an escape such as \\ud800 alone), which no tokenizer accepts."""
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise DataError(f"{where}: {field!r} contains half of a character ({value!r:.80}); write the text as UTF-8")
+        raise DataError(f"{where}: {field!r} holds half of a character ({value!r:.80}); write the text as UTF-8")
 
 
 def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
-    """The problem of a row with the fields of `load_problems`. `where` names the row in errors; `root` has its image."""
+    """The problem of a row with the fields of `load_problems`; `where` names it in errors, `root` has its image."""
     question, answer = _text(row, "question", where), _text(row, "answer", where)
     choices = choices_of(row.get("choices"), where)
     answer_type: AnswerType = row.get("answer_type") or ("choice" if choices else "number")

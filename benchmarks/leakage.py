@@ -2,7 +2,7 @@
 
     python -m benchmarks.leakage --data ../shared/data --minigeo data/minigeo [--pairs 30]
 
-`--data` holds the real GeoQA and MathVista questions as JSON Lines (no pictures), `--minigeo` what
+`--data` holds the real GeoQA and MathVista questions as JSON Lines (no images), `--minigeo` what
 `python -m data_process.sources.minigeo --out DIR` wrote. `--pairs` prints so many blocking pairs to read. Sections
 whose data is absent say so and are skipped.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from data_process.decontamination.guard import find_leaks
-from data_process.decontamination.near_image import fingerprint, match_pictures
+from data_process.decontamination.near_image import fingerprint, match_images
 from data_process.decontamination.near_text import JACCARD, matching_wordings, ngrams, read_text
 from data_process.io import load_problems, read_jsonl
 from data_process.schema import Problem
@@ -145,7 +145,7 @@ def text_recall(problems: Sequence[Problem]) -> None:
             print(f"| {name} | {len(test)} | {len(found) / len(test):.1%} |")
 
 
-def picture_changes() -> Mapping[str, Callable[[Any], Any]]:
+def image_changes() -> Mapping[str, Callable[[Any], Any]]:
     from PIL import Image, ImageEnhance
 
     def jpeg(image: Any, quality: int) -> Any:
@@ -203,8 +203,8 @@ def scene(rng: random.Random) -> Any:
     return image.filter(ImageFilter.GaussianBlur(3))
 
 
-def picture_recall(minigeo: Path | None) -> None:
-    """Changed copies against their originals, and pictures against other pictures."""
+def image_recall(minigeo: Path | None) -> None:
+    """Changed copies against their originals, and images against other images."""
     from PIL import Image
 
     rng = random.Random(0)
@@ -214,7 +214,7 @@ def picture_recall(minigeo: Path | None) -> None:
         sets["MiniGeo"] = [Image.open(file).convert("RGB") for file in rng.sample(files, 200)]
     print("\n## Pictures: copies found, of 200\n\n| change | " + " | ".join(sets) + " |\n|---|" + "--:|" * len(sets))
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "picture.png"
+        file = Path(folder) / "image.png"
 
         def print_of(image: Any) -> Any:
             image.save(file, "PNG")
@@ -222,18 +222,18 @@ def picture_recall(minigeo: Path | None) -> None:
             return [] if isinstance(found, str) else [found]  # too blank to compare, so never found
 
         originals = {name: [print_of(image) for image in images] for name, images in sets.items()}
-        for change, apply in picture_changes().items():
+        for change, apply in image_changes().items():
             cells = []
             for name, images in sets.items():
                 copies = [print_of(apply(image)) for image in images]
-                found = sum(bool(match_pictures(a, b)) for a, b in zip(originals[name], copies, strict=True))
+                found = sum(bool(match_images(a, b)) for a, b in zip(originals[name], copies, strict=True))
                 cells.append(f"{found} ({found / len(images):.1%})")
             print(f"| {change} | {' | '.join(cells)} |")
         for name, each in originals.items():
             prints = [print_ for prints in each for print_ in prints]
-            wrong = sum(match.train != match.test for match in match_pictures(prints, prints)) // 2
+            wrong = sum(match.train != match.test for match in match_images(prints, prints)) // 2
             pairs = len(prints) * (len(prints) - 1) // 2
-            print(f"other pictures taken for the same, {name}: {wrong} of {pairs} pairs")
+            print(f"other images taken for the same, {name}: {wrong} of {pairs} pairs")
 
 
 def cost(minigeo: Path) -> None:
@@ -243,9 +243,9 @@ def cost(minigeo: Path) -> None:
     wall, cpu = time.perf_counter(), time.process_time()
     report = find_leaks(train, test, minigeo)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    print(f"\n## Cost: MiniGeo, {len(train)} x {len(test)} with pictures: {wall:.1f} s wall, {cpu:.1f} s CPU")
+    print(f"\n## Cost: MiniGeo, {len(train)} x {len(test)} with images: {wall:.1f} s wall, {cpu:.1f} s CPU")
     print(report.summary())
-    print("without pictures:\n" + find_leaks(train, test).summary())
+    print("without images:\n" + find_leaks(train, test).summary())
 
 
 def main() -> None:
@@ -261,7 +261,7 @@ def main() -> None:
         text_recall(train)
     else:
         print(f"skipped: no real questions in {args.data}")
-    picture_recall(args.minigeo)
+    image_recall(args.minigeo)
     if args.minigeo is not None:
         cost(args.minigeo)
 

@@ -1,29 +1,40 @@
-"""Reading and writing rows: whole files or none, and errors that name the file, the line and the next step."""
+"""Reading and writing JSON Lines and problems. A file is written whole or not at all; errors name file and line.
+
+Rows pass through `jsonlines` with a strict codec of the standard library: orjson, which `jsonlines` takes by default
+where it is installed, would turn whole numbers above 64 bits into floats.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import gzip
+import itertools
 import json
 import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
+
+import jsonlines
 
 from data_process.judging import check_gold
-from data_process.schema import ANSWER_TYPES, LETTERS, DataError, Example, Problem, example_from_json
+from data_process.schema import ANSWER_TYPES, LETTERS, AnswerType, DataError, Example, Problem, example_from_json
+
+if TYPE_CHECKING:
+    from jsonlines.jsonlines import LoadsCallable
 
 Row = dict[str, Any]
 
 
 @contextlib.contextmanager
-def no_collector() -> Iterator[None]:
-    """Without the search for cycles, which goes through all records again and again as they grow; they hold none.
+def paused_garbage_collection() -> Iterator[None]:
+    """Pauses Python's cyclic garbage collector while many records are made.
 
-    What is no longer used is freed all the same.
+    It would walk through all of them again and again as they grow. They form no cycles, so reference counting alone
+    still frees what is no longer used.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -35,28 +46,30 @@ def no_collector() -> Iterator[None]:
 
 
 def _not_json(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")  # Python would read NaN and Infinity, other readers of the file would not
+    raise ValueError(f"{name} is not JSON")  # Python reads NaN and Infinity, but other readers of the file do not
 
 
-# Made once: json.loads and json.dumps make one for every row when they are given options. Looking for circles takes
-# a quarter of the time, and a row with one ends in RecursionError all the same.
+# Made once: json.loads and json.dumps make one for every row when they are given options. The check for circular
+# references takes a quarter of the time, and a circular row ends in RecursionError all the same.
 _DECODER = json.JSONDecoder(parse_constant=_not_json)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False)
 _ASCII_ENCODER = json.JSONEncoder(allow_nan=False, check_circular=False)
+_loads = cast("LoadsCallable", _DECODER.decode)  # the reader decodes bytes first, so it only ever passes text
+_BOM = b"\xef\xbb\xbf"
 
 
 def _parse(data: bytes, path: Path, line: int | None = None) -> Any:
-    """The JSON value of a line, or of a whole file. Where it stood is written out only for an error: rows are many."""
+    """The JSON value of a line, or of a whole file where `line` is None. Raises DataError."""
     try:
-        return _DECODER.decode(data.decode("utf-8"))
+        return _DECODER.decode(data.removeprefix(_BOM).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(f"{_where(path, line)}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
     except RecursionError as error:
-        raise DataError(f"{_where(path, line)}: nested too deeply to be a row") from error
+        raise DataError(f"{_where(path, line)}: nested too deeply; correct the line") from error
     except ValueError as error:
         raise DataError(
-            f"{_where(path, line)}: not complete JSON ({error}); a file cut while it was written ends like this: "
-            "write it again, or remove the line"
+            f"{_where(path, line)}: not complete JSON ({error}); a file whose writing was interrupted ends like "
+            "this: write it again, or remove the line"
         ) from error
 
 
@@ -71,27 +84,42 @@ def numbered_rows(path: Path) -> Iterator[tuple[str, Row]]:
 
 def _rows(path: Path) -> Iterator[tuple[str, int, Row]]:
     """("line" or, in a JSON array, "item"; its number; the row) of every row."""
+    number, line = 0, b""
+
+    def lines(file: Iterable[bytes]) -> Iterator[bytes]:
+        # Lines end at \n only: str.splitlines would also split at U+2028, which JSON allows inside a string.
+        nonlocal number, line
+        try:
+            for line in file:
+                number += 1
+                if not line.isspace():
+                    yield line
+        except EOFError as error:  # a truncated gzip file; the reader would take it for the end of the rows
+            raise gzip.BadGzipFile(str(error)) from error
+
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            # Lines end at \n only: str.splitlines would also split at U+2028, which JSON allows inside a string.
-            seen_row = False
-            for number, line in enumerate(file, start=1):
-                if number == 1:
-                    line = line.removeprefix(b"\xef\xbb\xbf")
-                if not line.strip():
-                    continue
-                if not seen_row and line.lstrip().startswith(b"["):  # one JSON array, as GeoQA is shipped
-                    for item, row in enumerate(_parse(line + file.read(), path), start=1):
-                        yield "item", item, _object(row, path, item, "item")
-                    return
-                seen_row = True
-                yield "line", number, _object(_parse(line, path, number), path, number, "line")
+            rest = lines(file)
+            first = next(rest, None)
+            if first is None:
+                return
+            if first.removeprefix(_BOM).lstrip().startswith(b"["):  # one JSON array, as GeoQA is shipped
+                for item, row in enumerate(_parse(first + file.read(), path), start=1):
+                    yield "item", item, _object(row, path, item, "item")
+                return
+            for row in jsonlines.Reader(itertools.chain([first], rest), loads=_loads).iter(type=dict):
+                yield "line", number, row
+    except (jsonlines.InvalidLineError, RecursionError):
+        _object(_parse(line, path, number), path, number, "line")  # raises, and says what is wrong with the line
+        raise
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; check the path, or make the file first") from error
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}: no such file; check the path, or create the file first") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:  # EOFError: from the rest of an array
         raise DataError(f"{path}: damaged gzip file ({error}); fetch or write it again") from error
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or error}); check the path and its permissions"
+        ) from error
 
 
 def _object(row: Any, path: Path, number: int, unit: str) -> Row:
@@ -105,7 +133,7 @@ def read_jsonl(path: str | Path, *, unique_id: str | None = None) -> list[Row]:
     """The rows of a JSON Lines file, plain or `.gz`, or of a file that holds one JSON array of objects.
 
     Blank lines are skipped. With `unique_id="id"` every row must have that field, a string, each value once.
-    `each_row` gives them one at a time. Raises DataError with file, line and next step.
+    `each_row` yields them one at a time. DataError for a file that cannot be read and for a bad row.
     """
     if unique_id is None:
         return list(each_row(path))
@@ -118,13 +146,13 @@ def read_jsonl(path: str | Path, *, unique_id: str | None = None) -> list[Row]:
 
 
 def each_row(path: str | Path) -> Iterator[Row]:
-    """The rows of `read_jsonl` one at a time, for files that are better not held in memory. DataError as there."""
+    """Yields the rows of `read_jsonl` one at a time, for files that need not be held in memory. DataError as there."""
     return (row for _, _, row in _rows(Path(path)))
 
 
-@no_collector()
+@paused_garbage_collection()
 def read_examples(path: str | Path) -> list[Example]:
-    """The training rows that were written as `to_json` of them. DataError as in `read_jsonl`."""
+    """Training examples that were written with `to_json`. DataError as in `read_jsonl`."""
     return [example_from_json(row) for row in each_row(path)]
 
 
@@ -137,19 +165,9 @@ def _check_id(row: Mapping[str, Any], field: str, where: str, first: dict[str, s
     first[value] = where
 
 
-def _encode(row: Mapping[str, Any], path: Path) -> bytes:
-    try:
-        try:
-            return _ENCODER.encode(row).encode("utf-8") + b"\n"
-        except UnicodeEncodeError:  # half of a surrogate pair: only an escape can carry it
-            return _ASCII_ENCODER.encode(row).encode("ascii") + b"\n"
-    except (TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: a row cannot be written as JSON ({error}): {str(row)[:200]}") from error
-
-
 @contextlib.contextmanager
 def write_aside(path: Path) -> Iterator[IO[bytes]]:
-    """A file object whose bytes appear at `path` all together, after the block, or not at all."""
+    """A file object whose bytes appear at `path` together when the block ends, or not at all if it raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -160,7 +178,7 @@ def write_aside(path: Path) -> Iterator[IO[bytes]]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must survive a power cut
+    folder = os.open(path.parent, os.O_RDONLY)  # so that the rename survives a power cut too
     try:
         os.fsync(folder)
     finally:
@@ -168,19 +186,28 @@ def write_aside(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write rows as JSON Lines (gzip for `.gz`), whole or not at all; the same rows give the same bytes.
+    """Write rows as JSON Lines (gzip for `.gz`), all or none; the same rows give the same bytes.
 
-    Returns the number of rows. Raises DataError for a row that is not JSON (NaN included); the file is then untouched.
+    Returns the number of rows. If a row is not JSON (NaN included), it raises DataError and leaves the file as it was.
     """
     path = Path(path)
     count = 0
     with write_aside(path) as raw, contextlib.ExitStack() as stack:
-        file: IO[bytes] = raw
-        if path.suffix == ".gz":  # no name and no time in the header, so that equal rows give equal bytes
-            file = stack.enter_context(gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0))
+        file = raw
+        if path.suffix == ".gz":  # without name and time in the header, so that equal rows give equal bytes
+            zipped = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)
+            file = cast("IO[bytes]", stack.enter_context(zipped))
+        writer = jsonlines.Writer(file, dumps=_ENCODER.encode)
+        ascii_writer = jsonlines.Writer(file, dumps=_ASCII_ENCODER.encode)
         for row in rows:
-            file.write(_encode(row, path))
             count += 1
+            try:
+                try:
+                    writer.write(row)
+                except UnicodeEncodeError:  # half of a surrogate pair can only be written as an escape
+                    ascii_writer.write(row)
+            except (TypeError, ValueError, RecursionError) as error:
+                raise DataError(f"{path}: a row cannot be written as JSON ({error}): {str(row)[:200]}") from error
     return count
 
 
@@ -188,12 +215,11 @@ _FIELDS = ("id", "question", "answer", "choices", "image", "answer_type", "preci
 
 
 def load_problems(path: str | Path, image_root: str | Path) -> list[Problem]:
-    """Problems of a JSON Lines file, every field checked; images are relative to `image_root` and need not exist yet.
+    """The problems of a JSON Lines file, every field checked. Images are relative to `image_root` and may be missing.
 
-    A row holds `id`, `question`, `answer` and, where they apply, `choices`, `image`, `answer_type`, `precision`,
-    `unit`, `tolerance`, `meta`. Without `answer_type` a row with choices is a choice problem and one without is a
-    number problem. Other fields go to `meta`.
-    Raises DataError naming the row.
+    A row has `id`, `question`, `answer` and, where they apply, `choices`, `image`, `answer_type`, `precision`, `unit`,
+    `tolerance`, `meta`. Without `answer_type`, a row with choices is a choice problem and any other a number problem.
+    Other fields go to `meta`. Raises DataError naming the row.
     """
     root = Path(image_root).resolve()
     first: dict[str, str] = {}
@@ -216,16 +242,16 @@ def _text(row: Mapping[str, Any], field: str, where: str) -> str:
 
 
 def _whole(value: str, field: str, where: str) -> None:
-    """DataError for half of a surrogate pair (an escape such as \\ud800 alone): no tokenizer takes it."""
+    """DataError for half of a surrogate pair (an escape such as \\ud800 alone), which no tokenizer accepts."""
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise DataError(f"{where}: {field!r} holds half of a character ({value!r:.80}); write the text as UTF-8")
 
 
 def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
-    """A row with the fields of `load_problems`, checked; `where` names it in the DataError, `root` holds its image."""
+    """The problem of a row with the fields of `load_problems`; `where` names it in errors, `root` has its image."""
     question, answer = _text(row, "question", where), _text(row, "answer", where)
     choices = choices_of(row.get("choices"), where)
-    answer_type = row.get("answer_type") or ("choice" if choices else "number")
+    answer_type: AnswerType = row.get("answer_type") or ("choice" if choices else "number")
     if answer_type not in ANSWER_TYPES:
         raise DataError(f"{where}: unknown answer_type {answer_type!r}; known: {', '.join(ANSWER_TYPES)}")
     if answer_type == "choice":
@@ -233,7 +259,7 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
             raise DataError(f"{where}: a choice problem needs 'choices'")
         answer = _gold_letter(answer, choices, where)
     elif choices:
-        raise DataError(f"{where}: a {answer_type} problem has no 'choices'; remove them or the answer_type")
+        raise DataError(f"{where}: a {answer_type} problem cannot have 'choices'; remove them or the answer_type")
     meta = row.get("meta")
     if meta is not None and not isinstance(meta, dict):
         raise DataError(f"{where}: 'meta' must be an object, found {type(meta).__name__}")
@@ -271,7 +297,7 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
 
 
 def choices_of(value: Any, where: str) -> tuple[str, ...]:
-    """The choices of a row, none for null or an empty list. DataError: not 2 to 10 texts, or an empty one."""
+    """The choices of a row, () for null or an empty list. DataError unless they are 2 to 10 texts, none empty."""
     if value is None or value == []:
         return ()
     if not isinstance(value, list) or not all(isinstance(choice, str) for choice in value):
@@ -302,7 +328,7 @@ def _image(value: Any, where: str, root: Path) -> str | None:
     if not isinstance(value, str) or not value or "\0" in value:
         raise DataError(f"{where}: 'image' must be a relative path, or null for a problem without one; found {value!r}")
     relative = PurePosixPath(value)
-    # `..` is refused even where it would stay inside: two spellings of one file would be two images.
+    # `..` is refused even if it stays inside, since two spellings of one file would be two images.
     if relative.is_absolute() or ".." in relative.parts or re.match(r"[A-Za-z]:[\\/]|[\\/]", value):
         raise DataError(f"{where}: image {value!r} must be a path inside the image folder, without '..'")
     try:

@@ -1,4 +1,4 @@
-"""Every wording a model sees, as data, and the one renderer that sampling, training and evaluation share.
+"""Every wording that a model sees, and the renderer that sampling, training and evaluation share.
 
 The wordings are R3V's for Qwen2-VL (Liac-li/MM-self-improve-qwen2vl@58ef078, `merge_data.py`), with two repairs: the
 choices are kept in every prompt (there, self-training prompts lost them), and the misspelt cue is spelt right. The
@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 from data_process.schema import LETTERS, DataError, Problem
 
@@ -77,8 +77,8 @@ PROMPT_SETS: dict[str, PromptSet] = {p.id: p for p in (R3V, SHORT, MATHVISTA)}
 SelectFormat = Literal["answer", "reasoning"]  # R3V's: the answer alone; or which prediction, why, and then the answer
 _NAMED = re.compile(r"\b[Pp]rediction\s{1,3}(\d{1,4})\s{1,3}is\s{1,3}(?:correct|right)\b")
 
-# s1's control baselines (arXiv 2501.19393, section 3.2; simplescaling/s1, lm_eval/tasks/aime/utils.py): what is asked
-# for stands after the question. "token" and "step" have a number, "short" and "long" only these words.
+# s1's control baselines (arXiv 2501.19393, section 3.2; simplescaling/s1, lm_eval/tasks/aime/utils.py): the condition
+# follows the question. "token" and "step" have a limit, "short" and "long" have none.
 CONDITIONS: dict[str, str] = {
     "token": "\n\nThink for up to {limit} tokens.",
     "step": "\n\nThink for up to {limit} steps.",
@@ -89,8 +89,8 @@ CONDITIONS: dict[str, str] = {
     ),
 }
 
-# A literal mark in a question would be taken for the place of a picture by LLaMA-Factory and by the chat template.
-# The other names are Qwen2-VL's special tokens: written out in a text they would become the token itself.
+# LLaMA-Factory and the chat template would take a literal mark in a question for the place of an image. The other names
+# are Qwen2-VL's special tokens, which the tokenizer would read as tokens.
 _MARKS = re.compile(
     r"<(\|?)(image|video|audio|vision_start|vision_end|vision_pad|image_pad|video_pad|im_start|im_end|endoftext"
     r"|object_ref_start|object_ref_end|box_start|box_end|quad_start|quad_end)(\|?)>"
@@ -98,25 +98,25 @@ _MARKS = re.compile(
 
 
 def fill(template: str, **values: str | int) -> str:
-    """Fill `{name}` placeholders in one pass: a value may itself hold braces or another placeholder's name.
+    """Fill `{name}` placeholders in one pass, so that a value may contain braces or another placeholder's name.
 
     Raises KeyError for a placeholder without a value.
     """
-    first, *rest = _parts(template)
+    filled, rest = _parts(template)
     for name, text in rest:
-        first += f"{values[name]}{text}"
-    return first
+        filled += f"{values[name]}{text}"
+    return filled
 
 
 @lru_cache(maxsize=256)  # wordings are few, and are filled a million times
-def _parts(template: str) -> tuple[Any, ...]:
-    """A template as the text before the first placeholder, then each placeholder with the text after it."""
+def _parts(template: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """A template as the text before the first placeholder, and each placeholder with the text after it."""
     text, *rest = re.split(r"\{(\w+)\}", template)
-    return (text, *zip(rest[::2], rest[1::2], strict=True))
+    return text, tuple(zip(rest[::2], rest[1::2], strict=True))
 
 
 def neutralise(text: str) -> str:
-    """Break up marks such as `<image>` or `<|im_end|>` in text that comes from data or from a model."""
+    """Break up marks such as `<image>` or `<|im_end|>` in text from data or from a model, so that they stay text."""
     if "<" not in text:
         return text
     return _MARKS.sub(lambda m: f"< {m.group(1)}{m.group(2)}{m.group(3)} >", text)
@@ -143,25 +143,28 @@ def cot(problem: Problem, prompts: PromptSet) -> str:
 
 
 def conditioned(problem: Problem, prompts: PromptSet, condition: str, limit: int | None = None) -> str:
-    """The chain-of-thought prompt with one of CONDITIONS after it.
+    """The chain-of-thought prompt followed by one of CONDITIONS.
 
-    `limit`: tokens or steps, for "token" and "step" alone. DataError for an unknown condition, and for a limit that is
-    missing, not positive, or given to a condition that has none.
+    `limit`: tokens or steps, for "token" and "step" only. DataError for an unknown condition, and for a limit that is
+    missing, below 1, or given to a condition that has none.
     """
     if condition not in CONDITIONS:
-        raise DataError(f"no condition {condition!r}; known: {', '.join(CONDITIONS)}")
+        raise DataError(f"unknown condition {condition!r}; known: {', '.join(CONDITIONS)}")
     suffix = CONDITIONS[condition]
     if ("{limit}" in suffix) != (limit is not None):
-        raise DataError(f"condition {condition!r} {'needs a' if limit is None else 'takes no'} limit")
+        raise DataError(f"condition {condition!r} {'needs a' if limit is None else 'has no'} limit")
     if limit is not None and limit < 1:
-        raise DataError(f"condition {condition!r}: one cannot think for up to {limit}; the limit is at least 1")
+        raise DataError(f"condition {condition!r}: the limit must be at least 1, found {limit}")
     return cot(problem, prompts) + (suffix if limit is None else fill(suffix, limit=limit))
 
 
-def refine(problem: Problem, attempt: str, prompts: PromptSet, asked: str | None = None) -> str:
-    """The prompt that shows one attempt and asks to judge and refine it. `asked`: the problem's `cot`, where known."""
-    asked = cot(problem, prompts) if asked is None else asked
-    return fill(prompts.refine, cot=asked, attempt=neutralise(attempt))
+def refine(problem: Problem, attempt: str, prompts: PromptSet, cot_prompt: str | None = None) -> str:
+    """The prompt that shows one attempt and asks to judge and refine it.
+
+    `cot_prompt`: the problem's `cot`, if the caller has it already.
+    """
+    cot_prompt = cot(problem, prompts) if cot_prompt is None else cot_prompt
+    return fill(prompts.refine, cot=cot_prompt, attempt=neutralise(attempt))
 
 
 def select(
@@ -169,37 +172,37 @@ def select(
     attempts: Sequence[str],
     prompts: PromptSet,
     form: SelectFormat = "answer",
-    asked: str | None = None,
+    cot_prompt: str | None = None,
 ) -> str:
-    """The prompt that shows several attempts, numbered from 1, and asks which is right. `asked` as in `refine`.
+    """The prompt that shows several attempts, numbered from 1, and asks which is correct. `cot_prompt` as in `refine`.
 
     DataError for an unknown form.
     """
-    asked = cot(problem, prompts) if asked is None else asked
+    cot_prompt = cot(problem, prompts) if cot_prompt is None else cot_prompt
     predictions = "".join(
         fill(prompts.prediction, number=number, attempt=neutralise(attempt))
         for number, attempt in enumerate(attempts, start=1)
     )
-    return fill(_of_form(form, prompts.select, prompts.select_reasoning), cot=asked, predictions=predictions)
+    return fill(_of_form(form, prompts.select, prompts.select_reasoning), cot=cot_prompt, predictions=predictions)
 
 
 def select_target(
     problem: Problem, prompts: PromptSet, form: SelectFormat = "answer", number: int = 0, reason: str = ""
 ) -> str:
-    """What a selection should say: the gold answer, in the reasoning form after the number and reason of a prediction.
+    """The target of a selection: the gold answer, in the reasoning form after a prediction's number and the reason.
 
-    `number` counts from 1, `reason` is one line, and both belong to the reasoning form alone. DataError otherwise.
+    `number` counts from 1 and `reason` is one line; only the reasoning form uses them. DataError if it lacks one.
     """
     template = _of_form(form, prompts.select_target, prompts.select_reasoning_target)
     if form == "reasoning" and (number < 1 or not reason.strip()):
-        raise DataError(f"{problem.id}: a selection with reasoning names a prediction and says why")
+        raise DataError(f"{problem.id}: a selection with reasoning needs a prediction's number and a reason")
     return fill(template, number=number, reason=reason.strip(), answer=problem.answer)
 
 
 def named_prediction(text: str, shown: int) -> int | None:
-    """The number of the prediction that a selection last called correct, 1 to `shown`; None if it named none of them.
+    """The number, 1 to `shown`, of the prediction that a selection last called correct; None if it named none of them.
 
-    Only for audits: what counts is the answer that the selection gives.
+    Only audits use it; a selection is judged by the answer it gives.
     """
     named = [int(number) for number in _NAMED.findall(text)]
     return named[-1] if named and 1 <= named[-1] <= shown else None
@@ -207,12 +210,12 @@ def named_prediction(text: str, shown: int) -> int | None:
 
 def _of_form(form: SelectFormat, answer: str, reasoning: str) -> str:
     if form not in ("answer", "reasoning"):
-        raise DataError(f"no selection form {form!r}; known: answer, reasoning")
+        raise DataError(f"unknown selection form {form!r}; known: answer, reasoning")
     return answer if form == "answer" else reasoning
 
 
 def prompt_set(name: str, registry: Mapping[str, PromptSet] = PROMPT_SETS) -> PromptSet:
-    """Look a prompt set up by id; KeyError with the known ids otherwise."""
+    """The prompt set with that id. KeyError, with the known ids, if there is none."""
     if name not in registry:
         raise KeyError(f"no prompt set {name!r}; known: {', '.join(sorted(registry))}")
     return registry[name]

@@ -1,6 +1,6 @@
-"""The records that travel between stages: small, frozen, and each told apart by an id.
+"""The records that pass between stages. They are small and frozen, and each has an id.
 
-Joins are always by id; "newest" means the largest (iteration, sample) and never a file's position or date.
+Records are always joined by id. "Newest" means the largest (iteration, sample), never a file's position or date.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class DataError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One question. With `choices` the gold `answer` is a letter, otherwise a value written as text.
+    """A question with its gold answer: a letter if there are `choices`, otherwise a value written as text.
 
     `answer_type` says how an answer is read and compared: "integer" (rounded to a whole number), "float" (rounded to
     `precision` decimals), "number" (any one value, within `tolerance`), "list" (of numbers), "text" (words),
@@ -43,9 +43,9 @@ class Problem:
     image: str | None = None  # relative to the data folder; None is a text-only problem
     answer_type: AnswerType = "choice"
     precision: int | None = None  # "float" only: decimals of the gold answer, to which a response is rounded
-    unit: str | None = None  # asked for by the question: "years", "cm"; a response may leave it out
-    tolerance: float | None = None  # "number" only: relative to the gold value; None is the judge's own
-    meta: Mapping[str, Any] = field(default_factory=dict)  # family, difficulty, rationale ... never shown to a model
+    unit: str | None = None  # that the question asks for: "years", "cm"; a response may leave it out
+    tolerance: float | None = None  # "number" only: relative to the gold value; None: the judge's default
+    meta: Mapping[str, Any] = field(default_factory=dict)  # family, difficulty, rationale ...; never shown to a model
 
     @property
     def letters(self) -> str:
@@ -58,12 +58,12 @@ class Candidate:
     """One sampled response to one problem."""
 
     problem_id: str
-    iteration: int  # whose weights wrote it; 0 is the base model
+    iteration: int  # whose weights generated it; 0 is the base model
     sample: int  # 0-based index among the samples of this problem in this iteration
     text: str
     n_tokens: int  # generated only, prompt excluded
     n_prompt_tokens: int  # image tokens included
-    finish: Finish  # "length": cut by max_tokens, so the text is incomplete
+    finish: Finish  # "length": truncated at max_tokens
     mean_logprob: float | None = None  # mean over the generated tokens of ln p at temperature 1
 
     @property
@@ -78,12 +78,12 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a judge says of one response. `abstain`: nothing readable, so never credited and never a vote."""
+    """A judge's verdict on one response. `abstain`: no readable answer, so no credit and no vote."""
 
     status: Status
     extracted: str | None  # canonical answer (a letter, 12.5, [1, 2], 2*sqrt(3)): equal for equivalent answers
-    rule: str  # the rule that found the answer, or why none did ("no_answer", "truncated", ...)
-    span: tuple[int, int] | None = None  # where in the text the answer stood
+    rule: str  # the rule that found the answer, or why there is none ("no_answer", "truncated", ...)
+    span: tuple[int, int] | None = None  # where in the text the answer is: start, end
     note: str | None = None  # e.g. a contradiction between the letter and the value
 
     @property
@@ -113,16 +113,17 @@ class Example:
 
 
 def to_json(record: Problem | Candidate | Verdict | Judged | Example) -> dict[str, Any]:
-    """A record as a JSON-able dict, nested records too. What is in it is shared with the record, not copied."""
+    """A record, nested ones included, as a dict for JSON. The values are shared with the record, not copied."""
     if isinstance(record, Judged):
         return {"candidate": to_json(record.candidate), "verdict": to_json(record.verdict)}
-    names, values = _reader(type(record))
+    kind: type = type(record)
+    names, values = _reader(kind)
     return dict(zip(names, values(record), strict=True))
 
 
 @cache
 def _reader(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]:
-    """The names of a record's fields, and what reads them all."""
+    """The names of a record's fields, and a function that returns their values."""
     names = tuple(field.name for field in fields(kind))
     return names, attrgetter(*names)
 
@@ -138,7 +139,7 @@ def judged_from_json(row: Mapping[str, Any]) -> Judged:
 
 
 def example_from_json(row: Mapping[str, Any]) -> Example:
-    # What several rows of a problem hold in common becomes one string.
+    # Strings that several rows of a problem share are kept once.
     same = {name: intern(row[name]) for name in ("kind", "problem_id", "prompt")}
     image = None if row["image"] is None else intern(row["image"])
     return Example(**{**row, **same, "image": image, "sources": tuple(row["sources"])})

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Any, Literal
 
 from data_process import prompts as wording
-from data_process.building.mixture import Census, build
+from data_process.building.census import Census
+from data_process.building.mixture import build
 from data_process.images.store import ImageStore
 from data_process.io import each_row, read_examples, write_jsonl
 from data_process.judging import judge

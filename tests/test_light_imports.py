@@ -59,8 +59,8 @@ def test_the_hook_of_these_tests_sees_an_import():
     assert failed == {"torch.nn": "torch is heavy", "peft": "peft is heavy"}
 
 
-def test_text_work_needs_the_standard_library_only():
-    """`data_process` knows nothing of `selftrain`, and loads neither NumPy nor Pillow until a picture is drawn."""
+def test_text_work_needs_only_the_standard_library_and_jsonlines():
+    """`data_process` imports no `selftrain`, and neither NumPy nor Pillow until an image is drawn."""
     names = [name for name in modules() if name.startswith("data_process")]
     failed, loaded = import_all(names, *HEAVY, "numpy", "PIL", "pydantic", "yaml", "selftrain")
     assert failed == {}

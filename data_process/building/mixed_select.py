@@ -1,8 +1,8 @@
-"""Self-select data with mixed numbers of candidates, so that one model learns to choose among two as among six.
+"""Self-select data with mixed numbers of candidates, so that one model learns to choose among two to six.
 
-After Liac-li/MM-self-improve-qwen2vl (`gen_select_data_n`): for each question and each n, random sets of n candidates
-of all iterations, at least one of them right and one wrong. Here in one call, seeded, each set at most once, every
-pattern of right and wrong places equally often, and the prompt is the one that is used at test time.
+It follows Liac-li/MM-self-improve-qwen2vl (`gen_select_data_n`): for each problem and each n it draws random sets of n
+candidates of all iterations, with at least one correct and one wrong. Here the draws are seeded, each set occurs at
+most once, every pattern of correct and wrong places occurs equally often, and the prompt is the one used at test time.
 
 Counts add up: slots == len(examples) + the sum of `dropped`.
 """
@@ -18,27 +18,27 @@ from dataclasses import dataclass
 from random import Random
 
 from data_process import prompts as wording
-from data_process.building.mixture import group_by_problem
+from data_process.building.census import group_by_problem
 from data_process.judging.consistency import contradiction
 from data_process.prompts import PromptSet, SelectFormat
 from data_process.schema import Candidate, DataError, Example, Judged, Problem
 from data_process.seeds import seed_for
 
 SIZES = (2, 3, 4, 5, 6)  # candidates in one prompt: the published round has 2 to 6
-PER_SIZE = 3  # items per question and size: the published code makes up to 3, by `>` where `>=` was meant
-TRIES = 10  # draws per item before a set that is new is given up, as published
+PER_SIZE = 3  # items per problem and size, as the published code makes (its `>` where `>=` was meant included)
+TRIES = 10  # draws per item in search of a new set, as published
 MAX_REASON = 300  # characters of a reason
 
 
 @dataclass(frozen=True)
 class MixedSelect:
-    """The rows, and where every slot (question, size, item) went."""
+    """The rows, and what became of every slot (problem, size, item)."""
 
     examples: tuple[Example, ...]  # ordered by id
     slots: int
     dropped: Counter[str]  # reason -> slots
     by_size: dict[int, int]  # n -> rows
-    right_places: dict[int, tuple[int, ...]]  # n -> how often a right candidate stood at each place
+    right_places: dict[int, tuple[int, ...]]  # n -> how often a correct candidate is at each place
 
 
 @dataclass(frozen=True)
@@ -60,33 +60,34 @@ def build_mixed_select(
     form: SelectFormat = "answer",
     require_consistent: bool = False,
 ) -> MixedSelect:
-    """Rows of kind "select" for every size in `sizes`, at most `per_size` for each question and size.
+    """Rows of kind "select" for every size in `sizes`, at most `per_size` for each problem and size.
 
-    How many of the n are right is as in a random draw of n from the question's candidates, given that both kinds are
-    there; so the share of right ones is what a test prompt has. A truncated or unreadable candidate is a wrong one, as
-    it is shown at test time. `form` "reasoning" names a right candidate and gives its text as the reason.
-    `require_consistent` leaves out right candidates whose text contradicts itself.
+    The number of correct ones among n is distributed as in a random draw of n of the problem's candidates that has both
+    kinds, so prompts have the same share of correct candidates as at test time. A candidate that is truncated, or on
+    which the judge abstains, counts as wrong, because test prompts show it too. `form` "reasoning" names a correct
+    candidate and gives its text as the reason. `require_consistent` leaves out correct candidates that contradict
+    themselves.
 
     Raises DataError for sizes below 2 or given twice, for per_size below 1, and for candidates of unknown problems.
     """
     if not sizes or min(sizes) < 2 or len(set(sizes)) < len(sizes):
-        raise DataError(f"sizes {list(sizes)}: each must be at least 2 and stand once; for instance 2,3,4,5,6")
+        raise DataError(f"sizes {list(sizes)}: each must be at least 2 and occur once; for instance 2,3,4,5,6")
     if per_size < 1:
-        raise DataError(f"per_size is {per_size}; it is at least 1")
+        raise DataError(f"per_size is {per_size}; it must be at least 1")
     by_id = {problem.id: problem for problem in problems}
     groups = group_by_problem(problems, judged)
     dropped: Counter[str] = Counter()
     items: dict[tuple[int, int], list[_Item]] = defaultdict(list)  # (n, how many are right) -> items
     for problem_id, problem in sorted(by_id.items()):
         right, wrong = [], []
-        for item in groups.get(problem_id, ()):
-            whole = item.candidate.finish == "stop"
-            if not item.verdict.correct:
-                wrong.append(item.candidate)
-            elif whole and not (require_consistent and contradiction(item.candidate.text, problem)):
-                right.append(item.candidate)
+        for one in groups.get(problem_id, ()):
+            complete = one.candidate.finish == "stop"
+            if not one.verdict.correct:
+                wrong.append(one.candidate)
+            elif complete and not (require_consistent and contradiction(one.candidate.text, problem)):
+                right.append(one.candidate)
         for n in sizes:
-            reason = _why_none(right, wrong, n)
+            reason = _rejection_reason(right, wrong, n)
             drawn = [] if reason else _draws(problem, right, wrong, n, per_size, seed)
             if len(drawn) < per_size:
                 dropped[reason or "no_new_set"] += per_size - len(drawn)
@@ -111,8 +112,8 @@ def build_mixed_select(
     )
 
 
-def _why_none(right: Sequence[Candidate], wrong: Sequence[Candidate], n: int) -> str | None:
-    """Why a question gives no item with n candidates, or None if it does."""
+def _rejection_reason(right: Sequence[Candidate], wrong: Sequence[Candidate], n: int) -> str | None:
+    """Why a problem gives no item with n candidates; None if it does."""
     if not right or not wrong:
         return "no_candidate" if not right and not wrong else "no_right" if not right else "no_wrong"
     return "too_few_candidates" if len(right) + len(wrong) < n else None
@@ -121,12 +122,12 @@ def _why_none(right: Sequence[Candidate], wrong: Sequence[Candidate], n: int) ->
 def _draws(
     problem: Problem, right: Sequence[Candidate], wrong: Sequence[Candidate], n: int, most: int, seed: int
 ) -> list[tuple[tuple[Candidate, ...], tuple[Candidate, ...]]]:
-    """Up to `most` different sets of n candidates with both kinds, each as (right ones, wrong ones)."""
+    """Up to `most` different sets of n candidates with both kinds, each as (correct ones, wrong ones)."""
     random = Random(seed_for(seed, "mixed-select", problem.id, n))
     counts = range(max(1, n - len(wrong)), min(n - 1, len(right)) + 1)
     weights = [math.comb(len(right), r) * math.comb(len(wrong), n - r) for r in counts]
     seen: set[frozenset[str]] = set()
-    found = []
+    found: list[tuple[tuple[Candidate, ...], tuple[Candidate, ...]]] = []
     for _ in range(most * TRIES):
         if len(found) == most:
             break
@@ -140,7 +141,7 @@ def _draws(
 
 
 def _patterns(n: int, n_right: int, count: int, seed: int) -> list[tuple[int, ...]]:
-    """Which places the right ones take, for `count` items: every pattern equally often within one, seeded order."""
+    """The places of the correct ones in `count` items: every pattern equally often up to one, in a seeded order."""
     patterns = list(itertools.combinations(range(n), n_right))
     random = Random(seed_for(seed, "mixed-select", "places", n, n_right))
     random.shuffle(patterns)
@@ -173,9 +174,9 @@ _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
 def reason_of(text: str) -> str:
-    """The reasoning of a response in one line of at most MAX_REASON characters, from its end: there the result stands.
+    """The reasoning of a response in one line: its last MAX_REASON characters, as the result is at the end.
 
-    What stands in `<think>` where there is such a part, otherwise everything up to the last line, which is the answer.
+    The reasoning is the part in `<think>` if there is one, and otherwise everything before the last line, the answer.
     """
     thought = _THOUGHT.search(text)
     lines = (thought[1] if thought else text.strip().rpartition("\n")[0] or text).split()

@@ -1,9 +1,9 @@
-"""Judged candidates → training examples: question–answer rows, chains of thought, refinements, selections.
+"""Builds training examples from judged candidates: question–answer rows, chains of thought, refinements, selections.
 
-The two published rules of R3V are data here (`RULES`); everything is joined by id and "newest" is (iteration, sample),
-so the result does not depend on the order of the input.
+`RULES` holds the two published rules of R3V. Records are joined by id and "newest" means the largest (iteration,
+sample), so the order of the input does not change the result.
 
-Counts add up at three places, and `build` checks it:
+Counts add up at three places, which `build` checks:
     candidates:  seen   == usable + dropped["candidate:*"]
     each part:   slots  == made + dropped["<part>:<reason>"] without its weight
     the mixture: final  == made - dropped["<part>:weight"] + repeated, over the parts, + extra
@@ -13,29 +13,30 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Literal, get_args
 
 from data_process import prompts as wording
-from data_process.io import no_collector
+from data_process.building.census import Census, problems_by_id
+from data_process.io import paused_garbage_collection
 from data_process.judging.consistency import contradiction
 from data_process.prompts import PromptSet
 from data_process.schema import Candidate, DataError, Example, Judged, Kind, Problem
 from data_process.seeds import seed_for
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
-SHOWN = 2  # right candidates, and wrong ones, of a problem that refinements and selections show at most
+SHOWN = 2  # at most so many correct and so many wrong candidates of a problem appear in refinements and selections
 RuleName = Literal["a-orig", "a-q2"]
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What a text must be to enter a pool, as a target or as an attempt."""
+    """What a text must satisfy to be a target or an attempt."""
 
-    min_chars: int  # a text must have more than this many characters
-    answer_prefix: str  # a text that starts like this is a bare answer; "" keeps those
+    min_chars: int  # the text must have more characters than this
+    answer_prefix: str  # a text that starts with this is only an answer and is dropped; "" keeps such texts
 
 
 RULES: dict[RuleName, Rule] = {
@@ -46,20 +47,20 @@ RULES: dict[RuleName, Rule] = {
 
 @dataclass(frozen=True)
 class BuildResult:
-    """The mixture and where everything that did not reach it went."""
+    """The mixture, and counts of everything that did not reach it."""
 
     examples: tuple[Example, ...]  # the shuffled mixture
     by_kind: Mapping[Kind, tuple[Example, ...]]  # what was made, before weights, ordered by problem id
-    slots: Counter[str]  # per part: how many examples could have been made; "candidate": candidates seen
+    slots: Counter[str]  # per part: examples that were possible; "candidate": candidates seen
     dropped: Counter[str]  # "<part>:<reason>"
-    repeated: Counter[str]  # per part: copies that a weight above 1 added
-    pools: Counter[str]  # `Census.pools` of what came in
-    verdicts: Counter[str]  # what came in, by status
+    repeated: Counter[str]  # per part: copies added by a weight above 1
+    pools: Counter[str]  # `Census.pools` of the input
+    verdicts: Counter[str]  # of the input, by status
     n_usable: int  # candidates left after the filters
     n_extra: int = 0
 
     def check(self) -> None:
-        """AssertionError when the counts do not add up: a fault here, not in the data."""
+        """AssertionError if the counts do not add up, which would be a fault of this module, not of the data."""
         total: Counter[str] = Counter()
         for key, n in self.dropped.items():
             part, reason = key.split(":", 1)
@@ -74,7 +75,7 @@ class BuildResult:
 
 @dataclass(slots=True)
 class _Pool:
-    """Usable candidates of one problem. Of the wrong ones only those that a row can show are kept."""
+    """Usable candidates of one problem. Only the wrong ones that a row can show are kept."""
 
     positives: list[Candidate] = field(default_factory=list)
     negatives: list[Candidate] = field(default_factory=list)
@@ -95,90 +96,30 @@ class _Pool:
         self.negatives.sort(key=_age, reverse=True)
 
     @property
-    def missing(self) -> str | None:
+    def lacks(self) -> str | None:
+        """Why a row with a correct and a wrong text cannot be made; None if it can."""
         if not self.positives and not self.negatives:
             return "no_candidate"
         return "no_positive" if not self.positives else "no_negative" if not self.negatives else None
+
+
+@dataclass(frozen=True)
+class _Material:
+    """What the rows of the cot, refine and select parts are made from, and the counts that making them adds to."""
+
+    by_id: Mapping[str, Problem]
+    pools: Mapping[str, _Pool]
+    prompts: PromptSet
+    cot_prompts: Mapping[str, str]  # of the problems that have a correct text
+    slots: Counter[str]
+    dropped: Counter[str]
 
 
 def _age(candidate: Candidate) -> tuple[int, int]:
     return candidate.age_key
 
 
-def _index(problems: Iterable[Problem]) -> dict[str, Problem]:
-    by_id: dict[str, Problem] = {}
-    for problem in problems:
-        if problem.id in by_id:
-            raise DataError(f"problem id {problem.id!r} occurs twice; ids must be unique")
-        by_id[problem.id] = problem
-    return by_id
-
-
-def group_by_problem(problems: Iterable[Problem], judged: Iterable[Judged]) -> dict[str, list[Judged]]:
-    """Judged candidates by problem id, newest first; DataError for an unknown problem or a candidate seen twice."""
-    census, groups = Census(), defaultdict(list)
-    for item in judged:
-        census.add(item)
-        groups[item.candidate.problem_id].append(item)
-    census.check(_index(problems))
-    for group in groups.values():
-        group.sort(key=lambda item: item.candidate.age_key, reverse=True)
-    return groups
-
-
-class Census:
-    """Which candidates there are, by problem, and how they were judged: counted one at a time, their texts not kept."""
-
-    def __init__(self) -> None:
-        self.verdicts: Counter[str] = Counter()  # candidates by status
-        self._ages: dict[str, list[tuple[int, int]]] = defaultdict(list)
-        self._statuses: dict[str, int] = defaultdict(int)  # problem id -> _BITS of its candidates
-        self._age: dict[tuple[int, int], tuple[int, int]] = {}  # equal ones as one object
-
-    def add(self, item: Judged) -> None:
-        problem_id, status, age = item.candidate.problem_id, item.verdict.status, item.candidate.age_key
-        self.verdicts[status] += 1
-        self._ages[problem_id].append(self._age.setdefault(age, age))
-        self._statuses[problem_id] |= _BITS[status]
-
-    def __contains__(self, problem_id: str) -> bool:
-        """Whether the problem has a candidate."""
-        return problem_id in self._ages
-
-    def __len__(self) -> int:
-        """Number of problems that have a candidate."""
-        return len(self._ages)
-
-    def check(self, by_id: Collection[str]) -> None:
-        """DataError for a problem that is not in `by_id`, and for a candidate seen twice."""
-        for problem_id, ages in self._ages.items():
-            if problem_id not in by_id:
-                raise DataError(
-                    f"candidate {_candidate_id(problem_id, ages[0])!r} belongs to no problem given; judge and build "
-                    "must read one file"
-                )
-            if len(set(ages)) < len(ages):
-                twice = next(age for age, n in Counter(ages).items() if n > 1)
-                raise DataError(f"candidate {_candidate_id(problem_id, twice)!r} occurs twice; a sample is judged once")
-
-    def pools(self, by_id: Iterable[str]) -> Counter[str]:
-        """How many problems are "all_right", "all_wrong", "mixed", "unreadable" (abstentions alone), "unsampled".
-
-        By verdicts alone, before any filter. An abstention is not right: right and unreadable samples make a mixed
-        problem, wrong and unreadable ones an all-wrong one. The values add up to the number of problems.
-        """
-        return Counter(_POOL_OF[self._statuses.get(problem_id, 0)] for problem_id in by_id)
-
-
-_BITS: dict[str, int] = {"correct": 1, "wrong": 2, "abstain": 4}
-_POOL_OF = ("unsampled", "all_right", "all_wrong", "mixed", "unreadable", "mixed", "all_wrong", "mixed")
-
-
-def _candidate_id(problem_id: str, age: tuple[int, int]) -> str:
-    return f"{problem_id}/{age[0]}/{age[1]}"
-
-
-@no_collector()
+@paused_garbage_collection()
 def build(
     problems: Sequence[Problem],
     judged: Iterable[Judged],
@@ -199,32 +140,34 @@ def build(
     require_consistent: bool = False,
     sampled_only: bool = False,
 ) -> BuildResult:
-    """Build one iteration's training mixture. `judged` is read once; what no row needs of it is not kept.
+    """Build one iteration's training mixture. `judged` is read once, and only what the rows need of it is kept.
 
-    `parts`: weight per kind, 1 where none is given. Below 1 a seeded subset of that share is kept, above 1 whole copies
-      and a seeded subset are added (their ids end in "#2", "#3" ...), 0 removes the part.
-    `qa_problems`: the problems that give a question–answer row, by default all of `problems`.
-    `extra`: rows made elsewhere (warm-up rows of a teacher), taken whole and shuffled in.
-    `min_chars`, `answer_prefix`: replace the rule's own filter; both apply to right and wrong texts. Outer white space
-      does not count.
-    `max_cot_per_problem`: newest first; a text that the same problem already gave is dropped.
-    `balance_positions`: the odd one of each selection (the one right of three, the one wrong of three) stands equally
-      often in each place, so that a place says nothing; otherwise a plain seeded shuffle.
-    `select_target`: "gold" writes the gold answer, "own" the newest right text of the model itself.
-    `abstain_is_negative`: an unreadable attempt is a wrong one (R3V counts it so); otherwise it is dropped.
-    `allow_truncated_negatives`: a text cut by the token limit is never a target; this admits it as a wrong attempt.
-    `require_consistent`: a right answer whose text contradicts itself ("47 is (C)" where (C) is 45) is not used at all.
-    `sampled_only`: a problem without any candidate is left out, as if it had not been given.
+    `parts`: weight per kind, by default 1. A weight below 1 keeps a seeded subset of that share, one above 1 adds whole
+      copies and a seeded subset (their ids end in "#2", "#3" ...), and 0 removes the part.
+    `qa_problems`: the problems that get a question–answer row, by default all of `problems`.
+    `extra`: rows made elsewhere (warm-up rows of a teacher), all taken and shuffled in.
+    `min_chars`, `answer_prefix`: replace the rule's own filter, which applies to correct and wrong texts. Leading and
+      trailing white space does not count.
+    `max_cot_per_problem`: newest first; a text that the problem already has is dropped.
+    `balance_positions`: the odd candidate of each selection (the one correct of three, or the one wrong of three) is
+      equally often in each place, so that its place reveals nothing; otherwise the order is a seeded shuffle.
+    `select_target`: "gold" is the gold answer, "own" the newest correct text of the model itself.
+    `abstain_is_negative`: a candidate on which the judge abstains counts as wrong, as in R3V; otherwise it is dropped.
+    `allow_truncated_negatives`: a truncated text is never a target; this admits it as a wrong attempt.
+    `require_consistent`: a correct text that contradicts itself ("47 is (C)" where (C) is 45) is not used at all.
+    `sampled_only`: problems without candidates are left out, as if they had not been given.
 
-    Raises DataError for a weight that is negative or not a number, an unknown part, problem or rule, and for an id that
-    occurs twice. No positive or no negative is not an error: the reasons are in `dropped`.
+    Raises DataError for a weight that is negative or not a number, for an unknown part, problem or rule, and for an id
+    that occurs twice. Having no positive or no negative is not an error; `dropped` counts the reasons.
     """
     if rule not in RULES:
-        raise DataError(f"no rule {rule!r}; known: {', '.join(RULES)}")
+        raise DataError(f"unknown rule {rule!r}; known: {', '.join(RULES)}")
     if select_target not in ("gold", "own"):
-        raise DataError(f"no select target {select_target!r}; known: gold, own")
+        raise DataError(f"unknown select target {select_target!r}; known: gold, own")
     if max_cot_per_problem < 1:
-        raise DataError(f"max_cot_per_problem is {max_cot_per_problem}; to have none, give the part cot the weight 0")
+        raise DataError(
+            f"max_cot_per_problem is {max_cot_per_problem}; it must be at least 1 (weight 0 leaves cot out)"
+        )
     weights = _weights(parts or {})
     text_rule = RULES[rule]
     if min_chars is not None:
@@ -232,7 +175,7 @@ def build(
     if answer_prefix is not None:
         text_rule = replace(text_rule, answer_prefix=answer_prefix)
 
-    by_id, census = _index(problems), Census()
+    by_id, census = problems_by_id(problems), Census()
     dropped: Counter[str] = Counter()
     found: dict[str, _Pool] = defaultdict(_Pool)
     for item in judged:
@@ -241,7 +184,7 @@ def build(
         problem = by_id.get(candidate.problem_id)
         if problem is None:
             break  # `check` says which
-        reason = _why_not(item, text_rule, abstain_is_negative, allow_truncated_negatives)
+        reason = _rejection_reason(item, text_rule, abstain_is_negative, allow_truncated_negatives)
         if require_consistent and not reason and correct:
             reason = "contradicts_itself" if contradiction(candidate.text, problem) else None
         if reason:
@@ -251,33 +194,32 @@ def build(
     census.check(by_id)
     if sampled_only:
         problems = [problem for problem in problems if problem.id in census]
-        by_id = _index(problems)
+        by_id = problems_by_id(problems)
     pools = {problem_id: found.get(problem_id) or _Pool() for problem_id in sorted(by_id)}
     for pool in pools.values():
         pool.sort()
     slots: Counter[str] = Counter(candidate=census.verdicts.total())
 
-    asked = {
+    cot_prompts = {
         problem_id: wording.cot(by_id[problem_id], prompts) for problem_id, pool in pools.items() if pool.positives
     }
+    ready = _Material(by_id, pools, prompts, cot_prompts, slots, dropped)
     qa = tuple(_qa_rows(problems if qa_problems is None else qa_problems, prompts, slots))
-    cot = tuple(_cot_rows(by_id, pools, asked, max_cot_per_problem, slots, dropped))
+    cot = tuple(_cot_rows(ready, max_cot_per_problem))
     n_usable = sum(len(pool.positives) + pool.n_negatives for pool in pools.values())
     for pool in pools.values():
-        del pool.positives[SHOWN:]  # their memory is needed for the long prompts of the other parts
+        del pool.positives[SHOWN:]  # frees memory for the long prompts of the other parts
     by_kind: dict[Kind, tuple[Example, ...]] = {
         "qa": qa,
         "cot": cot,
-        "refine": tuple(_refine_rows(by_id, pools, asked, prompts, slots, dropped)),
-        "select": tuple(
-            _select_rows(by_id, pools, asked, prompts, seed, balance_positions, select_target, slots, dropped)
-        ),
+        "refine": tuple(_refine_rows(ready)),
+        "select": tuple(_select_rows(ready, seed, balance_positions, select_target)),
     }
     repeated: Counter[str] = Counter()
     mixture = [
         example for kind in KINDS for example in _weigh(by_kind[kind], kind, weights[kind], seed, dropped, repeated)
     ]
-    # Ordered by id before the shuffle, so that the order in which extra rows were given does not matter either.
+    # Sorted by id before the shuffle, so that the order of the extra rows does not matter either.
     mixture += sorted(extra, key=lambda example: example.id)
     _check_ids(mixture)
     Random(seed_for(seed, "mixture", "shuffle")).shuffle(mixture)
@@ -299,7 +241,7 @@ def build(
 def _check_ids(examples: Sequence[Example]) -> None:
     if len({example.id for example in examples}) < len(examples):
         twice = next(id_ for id_, n in Counter(example.id for example in examples).items() if n > 1)
-        raise DataError(f"example id {twice!r} occurs twice; give the extra rows ids of their own")
+        raise DataError(f"example id {twice!r} occurs twice; give the extra rows other ids")
 
 
 def _weights(parts: Mapping[Kind, float]) -> dict[Kind, float]:
@@ -307,11 +249,13 @@ def _weights(parts: Mapping[Kind, float]) -> dict[Kind, float]:
         if kind not in KINDS:
             raise DataError(f"unknown part {kind!r}; known: {', '.join(KINDS)}")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
-            raise DataError(f"the weight of part {kind} is {weight!r}; it must be a number from 0 up")
+            raise DataError(f"the weight of part {kind} is {weight!r}; it must be a number of at least 0")
     return {kind: float(parts.get(kind, 1.0)) for kind in KINDS}
 
 
-def _why_not(item: Judged, rule: Rule, abstain_is_negative: bool, allow_truncated_negatives: bool) -> str | None:
+def _rejection_reason(
+    item: Judged, rule: Rule, abstain_is_negative: bool, allow_truncated_negatives: bool
+) -> str | None:
     """Why a candidate can be neither a target nor an attempt in a prompt; None when it can."""
     text, verdict = item.candidate.text.strip(), item.verdict
     if item.candidate.finish == "length" and (verdict.correct or not allow_truncated_negatives):
@@ -328,7 +272,7 @@ def _why_not(item: Judged, rule: Rule, abstain_is_negative: bool, allow_truncate
 
 
 def _qa_rows(problems: Sequence[Problem], prompts: PromptSet, slots: Counter[str]) -> list[Example]:
-    by_id = _index(problems)
+    by_id = problems_by_id(problems)
     slots["qa"] += len(by_id)
     return [
         Example(
@@ -343,28 +287,21 @@ def _qa_rows(problems: Sequence[Problem], prompts: PromptSet, slots: Counter[str
     ]
 
 
-def _cot_rows(
-    by_id: Mapping[str, Problem],
-    pools: Mapping[str, _Pool],
-    asked: Mapping[str, str],
-    most: int,
-    slots: Counter[str],
-    dropped: Counter[str],
-) -> list[Example]:
-    """One slot per right text, or one for a problem that has none."""
+def _cot_rows(ready: _Material, most: int) -> list[Example]:
+    """One slot per correct text, or one for a problem that has none."""
     rows = []
-    for problem_id, pool in pools.items():
-        slots["cot"] += max(1, len(pool.positives))
+    for problem_id, pool in ready.pools.items():
+        ready.slots["cot"] += max(1, len(pool.positives))
         if not pool.positives:
-            dropped[f"cot:{pool.missing}"] += 1
+            ready.dropped[f"cot:{pool.lacks}"] += 1
             continue
-        problem, prompt = by_id[problem_id], asked[problem_id]
+        problem, prompt = ready.by_id[problem_id], ready.cot_prompts[problem_id]
         texts: set[str] = set()
         for candidate in pool.positives:
             if candidate.text in texts:
-                dropped["cot:duplicate_text"] += 1
+                ready.dropped["cot:duplicate_text"] += 1
             elif len(texts) == most:
-                dropped["cot:over_cap"] += 1
+                ready.dropped["cot:over_cap"] += 1
             else:
                 texts.add(candidate.text)
                 rows.append(
@@ -375,28 +312,21 @@ def _cot_rows(
     return rows
 
 
-def _refine_rows(
-    by_id: Mapping[str, Problem],
-    pools: Mapping[str, _Pool],
-    asked: Mapping[str, str],
-    prompts: PromptSet,
-    slots: Counter[str],
-    dropped: Counter[str],
-) -> list[Example]:
-    """One slot per problem: the newest wrong text in the prompt, the newest right text as the target."""
+def _refine_rows(ready: _Material) -> list[Example]:
+    """One slot per problem: the newest wrong text in the prompt, the newest correct text as the target."""
     rows = []
-    for problem_id, pool in pools.items():
-        slots["refine"] += 1
-        if pool.missing:
-            dropped[f"refine:{pool.missing}"] += 1
+    for problem_id, pool in ready.pools.items():
+        ready.slots["refine"] += 1
+        if pool.lacks:
+            ready.dropped[f"refine:{pool.lacks}"] += 1
             continue
-        problem, wrong, right = by_id[problem_id], pool.negatives[0], pool.positives[0]
+        problem, wrong, right = ready.by_id[problem_id], pool.negatives[0], pool.positives[0]
         rows.append(
             Example(
                 id=f"refine/{problem_id}",
                 kind="refine",
                 problem_id=problem_id,
-                prompt=wording.refine(problem, wrong.text, prompts, asked[problem_id]),
+                prompt=wording.refine(problem, wrong.text, ready.prompts, ready.cot_prompts[problem_id]),
                 target=right.text,
                 image=problem.image,
                 sources=(wrong.id, right.id),
@@ -405,50 +335,39 @@ def _refine_rows(
     return rows
 
 
-def _select_rows(
-    by_id: Mapping[str, Problem],
-    pools: Mapping[str, _Pool],
-    asked: Mapping[str, str],
-    prompts: PromptSet,
-    seed: int,
-    balance_positions: bool,
-    target: Literal["gold", "own"],
-    slots: Counter[str],
-    dropped: Counter[str],
-) -> list[Example]:
-    """Two slots per problem: two right and one wrong, one right and two wrong; the newest of each."""
+def _select_rows(ready: _Material, seed: int, balance_positions: bool, target: Literal["gold", "own"]) -> list[Example]:
+    """Two slots per problem: two correct and one wrong, one correct and two wrong; the newest of each."""
     rows = []
-    # (name, right ones, wrong ones): three candidates, of which one is the odd one.
+    # (name, correct ones, wrong ones): three candidates, of which one is the odd one.
     for name, n_right, n_wrong in (("2+1", 2, 1), ("1+2", 1, 2)):
         items: list[tuple[str, Candidate, list[Candidate]]] = []
-        for problem_id, pool in pools.items():
-            slots["select"] += 1
-            if pool.missing:
-                dropped[f"select:{pool.missing}"] += 1
+        for problem_id, pool in ready.pools.items():
+            ready.slots["select"] += 1
+            if pool.lacks:
+                ready.dropped[f"select:{pool.lacks}"] += 1
             elif len(pool.positives) < n_right:
-                dropped["select:one_positive"] += 1
+                ready.dropped["select:one_positive"] += 1
             elif len(pool.negatives) < n_wrong:
-                dropped["select:one_negative"] += 1
+                ready.dropped["select:one_negative"] += 1
             else:
                 right, wrong = pool.positives[:n_right], pool.negatives[:n_wrong]
                 items.append((problem_id, wrong[0], right) if n_wrong == 1 else (problem_id, right[0], wrong))
         places = _places(len(items), seed_for(seed, "select", name, "places")) if balance_positions else None
         for k, (problem_id, odd, others) in enumerate(items):
-            problem = by_id[problem_id]
+            problem = ready.by_id[problem_id]
             shown = [odd, *others] if places is None else list(others)
             Random(seed_for(seed, problem_id, "select", name)).shuffle(shown)
             if places is not None:
                 shown.insert(places[k], odd)
-            own = pools[problem_id].positives[0].text
+            own = ready.pools[problem_id].positives[0].text
+            texts = [candidate.text for candidate in shown]
             rows.append(
                 Example(
                     id=f"select/{name}/{problem_id}",
                     kind="select",
                     problem_id=problem_id,
-                    prompt=wording.select(
-                        problem, [candidate.text for candidate in shown], prompts, asked=asked[problem_id]
-                    ),
-                    target=own if target == "own" else wording.fill(prompts.select_target, answer=problem.answer),
+                    prompt=wording.select(problem, texts, ready.prompts, cot_prompt=ready.cot_prompts[problem_id]),
+                    target=own if target == "own" else wording.fill(ready.prompts.select_target, answer=problem.answer),
                     image=problem.image,
                     sources=tuple(candidate.id for candidate in shown),
                 )
@@ -457,18 +376,18 @@ def _select_rows(
 
 
 def _places(n: int, seed: int) -> list[int]:
-    """Places 0, 1, 2 for n items, each equally often (within one), in a seeded order."""
+    """Places 0, 1, 2 for n items, in a seeded order, each equally often up to a difference of one."""
     places = [k % 3 for k in range(n)]
     random = Random(seed)
     random.shuffle(places)
-    names = random.sample(range(3), 3)  # which place gets the one item more is drawn as well
+    names = random.sample(range(3), 3)  # which places get one item more is random as well
     return [names[place] for place in places]
 
 
 def _weigh(
     examples: Sequence[Example], kind: Kind, weight: float, seed: int, dropped: Counter[str], repeated: Counter[str]
 ) -> list[Example]:
-    """The part at its weight: whole copies, then a seeded subset of the rest of the share, rounded half up."""
+    """The part at its weight: whole copies, then a seeded subset for the fraction, rounded half up."""
     copies = int(weight)
     n_more = math.floor((weight - copies) * len(examples) + 0.5)
     chosen = sorted(Random(seed_for(seed, "mixture", kind)).sample(range(len(examples)), n_more))

@@ -1,4 +1,4 @@
-"""Training examples as a private LLaMA-Factory dataset folder in ShareGPT form."""
+"""Writes training examples as a LLaMA-Factory dataset folder in ShareGPT form."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TAGS = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assi
 
 
 def to_row(example: Example, image_path: Callable[[str], Path]) -> dict[str, Any]:
-    """One ShareGPT row. The image mark stands directly before the prompt, as the engines place the image."""
+    """One ShareGPT row. The image mark comes directly before the prompt, where the engines place the image."""
     images = [] if example.image is None else [str(image_path(example.image))]
     return {
         "messages": [
@@ -31,11 +31,11 @@ def to_row(example: Example, image_path: Callable[[str], Path]) -> dict[str, Any
     }
 
 
-def why_not(example: Example) -> str | None:
-    """Why an example cannot be a training row, or None.
+def rejection_reason(example: Example) -> str | None:
+    """Why an example cannot be a training row; None if it can.
 
-    A target is kept exactly as it was sampled, so one that holds a mark (`<image>`, `<|im_end|>`) is left out rather
-    than changed: LLaMA-Factory counts marks against images, and the tokenizer would turn it into a special token.
+    A target is kept exactly as it was sampled, so an example whose target has a mark (`<image>`, `<|im_end|>`) is left
+    out, not changed: LLaMA-Factory counts marks against images, and the tokenizer would read it as a special token.
     """
     if not example.target.strip():
         return "empty_target"
@@ -49,16 +49,18 @@ def why_not(example: Example) -> str | None:
 def write_dataset(
     folder: str | Path, name: str, examples: Iterable[Example], image_path: Callable[[str], Path]
 ) -> Counter[str]:
-    """Write `folder/name.jsonl` and enter it as `name` in `folder/dataset_info.json`, for `dataset_dir: folder`.
+    """Write `folder/name.jsonl` and register it as `name` in `folder/dataset_info.json`, for `dataset_dir: folder`.
 
-    `image_path` turns an example's image into the path that the trainer opens; an absolute one is safest. It is asked
+    `image_path` turns an example's image into the path that the trainer opens, preferably an absolute one. It is called
     once for each image.
-    Both files are whole or absent, the entry last. Returns "written" and the reasons of what was left out; their sum is
-    the number of examples. The caller decides whether too few were written. Raises DataError for an unusable name or an
-    unreadable dataset_info.json.
+    Each file is written whole or not at all, the registration last. Returns counts of "written" and of each reason for
+    leaving an example out, which add up to the number of examples; the caller decides whether too few were written.
+    Raises DataError for an unusable name or an unreadable dataset_info.json.
     """
     if not _NAME.fullmatch(name):
-        raise DataError(f"dataset name {name!r}: use letters, digits, '.', '_' and '-' only, it becomes a file name")
+        raise DataError(
+            f"dataset name {name!r}: use letters, digits, '.', '_' and '-' only, because it becomes a file name"
+        )
     folder = Path(folder)
     info = _read_info(folder / INFO)
     counts: Counter[str] = Counter()
@@ -68,14 +70,14 @@ def write_dataset(
     def rows() -> Iterator[dict[str, Any]]:
         nonlocal has_images
         for example in examples:
-            reason = why_not(example)
+            reason = rejection_reason(example)
             counts[reason or "written"] += 1
             if reason is None:
                 has_images = has_images or example.image is not None
                 yield to_row(example, path_of)
 
     write_jsonl(folder / f"{name}.jsonl", rows())
-    # A column of empty lists has no type for the reader, so a text-only dataset does not declare it.
+    # The reader cannot infer the type of a column of empty lists, so a text-only dataset does not declare it.
     columns = {"messages": "messages"} | ({"images": "images"} if has_images else {})
     info[name] = {"file_name": f"{name}.jsonl", "formatting": "sharegpt", "columns": columns, "tags": _TAGS}
     with write_aside(folder / INFO) as file:
@@ -89,7 +91,7 @@ def _read_info(path: Path) -> dict[str, Any]:
     try:
         info = json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); the folder is private to a run: remove the file") from error
+        raise DataError(f"{path}: not JSON ({error}); remove the file, the run writes it again") from error
     if not isinstance(info, dict):
-        raise DataError(f"{path}: must hold one object; the folder is private to a run: remove the file")
+        raise DataError(f"{path}: must contain one object; remove the file, the run writes it again")
     return info

@@ -1,16 +1,16 @@
-"""The leakage guard: no test problem, nor a near copy of one, among the training problems.
+"""The leakage guard: finds test problems, and near copies of them, among the training problems.
 
     python -m data_process.decontamination --train data/minigeo --test data/minigeo
 
-Exit status 0: none found; 1: there are leaks; 2: the input cannot be used.
+The exit status is 0 if there are no leaks, 1 if there are, and 2 if the input cannot be used.
 
-What counts as a leak depends on where a problem's facts stand. With pictures on both sides the pictures must match and
-the questions too: MiniGeo asks thirty questions about thousands of pictures, so an equal question means nothing, and
-one figure may serve two questions. Without pictures an equal question decides, or a near one with the same answer.
-Where a picture is there but cannot be compared (missing, torn, blank), an equal question and answer are a leak only if
-the words tell the problem: if no two problems at hand have these words and different answers.
-The same wording with other numbers or labels is another problem: it is listed, and blocks nothing.
-`near_text` and `near_image` say how near is near; `known_overlaps` knows which data sets hold each other's problems.
+What counts as a leak depends on where a problem's facts are. If both problems have images, the images and the questions
+must match: MiniGeo asks thirty questions about thousands of images, so an equal question alone means nothing, and one
+figure may serve two questions. Without images, an equal question is a leak, and so is a near one with the same answer.
+If an image exists but cannot be compared (missing, torn, blank), an equal question and answer are a leak only if the
+words identify the problem, that is, if no two problems at hand have these words and different answers.
+The same wording with other numbers or labels is another problem: the guard lists it and does not block it.
+`near_text` and `near_image` define what is near; `known_overlaps` lists data sets that contain each other's problems.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from data_process.decontamination.compare import Comparison, group_problems
+from data_process.decontamination.compare import LeakSearch, group_problems
 from data_process.decontamination.known_overlaps import FAMILIES, source_of, source_overlaps
-from data_process.decontamination.near_image import Fingerprint, Reason
+from data_process.decontamination.near_image import Fingerprint, IncomparableReason
 from data_process.decontamination.report import BLOCKING, Leak, LeakReport
 from data_process.schema import DataError, Problem
 
@@ -37,27 +37,27 @@ def guard(
     train_source: str | None = None,
     allow_sources: Collection[str] = (),
 ) -> LeakReport:
-    """What `train` gives away of the test sets, which are told apart by name.
+    """The leaks from the test sets, given by name, into `train`.
 
-    Image paths are relative to `train_images` and to `test_images`, one folder for all test sets or one by name; None
-    is the folder of the training set. `train_source` names the data set of training problems whose meta does not;
-    `allow_sources` holds families (of `source_overlap.FAMILIES`) whose overlap with MathVista is known and accepted.
-    Equal inputs give equal reports, in whatever order the problems come. Reads every picture once, one at a time.
+    Image paths are relative to `train_images` and to `test_images`, which is one folder for all test sets or one for
+    each name; None is the folder of the training set. `train_source` names the data set of training problems whose meta
+    does not. `allow_sources` holds families (of `known_overlaps.FAMILIES`) whose overlap with MathVista is accepted.
+    The order of the problems does not change the report. Every image is read once, one at a time.
     Raises DataError for a test set named "train", an unknown family or a folder that does not exist.
     """
     if "train" in tests:
         raise DataError("a test set cannot be named 'train'; give it another name")
     if unknown := sorted(set(allow_sources) - set(FAMILIES)):
-        raise DataError(f"no family of data sets is named {', '.join(unknown)}; known: {', '.join(FAMILIES)}")
+        raise DataError(f"unknown families of data sets: {', '.join(unknown)}; known: {', '.join(FAMILIES)}")
     folders = test_images if isinstance(test_images, Mapping) else dict.fromkeys(tests, test_images)
-    prints: dict[Path, Fingerprint | Reason] = {}
+    prints: dict[Path, Fingerprint | IncomparableReason] = {}
     trained, uncompared = group_problems(train, train_images, prints)
     reasons = {"train": uncompared}
     leaks: list[Leak] = []
     overlaps = []
     for name, problems in tests.items():
         tested, reasons[name] = group_problems(problems, folders.get(name) or train_images, prints)
-        leaks += Comparison(name, trained, tested, prints).leaks()
+        leaks += LeakSearch(name, trained, tested, prints).leaks()
         overlaps += source_overlaps(
             train, problems, test_set=name, train_source=train_source, allowed=tuple(allow_sources)
         )
@@ -82,9 +82,9 @@ def find_leaks(
 
 
 def clean(train: Sequence[Problem], report: LeakReport, *, train_source: str | None = None) -> list[Problem]:
-    """The training problems that may be kept: neither in a blocking pair nor of a blocked source.
+    """The training problems that are neither in a blocking pair nor from a blocked source.
 
-    Raises DataError where none is left.
+    Raises DataError if none is left.
     """
     sources = {overlap.train_source for overlap in report.sources if overlap.blocking}
     ids = report.train_ids()
@@ -92,7 +92,7 @@ def clean(train: Sequence[Problem], report: LeakReport, *, train_source: str | N
         problem for problem in train if problem.id not in ids and (source_of(problem) or train_source) not in sources
     ]
     if train and not kept:
-        raise DataError("every training problem leaks; take other training data, or test on something else")
+        raise DataError("every training problem leaks; use other training data or another test set")
     return kept
 
 
@@ -100,7 +100,7 @@ def clean(train: Sequence[Problem], report: LeakReport, *, train_source: str | N
 
 
 def _load(path: Path, split: str, images: Path | None) -> tuple[list[Problem], Path]:
-    """The problems of a JSONL file, or of `split`.jsonl in a folder, and the folder of their pictures."""
+    """The problems of a JSONL file, or of `split`.jsonl in a folder, and the folder of their images."""
     from data_process.io import load_problems
 
     file = path / f"{split}.jsonl" if path.is_dir() else path
@@ -115,10 +115,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     both = "a JSONL file of problems, or a folder that holds"
     parser.add_argument("--train", type=Path, required=True, help=f"{both} train.jsonl")
     parser.add_argument("--test", type=Path, required=True, help=f"{both} test.jsonl")
-    parser.add_argument("--train-images", type=Path, help="folder of the training pictures (default: beside the file)")
-    parser.add_argument("--test-images", type=Path, help="folder of the test pictures (default: beside the file)")
-    parser.add_argument("--train-source", help="data set of the training problems, where they do not say: GeoQA")
-    parser.add_argument("--allow-source", action="append", default=[], choices=list(FAMILIES), help="accept an overlap")
+    parser.add_argument("--train-images", type=Path, help="folder of the training images (default: beside the file)")
+    parser.add_argument("--test-images", type=Path, help="folder of the test images (default: beside the file)")
+    parser.add_argument("--train-source", help="data set of training problems that do not name it, e.g. GeoQA")
+    parser.add_argument(
+        "--allow-source", action="append", default=[], choices=list(FAMILIES), help="accept the overlap of this family"
+    )
     parser.add_argument("--json", action="store_true", help="print the whole report as JSON")
     parser.add_argument("--write-clean", type=Path, metavar="FILE", help="write the training problems that do not leak")
     args = parser.parse_args(argv)
@@ -137,6 +139,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_jsonl(args.write_clean, map(to_json, kept))
             print(f"{args.write_clean}: {len(kept)} of {len(train)} training problems", file=sys.stderr)
     except DataError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return int(report.blocking)

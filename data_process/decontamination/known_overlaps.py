@@ -1,20 +1,20 @@
-"""Data sets known to share problems, whatever the texts and pictures look like.
+"""Data sets known to share problems, even where texts and images differ.
 
 MathVista is drawn from 31 data sets. Of its testmini 1,000 problems 62 are from GeoQA+, 62 from UniGeo, 62 from
 Geometry3K and 22 from GEOS, the very sets that geometry solvers are trained on (Lu et al. 2024, arXiv 2310.02255;
-counts from the published testmini file). Their questions were partly reworded, so a comparison of texts misses some.
+counts from the published testmini file). Some questions were reworded, so comparing texts misses them.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from data_process.schema import Problem
 
-# Names of one family hold each other's problems: GeoQA+ extends GeoQA, UniGeo's calculation part is GeoQA, and
+# Data sets of one family contain each other's problems: GeoQA+ extends GeoQA, UniGeo's calculation part is GeoQA, and
 # GEOQA_R1V_Train_8K and Geo170K are made from GeoQA+. Names are compared in lower case without separators.
 FAMILIES = {
     "GeoQA": ("geoqa", "unigeo", "geo170k"),
@@ -26,7 +26,7 @@ MATHVISTA_CATEGORIES = ("math-targeted-vqa", "general-vqa")  # the values of its
 
 @dataclass(frozen=True)
 class SourceOverlap:
-    """Training problems of a source that part of a test set was taken from."""
+    """Training problems from a source that part of a test set was taken from."""
 
     family: str
     train_source: str
@@ -38,12 +38,15 @@ class SourceOverlap:
 
 
 def source_of(problem: Problem) -> str | None:
-    """The data set a problem says it is from: `meta["source"]`, or that of MathVista's own `metadata`."""
+    """The data set that a problem names: `meta["source"]`, or that of MathVista's own `metadata`."""
+    sources = [fields.get("source") for fields in _metadata(problem)]
+    return next((source.strip() for source in sources if isinstance(source, str) and source.strip()), None)
+
+
+def _metadata(problem: Problem) -> tuple[Mapping[str, object], ...]:
+    """The problem's meta, and MathVista's own `metadata` in it, if it is there."""
     nested = problem.meta.get("metadata")
-    for where in (problem.meta, nested if isinstance(nested, dict) else {}):
-        if isinstance(where.get("source"), str) and where["source"].strip():
-            return where["source"].strip()
-    return None
+    return (problem.meta, nested) if isinstance(nested, dict) else (problem.meta,)
 
 
 def family_of(source: str) -> str | None:
@@ -56,12 +59,8 @@ def family_of(source: str) -> str | None:
 
 
 def is_mathvista(problem: Problem) -> bool:
-    """Does the problem carry MathVista's metadata, flat or nested?"""
-    nested = problem.meta.get("metadata")
-    return any(
-        where.get("category") in MATHVISTA_CATEGORIES
-        for where in (problem.meta, nested if isinstance(nested, dict) else {})
-    )
+    """Whether the problem carries MathVista's metadata, flat or nested."""
+    return any(fields.get("category") in MATHVISTA_CATEGORIES for fields in _metadata(problem))
 
 
 def source_overlaps(
@@ -72,10 +71,10 @@ def source_overlaps(
     train_source: str | None = None,
     allowed: Sequence[str] = (),
 ) -> list[SourceOverlap]:
-    """What is known to overlap, by names alone: a train source and a MathVista source of one family.
+    """Known overlaps, found by names alone: a training source and a MathVista source of one family.
 
-    Only MathVista's problems count on the test side: GeoQA's own train and test splits are of one source and meant to
-    be apart. `train_source` names the source of training problems that do not say; `allowed` holds families.
+    Only MathVista's problems count on the test side, because GeoQA's own train and test splits share a source and are
+    disjoint. `train_source` names the source of training problems that do not name one; `allowed` holds families.
     """
     trained = Counter(source for problem in train if (source := source_of(problem) or train_source))
     tested = Counter(source for problem in test if is_mathvista(problem) and (source := source_of(problem)))

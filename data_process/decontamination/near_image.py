@@ -1,8 +1,8 @@
-"""Which pictures of two sets show the same thing: perceptual hashes propose, a comparison of pixels decides.
+"""Finds images of two sets that show the same: perceptual hashes propose pairs, a comparison of pixels decides.
 
-A picture is made grey, laid on white, and cut to what stands on its background, so that margins do not matter. Then
+An image is made grey, laid on white, and cut to what stands on its background, so that margins do not matter. Then
 
-1. equal bytes, or equal pixels after that, are the same picture;
+1. equal bytes, or equal pixels after that, are the same image;
 2. pairs within a Hamming radius of their phash or dhash (64 bits each) are candidates. Line drawings on white share
    most of their bits: of 4,000 x 1,200 MiniGeo diagrams, all different, some 2,000 pairs are candidates;
 3. a candidate is a near-duplicate if no part of the two differs much: both at 48 x 48 pixels, slightly blurred, and
@@ -10,8 +10,8 @@ A picture is made grey, laid on white, and cut to what stands on its background,
    agree nearly everywhere on average.
 
 A label of one digit is a few grey pixels at that size, so the same figure with other numbers may pass as the same
-picture, as some of those pairs do; `leakage` therefore looks at the question and its answer too. A blank or nearly
-blank picture says nothing and is never compared. Turned and mirrored pictures are not found.
+image, as some of those pairs do; `compare` therefore looks at the question and its answer too. A blank or nearly
+blank image says nothing and is never compared. Rotated and mirrored images are not found.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ if TYPE_CHECKING:
     from PIL import Image
 
 How = Literal["bytes", "pixels", "near"]
-Reason = Literal["no_folder", "missing", "torn", "too_large", "blank"]
+IncomparableReason = Literal["no_folder", "missing", "torn", "too_large", "blank"]
 
 MAX_DECLARED_PIXELS = 150_000_000  # as in the image store; the header is read first, so a bomb is never decoded
-WORKING_SIDE = 768  # pixels; a larger picture is reduced at once, so that one decoded picture is held at a time
+WORKING_SIDE = 768  # pixels; a larger image is reduced at once, so that one decoded image is held at a time
 PLAIN_BORDER = 0.9  # share of the outermost pixels that have one colour, which makes it a drawing to be cut out
 PLAIN = 16  # grey levels of that colour's noise
 INK = 64  # grey levels from the background, of 255: above JPEG's ringing, below any drawn line
-BLANK = 12  # grey levels between the darkest and lightest part of a picture that says nothing
-# Bits of 64. Of 150 MiniGeo pictures, re-encoded at quality 75, resized to 50-200%, cropped by 2-4% and made 10%
+BLANK = 12  # grey levels between the darkest and lightest part of an image that says nothing
+# Bits of 64. Of 150 MiniGeo images, re-encoded at quality 75, resized to 50-200%, cropped by 2-4% and made 10%
 # darker or lighter, every one stayed within 8 of the original's phash.
 PHASH_RADIUS = 10
 DHASH_RADIUS = 8
 ASPECT = 0.12  # relative difference of width / height at most, after the margins are cut
 SIDE, BLOCK, SHIFT = 48, 8, 1  # pixels
-# Mean difference in a block, in standard deviations of the picture. benchmarks/leakage.py counts what stays below it
-# among changed copies (nearly all) and among other pictures (those of one shape).
+# Mean difference in a block, in standard deviations of the image. benchmarks/leakage.py counts what stays below it
+# among changed copies (nearly all) and among other images (those of one shape).
 WORST_BLOCK = 0.6
 CHUNK = 256  # pairs compared at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """What is kept of a picture."""
+    """What is kept of an image for comparisons."""
 
     digest: str  # of the file
-    pixels: str  # of the grey picture at working size, margins cut
+    pixels: str  # of the grey image at working size, margins cut
     phash: int  # 64 bits
     dhash: int
     aspect: float  # width / height, margins cut
@@ -66,8 +66,8 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
-class PictureMatch:
-    """Positions of two pictures that are the same; `score` in (0, 1], 1 for equal bytes or pixels."""
+class ImageMatch:
+    """The positions of two equal images; `score` is in (0, 1], 1 for equal bytes or pixels."""
 
     train: int
     test: int
@@ -75,59 +75,59 @@ class PictureMatch:
     score: float
 
 
-def _decode(raw: bytes) -> Image.Image | Reason:
-    """The picture in grey on white, at most WORKING_SIDE pixels a side, or why there is none."""
+def _decode(raw: bytes) -> Image.Image | IncomparableReason:
+    """The image in grey on white, at most WORKING_SIDE pixels a side, or why it cannot be compared."""
     from PIL import Image, ImageOps
 
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(raw)) as image:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(raw)) as opened:
             warnings.simplefilter("ignore")  # Pillow warns below our own limit
-            if math.prod(image.size) > MAX_DECLARED_PIXELS:
+            if math.prod(opened.size) > MAX_DECLARED_PIXELS:
                 return "too_large"
-            image.draft("L", (WORKING_SIDE, WORKING_SIDE))  # a JPEG is decoded straight to a smaller size
-            image.load()
-            picture = ImageOps.exif_transpose(image) if image.getexif() else image
-            picture = _grey(picture)
+            opened.draft("L", (WORKING_SIDE, WORKING_SIDE))  # a JPEG is decoded straight to a smaller size
+            opened.load()
+            image = ImageOps.exif_transpose(opened) if opened.getexif() else opened
+            image = _grey(image)
     except (Image.DecompressionBombError, MemoryError):
         return "too_large"
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error):
         return "torn"  # what Pillow's readers raise on damaged files
-    picture.thumbnail((WORKING_SIDE, WORKING_SIDE))
-    return picture
+    image.thumbnail((WORKING_SIDE, WORKING_SIDE))
+    return image
 
 
-def _grey(picture: Image.Image) -> Image.Image:
+def _grey(image: Image.Image) -> Image.Image:
     import numpy as np
     from PIL import Image
 
-    if picture.mode.startswith("I") or picture.mode == "F":  # 16 bits or more, which convert("L") would clip
-        levels = np.asarray(picture).astype(np.float64)
+    if image.mode.startswith("I") or image.mode == "F":  # 16 bits or more, which convert("L") would clip
+        levels = np.asarray(image).astype(np.float64)
         levels /= 257 if levels.max() > 255 else 1  # 65535 / 257 is 255
         return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
-    if picture.has_transparency_data:
-        coloured = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), coloured)
-    return picture.convert("L")
+    if image.has_transparency_data:
+        coloured = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), coloured)
+    return image.convert("L")
 
 
-def _trim(picture: Image.Image) -> Image.Image:
-    """The part with ink on it, where the picture has a plain border; else all of it (a photo, or something faint)."""
+def _trim(image: Image.Image) -> Image.Image:
+    """The part with ink on it if the image has a plain border; otherwise all of it (a photo, or a faint drawing)."""
     import numpy as np
 
-    grey = np.asarray(picture).astype(np.int16)
+    grey = np.asarray(image).astype(np.int16)
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     ground = np.bincount(border).argmax()
     if np.count_nonzero(np.abs(border - ground) <= PLAIN) < PLAIN_BORDER * len(border):
-        return picture
+        return image
     ink = np.abs(grey - ground) > INK
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     if not len(rows):
-        return picture
-    return picture.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
+        return image
+    return image.crop((int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1))
 
 
-def fingerprint(path: Path) -> Fingerprint | Reason:
-    """The fingerprint of a picture file, or why it has none. Never raises for a missing or damaged file."""
+def fingerprint(path: Path) -> Fingerprint | IncomparableReason:
+    """The fingerprint of an image file, or why it has none. A missing or damaged file does not raise."""
     import imagehash
     import numpy as np
     from PIL import Image, ImageFilter
@@ -162,8 +162,8 @@ def _bits(value: imagehash.ImageHash) -> int:
     return int.from_bytes(np.packbits(value.hash).tobytes())
 
 
-def match_pictures(train: Sequence[Fingerprint], test: Sequence[Fingerprint]) -> list[PictureMatch]:
-    """The pairs that show the same thing, in order of (test, train) positions; each pair once, by its best evidence."""
+def match_images(train: Sequence[Fingerprint], test: Sequence[Fingerprint]) -> list[ImageMatch]:
+    """The pairs that show the same, sorted by (test, train) positions; each pair once, by its best evidence."""
     import numpy as np
 
     if not train or not test:
@@ -175,7 +175,7 @@ def match_pictures(train: Sequence[Fingerprint], test: Sequence[Fingerprint]) ->
     for position, print_ in enumerate(test):
         for other in exact.get(print_.pixels, ()):
             how: How = "bytes" if train[other].digest == print_.digest else "pixels"
-            matches[position, other] = PictureMatch(other, position, how, 1.0)
+            matches[position, other] = ImageMatch(other, position, how, 1.0)
     pairs = [pair for pair in _candidates(train, test) if pair not in matches]
     for start in range(0, len(pairs), CHUNK):
         chunk = pairs[start : start + CHUNK]
@@ -184,12 +184,12 @@ def match_pictures(train: Sequence[Fingerprint], test: Sequence[Fingerprint]) ->
         worst = np.maximum(_worst_block(a, b), _worst_block(b, a))
         for (i, j), value in zip(chunk, worst.tolist(), strict=True):
             if value <= WORST_BLOCK:
-                matches[i, j] = PictureMatch(j, i, "near", round(1 - value / 2, 4))
+                matches[i, j] = ImageMatch(j, i, "near", round(1 - value / 2, 4))
     return [matches[pair] for pair in sorted(matches)]
 
 
 def _candidates(train: Sequence[Fingerprint], test: Sequence[Fingerprint]) -> list[tuple[int, int]]:
-    """(test, train) positions within the radius of either hash and alike in shape; every pair is looked at."""
+    """(test, train) positions within the radius of either hash and similar in aspect; compares every pair."""
     import numpy as np
 
     def columns(prints: Sequence[Fingerprint]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -222,4 +222,5 @@ def _worst_block(a: np.ndarray, b: np.ndarray) -> np.ndarray:
             blocks = halves[:, 1:, 1:] + halves[:, :-1, 1:] + halves[:, 1:, :-1] + halves[:, :-1, :-1]
             best = blocks if best is None else np.minimum(best, blocks)
     assert best is not None
-    return best.max((1, 2)) / BLOCK**2
+    worst: np.ndarray = best.max((1, 2)) / BLOCK**2
+    return worst

@@ -1,12 +1,12 @@
-"""Which questions of two sets say the same thing: MinHash LSH proposes, exact overlap decides.
+"""Finds questions of two sets that say the same: MinHash LSH proposes pairs, their exact overlap decides.
 
-A question is read as words with its numbers taken out ("#"), its wording, so that the same wording with other numbers
-is found and told apart. Two questions are
+A question's wording is its words with "#" in place of each number, so that the same wording with other numbers is found
+and told apart. Two questions are
 
 * "same": word for word, number for number, after case, punctuation, spacing, markup and number forms are levelled;
 * "near": their word bigrams overlap (Jaccard at least JACCARD), or the shorter lies in the longer (CONTAINMENT), with
   the same numbers in the same order and the same labels;
-* "variant": as near as that, but with other numbers or other labels. Another question in the same wording.
+* "variant": as near as that, but with other numbers or labels, so a different question in the same wording.
 
 MinHash and its banding: Broder 1997; Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, chapter 3.
 Prefix filtering, which finds what one text contains of another: Chaudhuri, Ganti, Kaushik 2006.
@@ -62,7 +62,7 @@ _MARKUP = tuple(
         (r"\\perp(?![a-z])", " perpendicular "),
     )
 )
-# What question sheets put before or around the question; GeoQA's two public forms differ in it.
+# Phrases that question sheets put around the question; GeoQA's two public forms differ in them.
 _BOILERPLATE = re.compile(
     r"^\s*calculation\b"
     r"|\b(?:as |is |are )?(?:shown )?in the (?:given )?(?:figure|diagram)(?: below| above)?(?![^\W_])",
@@ -86,7 +86,7 @@ _SHORT_WORDS = frozenset(_SHORT.split())
 
 @dataclass(frozen=True)
 class Text:
-    """A question as it is compared. `words` has "#" for each of `numbers`."""
+    """A question in the form that is compared. `words` has "#" for each of `numbers`."""
 
     words: tuple[str, ...]
     numbers: tuple[str, ...]
@@ -107,9 +107,9 @@ def canonical_number(digits: str) -> str:
 
 
 def read_text(text: str) -> Text:
-    """`text` levelled: case, punctuation, spacing ("A B C" is "ABC"), markup, number forms, boilerplate.
+    """`text` with case, punctuation, spacing ("A B C" is "ABC"), markup, number forms and boilerplate levelled.
 
-    Operators stay words: "2 + 3" and "2 * 3" are two questions. Any Unicode text is read; none raises.
+    Operators remain as words: "2 + 3" and "2 * 3" are different questions. It raises for no Unicode text.
     """
     text = " ".join(text.split())  # also keeps the patterns' optional spaces to one
     for pattern, plain in _MARKUP:
@@ -169,10 +169,10 @@ class WordingMatch:
 
 
 def relate(train: Text, test: Text, match: WordingMatch) -> Relation:
-    """What two questions of matching wordings are to each other.
+    """The relation of two questions whose wordings match.
 
-    Labels are compared as one run of letters, so that "points A, B" is "points A B" and "AB". What lies in a longer
-    question must have its numbers and labels in it in the same order, others may stand between.
+    Labels are compared as one run of letters, so that "points A, B" equals "points A B" and "AB". A question contained
+    in a longer one must have its numbers and labels there in the same order; others may come between.
     """
     if train.words == test.words:
         return "same" if train.numbers == test.numbers else "variant"
@@ -199,10 +199,7 @@ def ngrams(wording: Wording) -> frozenset[str]:
 
 
 def matching_wordings(train: Collection[Wording], test: Collection[Wording]) -> list[WordingMatch]:
-    """The near pairs of two collections of different wordings, in order; equal ones among them with score 1.
-
-    A wording without a word matches nothing.
-    """
+    """The pairs of near wordings, sorted; equal wordings have score 1. An empty wording matches nothing."""
     train_grams = {wording: ngrams(wording) for wording in sorted(train) if wording}
     test_grams = {wording: ngrams(wording) for wording in sorted(test) if wording}
     proposals = _propose_alike(train_grams, test_grams)
@@ -227,7 +224,7 @@ def _propose_alike(train: Grams, test: Grams) -> set[tuple[Wording, Wording]]:
     """(train, test) pairs whose MinHash signatures agree in a whole band."""
     if not train or not test:
         return set()
-    from datasketch import MinHashLSH  # with its imports a second
+    from datasketch import MinHashLSH  # its import takes a second
 
     sketches = _sketches(train)
     index = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
@@ -245,20 +242,20 @@ def _sketches(grams: Grams) -> Iterator[MinHash]:
     from datasketch import MinHash
 
     encoded = ([gram.encode("utf-8", "surrogatepass") for gram in sorted(each)] for each in grams.values())
-    return MinHash.generator(encoded, num_perm=BANDS * ROWS, seed=SEED)
+    yield from MinHash.generator(encoded, num_perm=BANDS * ROWS, seed=SEED)
 
 
 def _propose_contained(shorter: Grams, longer: Grams) -> set[tuple[Wording, Wording]]:
-    """(shorter, longer) pairs among which every contained one is: exact, by prefix filtering.
+    """(shorter, longer) pairs that include every contained one, by prefix filtering, which misses none.
 
-    Of n bigrams at most n (1 - CONTAINMENT) may be missing, so one of the rarest floor(n (1 - CONTAINMENT)) + 1 is
-    there, and only the wordings that hold one of these are looked at.
+    At most n (1 - CONTAINMENT) of n bigrams may be missing, so one of the rarest floor(n (1 - CONTAINMENT)) + 1 is
+    present, and only wordings that contain one of these are candidates.
     """
     holders: dict[str, list[Wording]] = defaultdict(list)
     for wording, grams in longer.items():
         for gram in grams:
             holders[gram].append(wording)
-    pairs = set()
+    pairs: set[tuple[Wording, Wording]] = set()
     for wording, grams in shorter.items():
         if len(wording) < MIN_CONTAINED:
             continue

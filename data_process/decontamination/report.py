@@ -1,4 +1,4 @@
-"""What a leakage check found, as records that print, travel as JSON and say which training problems to leave out."""
+"""The result of a leakage check: the leaking pairs, counts, a summary as text and the whole as JSON."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from data_process.decontamination.known_overlaps import SourceOverlap
 from data_process.decontamination.near_image import How
 from data_process.decontamination.near_text import Relation
 
-Kind = Literal["item", "text", "unseen", "picture", "other_picture", "template", "other_values"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+LeakKind = Literal["item", "text", "unseen", "image", "other_image", "template", "other_values"]
+LEAK_KINDS: tuple[LeakKind, ...] = get_args(LeakKind)
 
 # A leak is a training problem from which the answer to a test problem can be remembered.
-BLOCKING: frozenset[Kind] = frozenset({"item", "text", "unseen"})
+BLOCKING: frozenset[LeakKind] = frozenset({"item", "text", "unseen"})
 
-MEANING: Mapping[Kind, str] = {
-    "item": "the same picture and question",
-    "text": "the same question and answer or choices; neither has a picture",
-    "unseen": "the same question and answer; a picture could not be compared, and the words alone tell the problem",
-    "picture": "the same picture, another question or answer",
-    "other_picture": "the same question and answer, another picture",
-    "template": "the same question and answer, a picture could not be compared, and the words fit several problems",
-    "other_values": "the same wording, other numbers, labels or answer; no pictures to compare",
+MEANING: Mapping[LeakKind, str] = {
+    "item": "the same image and question",
+    "text": "the same question and answer or choices; neither has an image",
+    "unseen": "the same question and answer; an image could not be compared, and the words identify the problem",
+    "image": "the same image, another question or answer",
+    "other_image": "the same question and answer, another image",
+    "template": "the same question and answer, an image could not be compared, and the words fit several problems",
+    "other_values": "the same wording, other numbers, labels or answer; no images to compare",
 }
 
 
 @dataclass(frozen=True)
 class Leak:
-    """One pair of a training and a test problem that are too alike."""
+    """One pair of a training and a test problem that are too similar."""
 
-    kind: Kind
+    kind: LeakKind
     test_set: str
     test_id: str
     train_id: str
-    score: float  # in (0, 1]: of the texts (Jaccard or containment), of the pictures where kind is "picture"
-    text: Relation | None  # what the questions are to each other; None: different
-    picture: How | None  # why the pictures are the same; None: they are not, or were not compared
+    score: float  # in (0, 1]: of the texts (Jaccard or containment), of the images where kind is "image"
+    text: Relation | None  # between the questions; None: different
+    image: How | None  # why the images are the same; None: they are not, or were not compared
 
     @property
     def blocking(self) -> bool:
@@ -49,23 +49,23 @@ class Leak:
 class LeakReport:
     """All leaks between a training set and test sets.
 
-    Every training id and every test id of a blocking kind stands in at least one pair; where several copies meet
-    several copies, not every pair is listed. Of the other kinds each test problem has its closest pair only.
+    Every training id and test id of a blocking kind is in at least one pair; where several copies meet several copies,
+    not every pair is listed. Of each other kind, a test problem has only its closest pair.
     """
 
     leaks: tuple[Leak, ...]  # sorted
     sources: tuple[SourceOverlap, ...]
     n_train: int  # problems
     n_test: Mapping[str, int]  # by test set
-    # Problems whose picture was not compared, by reason: {"train": {"missing": 3}, "test": {...}}, test sets by name.
+    # Problems whose image was not compared, by reason: {"train": {"missing": 3}, "test": {...}}, test sets by name.
     uncompared: Mapping[str, Mapping[str, int]]
 
     @property
     def blocking(self) -> bool:
-        """Does anything here forbid training on the one and reporting on the other?"""
+        """Whether anything found forbids training on the one set and reporting on the other."""
         return any(leak.blocking for leak in self.leaks) or any(overlap.blocking for overlap in self.sources)
 
-    def counts(self) -> dict[str, dict[str, int]]:
+    def counts(self) -> dict[LeakKind, dict[str, int]]:
         """By kind: the pairs listed, and the different training and test problems in them."""
         pairs = Counter(leak.kind for leak in self.leaks)
         return {
@@ -74,15 +74,15 @@ class LeakReport:
                 "train": len({leak.train_id for leak in self.leaks if leak.kind == kind}),
                 "test": len({(leak.test_set, leak.test_id) for leak in self.leaks if leak.kind == kind}),
             }
-            for kind in KINDS
+            for kind in LEAK_KINDS
         }
 
     def train_ids(self) -> frozenset[str]:
-        """The training problems that leak. Overlaps of sources are not among them; see `leakage.clean`."""
+        """Ids of the training problems that leak, without those of overlapping sources; see `guard.clean`."""
         return frozenset(leak.train_id for leak in self.leaks if leak.blocking)
 
     def test_ids(self) -> dict[str, frozenset[str]]:
-        """By test set, the problems that are leaked."""
+        """By test set, ids of the problems that leak."""
         found: dict[str, set[str]] = defaultdict(set)
         for leak in self.leaks:
             if leak.blocking:
@@ -90,7 +90,7 @@ class LeakReport:
         return {name: frozenset(found[name]) for name in self.n_test}
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-able dict: verdict, sizes, counts by kind, overlaps of sources, and every listed pair."""
+        """A dict for JSON: verdict, sizes, counts by kind, overlaps of sources, and every listed pair."""
         return {
             "blocking": self.blocking,
             "n_train": self.n_train,
@@ -110,7 +110,7 @@ class LeakReport:
         for name, reasons in self.uncompared.items():
             if reasons:
                 why = ", ".join(f"{n} {reason}" for reason, n in sorted(reasons.items()))
-                lines.append(f"pictures of {name} not compared: {why}")
+                lines.append(f"images of {name} not compared: {why}")
         for kind, count in self.counts().items():
             if count["pairs"]:
                 verdict = "LEAK " if kind in BLOCKING else "note "
@@ -123,5 +123,5 @@ class LeakReport:
                 f"{verdict}source: {o.n_train} training problems of {o.train_source}; "
                 f"{o.n_test} problems of {o.test_set} are from {o.test_source}"
             )
-        lines.append("leaks found" if self.blocking else "no blocking leak found")
+        lines.append("leaks found" if self.blocking else "no blocking leaks found")
         return "\n".join(lines)

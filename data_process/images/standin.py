@@ -1,8 +1,8 @@
-"""Drawn stand-ins for pictures that are not there, so that a loop can be tried on real questions without them.
+"""Stand-ins drawn in place of missing images, to try the loop on real questions without their images.
 
-A stand-in is made from the question's text alone: the same text gives the same bytes (for one version of Pillow),
-another text other lines. It shows nothing of the real diagram and says so in the picture itself; whoever prepares data
-with stand-ins finds them counted in the card and marked in each problem's meta. Chance is the honest result on them.
+A stand-in depends on the question's text alone: the same text gives the same bytes (with the same version of Pillow).
+It shows nothing of the real diagram, and the image says so. The data card counts stand-ins, and each problem's meta
+marks them. Expect accuracy at chance on them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from hashlib import sha256
 
 from data_process.seeds import seed_for
 
-SIZE = (112, 112)  # pixels; MiniGeo's, 16 tokens of Qwen2-VL
+SIZE = (112, 112)  # pixels, as in MiniGeo: 16 tokens of Qwen2-VL
 LINES = 5
 WORDS = "STAND-IN"
 
 
 def name_for(question: str) -> str:
-    """File name of a question's stand-in: `standin-` and 16 hex digits of the text's digest."""
+    """The file name of a question's stand-in: `standin-` and 16 hex digits of the text's digest."""
     return f"standin-{sha256(question.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}.png"
 
 
@@ -28,9 +28,9 @@ def draw(question: str) -> bytes:
     from PIL import Image, ImageDraw
 
     rng = random.Random(seed_for("stand-in", question))
-    picture = Image.new("RGB", SIZE, "white")
-    pen = ImageDraw.Draw(picture)
-    width, height = SIZE[0], SIZE[1] - 16  # the words have the last 16 rows to themselves
+    image = Image.new("RGB", SIZE, "white")
+    pen = ImageDraw.Draw(image)
+    width, height = SIZE[0], SIZE[1] - 16  # the last 16 rows hold only the words
 
     def point() -> tuple[int, int]:
         return rng.randrange(width), rng.randrange(height)
@@ -42,5 +42,5 @@ def draw(question: str) -> bytes:
     pen.rectangle([0, height, width, SIZE[1]], fill="black")
     pen.text((28, height + 2), WORDS, fill="white")
     out = io.BytesIO()
-    picture.save(out, format="PNG")
+    image.save(out, format="PNG")
     return out.getvalue()

@@ -1,9 +1,9 @@
-"""The image store: each picture is made canonical once, and every stage reads the same file.
+"""The image store: converts each image once to a canonical form, which every stage reads.
 
-Two programs that agree on pixel limits still resize differently: LLaMA-Factory scales to the limit first and the
-processor rounds to whole patches afterwards. A picture whose size is a fixed point of the processor's rule, within the
-limits, is left alone by both, so sampling, training and evaluation see the same tokens and the same pixels.
-This is the only place where pixel limits live.
+Two programs that agree on pixel limits still resize differently: LLaMA-Factory scales to the limit first, and the
+processor rounds to whole patches afterwards. Both leave an image alone if its size is within the limits and a fixed
+point of the processor's rule, so sampling, training and evaluation see the same pixels and tokens.
+Pixel limits are applied nowhere else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from data_process.schema import DataError, Problem
 
@@ -35,7 +35,7 @@ Reason = Literal["missing", "empty", "corrupt", "too_large", "outside", "too_ext
 MAX_DECLARED_PIXELS = 150_000_000
 
 MAX_ASPECT = 200  # longer side to shorter; Qwen2-VL's processor refuses more
-MAX_ROUNDS = 32  # of smart_resize; up to 4 were needed in 200,000 random sizes, so this only ends a loop of a bug
+MAX_ROUNDS = 32  # of smart_resize; 200,000 random sizes needed 4 at most, so only a fault reaches this
 
 INDEX = "index.jsonl"
 
@@ -43,7 +43,7 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 class ImageError(DataError):
-    """A picture that cannot be used. `reason` is a code to count by; the message has the path and the next step."""
+    """An image that cannot be used. `reason` is a code for counting; the message has the path and the next step."""
 
     def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
@@ -52,25 +52,25 @@ class ImageError(DataError):
 
 @dataclass(frozen=True)
 class StoredImage:
-    """One canonical picture."""
+    """One canonical image."""
 
     id: str  # content id: the same pixels, size and limits give the same id
     path: Path
     width: int  # pixels, a multiple of the patch
     height: int
-    n_tokens: int  # what the language model sees of it, without the two marks around it
+    n_tokens: int  # of the image in the prompt, without the start and end marks
 
 
 def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
-    """(height, width) to which Qwen2-VL's processor resizes a picture: whole patches, pixels within the limits.
+    """(height, width) to which Qwen2-VL's processor resizes an image: whole patches, pixels within the limits.
 
-    The formula is that of `smart_resize` in transformers' models/qwen2_vl/image_processing_qwen2_vl.py (5.6.0); a test
-    compares the two. ValueError for an aspect ratio above 200.
+    The formula is that of `smart_resize` in transformers' models/qwen2_vl/image_processing_qwen2_vl.py (5.6.0). Tests
+    compare it with that one and with `qwen_vl_utils`. ValueError for an aspect ratio above 200.
     """
     if max(height, width) > MAX_ASPECT * min(height, width):
         raise ValueError(f"aspect ratio of {width} x {height} is above {MAX_ASPECT}")
     sides = (height, width)
-    rounded = [factor * round(side / factor) for side in sides]  # half to even, as there
+    rounded = [factor * round(side / factor) for side in sides]  # half to even, as in transformers
     if math.prod(rounded) > max_pixels:
         shrink = math.sqrt(height * width / max_pixels)
         rounded = [max(factor, factor * math.floor(side / shrink / factor)) for side in sides]
@@ -103,31 +103,31 @@ def png_size(path: Path) -> tuple[int, int]:
 
 
 def decode(source: Path, raw: bytes) -> Image.Image:
-    """A picture file's bytes as RGB: turned as its EXIF says, transparency laid on white, deep grey scaled to 8 bits.
+    """An image file's bytes as RGB: rotated as its EXIF says, transparency on white, deep grey scaled to 8 bits.
 
-    Of an animation the first frame. Raises ImageError; `source` is only named in it.
+    An animation gives its first frame. Raises ImageError, which names `source`.
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of bombs and odd metadata; the limit below is stricter
-            picture = Image.open(io.BytesIO(raw))
-            if picture.width * picture.height > MAX_DECLARED_PIXELS:
+            image: Image.Image = Image.open(io.BytesIO(raw))
+            if image.width * image.height > MAX_DECLARED_PIXELS:
                 raise ImageError(
                     "too_large",
-                    f"{source} declares {picture.width} x {picture.height} pixels, more than {MAX_DECLARED_PIXELS:,}; "
+                    f"{source} declares {image.width} x {image.height} pixels, more than {MAX_DECLARED_PIXELS:,}; "
                     "scale it down before adding it",
                 )
-            picture.load()
+            image.load()
             with contextlib.suppress(Exception):  # unreadable EXIF says nothing about the pixels
-                picture = ImageOps.exif_transpose(picture)
-            return to_rgb(picture)
+                image = ImageOps.exif_transpose(image)
+            return to_rgb(image)
     except UnidentifiedImageError as error:
         readable = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
         if source.suffix.lower() in readable:
-            raise ImageError("corrupt", f"{source} holds no picture that can be read; fetch it again") from error
-        raise ImageError("unsupported", f"{source} is in no format that Pillow reads; convert it to PNG") from error
+            raise ImageError("corrupt", f"{source} contains no readable image; fetch it again") from error
+        raise ImageError("unsupported", f"{source} has a format that Pillow cannot read; convert it to PNG") from error
     except (Image.DecompressionBombError, MemoryError) as error:
         raise ImageError("too_large", f"{source} is too large to decode ({error}); scale it down") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error) as error:
@@ -136,34 +136,36 @@ def decode(source: Path, raw: bytes) -> Image.Image:
         raise ImageError("corrupt", f"{source} is damaged ({error}); fetch it again") from error
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """RGB pixels of a decoded picture of any mode. ImageError("unsupported") for one without a sure meaning."""
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A decoded image of any mode as RGB. ImageError("unsupported") if the range of its grey values is ambiguous."""
     from PIL import Image
 
-    if picture.mode.startswith(("I", "F")):
-        low, high = picture.getextrema()
-        if picture.mode.startswith("I") and low >= 0 and high <= 65535:
-            # Depth cannot be told from mode "I" alone: what fits 8 bits is taken as 8 bits, except in 16-bit files.
-            scale = 1 / 257 if high > 255 or picture.mode != "I" else 1.0  # 65535 / 257 is 255
-        elif picture.mode == "F" and low >= 0 and high <= 255:
+    if image.mode.startswith(("I", "F")):
+        low, high = cast("tuple[float, float]", image.getextrema())  # these modes have one band
+        if image.mode.startswith("I") and low >= 0 and high <= 65535:
+            # Mode "I" does not say the depth: values that fit 8 bits are read as 8 bits, except in 16-bit files.
+            scale = 1 / 257 if high > 255 or image.mode != "I" else 1.0  # 65535 / 257 is 255
+        elif image.mode == "F" and low >= 0 and high <= 255:
             scale = 255.0 if high <= 1 else 1.0
         else:
-            raise ImageError("unsupported", f"grey values from {low} to {high} have no sure meaning; convert it to PNG")
-        # In float, because Pillow's conversion of deep grey clips where it should scale.
-        return picture.convert("F").point(lambda value: value * scale + 0.5).convert("L").convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
-        if picture.mode in ("La", "RGBa"):
-            picture = picture.convert({"La": "LA", "RGBa": "RGBA"}[picture.mode])
-        layered = picture.convert("RGBA")
+            raise ImageError(
+                "unsupported", f"the scale of grey values from {low} to {high} is ambiguous; convert it to PNG"
+            )
+        # In float, because Pillow clips deep grey where it should scale it.
+        return image.convert("F").point(lambda value: value * scale + 0.5).convert("L").convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        if image.mode in ("La", "RGBa"):
+            image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+        layered = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
-    return picture.convert("RGB")
+    return image.convert("RGB")
 
 
 class ImageStore:
-    """Canonical pictures under `root`, made from pictures under `data_root`. One writer at a time."""
+    """Canonical images under `root`, made from the images under `data_root`. One process may write at a time."""
 
     def __init__(self, root: Path, data_root: Path, *, min_pixels: int, max_pixels: int, patch: int = 28) -> None:
-        """`patch`: pixels along one side of what becomes one token (14-pixel patches merged 2 x 2)."""
+        """`patch`: side in pixels of the square that becomes one token (14-pixel patches merged 2 x 2)."""
         if patch < 1 or not 1 <= min_pixels <= max_pixels:
             raise ValueError(f"need 1 <= min_pixels <= max_pixels and patch >= 1: {min_pixels}, {max_pixels}, {patch}")
         if max_pixels < patch * patch:
@@ -179,11 +181,11 @@ class ImageStore:
         return self.min_pixels, self.max_pixels
 
     def path(self, relative: str) -> Path:
-        """The canonical file of a picture, made if need be: what `training.train` calls `image_path`."""
+        """The canonical file of an image, made if there is none yet."""
         return self.add(relative).path
 
     def add(self, relative: str) -> StoredImage:
-        """The canonical form of `data_root/relative`, made now or found. Raises ImageError."""
+        """The canonical form of `data_root/relative`, made if there is none yet. Raises ImageError."""
         key = [relative, self.min_pixels, self.max_pixels, self.patch]
         entry = self._index.get(json.dumps(key))
         if entry and (stored := self._unchanged(relative, entry)):
@@ -202,7 +204,7 @@ class ImageStore:
         return self._stored(entry)
 
     def _unchanged(self, relative: str, entry: dict[str, Any]) -> StoredImage | None:
-        """A picture that was located and made before, if neither it nor what was made of it has changed since."""
+        """The stored form of an image, if its file has not changed since it was made and the stored file is there."""
         try:
             stat = os.stat(os.path.join(self.data_root, relative))
         except OSError:  # `_locate` says what is wrong
@@ -213,7 +215,7 @@ class ImageStore:
         return stored if os.path.isfile(stored.path) else None
 
     def check(self, problems: Iterable[Problem]) -> tuple[list[Problem], Counter[str], list[tuple[str, Reason]]]:
-        """Add every problem's picture: (usable problems, reason -> count, [(problem id, reason)] of the others)."""
+        """Add every problem's image. Returns usable problems, reason -> count, and (problem id, reason) of the rest."""
         usable: list[Problem] = []
         failed: list[tuple[str, Reason]] = []
         for problem in problems:
@@ -226,7 +228,7 @@ class ImageStore:
         return usable, Counter(reason for _, reason in failed), failed
 
     def _locate(self, relative: str) -> Path:
-        """The real path of a picture, links followed, certain to be a file inside the data folder."""
+        """The real path of an image, links followed. ImageError unless it is a file inside the data folder."""
         base = self.data_root.resolve()
         name = repr(relative[:200])
         try:
@@ -235,37 +237,37 @@ class ImageStore:
             if not inside or Path(relative).is_absolute():
                 raise ImageError("outside", f"{name} leads out of the data folder {base}; give a path relative to it")
             if source.is_dir():
-                raise ImageError("unsupported", f"{source} is a folder, not a picture; correct the data file")
+                raise ImageError("unsupported", f"{source} is a folder, not an image; correct the data file")
             if not source.is_file():
                 raise ImageError("missing", f"{source} does not exist; restore it, or drop the problems that need it")
             if source.stat().st_size == 0:
                 raise ImageError("empty", f"{source} has zero bytes; fetch it again")
         except ImageError:
             raise
-        except (ValueError, OSError, RuntimeError) as error:  # a null byte, a name too long, a circle of links
+        except (ValueError, OSError, RuntimeError) as error:  # a null byte, a name too long, a loop of links
             raise ImageError("missing", f"{name} is not a usable path; correct the data file") from error
         return source
 
     def _make(self, source: Path, raw: bytes) -> dict[str, Any]:
-        """Decode, resize and save one picture; returns the part of its index entry that depends on its pixels."""
+        """Decode, resize and save one image; returns the part of its index entry that depends on its pixels."""
         from PIL import Image
 
-        picture = decode(source, raw)
+        image = decode(source, raw)
         try:
-            height, width = canonical_size(picture.height, picture.width, self.patch, *self.limits)
+            height, width = canonical_size(image.height, image.width, self.patch, *self.limits)
         except ValueError as error:
             raise ImageError(
                 "too_extreme", f"{source}: {error}; crop it, or widen the image store's pixel limits"
             ) from error
-        if (width, height) != picture.size:
-            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-        content = hashlib.sha256(picture.tobytes())
+        if (width, height) != image.size:
+            image = image.resize((width, height), Image.Resampling.BICUBIC)
+        content = hashlib.sha256(image.tobytes())
         content.update(json.dumps([width, height, self.min_pixels, self.max_pixels, self.patch]).encode())
         entry = {"id": content.hexdigest(), "width": width, "height": height}
         path = self._stored(entry).path
         if not path.is_file():
             partial = path.with_suffix(f".{os.getpid()}.partial")
-            picture.save(partial, format="PNG")
+            image.save(partial, format="PNG")
             partial.replace(path)
         return entry
 
@@ -275,7 +277,7 @@ class ImageStore:
         return StoredImage(entry["id"], self.root / f"{entry['id']}.png", width, height, tokens)
 
     def _read_index(self) -> dict[str, dict[str, Any]]:
-        """The latest entry of each key. A line cut off by a crash is passed over: its picture is made again."""
+        """The latest entry of each key. Lines that a crash left incomplete are skipped; their images are made again."""
         index = {}
         with contextlib.suppress(FileNotFoundError):
             for line in (self.root / INDEX).read_text(encoding="utf-8", errors="replace").splitlines():
@@ -288,6 +290,6 @@ class ImageStore:
 
     def _remember(self, entry: dict[str, Any]) -> None:
         self._index[json.dumps(entry["key"])] = entry
-        # A leading newline closes a line that an earlier crash cut off; empty lines are passed over.
+        # A leading newline ends a line that a crash left incomplete; empty lines are skipped.
         with (self.root / INDEX).open("a", encoding="utf-8") as file:
             file.write("\n" + json.dumps(entry) + "\n")

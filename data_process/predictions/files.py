@@ -1,9 +1,9 @@
-"""Files of problems and files of answers as users have them, read with every field checked and joined by id.
+"""Reads files of problems and files of answers as users have them, checks every field and joins them by id.
 
 Problems: `id` or `pid`, `question` or `query`, `answer` or `gold`, and where they apply `choices`, `question_type`,
 `answer_type`, `precision`, `unit`, `tolerance`. Answers: `id` or `pid`, `response` or `output`, and where it applies
-`extraction`, `finish` ("length": cut by the token limit) and `metadata`. Both JSON Lines, plain or `.gz`. Ids may be
-text or whole numbers and are joined as text.
+`extraction`, `finish` ("length": truncated at the token limit) and `metadata`. Both are JSON Lines, plain or `.gz`. Ids
+may be text or whole numbers and are compared as text.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ _MATHS = re.compile(r"[0-9\\√π^=<>≤≥]|(?<![A-Za-z])(?:pi|sqrt|x|y|z)(?![A
 
 
 @dataclass(frozen=True)
-class Question:
-    """A problem and the row it was read from, which a result file in the official format repeats."""
+class ProblemRow:
+    """A problem and the row it was read from, which result files in the official format repeat."""
 
     problem: Problem
     row: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One row of an answer file. `response.extraction` counts only if `has_extraction`: null is a value there."""
+class AnswerRow:
+    """One row of an answer file. `response.extraction` counts only if `has_extraction`, since it may be null there."""
 
     id: str
     response: Response
     has_extraction: bool
     where: str
-    metadata: Mapping[str, Any] | None = None  # MathVista's, where the row repeats it as official result files do
+    metadata: Mapping[str, Any] | None = None  # MathVista's, if the row repeats it as official result files do
 
 
 def _one_of(row: Mapping[str, Any], names: tuple[str, str], where: str) -> Any:
-    """The value under one of two names; DataError when there is none, or two that differ."""
+    """The value under one of two names. DataError if there is none, or two that differ."""
     held = [name for name in names if name in row]
     if not held:
         raise DataError(
@@ -59,7 +59,7 @@ def _one_of(row: Mapping[str, Any], names: tuple[str, str], where: str) -> Any:
 
 def _id(row: Mapping[str, Any], where: str) -> str:
     value = _one_of(row, ("id", "pid"), where)
-    if isinstance(value, float) and value.is_integer():  # what a table with a missing id makes of whole numbers
+    if isinstance(value, float) and value.is_integer():  # as tables with missing ids write whole numbers
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
         raise DataError(f"{where}: an id must be text or a whole number, found {value!r:.60}")
@@ -75,10 +75,10 @@ def _gold(row: Mapping[str, Any], where: str) -> str:
 
 
 def gold_letter(gold: str, choices: tuple[str, ...], *, by_text: bool) -> str | None:
-    """The letter of a gold answer written as a letter or as the text of a choice; None if it is neither.
+    """The letter of a gold answer that is a letter or the text of a choice; None if it is neither.
 
-    `by_text`: the text is tried first, as MathVista writes it (among the choices B, A the answer "A" is the second).
-    Of several choices with the gold text the first is named; the judges credit the others too.
+    `by_text`: compare the text first, as MathVista writes it (among the choices B, A the answer "A" is the second).
+    If several choices have the gold text, the first one's letter is returned; the judges credit the others too.
     """
     letters = LETTERS[: len(choices)]
     written = letters[choices.index(gold)] if gold in choices else None
@@ -87,9 +87,9 @@ def gold_letter(gold: str, choices: tuple[str, ...], *, by_text: bool) -> str | 
 
 
 def free_answer_type(gold: str) -> AnswerType:
-    """The answer type of a problem without choices that states none: number, list, expression or text.
+    """The answer type of a problem that states neither a type nor choices: number, list, expression or text.
 
-    The first that can read the gold answer; words without any sign of mathematics are text.
+    It is the first that can read the gold answer; words without any sign of mathematics are text.
     """
     if read_quantity(gold, strict=True) is not None:
         return "number"
@@ -107,11 +107,11 @@ def _readable(gold: str, answer_type: AnswerType) -> bool:
 
 
 def _whole_number(value: Any) -> Any:
-    """1.0 as 1: tables turn a column with gaps into decimals. Everything else is left for the check of the field."""
+    """1.0 as 1, since tables turn a column with gaps into decimals. Other values are left to the check of the field."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _question(row: Mapping[str, Any], where: str, geoqa: bool) -> Question:
+def _question(row: Mapping[str, Any], where: str, geoqa: bool) -> ProblemRow:
     identifier = _id(row, where)
     where = f"{where}, problem {identifier!r}"
     kind = row.get("question_type")
@@ -133,9 +133,9 @@ def _question(row: Mapping[str, Any], where: str, geoqa: bool) -> Question:
             )
         answer_type, gold = "choice", letter
     elif answer_type is None:
-        # A GeoQA response may end in 5√3 where the gold answer is 8: wrong, where a number's judge would read nothing.
+        # A GeoQA response may end in 5√3 where the gold answer is 8. That is wrong; a number's judge would abstain.
         answer_type = "expression" if geoqa else free_answer_type(gold)
-    # `question` where there are both: MathVista's `query` repeats it with the hint and the choices.
+    # `question` takes precedence: MathVista's `query` repeats it with the hint and the choices.
     question = row["question"] if "question" in row else _one_of(row, ("question", "query"), where)
     fields = {
         "id": identifier,
@@ -147,18 +147,18 @@ def _question(row: Mapping[str, Any], where: str, geoqa: bool) -> Question:
         "unit": row.get("unit"),
         "tolerance": row.get("tolerance"),
     }
-    return Question(problem_from_row(fields, where, Path()), row)
+    return ProblemRow(problem_from_row(fields, where, Path()), row)
 
 
-def read_questions(path: Path, *, geoqa: bool = False) -> dict[str, Question]:
+def read_problem_rows(path: Path, *, geoqa: bool = False) -> dict[str, ProblemRow]:
     """The problems of a file by id, in the order of the file.
 
     `geoqa`: a problem without choices and without a type is an expression, whatever its gold answer looks like.
 
-    Raises DataError, naming file and line, for a row that is no problem, for a gold answer outside the choices, for an
-    id used twice (both lines), and for a file without problems.
+    Raises DataError, naming file and line, for a row that is not a problem, a gold answer outside the choices, an id
+    used twice (with both lines), and a file without problems.
     """
-    questions: dict[str, Question] = {}
+    questions: dict[str, ProblemRow] = {}
     lines: dict[str, str] = {}
     for where, row in numbered_rows(path):
         found = _question(row, where, geoqa)
@@ -169,11 +169,11 @@ def read_questions(path: Path, *, geoqa: bool = False) -> dict[str, Question]:
             )
         lines[identifier], questions[identifier] = where, found
     if not questions:
-        raise DataError(f"{path}: holds no problems")
+        raise DataError(f"{path}: holds no problems; check the path")
     return questions
 
 
-def _answer(row: Mapping[str, Any], where: str) -> Answer:
+def _answer(row: Mapping[str, Any], where: str) -> AnswerRow:
     identifier = _id(row, where)
     text = _one_of(row, ("response", "output"), where)
     if not isinstance(text, str):
@@ -181,24 +181,24 @@ def _answer(row: Mapping[str, Any], where: str) -> Answer:
             f"{where}, answer {identifier!r}: the response must be text, found {type(text).__name__} {text!r:.60}; "
             'write "" where there was no response'
         )
-    # Only "length" says that the text was cut; other words of engines and servers all mean that it ended.
+    # Only "length" says that the text was truncated; all other words of engines and servers mean that it ended.
     truncated = row.get("finish", row.get("finish_reason")) == "length"
     metadata = row.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
         raise DataError(
             f"{where}, answer {identifier!r}: 'metadata' must be an object, found {type(metadata).__name__}"
         )
-    return Answer(identifier, Response(text, row.get("extraction"), truncated), "extraction" in row, where, metadata)
+    return AnswerRow(identifier, Response(text, row.get("extraction"), truncated), "extraction" in row, where, metadata)
 
 
-def read_answers(path: Path, known: Collection[str], problems: Path) -> dict[str, Answer]:
+def read_answer_rows(path: Path, known: Collection[str], problems: Path) -> dict[str, AnswerRow]:
     """The answers of a file by problem id. `known`: the ids of the file `problems`, which messages name.
 
-    Raises DataError for a row without id or response, for an id answered twice (both lines), and for ids that are in no
-    problem, of which it names up to 5. Problems without an answer are the caller's to count.
+    Raises DataError for a row without id or response, an id answered twice (with both lines), and ids that no problem
+    has, of which it names up to 5. The caller counts problems without an answer.
     """
-    answers: dict[str, Answer] = {}
-    unknown: list[Answer] = []
+    answers: dict[str, AnswerRow] = {}
+    unknown: list[AnswerRow] = []
     for where, row in numbered_rows(path):
         answer = _answer(row, where)
         if answer.id in answers:
@@ -212,7 +212,7 @@ def read_answers(path: Path, known: Collection[str], problems: Path) -> dict[str
         shown = ", ".join(f"{a.id!r} ({a.where.removeprefix(f'{path}, ')})" for a in unknown[:SHOWN_IDS])
         more = f" and {len(unknown) - SHOWN_IDS} more" if len(unknown) > SHOWN_IDS else ""
         raise DataError(
-            f"{path}: {len(unknown)} answers are to problems that {problems} does not hold: {shown}{more}; "
+            f"{path}: {len(unknown)} answers have ids that are not in {problems}: {shown}{more}; "
             "score against the problems that were asked, or remove these rows"
         )
     return answers

@@ -1,7 +1,7 @@
 """MathVista's score tables and result files in the official forms (lupantech/MathVista@e999481).
 
 A result file is one JSON object: pid -> the problem's own fields with `response`, `extraction`, `prediction` and
-`true_false`. The official script reads it, and would put the same predictions and verdicts into it.
+`true_false`. The official script reads it and computes the same predictions and verdicts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Tables = dict[str, Any]  # {"average": Count, table: {value: Count}}
 
 
 def categories(row: Mapping[str, Any]) -> dict[str, list[str]] | None:
-    """The values of one problem row in every table; None if the row lacks one of them."""
+    """The values of one problem row in every table; None if the row lacks the value of a table."""
     metadata = row.get("metadata")
     flat = {**row, **metadata} if isinstance(metadata, dict) else dict(row)
     if any(flat.get(table) is None for table in TABLES):
@@ -38,9 +38,9 @@ def _count(correct: int, total: int) -> Count:
 
 
 def score_tables(outcomes: Iterable[tuple[Mapping[str, Any], bool]]) -> Tables | None:
-    """Accuracy overall and per value of every table, best first, from (problem row, right) pairs.
+    """Accuracy overall and per value of every table, best first, from (problem row, correct) pairs.
 
-    A problem with several skills counts once under each. None where a row has no metadata. Accuracies are fractions.
+    A problem with several skills counts once under each. None if a row lacks the metadata. Accuracies are fractions.
     """
     rights: dict[str, dict[str, list[bool]]] = {table: {} for table in TABLES}
     everything = []
@@ -60,7 +60,7 @@ def score_tables(outcomes: Iterable[tuple[Mapping[str, Any], bool]]) -> Tables |
 
 
 def published_form(tables: Tables) -> Tables:
-    """The tables as the published score files write them: percent as text, two decimals, the average without zeros."""
+    """The tables as the published score files write them: percent as text, without final zeros in the average."""
 
     def percent(count: Count) -> Count:
         return {**count, "accuracy": f"{100 * count['correct'] / count['total']:.2f}"}
@@ -77,10 +77,10 @@ def result_entry(problem: Problem, row: Mapping[str, Any], response: Response) -
 
     Raises DataError for a row that lacks what the official script reads.
     """
-    lacking = [field for field in RESULT_FIELDS if field not in row]
-    if lacking:
+    missing = [field for field in RESULT_FIELDS if field not in row]
+    if missing:
         raise DataError(
-            f"problem {problem.id}: the official result format needs {', '.join(lacking)}; score against "
+            f"problem {problem.id}: the official result format needs {', '.join(missing)}; score against "
             "MathVista's own problem file"
         )
     verdict = official_verdict(problem, response.extraction)

@@ -1,12 +1,14 @@
-"""A published data set, downloaded, as a folder that the loop reads.
+"""Turn a downloaded data set into a folder that the loop reads.
 
     python -m data_process.prepare geoqa --raw geoQA-data --out data/geoqa
     python run.py --config configs/geoqa_qwen2vl_7b.yaml --set data.folder=data/geoqa
 
-writes `train.jsonl`, `dev.jsonl`, `test.jsonl` (those that the source has), `images/` and `card.json`, all or nothing,
-and prints the card. Where a source has no dev split a seeded share of train is held out, in groups that share a
-picture or a question. A split whose answers are not public becomes `questions.jsonl`, which no stage of the loop reads.
-`--borrow test=data/mathvista` takes a split from another prepared folder: train on one data set, test on another.
+The first command writes `train.jsonl`, `dev.jsonl`, `test.jsonl` (those that the source has), `images/` and
+`card.json`, all or nothing, and prints the card. If the source has no dev split, a seeded share of train is held out,
+in groups that share an image or a question. A split whose answers are not public becomes `questions.jsonl`, which no
+stage of the loop reads. `--borrow test=data/mathvista` takes a split from another prepared folder, to train on one data
+set and test on another. MODULE:NAME in place of a source's name reads with a `Source` of your own; `sources.base` shows
+how to write one.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_process.prepare.data_card import render
-from data_process.prepare.folder import DEV_SHARE, MISSING, QUESTIONS, Plan, prepare
+from data_process.prepare.folder import DEV_SHARE, MISSING, QUESTIONS, FolderPlan, prepare
 from data_process.schema import ANSWER_TYPES, DataError
-from data_process.sources.base import SPLITS, Request, Source
+from data_process.sources.base import SPLITS, PrepareRequest, Source
 
 # name -> module of data_process.sources that has a SOURCE
 SOURCES = {
@@ -36,16 +38,37 @@ SOURCES = {
 
 
 def source_named(name: str) -> Source:
-    """The source of that name. Raises DataError with the nearest name."""
+    """A known source by its name, or the `Source` of a module: "my_package.my_source", "my_source:SOURCE".
+
+    DataError for an unknown name, with the nearest one, and for a module that cannot be imported or has no such source.
+    """
+    module, colon, attribute = name.partition(":")
+    if colon or "." in module:
+        return _imported(module, attribute or "SOURCE")
     if name not in SOURCES:
         near = difflib.get_close_matches(name.lower(), SOURCES, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(SOURCES))}"
-        raise DataError(f"unknown source {name!r}; {hint}")
-    return importlib.import_module(f"data_process.sources.{SOURCES[name]}").SOURCE
+        raise DataError(f"unknown source {name!r}; {hint}, or MODULE:NAME for a source of your own")
+    return _imported(f"data_process.sources.{SOURCES[name]}", "SOURCE")
+
+
+def _imported(module: str, attribute: str) -> Source:
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise DataError(f"{module!r} is not the name of a Python module; write for instance my_package.my_source")
+    try:
+        found = vars(importlib.import_module(module)).get(attribute)
+    except ImportError as error:
+        raise DataError(
+            f"the source module {module} cannot be imported ({error}); install its package, or run the command in the "
+            "folder that contains it"
+        ) from error
+    if not isinstance(found, Source):
+        raise DataError(f"{module} has no source {attribute}; define {attribute} = Source(name=..., item=...) in it")
+    return found
 
 
 def splits_of(source: Source, asked: Sequence[str]) -> dict[str, str]:
-    """Raw split -> prepared split for `--split` values such as "test" and "testmini=dev"; the source's own for none."""
+    """Raw split -> prepared split for `--split` values such as "test" and "testmini=dev"; by default the source's."""
     wanted: dict[str, str] = {}
     for text in asked:
         raw, equals, name = text.partition("=")
@@ -53,15 +76,16 @@ def splits_of(source: Source, asked: Sequence[str]) -> dict[str, str]:
             name = QUESTIONS if raw in source.unlabelled else source.splits.get(raw, raw)
         if name not in SPLITS and not (name == QUESTIONS and raw in source.unlabelled):
             raise DataError(
-                f"--split {text}: a folder has the splits {', '.join(SPLITS)}; say which this is: --split {raw}=test"
+                f"--split {text}: a prepared folder has the splits {', '.join(SPLITS)}; say which of them this is: "
+                f"--split {raw}=test"
             )
         if raw in source.unlabelled and name != QUESTIONS:
             raise DataError(
                 f"--split {text}: the answers of {source.name}'s {raw} split are not public, so nothing can be trained "
-                f"or scored on it; --split {raw} writes its questions for a submission"
+                f"or scored on it; --split {raw} writes its questions, to be answered and submitted"
             )
         if raw in wanted or name in wanted.values():
-            raise DataError(f"--split {text}: {raw!r} or {name!r} is asked for twice")
+            raise DataError(f"--split {text}: {raw!r} or {name!r} is given twice; give each split once")
         wanted[raw] = name
     return wanted or dict(source.splits)
 
@@ -72,7 +96,9 @@ def borrowed(pairs: Sequence[str]) -> dict[str, Path]:
     for pair in pairs:
         split, equals, folder = pair.partition("=")
         if not equals or not folder or split not in SPLITS or split in found:
-            raise DataError(f"--borrow {pair!r}: write a split once, as SPLIT=DIR; splits are {', '.join(SPLITS)}")
+            raise DataError(
+                f"--borrow {pair!r}: give each split once, as SPLIT=DIR; the splits are {', '.join(SPLITS)}"
+            )
         found[split] = Path(folder)
     return found
 
@@ -83,7 +109,7 @@ def _share(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share; write for instance 0.1, or 0 for none")
+        raise argparse.ArgumentTypeError(f"{text!r} must be a fraction in [0, 1), for instance 0.1")
     return value
 
 
@@ -91,59 +117,69 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m data_process.prepare", description="Turn a downloaded data set into a folder for the loop."
     )
-    made.add_argument("source", help=f"one of {', '.join(sorted(SOURCES))}")
+    known = ", ".join(sorted(SOURCES))
+    made.add_argument("source", help=f"one of {known}; or MODULE[:NAME], a module with a Source of your own")
     made.add_argument("--raw", type=Path, help="file or folder of the data set as published")
     made.add_argument("--hub", nargs="?", const="", metavar="OWNER/NAME", help="read it from the Hugging Face hub")
     made.add_argument("--hub-config", help="configuration (subset) on the hub")
     made.add_argument("--revision", help="commit, tag or branch on the hub")
-    made.add_argument("--images", type=Path, metavar="DIR", help="pictures, where they are not beside the rows")
+    made.add_argument("--images", type=Path, metavar="DIR", help="folder of the images, if not beside the rows")
     made.add_argument("--out", type=Path, required=True, help="folder to write")
     made.add_argument("--split", action="append", default=[], metavar="NAME[=AS]", help="e.g. testmini=test")
     made.add_argument(
-        "--missing", choices=MISSING, default="error", help="problems whose picture is missing, empty or unreadable: "
-        "refuse (default), keep and count, leave out, or draw marked stand-ins",
+        "--missing", choices=MISSING, default="error", help="problems whose image is missing, empty or unreadable: "
+        "stop (default), keep and count, leave out, or draw marked stand-ins",
     )  # fmt: skip
-    made.add_argument("--dev-share", type=_share, default=DEV_SHARE, help="held out of train if there is no dev (0.1)")
-    made.add_argument("--test-share", type=_share, default=0.0, help="held out of train if there is no test (0)")
-    made.add_argument("--seed", type=int, default=0, help="of what is held out")
-    made.add_argument("--borrow", action="append", default=[], metavar="SPLIT=DIR", help="from a prepared folder")
-    made.add_argument("--link", action="store_true", help="hard links instead of copies of the pictures")
-    made.add_argument("--replace", action="store_true", help="make an already prepared folder anew")
-    made.add_argument("--skip-bad", action="store_true", help="leave unusable rows out, counted, instead of stopping")
+    made.add_argument(
+        "--dev-share", type=_share, default=DEV_SHARE, help="share of train held out if there is no dev (0.1)"
+    )
+    made.add_argument("--test-share", type=_share, default=0.0, help="share of train held out if there is no test (0)")
+    made.add_argument("--seed", type=int, default=0, help="seed of the draw of held-out problems (0)")
+    made.add_argument(
+        "--borrow", action="append", default=[], metavar="SPLIT=DIR", help="take a split from a prepared folder"
+    )
+    made.add_argument("--link", action="store_true", help="hard-link the images instead of copying them")
+    made.add_argument("--replace", action="store_true", help="replace an already prepared folder")
+    made.add_argument("--skip-bad", action="store_true", help="leave out and count unusable rows instead of stopping")
     made.add_argument("--json", action="store_true", help="print the card as JSON")
     table = made.add_argument_group("table")
     table.add_argument("--map", action="append", default=[], metavar="FIELD=COLUMN", help="e.g. question=problem")
-    table.add_argument("--answer-type", choices=ANSWER_TYPES, help="of every answer (default: inferred, and printed)")
+    table.add_argument(
+        "--answer-type", choices=ANSWER_TYPES, help="type of every answer (default: inferred, and printed)"
+    )
     table.add_argument(
         "--answer-is", choices=("letter", "text", "index0", "index1"), help="how a gold choice is written"
     )
-    table.add_argument("--answer-pattern", metavar="REGEX", help="its one group, last match, is the answer")
+    table.add_argument("--answer-pattern", metavar="REGEX", help="the group of its last match is the answer")
     geometry = made.add_argument_group("geometry3k")
     geometry.add_argument("--text", choices=("annotat_text", "problem_text", "compact_text"), help="question field")
     return made
 
 
-def _request(args: argparse.Namespace, source: Source) -> Request:
+def _request(args: argparse.Namespace, source: Source) -> PrepareRequest:
     from data_process.sources.columns import parse_map
 
     if (args.raw is None) == (args.hub is None):
-        raise DataError("say where the data are: --raw PATH for files, or --hub [OWNER/NAME]; one of the two")
+        raise DataError("say where the data are: either --raw PATH for files or --hub [OWNER/NAME]")
     given = {
         "map": parse_map(args.map), "answer_type": args.answer_type, "answer_is": args.answer_is,
         "answer_pattern": args.answer_pattern, "text": args.text,
     }  # fmt: skip
-    mine = {"table": ("map", "answer_type", "answer_is", "answer_pattern"), "geometry3k": ("text",)}
     for name, value in given.items():
-        if value and name not in mine.get(source.name, ()):
-            raise DataError(f"--{name.replace('_', '-')} says nothing to the source {source.name}; leave it out")
+        if value and name not in source.options:
+            raise DataError(f"the source {source.name} has no option --{name.replace('_', '-')}; leave it out")
     if args.answer_pattern:
         try:
             groups = re.compile(args.answer_pattern).groups
         except re.error as error:
-            raise DataError(f"--answer-pattern {args.answer_pattern!r} is no regular expression: {error}") from error
+            raise DataError(
+                f"--answer-pattern {args.answer_pattern!r} is not a regular expression: {error}; correct it"
+            ) from error
         if groups != 1:
-            raise DataError(f"--answer-pattern {args.answer_pattern!r} must have one group, it has {groups}")
-    return Request(
+            raise DataError(
+                f"--answer-pattern {args.answer_pattern!r} must have exactly one group, and it has {groups}"
+            )
+    return PrepareRequest(
         raw=args.raw, images=args.images, hub=args.hub or None, hub_config=args.hub_config, revision=args.revision,
         splits=splits_of(source, args.split), options=given,
     )  # fmt: skip
@@ -153,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     try:
         source = source_named(args.source)
-        plan = Plan(
+        plan = FolderPlan(
             out=args.out, missing=args.missing, dev_share=args.dev_share, test_share=args.test_share, seed=args.seed,
             link=args.link, replace=args.replace, skip_bad=args.skip_bad, borrow=borrowed(args.borrow),
         )  # fmt: skip

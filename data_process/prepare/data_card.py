@@ -1,4 +1,4 @@
-"""The data card: what a prepared folder holds, in numbers that add up, as JSON and as text."""
+"""The data card of a prepared folder: counts that add up, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from statistics import median
 from typing import Any
 
 from data_process.prepare.holdout import question_key
-from data_process.prepare.pictures import Placed
+from data_process.prepare.images import PlacedImage
 from data_process.schema import LETTERS, Problem
 
-LISTED = 10  # examples named of whatever is counted
+LISTED = 10  # examples listed beside each count
+Key = tuple[str, tuple[str, ...], str | None]  # question, choices, content of the image
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A prepared problem and what became of its picture."""
+    """A prepared problem and its image."""
 
     problem: Problem
-    placed: Placed | None  # None: no picture, or one that is not there
-    lacking: str | None = None  # why its picture is not there: missing, empty, unreadable
+    placed: PlacedImage | None  # None: no image, or an unusable one
+    unusable: str | None = None  # why its image cannot be used: missing, empty, unreadable
     stand_in: bool = False
-    wanted: str | None = None  # name of the source's own picture, where that is not there
+    wanted: str | None = None  # name of the source's own image, if that is unusable
     notes: tuple[str, ...] = ()
 
 
 def row_of(problem: Problem, *, labelled: bool = True) -> dict[str, Any]:
-    """The row that `load_problems` reads back as this problem; without the answer where it is not `labelled`."""
+    """The row that `load_problems` reads back as this problem, without the answer if it is not `labelled`."""
     row = {key: value for key, value in vars(problem).items() if value not in (None, (), {})}
     if problem.choices:
         row["choices"] = list(problem.choices)
@@ -40,7 +41,7 @@ def row_of(problem: Problem, *, labelled: bool = True) -> dict[str, Any]:
 
 
 def digest_of(entries: Iterable[Entry]) -> str:
-    """16 hex digits over every row and every picture's bytes, in order."""
+    """16 hex digits over every row and every image's bytes, in order."""
     digest = hashlib.sha256()
     for entry in entries:
         content = entry.placed.digest if entry.placed else None
@@ -49,7 +50,7 @@ def digest_of(entries: Iterable[Entry]) -> str:
 
 
 def split_card(entries: Sequence[Entry], *, labelled: bool = True) -> dict[str, Any]:
-    """The numbers of one split; rates are shares in [0, 1]."""
+    """The numbers of one split; rates are fractions in [0, 1]."""
     problems = [entry.problem for entry in entries]
     card: dict[str, Any] = {"items": len(entries), "digest": digest_of(entries), "labelled": labelled}
     card["answer_types"] = _sorted(Counter(problem.answer_type for problem in problems))
@@ -86,20 +87,20 @@ def _spread(values: Sequence[int]) -> dict[str, float]:
 
 
 def _images(entries: Sequence[Entry]) -> dict[str, Any]:
-    """with_picture + text_only + not there = items; a stand-in is not a picture of the source and is counted apart."""
+    """Counts with with_image + text_only + unusable = items. Stand-ins, drawn for unusable images, are counted too."""
     own = {e.placed.relative: e.placed for e in entries if e.placed and not e.stand_in}
-    lacking = [entry for entry in entries if entry.lacking]
+    unusable = [entry for entry in entries if entry.unusable]
     images: dict[str, Any] = {
-        "with_picture": sum(1 for e in entries if e.placed and not e.stand_in),
+        "with_image": sum(1 for e in entries if e.placed and not e.stand_in),
         "text_only": sum(1 for e in entries if e.problem.image is None),
-        "not_there": len(lacking),
+        "unusable": len(unusable),
         "stand_ins": sum(1 for e in entries if e.stand_in),
         "files": len(own),
         "different": len({placed.digest for placed in own.values()}),
     }
-    if lacking:
-        images["reasons"] = _sorted(Counter(str(entry.lacking) for entry in lacking))
-        images["not_there_ids"] = [f"{e.problem.id} ({e.lacking})" for e in lacking[:LISTED]]
+    if unusable:
+        images["reasons"] = _sorted(Counter(str(entry.unusable) for entry in unusable))
+        images["unusable_ids"] = [f"{e.problem.id} ({e.unusable})" for e in unusable[:LISTED]]
     if own:
         images["width"] = _spread([placed.width for placed in own.values()])
         images["height"] = _spread([placed.height for placed in own.values()])
@@ -107,31 +108,31 @@ def _images(entries: Sequence[Entry]) -> dict[str, Any]:
     return images
 
 
-def _key(entry: Entry) -> tuple:
-    """A picture that is not there counts by its name: two of them may be different."""
+def _key(entry: Entry) -> Key:
+    """Equal for equal problems. An unusable image counts by its name, since two of them may differ."""
     content = entry.placed.digest if entry.placed and not entry.stand_in else entry.wanted
     return question_key(entry.problem), entry.problem.choices, content
 
 
 def _duplicates(entries: Sequence[Entry], labelled: bool) -> dict[str, Any]:
-    """Problems beyond the first of each group of equals."""
-    whole: dict[tuple, list[Entry]] = {}
+    """Counts of the problems beyond the first of each group of equal ones."""
+    whole: dict[Key, list[Entry]] = {}
     text: Counter[str] = Counter()
-    listed: Counter[tuple] = Counter()
-    pictures: Counter[str] = Counter()
+    listed: Counter[tuple[str, tuple[str, ...]]] = Counter()
+    images: Counter[str] = Counter()
     for entry in entries:
         whole.setdefault(_key(entry), []).append(entry)
         text[question_key(entry.problem)] += 1
         listed[question_key(entry.problem), entry.problem.choices] += 1
         if entry.placed and not entry.stand_in:
-            pictures[entry.placed.digest] += 1
+            images[entry.placed.digest] += 1
     repeated = [group for group in whole.values() if len(group) > 1]
     found: dict[str, Any] = {
         "ids": 0,  # a repeated id is refused
         "question_choices_image": sum(len(group) - 1 for group in repeated),
         "question_choices": sum(listed.values()) - len(listed),
         "question": sum(text.values()) - len(text),
-        "image": sum(pictures.values()) - len(pictures),
+        "image": sum(images.values()) - len(images),
     }
     if repeated:
         found["groups"] = [[entry.problem.id for entry in group] for group in repeated[:LISTED]]
@@ -147,7 +148,7 @@ def _gold(problem: Problem) -> str:
 
 
 def overlaps(splits: Mapping[str, Sequence[Entry]]) -> dict[str, dict[str, int]]:
-    """Pair such as "train/test" -> problems of the second split whose question, or all of them, is in the first too."""
+    """Pair such as "train/test" -> how many questions and whole problems of the second split the first has too."""
     found = {}
     names = list(splits)
     for i, first in enumerate(names):
@@ -165,7 +166,7 @@ def overlaps(splits: Mapping[str, Sequence[Entry]]) -> dict[str, dict[str, int]]
 
 
 def render(card: Mapping[str, Any]) -> str:
-    """The card for a person to read."""
+    """The card as text."""
     lines = [f"{card['source']}  digest {card['digest']}"]
     lines += [f"  {key}: {card[key]}" for key in ("licence", "citation")]
     lines += [f"  {line}" for line in card["remarks"]]
@@ -175,8 +176,8 @@ def render(card: Mapping[str, Any]) -> str:
         first, _, second = pair.partition("/")
         lines += [] if lines[-1].startswith("overlap") else [""]
         lines.append(
-            f"overlap of {second} with {first}: {counts['question']} questions of the same text, "
-            f"{counts['question_choices_image']} with the same choices and image too"
+            f"overlap of {second} with {first}: {counts['question']} questions have the same text, "
+            f"{counts['question_choices_image']} also the same choices and image"
         )
     return "\n".join(lines)
 
@@ -188,17 +189,19 @@ def _counts(counts: Mapping[str, int]) -> str:
 def _lines(split: Mapping[str, Any]) -> list[str]:
     lines = [f"  answer types: {_counts(split['answer_types'])}"]
     if not split["labelled"]:
-        lines.append("  no answers: for a submission only")
+        lines.append("  no answers: only for a submission")
     if "chance" in split:
         lines.append(f"  choices per item: {_counts(split['choices'])}; chance {split['chance']:.1%}")
     if "letters" in split:
         top = split["majority_letter"]
-        lines.append(f"  gold letters: {_counts(split['letters'])}; always {top['letter']}: {top['rate']:.1%}")
+        lines.append(
+            f"  gold letters: {_counts(split['letters'])}; always answering {top['letter']}: {top['rate']:.1%}"
+        )
     if "majority_answer" in split:
         top = split["majority_answer"]
         lines.append(f"  most frequent free answer {top['answer']!r}: {top['rate']:.1%} of {top['of']:,}")
     images = split["images"]
-    parts = [f"{images['with_picture']:,} items with a picture ({images['different']:,} different)"]
+    parts = [f"{images['with_image']:,} items with an image ({images['different']:,} different)"]
     parts += [f"{images[key]:,} {words}" for key, words in (("text_only", "text only"),) if images[key]]
     lines.append("  images: " + ", ".join(parts))
     if "width" in images:
@@ -207,18 +210,22 @@ def _lines(split: Mapping[str, Any]) -> list[str]:
             for side in ("width", "height")
         )
         lines.append(f"  image sizes in pixels (min, median, max): {sides}; {images['bytes'] / 2**20:.1f} MiB in all")
-    if images["not_there"]:
-        shown = ", ".join(images["not_there_ids"])
-        lines.append(f"  PICTURES NOT THERE: {images['not_there']:,} ({_counts(images['reasons'])}); first: {shown}")
+    if images["unusable"]:
+        shown = ", ".join(images["unusable_ids"])
+        lines.append(f"  UNUSABLE IMAGES: {images['unusable']:,} ({_counts(images['reasons'])}); first: {shown}")
     if images["stand_ins"]:
-        lines.append(f"  DRAWN STAND-INS: {images['stand_ins']:,} (they show nothing of the question; expect chance)")
+        lines.append(
+            f"  DRAWN STAND-INS: {images['stand_ins']:,} (they show nothing of the diagram; expect accuracy at chance)"
+        )
     found = split["duplicates"]
     lines.append(
         f"  duplicates: ids {found['ids']}, question+choices+image {found['question_choices_image']}, "
         f"question+choices {found['question_choices']}, question {found['question']}, image {found['image']}"
     )
     if found.get("contradicting"):
-        lines.append(f"  duplicates whose gold differs: {len(found['contradicting'])}, {found['contradicting'][:3]}")
+        lines.append(
+            f"  duplicates with different gold answers: {len(found['contradicting'])}, {found['contradicting'][:3]}"
+        )
     lines.append(f"  languages: {_counts(split['languages'])}")
     lines += [
         f"  {note}: {what['count']:,} ({', '.join(what['ids'][:5])}{' ...' if what['count'] > 5 else ''})"

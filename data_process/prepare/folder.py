@@ -1,4 +1,4 @@
-"""From raw rows to a prepared folder: read, checked, split, written aside and renamed, with the card written last."""
+"""Makes a prepared folder from raw rows: reads, checks and splits them, and writes all files or none."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +18,30 @@ from data_process.images import standin
 from data_process.io import load_problems, problem_from_row, write_aside, write_jsonl
 from data_process.prepare.data_card import LISTED, Entry, digest_of, overlaps, row_of, split_card
 from data_process.prepare.holdout import hold_out
-from data_process.prepare.pictures import FOLDER, Placed, Placer
+from data_process.prepare.images import FOLDER, ImagePlacer, PlacedImage
 from data_process.schema import DataError, Problem
-from data_process.sources.base import SPLITS, Item, Picture, Request, Source
+from data_process.sources.base import SPLITS, Item, PrepareRequest, Source, SourceImage
+from data_process.sources.tables import table_rows
 
 MISSING = ("error", "count", "drop", "standin")
 DEV_SHARE = 0.1  # of train, where a source has no dev split
 QUESTIONS = "questions"  # the split, and file, of problems without public answers
-# Passes the checks of a row whose answer is not public; it is never written.
+# Stands in for an answer that is not public while the row is checked; it is never written.
 _ANY_ANSWER = {"choice": "A", "integer": "0", "float": "0.0", "list": "[0]", "number": "0", "text": "-"}
 
 
 @dataclass(frozen=True)
-class Plan:
+class FolderPlan:
     """How the raw rows become a folder."""
 
     out: Path
-    missing: str = "error"  # pictures that are not there: one of MISSING
+    missing: str = "error"  # what to do about unusable images: one of MISSING
     dev_share: float = DEV_SHARE
     test_share: float = 0.0  # held out of train before dev, where a source has no test split
     seed: int = 0
     link: bool = False
-    replace: bool = False  # a folder that an earlier call made
-    skip_bad: bool = False  # rows that cannot be used are left out and counted
+    replace: bool = False  # overwrite a folder that an earlier call made
+    skip_bad: bool = False  # leave out and count rows that cannot be used
     borrow: Mapping[str, Path] = field(default_factory=dict)  # split -> prepared folder to take it from
 
 
@@ -48,18 +50,19 @@ class _Read:
     """What was read so far."""
 
     splits: dict[str, list[Entry]] = field(default_factory=dict)
-    skipped: list[tuple[str, str]] = field(default_factory=list)  # (why, where), rows left out
-    offered: int = 0
-    ids: dict[str, str] = field(default_factory=dict)
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # (reason, where) of the rows left out
+    offered: int = 0  # rows seen
+    ids: dict[str, str] = field(default_factory=dict)  # problem id -> where it was read
 
 
 # ---- reading ------------------------------------------------------------------------------------------------------
 
 
-def _entries(source: Source, request: Request, plan: Plan, root: Path) -> _Read:
-    """Every row as a checked problem with its picture placed under `root`; what is left out is counted."""
-    read, placer = _Read(), Placer(root, plan.link)
-    for raw_split, located in source.rows(request, request.splits):
+def _entries(source: Source, request: PrepareRequest, plan: FolderPlan, root: Path) -> _Read:
+    """Reads every row as a checked problem and places its image under `root`; counts the rows left out."""
+    read, placer = _Read(), ImagePlacer(root, plan.link)
+    split_rows = source.rows or partial(table_rows, source)
+    for raw_split, located in split_rows(request, request.splits):
         split = request.splits[raw_split]
         entries = read.splits.setdefault(split, [])
         for where, row in located:
@@ -75,53 +78,56 @@ def _entries(source: Source, request: Request, plan: Plan, root: Path) -> _Read:
                 read.skipped.append((str(error).removeprefix(f"{where}: ")[:160], where))
                 continue
             read.ids[problem.id] = where
-            _keep(_with_picture(problem, item, placer, plan), where, entries, read, plan)
+            _keep(_with_image(problem, item, placer, plan), where, entries, read, plan)
     if not read.ids:
-        raise DataError(f"{source.name}: none of {read.offered} rows can be used; first: {read.skipped[:1]}")
+        raise DataError(
+            f"{source.name}: none of {read.offered} rows can be used; correct --raw or the options. "
+            f"First: {read.skipped[:1]}"
+        )
     return read
 
 
 def _checked(source: Source, item: Item, split: str, where: str, root: Path) -> Problem:
-    """The problem, by the same checks that `load_problems` will make. Raises DataError."""
+    """The problem, checked as `load_problems` will check it. Raises DataError."""
     fields = dict(item.fields)
     if source.language and "language" not in fields.get("meta", {}):
         fields["meta"] = {**fields.get("meta", {}), "language": source.language}
     if "answer" not in fields:
         if split != QUESTIONS:
-            raise DataError(f"{where}: no answer; problems to train or score on need one")
+            raise DataError(f"{where}: no answer; problems for training or evaluation need one")
         fields["answer"] = _ANY_ANSWER.get(fields["answer_type"], "")
-    image = f"{FOLDER}/{item.picture.name}" if item.picture else None
+    image = f"{FOLDER}/{item.image.name}" if item.image else None
     return problem_from_row({**fields, "image": image}, f"{where}, problem {fields['id']!r}", root)
 
 
-def _with_picture(problem: Problem, item: Item, placer: Placer, plan: Plan) -> Entry:
-    if item.picture is None:
+def _with_image(problem: Problem, item: Item, placer: ImagePlacer, plan: FolderPlan) -> Entry:
+    if item.image is None:
         return Entry(problem, None, notes=item.notes)
-    placed = placer.place(item.picture)
-    if isinstance(placed, Placed):
+    placed = placer.place(item.image)
+    if isinstance(placed, PlacedImage):
         return Entry(replace(problem, image=placed.relative), placed, notes=item.notes)
     if plan.missing != "standin":
         return Entry(problem, None, placed, wanted=problem.image, notes=item.notes)
-    drawn = placer.place(Picture(standin.name_for(problem.question), data=standin.draw(problem.question)))
-    assert isinstance(drawn, Placed)
+    drawn = placer.place(SourceImage(standin.name_for(problem.question), data=standin.draw(problem.question)))
+    assert isinstance(drawn, PlacedImage)
     marked = replace(problem, image=drawn.relative, meta={**problem.meta, "stand_in": True})
     return Entry(marked, drawn, placed, stand_in=True, wanted=problem.image, notes=item.notes)
 
 
-def _keep(entry: Entry, where: str, entries: list[Entry], read: _Read, plan: Plan) -> None:
-    if entry.lacking and plan.missing == "drop":
-        read.skipped.append((f"picture {entry.lacking}", f"{where}, problem {entry.problem.id!r}"))
+def _keep(entry: Entry, where: str, entries: list[Entry], read: _Read, plan: FolderPlan) -> None:
+    if entry.unusable and plan.missing == "drop":
+        read.skipped.append((f"image {entry.unusable}", f"{where}, problem {entry.problem.id!r}"))
     else:
         entries.append(entry)
 
 
-def _refuse_missing(splits: Mapping[str, Sequence[Entry]], request: Request) -> None:
-    lacking = [entry for entries in splits.values() for entry in entries if entry.lacking]
-    if lacking:
-        reasons = Counter(str(entry.lacking) for entry in lacking)
-        shown = ", ".join(f"{e.problem.image} of {e.problem.id} ({e.lacking})" for e in lacking[:LISTED])
+def _refuse_missing(splits: Mapping[str, Sequence[Entry]], request: PrepareRequest) -> None:
+    unusable = [entry for entries in splits.values() for entry in entries if entry.unusable]
+    if unusable:
+        reasons = Counter(str(entry.unusable) for entry in unusable)
+        shown = ", ".join(f"{e.problem.image} of {e.problem.id} ({e.unusable})" for e in unusable[:LISTED])
         raise DataError(
-            f"{len(lacking)} of {sum(map(len, splits.values()))} problems have no usable picture "
+            f"{len(unusable)} of {sum(map(len, splits.values()))} problems have no usable image "
             f"({', '.join(f'{name} {n}' for name, n in sorted(reasons.items()))}); first: {shown}. Name their folder "
             f"with --images DIR{'' if request.images is None else f' (now {request.images})'}, or say what to do with "
             "--missing count|drop|standin"
@@ -131,39 +137,40 @@ def _refuse_missing(splits: Mapping[str, Sequence[Entry]], request: Request) -> 
 # ---- splits -------------------------------------------------------------------------------------------------------
 
 
-def _borrow(splits: dict[str, list[Entry]], plan: Plan, read: _Read, root: Path) -> list[str]:
-    """Take splits over from other prepared folders, pictures and all; returns what was done, in words."""
+def _borrow(splits: dict[str, list[Entry]], plan: FolderPlan, read: _Read, root: Path) -> list[str]:
+    """Copies splits and their images from other prepared folders. Returns remarks for the card."""
     remarks = []
     for name, folder in plan.borrow.items():
         if name in splits:
-            raise DataError(f"--borrow {name}={folder}: the source has its own; choose its splits by --split")
+            raise DataError(f"--borrow {name}={folder}: the source has this split itself; leave it out with --split")
         card = folder / "card.json"
         if not card.is_file():
-            raise DataError(f"--borrow {name}={folder}: no card.json there, so it is no prepared folder")
+            raise DataError(f"--borrow {name}={folder}: it has no card.json, so it is not a prepared folder")
         about = json.loads(card.read_text(encoding="utf-8"))
-        placer, entries = Placer(root, plan.link, below=f"{about['source']}-{name}"), []
+        placer = ImagePlacer(root, plan.link, below=f"{about['source']}-{name}")
+        entries: list[Entry] = []
         for problem in load_problems(folder / f"{name}.jsonl", folder):
             where = f"{folder / name}.jsonl"
             if read.ids.setdefault(problem.id, where) != where:
                 raise DataError(f"{where}: id {problem.id!r} is also in {read.ids[problem.id]}")
-            picture = None
+            image = None
             if problem.image is not None:
                 short = problem.image.removeprefix(f"{FOLDER}/")
-                picture = Picture(short, (folder / problem.image,))
-            entry = _with_picture(problem, Item({}, picture), placer, plan)
+                image = SourceImage(short, (folder / problem.image,))
+            entry = _with_image(problem, Item({}, image), placer, plan)
             entry = replace(entry, stand_in=entry.stand_in or bool(problem.meta.get("stand_in")))
             _keep(entry, where, entries, read, plan)
             read.offered += 1
         splits[name] = entries
         remarks.append(
-            f"{name} is {len(entries):,} problems of {folder}: {about['source']}, digest "
+            f"{name} has {len(entries):,} problems of {folder}: {about['source']}, digest "
             f"{about['splits'][name]['digest']}; {about['licence']}; {about['citation']}"
         )
     return remarks
 
 
-def _hold_out(splits: dict[str, list[Entry]], plan: Plan) -> list[str]:
-    """Make the test and dev splits that the source lacks out of train; returns what was done, in words."""
+def _hold_out(splits: dict[str, list[Entry]], plan: FolderPlan) -> list[str]:
+    """Makes the test and dev splits that the source lacks out of train. Returns remarks for the card."""
     remarks = []
     for name, share in (("test", plan.test_share), ("dev", plan.dev_share)):
         train = splits.get("train", [])
@@ -173,13 +180,13 @@ def _hold_out(splits: dict[str, list[Entry]], plan: Plan) -> list[str]:
         held = hold_out([entry.problem for entry in train], contents, share, plan.seed, name)
         if not held:
             raise DataError(
-                f"{len(train)} train problems are too few to hold {share:.0%} out as {name}; --{name}-share 0"
+                f"{len(train)} train problems are too few to hold {share:.0%} out as {name}; give --{name}-share 0"
             )
         splits[name] = [entry for entry in train if entry.problem.id in held]
         splits["train"] = [entry for entry in train if entry.problem.id not in held]
         remarks.append(
-            f"{name} is {len(held):,} of {len(train):,} train problems held out (seed {plan.seed}, in groups that "
-            "share a picture or a question); it is not a published split"
+            f"{name} has {len(held):,} of {len(train):,} train problems, held out (seed {plan.seed}, in groups that "
+            "share an image or a question); it is not a published split"
         )
     return remarks
 
@@ -188,14 +195,14 @@ def _hold_out(splits: dict[str, list[Entry]], plan: Plan) -> list[str]:
 
 
 @contextlib.contextmanager
-def _folder(plan: Plan) -> Iterator[Path]:
-    """A folder that takes the place of `plan.out` after the block, whole, or leaves it as it was."""
+def _folder(plan: FolderPlan) -> Iterator[Path]:
+    """A folder that replaces `plan.out` when the block ends; if it raises, `plan.out` stays as it was."""
     target = plan.out.resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         if not plan.replace:
-            raise DataError(f"{plan.out} is there already; give another --out, or --replace to make it anew")
+            raise DataError(f"{plan.out} already exists; give another --out, or replace it with --replace")
         if not (target / "card.json").is_file():
-            raise DataError(f"{plan.out} has no card.json, so it is not a prepared folder and is not replaced")
+            raise DataError(f"{plan.out} has no card.json, so it is not a prepared folder; give another --out")
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     aside = target.with_name(f".{target.name}.{os.getpid()}.old.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -214,12 +221,12 @@ def _folder(plan: Plan) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def prepare(source: Source, request: Request, plan: Plan) -> dict[str, Any]:
-    """Write the folder and return its card. Raises DataError; nothing is written then."""
+def prepare(source: Source, request: PrepareRequest, plan: FolderPlan) -> dict[str, Any]:
+    """Writes the folder, the card last, and returns the card. If it raises DataError, nothing has been written."""
     if request.raw is not None and not request.raw.exists():
         raise DataError(f"{request.raw} does not exist. {source.files}")
     if request.images is not None and not request.images.is_dir():
-        raise DataError(f"{request.images} is no folder; --images names the folder that holds the pictures")
+        raise DataError(f"{request.images} is not a folder; --images takes the folder of the images")
     request = replace(request, splits=request.splits or dict(source.splits))
     with _folder(plan) as root:
         read = _entries(source, request, plan, root)
@@ -234,14 +241,19 @@ def prepare(source: Source, request: Request, plan: Plan) -> dict[str, Any]:
             labelled = name != QUESTIONS
             write_jsonl(root / f"{name}.jsonl", (row_of(e.problem, labelled=labelled) for e in entries))
             if labelled and load_problems(root / f"{name}.jsonl", root) != [e.problem for e in entries]:
-                raise RuntimeError(f"{name}.jsonl does not read back as what was written")
+                raise RuntimeError(f"{name}.jsonl reads back differently from what was written")
         with write_aside(root / "card.json") as file:
             file.write(json.dumps(card, indent=1, ensure_ascii=False).encode() + b"\n")
     return card
 
 
 def _card(
-    source: Source, request: Request, plan: Plan, read: _Read, splits: Mapping[str, list[Entry]], remarks: list[str]
+    source: Source,
+    request: PrepareRequest,
+    plan: FolderPlan,
+    read: _Read,
+    splits: Mapping[str, list[Entry]],
+    remarks: list[str],
 ) -> dict[str, Any]:
     kept = sum(map(len, splits.values()))
     assert kept + len(read.skipped) == read.offered, "a row left without a reason"
@@ -250,7 +262,7 @@ def _card(
         remarks = [*remarks, f"{len(read.skipped):,} of {read.offered:,} rows left out: "
                    + "; ".join(f"{why} ({n:,})" for why, n in reasons.most_common(LISTED))]  # fmt: skip
     if QUESTIONS in splits:
-        remarks = [*remarks, f"{QUESTIONS}.jsonl has no answers: have them answered and submit; the loop refuses it"]
+        remarks = [*remarks, f"{QUESTIONS}.jsonl has no answers: it is for a submission, and the loop does not read it"]
     return {
         "source": source.name,
         "licence": source.licence,
@@ -268,5 +280,5 @@ def _card(
 
 
 def _general(why: str) -> str:
-    """The reason without its particulars, to count by: what stands in quotes and brackets differs from row to row."""
+    """The reason without quoted and bracketed parts and numbers, which differ from row to row, for counting."""
     return re.sub(r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]|\d+", "…", why)[:100]

@@ -1,4 +1,4 @@
-"""Holding problems out of a split, so that no picture and no question stands on both sides."""
+"""Holds problems out of a split so that no image and no question occurs on both sides."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Sequence
 from data_process.schema import Problem
 from data_process.seeds import seed_for
 
-# "Find x." is asked of hundreds of diagrams; a question of this many words is one question anywhere.
+# Hundreds of diagrams ask "Find x."; a question of this many words or more identifies its problem.
 SPECIFIC_WORDS = 8
 
 
 def question_key(problem: Problem) -> str:
-    """The question without case and spacing: equal for copies of one question."""
+    """The question with case and spacing levelled, so that copies of a question are equal."""
     return re.sub(r"\s+", " ", problem.question).strip().casefold()
 
 
-def groups(problems: Sequence[Problem], pictures: Sequence[str | None]) -> list[list[int]]:
-    """Positions of problems that belong together, each in one group; `pictures`: content digests, None for no picture.
+def groups(problems: Sequence[Problem], images: Sequence[str | None]) -> list[list[int]]:
+    """Groups of positions of problems that belong together. `images`: content digests, None for no image.
 
-    Together belong problems with one picture, with one question of at least `SPECIFIC_WORDS` words, or with one
-    question and the same choices.
+    Problems belong together if they share an image, a question of at least `SPECIFIC_WORDS` words, or a question and
+    its choices.
     """
     parent = list(range(len(problems)))
 
@@ -31,13 +31,13 @@ def groups(problems: Sequence[Problem], pictures: Sequence[str | None]) -> list[
             i = parent[i]
         return i
 
-    first: dict[tuple, int] = {}
-    for i, (problem, picture) in enumerate(zip(problems, pictures, strict=True)):
+    first: dict[tuple[object, ...], int] = {}
+    for i, (problem, image) in enumerate(zip(problems, images, strict=True)):
         question = question_key(problem)
-        keys: list[tuple] = [("question", question, tuple(sorted(problem.choices)))]
-        if picture is not None:
-            keys.append(("picture", picture))
-        if picture is None or len(question.split()) >= SPECIFIC_WORDS:
+        keys: list[tuple[object, ...]] = [("question", question, tuple(sorted(problem.choices)))]
+        if image is not None:
+            keys.append(("image", image))
+        if image is None or len(question.split()) >= SPECIFIC_WORDS:
             keys.append(("question", question))
         for key in keys:
             parent[root(i)] = root(first.setdefault(key, i))
@@ -47,17 +47,14 @@ def groups(problems: Sequence[Problem], pictures: Sequence[str | None]) -> list[
     return list(found.values())
 
 
-def hold_out(
-    problems: Sequence[Problem], pictures: Sequence[str | None], share: float, seed: int, name: str
-) -> set[str]:
-    """Ids of about `share` of the problems, in whole groups, drawn by (seed, name, first id of the group).
+def hold_out(problems: Sequence[Problem], images: Sequence[str | None], share: float, seed: int, name: str) -> set[str]:
+    """Ids of at most `share` of the problems, in whole groups, drawn by (seed, name, first id of the group).
 
-    Never more than the share, rounded; fewer where the groups left are too large. The same whatever the order of
-    `problems`.
+    There are fewer where the remaining groups are too large. The order of `problems` does not matter.
     """
     wanted = round(share * len(problems))
     turns = []
-    for group in groups(problems, pictures):
+    for group in groups(problems, images):
         ids = sorted(problems[i].id for i in group)
         turns.append((seed_for(seed, name, ids[0]), ids))
     held: set[str] = set()

@@ -1,4 +1,17 @@
-"""What a source of problems is: how its raw rows are found, and how one row becomes one problem with its picture."""
+"""What a source of problems is: where its raw rows are, and how one row becomes one problem with its image.
+
+A source is one small module, in this package or anywhere that Python imports from:
+
+    from data_process.sources.base import Item, Source, find_image
+
+    def item(request, split, where, row):
+        fields = {"id": row["key"], "question": row["text"], "answer": row["result"]}
+        return Item(fields, find_image(row["diagram"], request, where))
+
+    SOURCE = Source(name="mine", item=item)
+
+`python -m data_process.prepare my_package.my_source --raw DIR --out data/mine` prepares it.
+"""
 
 from __future__ import annotations
 
@@ -11,56 +24,60 @@ from typing import Any, NoReturn
 from data_process.schema import LETTERS, DataError
 
 Row = dict[str, Any]
-Located = tuple[str, Row]  # where the row stands, for messages; the row
+LocatedRow = tuple[str, Row]  # where the row is, for messages; the row
+SplitRows = tuple[str, Iterable[LocatedRow]]  # a raw split, its rows
 
 SPLITS = ("train", "dev", "test")  # what a prepared folder holds, in this order
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture that a row names or carries. Exactly one of `candidates` and `data` says where its bytes are."""
+class SourceImage:
+    """An image that a row names or carries: either `candidates` or `data` holds its bytes."""
 
     name: str  # wanted name below `images/` of the prepared folder, with its suffix
-    candidates: tuple[Path, ...] = ()  # files that may hold it; the first that exists is it
+    candidates: tuple[Path, ...] = ()  # files that may hold it; the first that exists is taken
     data: bytes | None = None  # the encoded file itself, as Parquet carries it
 
 
 @dataclass(frozen=True)
 class Item:
-    """One raw row read: the fields of `load_problems` (without `image`), and the picture."""
+    """One problem read from a raw row: the fields that `load_problems` takes, without `image`, and the image."""
 
     fields: Row
-    picture: Picture | None
-    notes: tuple[str, ...] = ()  # what was noticed in reading it, in words to count by
+    image: SourceImage | None
+    notes: tuple[str, ...] = ()  # remarks on the row, which the data card counts
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the user asked of a source, checked by `prepare`."""
+class PrepareRequest:
+    """What the user asks of a source, checked by `prepare`."""
 
     raw: Path | None = None  # file or folder; None: from the hub
-    images: Path | None = None  # folder of pictures, where it is not beside the rows
+    images: Path | None = None  # folder of images, where it is not beside the rows
     hub: str | None = None  # repository of data sets, "owner/name"
     hub_config: str | None = None
     revision: str | None = None
     splits: Mapping[str, str] = field(default_factory=dict)  # raw split -> prepared split; empty: the source's own
-    options: Mapping[str, Any] = field(default_factory=dict)  # of one source: see its module
+    options: Mapping[str, Any] = field(default_factory=dict)  # those that `Source.options` names
 
 
 @dataclass(frozen=True)
 class Source:
-    """A family of files that is read in one way."""
+    """A data set whose files are all read in one way."""
 
     name: str
-    licence: str
-    citation: str
-    splits: Mapping[str, str]  # raw split -> prepared split, of the splits that are read unless others are asked for
-    rows: Callable[[Request, Mapping[str, str]], Iterable[tuple[str, Iterable[Located]]]]  # (raw split, its rows)
-    item: Callable[[Request, str, str, Row], Item]  # (request, raw split, where, row); DataError for a bad row
-    hub: str | None = None  # repository that is meant when the user gives none
-    files: str = ""  # what to download where, for the message when the hub cannot be reached
+    item: Callable[[PrepareRequest, str, str, Row], Item]  # (request, raw split, where, row); DataError for a bad row
+    # (request, raw split -> prepared split) to each raw split with its rows; None: `tables.table_rows`.
+    rows: Callable[[PrepareRequest, Mapping[str, str]], Iterable[SplitRows]] | None = None
+    splits: Mapping[str, str] = field(default_factory=lambda: {split: split for split in SPLITS})  # read by default
+    licence: str = "not known here; see where the data set comes from"
+    citation: str = "not known here; see where the data set comes from"
+    hub: str | None = None  # the repository to read when the user names none
+    hub_files: Mapping[str, str] = field(default_factory=dict)  # raw split -> its files there: others are not loaded
+    files: str = ""  # what to download and where to put it, for messages
     language: str | None = None  # of every problem, where the source states it for all
     unlabelled: tuple[str, ...] = ()  # raw splits whose answers are not public
+    options: tuple[str, ...] = ()  # names of the command's options that it reads from `PrepareRequest.options`
 
 
 def wrong(where: str, what: str) -> NoReturn:
@@ -68,7 +85,7 @@ def wrong(where: str, what: str) -> NoReturn:
 
 
 def text_of(row: Mapping[str, Any], field_name: str, where: str) -> str:
-    """A field that must be text with something in it. DataError otherwise."""
+    """A field that must be text and not blank. DataError otherwise."""
     value = row.get(field_name)
     if not isinstance(value, str) or not value.strip():
         found = repr(value)[:80] if field_name in row else f"nothing (fields: {', '.join(map(str, row))[:200]})"
@@ -77,14 +94,14 @@ def text_of(row: Mapping[str, Any], field_name: str, where: str) -> str:
 
 
 def plain_value(value: Any) -> str | None:
-    """Text as it is, a JSON number as it is written; None for anything else."""
+    """Text unchanged, a number as text; None for anything else."""
     if isinstance(value, str):
         return value
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def choices_of(value: Any, where: str) -> tuple[str, ...]:
-    """A list of texts or numbers as choices. DataError for anything else."""
+    """A list of 2 to 10 texts or numbers as choices. DataError for anything else."""
     texts = [plain_value(choice) for choice in value] if isinstance(value, list | tuple) else [None]
     if any(text is None or not text.strip() for text in texts):
         wrong(where, f"choices must be a list of texts, found {str(value)[:80]!r}")
@@ -96,8 +113,8 @@ def choices_of(value: Any, where: str) -> tuple[str, ...]:
 def letter_of(answer: str, choices: tuple[str, ...], where: str, said_as: str | None = None) -> str:
     """The gold letter: given as "B", "b", "(B)" or "B.", or as the text of exactly one choice.
 
-    "B" may be both a letter and the text of another choice (the points A, C, B, D): `said_as`, "letter" or "text", says
-    which is meant, and without it that is a DataError, as is a gold that is neither.
+    "B" may be both a letter and the text of another choice (the points A, C, B, D). `said_as`, "letter" or "text", says
+    which is meant; without it, that is a DataError, as is a gold answer that is neither.
     """
     letters = LETTERS[: len(choices)]
     found = re.fullmatch(r"\s*\(?([A-Za-z])[).:]?\s*", answer) if said_as != "text" else None
@@ -106,28 +123,28 @@ def letter_of(answer: str, choices: tuple[str, ...], where: str, said_as: str | 
     if said_as == "letter":
         same = [] if letter else same
     if len(same) > 1:
-        wrong(where, f"gold {answer!r} is the text of {len(same)} choices, so no letter can be told")
+        wrong(where, f"gold {answer!r} is the text of {len(same)} choices, so its letter is ambiguous")
     if letter and same and same[0] != letter:
         wrong(where, f"gold {answer!r} is a letter and also the text of choice {same[0]}; say which: letter or text")
     if not letter and not same:
-        wrong(where, f"gold {answer!r} is outside the choices: no letter of {letters} and the text of none")
+        wrong(where, f"gold {answer!r} is outside the choices: neither a letter of {letters} nor the text of one")
     return letter or same[0]
 
 
 def repeated_choices(choices: tuple[str, ...], letter: str) -> tuple[str, ...]:
-    """Notes on choices that read the same: there the gold letter is one of two that a reader cannot tell apart."""
+    """Notes on choices that have equal texts, so that the gold choice may be ambiguous."""
     if len(set(choices)) == len(choices):
         return ()
     twice = choices.count(choices[LETTERS.index(letter)]) > 1
-    return ("two choices of the same text", *(("the gold choice stands twice",) if twice else ()))
+    return ("two choices of the same text", *(("the gold choice occurs twice",) if twice else ()))
 
 
-def find_picture(name: Any, request: Request, where: str, *, basename: bool = False) -> Picture:
-    """The picture that a row names by a path relative to the pictures' folder.
+def find_image(name: Any, request: PrepareRequest, where: str, *, basename: bool = False) -> SourceImage:
+    """The image that a row names by a path relative to the image folder.
 
-    Looked for in `--images` if given, otherwise in `images/` beside the rows and beside the rows themselves; a name
-    that starts with `images/` is also looked for without it. `basename`: the row's folder is of another machine, so
-    only the file's name counts. DataError for a path that leads outside.
+    It is looked up in `--images` if given, and otherwise in `images/` beside the rows and beside the rows; a name that
+    starts with `images/` is also looked up without it. `basename`: the path is from another machine, so only the
+    file's name counts. DataError for a path that leads outside.
     """
     if not isinstance(name, str) or not name.strip() or "\0" in name:
         wrong(where, f"the image must be a path, found {str(name)[:80]!r}")
@@ -141,28 +158,28 @@ def find_picture(name: Any, request: Request, where: str, *, basename: bool = Fa
         for candidate in (root / relative, root / short):
             if candidate.exists() and not candidate.resolve().is_relative_to(root.resolve()):
                 wrong(where, f"image {name!r} leads out of {root} through a link; copy the file inside")
-    return Picture(str(short), tuple(root / tail for root in roots for tail in dict.fromkeys((relative, short))))
+    return SourceImage(str(short), tuple(root / tail for root in roots for tail in dict.fromkeys((relative, short))))
 
 
-def embedded_picture(value: Any, name: str, request: Request, where: str) -> Picture:
-    """A picture as Parquet and the hub carry it: {"bytes": ..., "path": ...}, named `name` with a fitting suffix.
+def embedded_image(value: Any, name: str, request: PrepareRequest, where: str) -> SourceImage:
+    """An image as Parquet and the hub have it, {"bytes": ..., "path": ...}, named `name` with the suffix of its format.
 
-    The bytes are kept as they are. Without bytes the path is followed: anywhere for the hub, whose cache it lies in,
-    and otherwise by its name alone in the folder of pictures.
+    The bytes stay as they are. Without bytes, the path is used: any path for the hub, whose cache contains it, and
+    otherwise only its file name in the image folder.
     """
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, Mapping) else (value, None)
     if data is None and isinstance(path, str) and path:
         named = f"{name}{PurePosixPath(path).suffix.lower() or '.img'}"
         if request.raw is None:
-            return Picture(named, (Path(path),))
-        return Picture(named, find_picture(path, request, where, basename=True).candidates)
+            return SourceImage(named, (Path(path),))
+        return SourceImage(named, find_image(path, request, where, basename=True).candidates)
     if not isinstance(data, bytes):
-        wrong(where, f"the image holds a {type(data).__name__}, not the bytes of a picture file")
-    return Picture(f"{name}{suffix_of(data)}", data=data)
+        wrong(where, f"the image holds a {type(data).__name__}, not the bytes of an image file")
+    return SourceImage(f"{name}{suffix_of(data)}", data=data)
 
 
 def suffix_of(data: bytes) -> str:
-    """The usual suffix of a picture file's format, by its first bytes; ".img" for an unknown one."""
+    """The usual suffix of an image file's format, from its first bytes; ".img" if unknown."""
     for magic, suffix in (
         (b"\x89PNG", ".png"), (b"\xff\xd8\xff", ".jpg"), (b"GIF8", ".gif"), (b"BM", ".bmp"),
         (b"II*\0", ".tif"), (b"MM\0*", ".tif"),
@@ -173,7 +190,7 @@ def suffix_of(data: bytes) -> str:
 
 
 def without_image_mark(text: str, where: str) -> str:
-    """The text without the one `<image>` that says where the picture stands; pictures always come first here."""
+    """The text without its `<image>` mark; prompts here always start with the image. DataError for several marks."""
     if text.count("<image>") > 1:
-        wrong(where, f"the text has {text.count('<image>')} <image> marks; a problem has one picture at most")
+        wrong(where, f"the text has {text.count('<image>')} <image> marks; a problem has at most one image")
     return text.replace("<image>", "", 1).strip() if "<image>" in text else text

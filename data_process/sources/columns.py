@@ -1,47 +1,40 @@
-"""Any table by a column mapping: `--map question=problem --map answer=solution --map image=img`.
+"""Reads any table by a column mapping: `--map question=problem --map answer=solution --map image=img`.
 
 A field of a problem takes the column of its own name unless `--map FIELD=COLUMN` says otherwise; a dot looks inside an
 object (`meta.answer`). Choices may be a list, an object {"A": ...}, an object {"label": [...], "text": [...]}, one text
-"A. ... B. ..." or several columns (`--map choices=A,B,C,D`). Columns that no field takes go to `meta`, except pictures.
-Without an `id` column the problems are numbered in the order of the file. A problem without an image is text alone.
+"A. ... B. ..." or several columns (`--map choices=A,B,C,D`). Columns that no field takes go to `meta`, except images.
+Without an `id` column, problems are numbered in the order of the file. A problem without an image is text only.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from data_process.judging.maths.quantity import read_quantity
 from data_process.schema import ANSWER_TYPES, LETTERS, DataError
 from data_process.sources.base import (
     Item,
-    Located,
-    Picture,
-    Request,
+    PrepareRequest,
     Row,
     Source,
+    SourceImage,
     choices_of,
-    embedded_picture,
-    find_picture,
+    embedded_image,
+    find_image,
     letter_of,
     plain_value,
     repeated_choices,
     without_image_mark,
     wrong,
 )
-from data_process.sources.tables import local_or_hub
 
 FIELDS = ("id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance")
 _LABEL = re.compile(r"(?:^|(?<=\s))\(?([A-J])[).:、．]\s*", re.MULTILINE)
 _MATHS = re.compile(r"\\[a-zA-Z]|[√π∞∠^]|\d\s*[*+/=-]\s*[\dA-Za-z(]|[0-9]\s?[a-z]\b")
 _WRAPPED = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
-
-
-def rows(request: Request, splits: Mapping[str, str]) -> Iterator[tuple[str, Iterable[Located]]]:
-    """The rows of a file, of a folder with a file for each split, or of the hub."""
-    return local_or_hub(request, splits, hub=None)
 
 
 def parse_map(pairs: Iterable[str]) -> dict[str, str]:
@@ -63,7 +56,7 @@ def parse_map(pairs: Iterable[str]) -> dict[str, str]:
     return mapping
 
 
-def item(request: Request, split: str, where: str, row: Row) -> Item:
+def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     """One problem by the mapping in `request.options["map"]`."""
     mapping: Mapping[str, str] = request.options.get("map") or {}
     values = {name: _look_up(row, mapping.get(name, name), name in mapping, where) for name in FIELDS}
@@ -104,12 +97,12 @@ def item(request: Request, split: str, where: str, row: Row) -> Item:
     taken = {part.partition(".")[0] for name in FIELDS for part in mapping.get(name, name).split(",")}
     others = {key: value for key, value in row.items() if key not in taken and _is_text_data(value)}
     fields["meta"] = {**others, **fields.get("meta", {})}
-    picture = _picture(values["image"], identifier, request, where)
-    return Item({key: value for key, value in fields.items() if value not in ([], {})}, picture, notes)
+    image = _image(values["image"], identifier, request, where)
+    return Item({key: value for key, value in fields.items() if value not in ([], {})}, image, notes)
 
 
 def _look_up(row: Mapping[str, Any], column: str, asked_for: bool, where: str) -> Any:
-    """The value of a column, of several ("A,B,C,D": a list without the empty ones), or inside an object ("a.b")."""
+    """The value of a column, of several ("A,B,C,D": a list without empty values), or inside an object ("a.b")."""
     if "," in column and column not in row:
         values = [_look_up(row, part.strip(), asked_for, where) for part in column.split(",")]
         return [value for value in values if value not in (None, "")]
@@ -124,7 +117,7 @@ def _look_up(row: Mapping[str, Any], column: str, asked_for: bool, where: str) -
 
 
 def read_choices(value: Any, where: str) -> tuple[str, ...]:
-    """Choices from any of the forms that published tables use; labels such as "A." are taken off. DataError."""
+    """Choices from any of the forms of published tables, without labels such as "A.". Raises DataError."""
     if isinstance(value, str) and value.strip().startswith(("[", "{")):
         try:
             value = json.loads(value)
@@ -134,7 +127,9 @@ def read_choices(value: Any, where: str) -> tuple[str, ...]:
         if isinstance(value.get("text"), list):  # {"label": ["A", ...], "text": [...]}
             labels = value.get("label", list(LETTERS[: len(value["text"])]))
             value = dict(zip(labels, value["text"], strict=False)) if len(labels) == len(value["text"]) else {}
-        keys = [str(key).strip().upper() for key in value if value[key] is not None]  # Parquet fills up with nulls
+        keys = [
+            str(key).strip().upper() for key in value if value[key] is not None
+        ]  # Parquet adds nulls for absent keys
         if not keys or (keys != list(LETTERS[: len(keys)]) and keys != [str(n + 1) for n in range(len(keys))]):
             wrong(where, f"choices are labelled {keys}, not A, B, C ... in order")
         return choices_of([text for text in value.values() if text is not None], where)
@@ -145,14 +140,14 @@ def read_choices(value: Any, where: str) -> tuple[str, ...]:
         ends = [*(m.start() for m in marks[1:]), len(value)]
         return choices_of([value[m.end() : end].strip(" \n\t;,") for m, end in zip(marks, ends, strict=True)], where)
     choices = choices_of(value, where)
-    marks = [_LABEL.match(choice) for choice in choices]
-    if all(marks) and [m[1] for m in marks if m] == list(LETTERS[: len(choices)]):
-        return choices_of([choice[m.end() :] for choice, m in zip(choices, marks, strict=True) if m], where)
+    labelled = [_LABEL.match(choice) for choice in choices]
+    if [m and m[1] for m in labelled] == list(LETTERS[: len(choices)]):
+        return choices_of([choice[m.end() :] for choice, m in zip(choices, labelled, strict=True) if m], where)
     return choices
 
 
 def read_answer(value: Any, pattern: str | None, where: str) -> str:
-    """The gold answer as text. `<answer>` around the whole text is taken off; `pattern` picks its one group."""
+    """The gold answer as text, without `<answer>` around it; `pattern` selects the group of its last match."""
     answer = json.dumps(value) if isinstance(value, list) else plain_value(value)
     if answer is None or not answer.strip():
         wrong(where, f"no gold answer: found {value!r} (--map answer=COLUMN)")
@@ -161,13 +156,13 @@ def read_answer(value: Any, pattern: str | None, where: str) -> str:
     if pattern:
         found = re.findall(pattern, answer)
         if not found or not isinstance(found[-1], str):
-            wrong(where, f"--answer-pattern {pattern!r} with one group does not fit the answer {answer[-80:]!r}")
+            wrong(where, f"--answer-pattern {pattern!r} does not match the answer {answer[-80:]!r}")
         answer = found[-1]
     return answer.strip()
 
 
-def _gold(answer: str, choices: tuple[str, ...], request: Request, where: str) -> str:
-    """The gold letter; `answer_is` says how the table writes it: letter, text, index0 (from 0) or index1."""
+def _gold(answer: str, choices: tuple[str, ...], request: PrepareRequest, where: str) -> str:
+    """The gold letter. `answer_is` says how the table writes it: letter, text, index0 (from 0) or index1."""
     said_as = request.options.get("answer_is")
     if said_as in ("index0", "index1"):
         index = int(answer) - int(said_as[-1]) if re.fullmatch(r"[0-9]{1,2}", answer) else -1
@@ -194,23 +189,16 @@ def _is_text_data(value: Any) -> bool:
     return True
 
 
-def _picture(value: Any, identifier: str, request: Request, where: str) -> Picture | None:
+def _image(value: Any, identifier: str, request: PrepareRequest, where: str) -> SourceImage | None:
     if isinstance(value, list):
         if len(value) > 1:
-            wrong(where, f"{len(value)} images; a problem has one picture at most (--skip-bad leaves such rows out)")
+            wrong(where, f"{len(value)} images; a problem has at most one image (--skip-bad leaves such rows out)")
         value = value[0] if value else None
     if value is None or value == "":
         return None
     if isinstance(value, str):
-        return find_picture(value, request, where)
-    return embedded_picture(value, re.sub(r"[^A-Za-z0-9._-]", "_", identifier), request, where)
+        return find_image(value, request, where)
+    return embedded_image(value, re.sub(r"[^A-Za-z0-9._-]", "_", identifier), request, where)
 
 
-SOURCE = Source(
-    name="table",
-    licence="not known here; see where the table comes from",
-    citation="not known here; see where the table comes from",
-    splits={"train": "train", "dev": "dev", "test": "test"},
-    rows=rows,
-    item=item,
-)
+SOURCE = Source(name="table", item=item, options=("map", "answer_type", "answer_is", "answer_pattern"))

@@ -2,7 +2,7 @@
 
 * Inter-GPS folders (lupantech/InterGPS): `train/ val/ test/`, each with one folder per item that holds `data.json` and
   `img_diagram.png`, and `logic_form.json` where the annotations are unpacked too. The question is `annotat_text`, the
-  text that the Parquet form has; `--text problem_text` takes the original one, `--text compact_text` the shortened.
+  text that the Parquet form has; `--text problem_text` reads the original one, `--text compact_text` the shortened one.
 * Parquet, as used for reinforcement learning (hiyouga/geometry3k): `images` (one), `problem` (starts with `<image>`),
   `answer` (the text of the right choice) and in newer uploads `id`, `choices`, `ground_truth`. Without choices the
   problem asks for a free answer and is judged as an expression.
@@ -11,20 +11,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from data_process.schema import LETTERS, DataError
 from data_process.sources.base import (
     Item,
-    Located,
-    Picture,
-    Request,
+    LocatedRow,
+    PrepareRequest,
     Row,
     Source,
+    SourceImage,
+    SplitRows,
     choices_of,
-    embedded_picture,
+    embedded_image,
     letter_of,
     plain_value,
     repeated_choices,
@@ -32,28 +33,27 @@ from data_process.sources.base import (
     without_image_mark,
     wrong,
 )
-from data_process.sources.tables import ALIASES, local_or_hub
+from data_process.sources.tables import ALIASES, table_rows
 
 TEXTS = ("annotat_text", "problem_text", "compact_text")
-PATTERNS = {"train": "data/train-*", "val": "data/validation-*", "test": "data/test-*"}
 FILES = (
     "Download data/*.parquet of hiyouga/geometry3k, or the train, val and test archives that the README of "
     "lupantech/InterGPS links, unpack them into a folder DIR and pass --raw DIR"
 )
 
 
-def rows(request: Request, splits: Mapping[str, str]) -> Iterator[tuple[str, Iterable[Located]]]:
+def rows(request: PrepareRequest, splits: Mapping[str, str]) -> Iterator[SplitRows]:
     """Items of the split folders, or the rows of Parquet files or the hub."""
     folders = _folders(request.raw, splits) if request.raw is not None else {}
     if folders:
         for split, folder in folders.items():
             yield split, _items(folder)
     else:
-        yield from local_or_hub(request, splits, hub=SOURCE.hub, patterns=PATTERNS, files=FILES)
+        yield from table_rows(SOURCE, request, splits)
 
 
 def _folders(raw: Path, splits: Mapping[str, str]) -> dict[str, Path]:
-    """split -> its folder of items; `raw` itself may be one, where its name or the one split asked for says which."""
+    """split -> its folder of items. `raw` itself may be one, if its name or a single requested split says which."""
     found = {}
     for split in splits:
         names = ALIASES.get(split, (split,))
@@ -68,8 +68,8 @@ def _folders(raw: Path, splits: Mapping[str, str]) -> dict[str, Path]:
     return found
 
 
-def _items(folder: Path) -> Iterator[Located]:
-    """The items of a split folder, in the order of their numbers; every sub-folder must be one."""
+def _items(folder: Path) -> Iterator[LocatedRow]:
+    """The items of a split folder, in the order of their numbers; every sub-folder must be an item."""
     for path in sorted((f for f in folder.iterdir() if f.is_dir()), key=lambda f: (len(f.name), f.name)):
         row = _read(path / "data.json")
         forms = path / "logic_form.json"
@@ -90,12 +90,12 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-def item(request: Request, split: str, where: str, row: Row) -> Item:
+def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     """One problem of either form."""
     return _from_folder(request, split, where, row) if "_folder" in row else _from_row(request, split, where, row)
 
 
-def _from_folder(request: Request, split: str, where: str, row: Row) -> Item:
+def _from_folder(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     folder: Path = row["_folder"]
     question = text_of(row, request.options.get("text") or TEXTS[0], where)
     choices = choices_of(row.get("choices"), where)
@@ -109,14 +109,14 @@ def _from_folder(request: Request, split: str, where: str, row: Row) -> Item:
     fields = {"id": name, "question": question, "choices": list(choices), "answer": letter, "meta": meta}
     return Item(
         {**fields, "answer_type": "choice"},
-        Picture(f"{name}.png", (folder / "img_diagram.png",)),
+        SourceImage(f"{name}.png", (folder / "img_diagram.png",)),
         repeated_choices(choices, letter),
     )
 
 
-def _from_row(request: Request, split: str, where: str, row: Row) -> Item:
+def _from_row(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     number = row.get("id")
-    # Uploads without ids keep their order; the row's number in its split then names the problem.
+    # Uploads without ids keep their order, so the row's number in its split names the problem.
     name = f"{split}-{number if number is not None else 'row' + where.rpartition(' ')[2]}"
     question = without_image_mark(text_of(row, "problem", where), where)
     answer = plain_value(row.get("answer"))
@@ -124,17 +124,17 @@ def _from_row(request: Request, split: str, where: str, row: Row) -> Item:
         wrong(where, f"'answer' must be text, found {row.get('answer')!r}")
     images = row.get("images")
     if not isinstance(images, list) or len(images) != 1:
-        wrong(where, f"'images' must hold one picture, found {len(images) if isinstance(images, list) else images!r}")
-    picture = embedded_picture(images[0], name, request, where)
+        wrong(where, f"'images' must hold one image, found {len(images) if isinstance(images, list) else images!r}")
+    image = embedded_image(images[0], name, request, where)
     if not row.get("choices"):
-        return Item({"id": name, "question": question, "answer": answer, "answer_type": "expression"}, picture)
+        return Item({"id": name, "question": question, "answer": answer, "answer_type": "expression"}, image)
     choices = choices_of(row["choices"], where)
     truth = plain_value(row.get("ground_truth"))
     letter = letter_of(truth, choices, where, "letter") if truth else letter_of(answer, choices, where, "text")
     if answer not in (letter, choices[LETTERS.index(letter)]):
         wrong(where, f"answer {answer!r} and ground_truth {truth!r}, which is {letter}, contradict each other")
     fields = {"id": name, "question": question, "choices": list(choices), "answer": letter, "answer_type": "choice"}
-    return Item(fields, picture, repeated_choices(choices, letter))
+    return Item(fields, image, repeated_choices(choices, letter))
 
 
 SOURCE = Source(
@@ -146,6 +146,8 @@ SOURCE = Source(
     rows=rows,
     item=item,
     hub="hiyouga/geometry3k",
+    hub_files={"train": "data/train-*", "val": "data/validation-*", "test": "data/test-*"},
     files=FILES,
     language="english",
+    options=("text",),
 )

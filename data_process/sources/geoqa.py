@@ -3,10 +3,10 @@ r"""GeoQA: geometry questions from Chinese schools, in the processed forms that 
 * Rows (MM-self-improve's `train.jsonl` and `test.jsonl`, each one JSON array): `id`, `question`, `choices`, `answer` (a
   letter), `image` (a name in `images/`).
 * ShareGPT rows (its `geoqa_train_base.json`): one user turn `<image>question\nChoices:\n(A) ...`, one assistant turn
-  `Answer: \nB`, and the image's path on the authors' machine, of which only the file's name counts. The picture's name
+  `Answer: \nB`, and the image's path on the authors' machine, of which only the file's name counts. The image's name
   is the id.
 * Free answers (R1-V's `geoqa_test_prompts.jsonl` and outputs on it): `question`, `gold` or `ground_truth` such as
-  `10√{2}`, `140°`, `5cm^2^`, no choices; `id`, or the picture's name in its place. Judged as expressions.
+  `10√{2}`, `140°`, `5cm^2^`, no choices; `id`, or the image's name in its place. Judged as expressions.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import PurePosixPath
 from data_process.schema import LETTERS, DataError
 from data_process.sources.base import (
     Item,
-    Located,
-    Request,
+    PrepareRequest,
     Row,
     Source,
+    SplitRows,
     choices_of,
-    find_picture,
+    find_image,
     letter_of,
     plain_value,
     repeated_choices,
@@ -40,8 +40,8 @@ FILES = (
 _CHOICE = re.compile(r"\(([A-J])\) ?(.*)")
 
 
-def rows(request: Request, splits: Mapping[str, str]) -> Iterable[tuple[str, Iterable[Located]]]:
-    """The tables of a folder, or one table, whose split its name or the ids in it tell."""
+def rows(request: PrepareRequest, splits: Mapping[str, str]) -> Iterable[SplitRows]:
+    """The tables of a folder, or one table, whose split follows from its name or its ids."""
     if request.raw is None:
         raise DataError(f"GeoQA is read from files. {FILES}")
     if request.raw.is_dir():
@@ -59,16 +59,16 @@ def rows(request: Request, splits: Mapping[str, str]) -> Iterable[tuple[str, Ite
     return [(split, located)]
 
 
-def item(request: Request, split: str, where: str, row: Row) -> Item:
+def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     """One problem of any of the three forms."""
     if "messages" in row or "conversations" in row:
         row = _from_turns(row, where)
-    image = row.get("image", row.get("image_path"))
+    name = row.get("image", row.get("image_path"))
     of_other_machine = "image_path" in row or bool(row.get("_other_machine"))
-    picture = None if image is None else find_picture(image, request, where, basename=of_other_machine)
+    image = None if name is None else find_image(name, request, where, basename=of_other_machine)
     identifier = row.get("id")
-    if identifier is None and picture is not None:
-        identifier = PurePosixPath(picture.name).stem
+    if identifier is None and image is not None:
+        identifier = PurePosixPath(image.name).stem
         identifier = identifier if identifier.startswith(split) else f"{split}-{identifier}"
     if not isinstance(identifier, str) or not identifier:
         wrong(where, f"'id' must be text, found {identifier!r}")
@@ -88,13 +88,13 @@ def item(request: Request, split: str, where: str, row: Row) -> Item:
             wrong(where, f"neither choices nor a gold answer (gold, ground_truth or answer), found {given!r}")
         fields = {"answer": answer.strip(), "answer_type": "expression"}
         notes = ()
-    if picture is None:
-        notes += ("the row names no picture",)
-    return Item({"id": identifier, "question": question, **fields}, picture, notes)
+    if image is None:
+        notes += ("the row names no image",)
+    return Item({"id": identifier, "question": question, **fields}, image, notes)
 
 
 def _from_turns(row: Row, where: str) -> Row:
-    """A ShareGPT row as the row it was made from. DataError where question, choices and letter cannot be told."""
+    """The row that a ShareGPT row was made from. DataError if it lacks question, choices or letter."""
     turns = row.get("messages") or row.get("conversations")
     if not isinstance(turns, list) or len(turns) != 2 or not all(isinstance(turn, dict) for turn in turns):
         wrong(where, "expected one user turn and one assistant turn")

@@ -3,7 +3,7 @@
 A problem's prompt is the official query (`build_query.py`, shot 0): hint, question with its unit, choices. `question`
 holds the first two, and the prompt set "mathvista" adds the choices, so that `prompts.cot` gives the query character
 for character. The query is rebuilt from the fields and compared with the given one, which is in the hub's rows and in
-`query.json` beside `testmini.json`; where the two differ the given one is used and the difference is counted.
+`query.json` beside `testmini.json`; if the two differ, the given one is used and the difference is counted.
 
 Ids are the official pids. `meta.mathvista` keeps the official row, which its score and its result format need.
 The answers of the test split are not public.
@@ -17,20 +17,20 @@ from pathlib import Path
 from data_process.schema import LETTERS, DataError
 from data_process.sources.base import (
     Item,
-    Located,
-    Picture,
-    Request,
+    PrepareRequest,
     Row,
     Source,
+    SourceImage,
+    SplitRows,
     choices_of,
-    embedded_picture,
-    find_picture,
+    embedded_image,
+    find_image,
     plain_value,
     repeated_choices,
     text_of,
     wrong,
 )
-from data_process.sources.tables import local_or_hub
+from data_process.sources.tables import table_rows
 
 # The wordings of build_query.py, by (question_type, answer_type, precision).
 HINTS = {
@@ -45,17 +45,16 @@ HINTS = {
     ("free_form", "list", None): "Please answer the question requiring a Python list as an answer and provide the "
     "final list, e.g., [1, 2, 3], [1.2, 1.3, 1.4], at the end.",
 }
-PATTERNS = {"testmini": "data/testmini-*", "test": "data/test-*"}
 FILES = (
     "Download data/testmini-*.parquet (or, from its GitHub repository, data/testmini.json and data/query.json, and "
     "images.zip, unpacked) into a folder DIR and read them with --raw DIR (--images DIR/images)"
 )
 
 
-def rows(request: Request, splits: Mapping[str, str]) -> Iterator[tuple[str, Iterable[Located]]]:
-    """The rows of each split, with `query` from a `query.json` that lies beside the table."""
+def rows(request: PrepareRequest, splits: Mapping[str, str]) -> Iterator[SplitRows]:
+    """The rows of each split, with `query` from a `query.json` beside the table, if there is one."""
     queries = _queries(request.raw)
-    for split, located in local_or_hub(request, splits, hub=SOURCE.hub, patterns=PATTERNS, files=FILES):
+    for split, located in table_rows(SOURCE, request, splits):
         yield split, (((where, {**row, "query": _query(row, queries)}) for where, row in located))
 
 
@@ -80,9 +79,9 @@ def _query(row: Row, queries: Mapping[str, str]) -> str | None:
 
 
 def head_of_query(question: str, question_type: str, answer_type: str, precision: int | None, unit: str | None) -> str:
-    """Hint, question and unit: the official query without its choices. KeyError for a combination it has no hint for.
+    """Hint, question and unit: the official query without its choices. KeyError for a combination without a hint.
 
-    Trailing white space of the question stays; the official query loses it where no choices follow.
+    Trailing white space of the question stays; the official query drops it if no choices follow.
     """
     hint = HINTS[question_type, answer_type, precision]
     return f"Hint: {hint}\nQuestion: {question}" + (f" (Unit: {unit})" if unit else "")
@@ -94,8 +93,8 @@ def choices_text(choices: Iterable[str]) -> str:
     return f"\nChoices:{listed}" if listed else ""
 
 
-def item(request: Request, split: str, where: str, row: Row) -> Item:
-    """One problem; `answer` is missing in the fields where the official row has none."""
+def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
+    """One problem. Its fields have no `answer` if the official row has none."""
     pid = row.get("pid")
     if not isinstance(pid, str) or not pid:
         wrong(where, f"'pid' must be text, found {pid!r}")
@@ -112,7 +111,8 @@ def item(request: Request, split: str, where: str, row: Row) -> Item:
         head = head_of_query(text_of(row, "question", where), kind, answer_type, precision, unit)
     except KeyError:
         wrong(where, f"no official hint for {kind}, {answer_type}, precision {precision}; known: {list(HINTS)}")
-    fields, notes = _answer(row, choices, where), []
+    fields = _answer(row, choices, where)
+    notes: list[str] = []
     given = row.get("query")
     head, choices = _as_official(head, choices, row["question"], given, where, notes)
     official = {key: value for key, value in row.items() if key not in ("decoded_image", "query")}
@@ -132,14 +132,14 @@ def item(request: Request, split: str, where: str, row: Row) -> Item:
         "meta": {key: value for key, value in meta.items() if value is not None},
     }
     if choices and "answer" in fields:
-        notes.extend(repeated_choices(choices, fields["answer"]))  # by the official rule either of the two is right
+        notes.extend(repeated_choices(choices, fields["answer"]))  # the official rule accepts either of the two
     if given is None:
         notes.append("no official query to compare the rebuilt one with")
-    return Item(fields, _picture(row, request, pid, where), tuple(notes))
+    return Item(fields, _image(row, request, pid, where), tuple(notes))
 
 
 def _precision(value: object, where: str) -> int | None:
-    """Parquet keeps it as a float: 1.0 is 1."""
+    """The precision as a whole number; Parquet stores it as a float."""
     if value is None or value != value:  # NaN is how pandas writes "none"
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
@@ -148,7 +148,7 @@ def _precision(value: object, where: str) -> int | None:
 
 
 def _answer(row: Row, choices: tuple[str, ...], where: str) -> Row:
-    """The gold answer: for choices the letter, which is the first where two choices read the same."""
+    """The gold answer; for choices its letter, the first one if two choices have equal texts."""
     answer = plain_value(row.get("answer"))
     if answer is None or not answer:
         return {}
@@ -162,7 +162,7 @@ def _answer(row: Row, choices: tuple[str, ...], where: str) -> Row:
 def _as_official(
     head: str, choices: tuple[str, ...], question: str, given: object, where: str, notes: list[str]
 ) -> tuple[str, tuple[str, ...]]:
-    """Head and choices that together read like the official query, which is stripped at its end."""
+    """Head and choices that together give the official query, which has no trailing white space."""
     if choices:
         choices = (*choices[:-1], choices[-1].rstrip())
     else:
@@ -178,21 +178,22 @@ def _as_official(
     return given.removesuffix(tail), choices
 
 
-def _picture(row: Row, request: Request, pid: str, where: str) -> Picture | None:
+def _image(row: Row, request: PrepareRequest, pid: str, where: str) -> SourceImage | None:
     if row.get("decoded_image") is not None:
-        return embedded_picture(row["decoded_image"], pid, request, where)
-    return find_picture(row["image"], request, where) if row.get("image") is not None else None
+        return embedded_image(row["decoded_image"], pid, request, where)
+    return find_image(row["image"], request, where) if row.get("image") is not None else None
 
 
 SOURCE = Source(
     name="mathvista",
-    licence="CC BY-SA 4.0 (the pictures keep the licences of their 31 source data sets)",
+    licence="CC BY-SA 4.0 (the images keep the licences of their 31 source data sets)",
     citation="Lu et al., MathVista: Evaluating Mathematical Reasoning of Foundation Models in Visual Contexts, "
     "ICLR 2024 (arXiv 2310.02255)",
     splits={"testmini": "test"},
     rows=rows,
     item=item,
     hub="AI4Math/MathVista",
+    hub_files={"testmini": "data/testmini-*", "test": "data/test-*"},
     files=FILES,
     unlabelled=("test",),
 )

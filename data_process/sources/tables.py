@@ -1,4 +1,4 @@
-"""Raw tables as rows: JSON Lines (plain or .gz), JSON (a list, or a dict of rows by id), Parquet, and the hub."""
+"""Reads raw tables: JSON Lines (plain or .gz), JSON (a list, or a dict of rows by id), Parquet, and the hub."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 from data_process.io import read_jsonl
 from data_process.schema import DataError
-from data_process.sources.base import Located, Request, Row
+from data_process.sources.base import LocatedRow, PrepareRequest, Row, Source, SplitRows
 
 SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
-# Names that a split goes by in published files.
+# Names of each split in published files.
 ALIASES = {
     "train": ("train", "training"),
     "dev": ("dev", "val", "valid", "validation"),
@@ -21,10 +21,10 @@ ALIASES = {
     "validation": ("validation", "val", "valid", "dev"),
     "test": ("test", "testing"),
 }
-BATCH = 64  # Parquet rows held in memory together; they carry whole pictures
+BATCH = 64  # Parquet rows in memory at a time; they contain whole images
 
 
-def read_table(path: Path) -> Iterator[Located]:
+def read_table(path: Path) -> Iterator[LocatedRow]:
     """The rows of one file, each with "file, row N" for messages. Raises DataError."""
     if path.suffix == ".parquet":
         rows: Iterable[Row] = _parquet(path)
@@ -52,12 +52,12 @@ def _json(path: Path) -> list[Row]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
     except RecursionError as error:
-        raise DataError(f"{path}: nested too deeply to be a table") from error
+        raise DataError(f"{path}: nested too deeply for a table; check the file") from error
     except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # JSON Lines under another name
+        if error.msg == "Extra data":  # JSON Lines with the suffix .json
             return read_jsonl(path)
         raise DataError(
-            f"{path}, line {error.lineno}: not complete JSON ({error.msg}); a file cut while it was written ends like "
+            f"{path}, line {error.lineno}: not complete JSON ({error.msg}); an interrupted download ends like "
             "this: fetch it again"
         ) from error
     if isinstance(value, dict) and value and all(isinstance(row, dict) for row in value.values()):
@@ -82,8 +82,8 @@ def _parquet(path: Path) -> Iterator[Row]:
 def find_tables(raw: Path, splits: Iterable[str]) -> dict[str, list[Path]]:
     """split -> its files, in a folder (or its `data/`): `train.jsonl`, `train-00000-of-00002.parquet`, `x_train.json`.
 
-    A file named exactly like the split wins over one that has the split in its name. A split without files is left out.
-    Raises DataError where several files could be meant.
+    A file named exactly like the split takes precedence over one with the split in its name. A split without files is
+    left out. DataError if several files could be meant.
     """
     files = [f for f in sorted([*raw.glob("*"), *raw.glob("data/*")]) if f.name.endswith(SUFFIXES) and f.is_file()]
     found: dict[str, list[Path]] = {}
@@ -106,62 +106,54 @@ def _tokens(path: Path) -> list[str]:
 
 
 def split_of(path: Path, splits: Sequence[str]) -> str | None:
-    """The one split that a file's name speaks of; None for none or several."""
+    """The split that a file's name contains; None for none or several."""
     named = [split for split in splits if set(_tokens(path)) & set(ALIASES.get(split, (split,)))]
     return named[0] if len(named) == 1 else None
 
 
-def local_or_hub(
-    request: Request, splits: Mapping[str, str], *, hub: str | None, patterns: Mapping[str, str] | None = None,
-    files: str = "",
-) -> Iterator[tuple[str, Iterable[Located]]]:  # fmt: skip
-    """(raw split, rows) from `request.raw`, a file or a folder, or else from the hub. Raises DataError.
-
-    `patterns`: split -> files of the repository, so that asking for one split downloads one. `files`: what to download
-    by hand, for the message when the hub cannot be reached.
-    """
+def table_rows(source: Source, request: PrepareRequest, splits: Mapping[str, str]) -> Iterator[SplitRows]:
+    """Each raw split with its rows, from `request.raw`, a file or a folder, or else from the hub. Raises DataError."""
     if request.raw is None:
-        repository = request.hub or hub
-        if not repository:
-            raise DataError("no hub repository is known for this source; name it: --hub OWNER/NAME")
-        yield from read_hub(repository, splits, request, patterns or {}, files)
+        yield from _read_hub(source, request, splits)
     elif request.raw.is_file():
         split = next(iter(splits)) if len(splits) == 1 else split_of(request.raw, list(splits))
         if split is None:
-            raise DataError(f"{request.raw}: which split is this? Say it with --split {'|'.join(splits)}")
+            raise DataError(f"{request.raw}: which split is this? Say it with --split {' or --split '.join(splits)}")
         yield split, read_table(request.raw)
     else:
         found = find_tables(request.raw, splits)
         if not found:
-            raise DataError(f"{request.raw} holds no table of {', '.join(splits)} ({', '.join(SUFFIXES)}). {files}")
+            wanted = f"{', '.join(splits)} ({', '.join(SUFFIXES)})"
+            raise DataError(f"{request.raw} holds no table of {wanted}. {source.files}".rstrip())
         for split, paths in found.items():
             yield split, (located for path in paths for located in read_table(path))
 
 
-def read_hub(
-    repository: str, splits: Mapping[str, str], request: Request, patterns: Mapping[str, str], files: str
-) -> Iterator[tuple[str, Iterable[Located]]]:
-    """(split, rows) of a data set on the Hugging Face hub; pictures stay the bytes that were uploaded.
+def _read_hub(source: Source, request: PrepareRequest, splits: Mapping[str, str]) -> Iterator[SplitRows]:
+    """Each raw split of a data set on the Hugging Face hub with its rows; images stay the bytes that were uploaded.
 
     Raises DataError when the hub cannot be reached, naming what to download by hand and the flag that reads it.
     """
-    wanted = {split: patterns[split] for split in splits if split in patterns}
+    repository = request.hub or source.hub
+    if not repository:
+        raise DataError("no hub repository is known for this source; name it: --hub OWNER/NAME")
+    wanted = {split: source.hub_files[split] for split in splits if split in source.hub_files}
     try:
         import datasets
 
         loaded = datasets.load_dataset(
             repository, request.hub_config, revision=request.revision, data_files=wanted or None
         )
-    except Exception as error:  # a dozen libraries stand behind this call, each with its own errors
+    except Exception as error:  # this call uses a dozen libraries, each with its own errors
         first = str(error).strip().splitlines() or [""]
         raise DataError(
-            f"{repository} cannot be had from the hub ({type(error).__name__}: {first[0][:200]}). "
-            f"{files or 'Download its Parquet or JSON files into a folder DIR and read that with --raw DIR.'}"
+            f"{repository} cannot be read from the hub ({type(error).__name__}: {first[0][:200]}). "
+            f"{source.files or 'Download its Parquet or JSON files into a folder DIR and read that with --raw DIR.'}"
         ) from error
     names = {split: next((n for n in ALIASES.get(split, (split,)) if n in loaded), None) for split in splits}
     if not any(names.values()):
         raise DataError(
-            f"{repository} has the splits {', '.join(loaded)}, none of {', '.join(splits)}; say what they are, "
+            f"{repository} has the splits {', '.join(loaded)}, none of {', '.join(splits)}; say which to read, "
             f"for instance --split {next(iter(loaded), 'train')}=train"
         )
     for split, name in names.items():
@@ -169,9 +161,9 @@ def read_hub(
             yield split, _hub_rows(repository, name, loaded[name])
 
 
-def _hub_rows(repository: str, split: str, dataset: Any) -> Iterator[Located]:
+def _hub_rows(repository: str, split: str, dataset: Any) -> Iterator[LocatedRow]:
     number = 0
-    # In Arrow form an image is the file's bytes; read in the ordinary way it would be decoded and lose them.
+    # The Arrow format has an image as its file's bytes; the default format would decode it.
     for batch in dataset.with_format("arrow").iter(batch_size=BATCH):
         for row in batch.to_pylist():
             number += 1

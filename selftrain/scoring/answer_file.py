@@ -19,7 +19,7 @@ from data_process.judging.extractor import Extractor, Reply, ReplyCache, read_by
 from data_process.judging.published.mathvista import official_verdict, states_answer
 from data_process.judging.published.registry import NamedJudge, named_judge
 from data_process.predictions import mathvista_tables
-from data_process.predictions.files import Answer, Question, read_answers, read_questions
+from data_process.predictions.files import AnswerRow, ProblemRow, read_answer_rows, read_problem_rows
 from data_process.schema import DataError, Verdict
 from selftrain import stats
 
@@ -45,8 +45,8 @@ class ExtractorSettings:
 class Scored:
     """One problem with its answer, the verdict, and what the official MathVista rule makes of it."""
 
-    question: Question
-    answer: Answer | None  # None: the file has no answer to it
+    question: ProblemRow
+    answer: AnswerRow | None  # None: the file has no answer to it
     verdict: Verdict
     reply: Reply | None = None  # of the extractor, where it was asked
 
@@ -110,8 +110,8 @@ def score_files(
         raise DataError(
             f"judge {judge.name} has no official MathVista form; use --judge mathvista or mathvista-official"
         )
-    questions = read_questions(problems, geoqa=judge.name == "geoqa")
-    given = read_answers(answers, questions, problems)
+    questions = read_problem_rows(problems, geoqa=judge.name == "geoqa")
+    given = read_answer_rows(answers, questions, problems)
     _need_extractions(judge, given, answers)
     scored = judge_all(questions, given, judge, seed, extractor)
     own = not all(answer.has_extraction for answer in given.values())
@@ -126,7 +126,7 @@ def score_files(
     return totals(scored, rows, judge, seed, path, own)
 
 
-def _need_extractions(judge: NamedJudge, given: Mapping[str, Answer], answers: Path) -> None:
+def _need_extractions(judge: NamedJudge, given: Mapping[str, AnswerRow], answers: Path) -> None:
     without = [answer for answer in given.values() if not answer.has_extraction]
     if judge.reads == "extraction" and without:
         raise DataError(
@@ -136,8 +136,8 @@ def _need_extractions(judge: NamedJudge, given: Mapping[str, Answer], answers: P
 
 
 def judge_all(
-    questions: Mapping[str, Question],
-    given: Mapping[str, Answer],
+    questions: Mapping[str, ProblemRow],
+    given: Mapping[str, AnswerRow],
     judge: NamedJudge,
     seed: int,
     extractor: ExtractorSettings | None,

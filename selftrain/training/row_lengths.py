@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_process.building.sharegpt import why_not
+from data_process.building.sharegpt import rejection_reason
 from data_process.images.store import ImageError, png_size, smart_resize
 from data_process.schema import DataError, Example
 
@@ -47,7 +47,7 @@ def preflight(
     max_length: int,
     max_dropped_share: float = 0.05,
 ) -> PreflightReport:
-    """Measure every row; drop those above `max_length` tokens (`too_long`) and those that `sharegpt.why_not` refuses.
+    """Measure every row; drop those above `max_length` tokens (`too_long`) and those with a `rejection_reason`.
 
     DataError if no row is left, if more than `max_dropped_share` of the rows would go, or if a picture is not one that
     the checkpoint's processor leaves as it is.
@@ -62,7 +62,7 @@ def preflight(
     dropped: Counter[str] = Counter()
     kept = []
     for i, example in enumerate(examples):
-        reason = why_not(example) or ("too_long" if lengths[i] > max_length else None)
+        reason = rejection_reason(example) or ("too_long" if lengths[i] > max_length else None)
         if reason:
             dropped[reason] += 1
         else:

@@ -11,9 +11,9 @@ import pytest
 
 from data_process.io import load_problems
 from data_process.prepare.command import source_named, splits_of
-from data_process.prepare.folder import Plan, prepare
+from data_process.prepare.folder import FolderPlan, prepare
 from data_process.schema import Problem
-from data_process.sources.base import Item, Request
+from data_process.sources.base import Item, PrepareRequest
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -48,14 +48,16 @@ def write_lines(path: Path, rows: list[Any]) -> Path:
 
 def item_of(name: str, row: dict, split: str = "train", where: str = "x.jsonl, row 1", **request: Any) -> Item:
     """One row read by a source, without files."""
-    return source_named(name).item(Request(**request), split, where, row)
+    return source_named(name).item(PrepareRequest(**request), split, where, row)
 
 
 def prepared(name: str, raw: Path | None, out: Path, *splits: str, **settings: Any) -> dict[str, Any]:
-    """A prepared folder's card. `settings`: of Plan, or of Request."""
+    """A prepared folder's card. `settings`: of FolderPlan, or of PrepareRequest."""
     source = source_named(name)
     mine = {key: settings.pop(key) for key in ("images", "hub", "options") if key in settings}
-    return prepare(source, Request(raw=raw, splits=splits_of(source, splits), **mine), Plan(out, **settings))
+    return prepare(
+        source, PrepareRequest(raw=raw, splits=splits_of(source, splits), **mine), FolderPlan(out, **settings)
+    )
 
 
 def load(out: Path, split: str) -> list[Problem]:

@@ -54,6 +54,13 @@ REFUSED = {
 }
 
 
+def test_numbers_keep_their_digits(tmp_path):
+    """`jsonlines` would read with orjson where it is installed, and whole numbers above 64 bits as floats."""
+    row = {"id": "a", "big": 12345678901234567890123, "small": 0.1, "negative": -0.0}
+    write_jsonl(tmp_path / "x.jsonl", [row])
+    assert repr(read_jsonl(tmp_path / "x.jsonl")) == repr([row])
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(tmp_path, name):
     data, message = REFUSED[name]
@@ -161,7 +168,7 @@ BAD_ROWS = [
     (ROW | {"answer": "AB"}, r"answer 'AB' is neither"),
     (ROW | {"choices": ["40", "40"], "answer": "40"}, r"answer '40' is neither"),
     (ROW | {"choices": [], "answer_type": "choice"}, r"a choice problem needs 'choices'"),
-    (ROW | {"answer_type": "number"}, r"a number problem has no 'choices'"),
+    (ROW | {"answer_type": "number"}, r"a number problem cannot have 'choices'"),
     (ROW | {"answer_type": "poem"}, r"unknown answer_type 'poem'; known: choice, integer"),
     (NUMBER | {"answer": "five"}, r"answer 'five' is not a number; write it as"),
     (NUMBER | {"answer": "5 or 6"}, r"is not a number"),

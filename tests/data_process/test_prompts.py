@@ -137,13 +137,13 @@ def test_the_reasoning_form_of_selection(prompts):
     assert named_prediction(target, 2) == 2
     assert select_target(PROBLEM, prompts) == fill(prompts.select_target, answer="B")
     for number, reason in ((0, "so"), (1, " ")):
-        with pytest.raises(DataError, match="names a prediction and says why"):
+        with pytest.raises(DataError, match="needs a prediction's number and a reason"):
             select_target(PROBLEM, prompts, "reasoning", number, reason)
     for function in (
         lambda: select(PROBLEM, ATTEMPTS, prompts, "both"),
         lambda: select_target(PROBLEM, prompts, "both"),
     ):
-        with pytest.raises(DataError, match="no selection form 'both'; known: answer, reasoning"):
+        with pytest.raises(DataError, match="unknown selection form 'both'; known: answer, reasoning"):
             function()
 
 
@@ -187,8 +187,8 @@ def test_conditions_follow_the_question(prompts):
     [
         ("token", None, "'token' needs a limit"),
         ("step", 0, "at least 1"),
-        ("long", 5, "'long' takes no limit"),
-        ("brief", None, "no condition 'brief'; known: token, step, short, long"),
+        ("long", 5, "'long' has no limit"),
+        ("brief", None, "unknown condition 'brief'; known: token, step, short, long"),
     ],
 )
 def test_conditions_refuse(condition, limit, message):

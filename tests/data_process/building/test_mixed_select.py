@@ -134,7 +134,7 @@ def test_reason(text, reason):
     [
         ({"sizes": []}, "at least 2"),
         ({"sizes": [1, 2]}, "at least 2"),
-        ({"sizes": [2, 2]}, "stand once"),
+        ({"sizes": [2, 2]}, "occur once"),
         ({"per_size": 0}, "per_size is 0"),
     ],
 )
@@ -144,5 +144,5 @@ def test_bad_settings(more, match):
 
 
 def test_a_candidate_of_an_unknown_problem():
-    with pytest.raises(DataError, match="belongs to no problem given"):
+    with pytest.raises(DataError, match="belongs to none of the problems"):
         build_mixed_select([problem("a")], judged("b", "TF"), prompts=SHORT, seed=0)

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_process.building.mixture import KINDS, Census, build
+from data_process.building.census import Census
+from data_process.building.mixture import KINDS, build
 from data_process.prompts import R3V, SHORT
 from data_process.prompts import cot as cot_prompt
 from data_process.schema import Candidate, DataError, Example, Judged, Problem, Verdict, judged_from_json, to_json
@@ -220,14 +221,14 @@ def test_what_is_refused():
     refused("weight of part cot is -1", parts={"cot": -1})
     refused("weight of part cot is nan", parts={"cot": float("nan")})
     refused("unknown part 'cott'", parts={"cott": 1})
-    refused("no rule 'x'", rule="x")
-    refused("no select target", select_target="x")
+    refused("unknown rule 'x'", rule="x")
+    refused("unknown select target", select_target="x")
     refused("max_cot_per_problem", max_cot_per_problem=0)
-    refused("'q/1/0' belongs to no problem", [problem("other")], candidates[:1])
+    refused("'q/1/0' belongs to none of the problems", [problem("other")], candidates[:1])
     refused("'q/1/0' occurs twice", problems, [*candidates, candidates[0]])
     refused("problem id 'q' occurs twice", problems * 2)
     refused("example id 'qa/q' occurs twice", problems, extra=[Example("qa/q", "qa", "q", "p", "t", None)])
-    refused("'q/1/1' belongs to no problem", [problem("other")], candidates[1:], sampled_only=True)
+    refused("'q/1/1' belongs to none of the problems", [problem("other")], candidates[1:], sampled_only=True)
 
 
 def test_the_collector_is_on_again():
@@ -251,7 +252,7 @@ def test_census():
     assert census.pools(rows) == Counter(all_right=1, all_wrong=2, mixed=2, unreadable=1, unsampled=1)
     assert census.verdicts == Counter(correct=4, wrong=4, abstain=4)
     assert (len(census), "a" in census, "g" in census) == (6, True, False)
-    with pytest.raises(DataError, match="'a/1/0' belongs to no problem"):
+    with pytest.raises(DataError, match="'a/1/0' belongs to none of the problems"):
         census.check(["b"])
     census.add(judged("b", 1, "T"))
     with pytest.raises(DataError, match="'b/1/1' occurs twice"):

@@ -98,7 +98,7 @@ def test_refused(tmp_path):
     with pytest.raises(DataError, match=r"dataset_info\.json: not JSON"):
         write_dataset(tmp_path, "d", [], path_of)
     (tmp_path / "dataset_info.json").write_text("[]")
-    with pytest.raises(DataError, match="must hold one object"):
+    with pytest.raises(DataError, match="must contain one object"):
         write_dataset(tmp_path, "d", [], path_of)
     assert not (tmp_path / "d.jsonl").exists()
 

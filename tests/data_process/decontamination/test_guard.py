@@ -85,16 +85,16 @@ def test_operators_and_signs_are_part_of_a_question(first, second):
 
 
 @pytest.mark.parametrize(
-    ("picture", "changes", "kind", "blocks"),
+    ("image", "changes", "kind", "blocks"),
     [
         ("same", {}, "item", True),
         ("same", {"question": QUESTION.replace("degree", "measure")}, "item", True),
         ("same", {"answer": "D"}, "item", True),  # equal bytes and question: a mislabelled copy
-        ("same", {"question": "Which two sides of the triangle are equal?"}, "picture", False),
-        ("same", {"question": QUESTION.replace("degree", "supplement"), "answer": "D"}, "picture", False),
+        ("same", {"question": "Which two sides of the triangle are equal?"}, "image", False),
+        ("same", {"question": QUESTION.replace("degree", "supplement"), "answer": "D"}, "image", False),
         ("near", {}, "item", True),
-        ("near", {"choices": (), "answer": "8"}, "picture", False),  # one figure with other numbers, by the answer
-        ("other", {}, "other_picture", False),
+        ("near", {"choices": (), "answer": "8"}, "image", False),  # one figure with other numbers, by the answer
+        ("other", {}, "other_image", False),
         ("other", {"answer": "D"}, None, False),
         ("missing", {}, "unseen", True),
         ("torn", {}, "unseen", True),
@@ -103,7 +103,7 @@ def test_operators_and_signs_are_part_of_a_question(first, second):
         ("missing", {"question": QUESTION.replace("50", "40")}, "other_values", False),
     ],
 )
-def test_pairs_with_pictures(tmp_path, picture, changes, kind, blocks):
+def test_pairs_with_images(tmp_path, image, changes, kind, blocks):
     draw(tmp_path / "train.png", 1, "50")
     draw(tmp_path / "same.png", 1, "50")
     draw(tmp_path / "near.png", 1, "56")
@@ -111,14 +111,14 @@ def test_pairs_with_pictures(tmp_path, picture, changes, kind, blocks):
     Image.new("RGB", (100, 100), "white").save(tmp_path / "blank.png")
     (tmp_path / "torn.png").write_bytes((tmp_path / "same.png").read_bytes()[:200])
     train = [problem("a", image="train.png")]
-    test = [problem("b", image=picture and f"{picture}.png", **changes)]
+    test = [problem("b", image=image and f"{image}.png", **changes)]
     report = find_leaks(train, test, tmp_path)
     assert (kinds(report), report.blocking) == ({kind} if kind else set(), blocks)
-    assert report.uncompared["test"] == ({picture: 1} if picture in ("missing", "torn", "blank") else {})
+    assert report.uncompared["test"] == ({image: 1} if image in ("missing", "torn", "blank") else {})
 
 
-def test_words_that_fit_several_problems_do_not_block_without_pictures():
-    """MiniGeo's case: the facts stand in the pictures, and these are not there."""
+def test_words_that_fit_several_problems_do_not_block_without_images():
+    """MiniGeo's case: the facts stand in the images, and these are not there."""
     train = [
         problem("a", "Find angle x.", "40", (), image="1.png"),
         problem("b", "Find angle x.", "50", (), image="2.png"),
@@ -151,7 +151,7 @@ def figures(tmp_path_factory):
     return folder, split("train", range(120)), split("test", range(1000, 1040))
 
 
-def test_few_wordings_do_not_leak_with_pictures_or_without(figures):
+def test_few_wordings_do_not_leak_with_images_or_without(figures):
     folder, train, test = figures
     assert not find_leaks(train, test, folder).blocking
     assert not find_leaks(train, test).blocking
@@ -277,7 +277,7 @@ def test_guard_keeps_test_sets_apart():
         guard([], {"train": []})
 
 
-def test_a_folder_of_pictures_that_is_not_there_is_an_error(tmp_path):
+def test_a_folder_of_images_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
         find_leaks([problem("a", image="a.png")], [], tmp_path / "absent")
 

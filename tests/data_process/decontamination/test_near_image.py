@@ -1,4 +1,4 @@
-"""Fingerprints of pictures: changed copies stay the same, other pictures do not become it."""
+"""Fingerprints of images: changed copies stay the same, other images do not become it."""
 
 import io
 import random
@@ -9,7 +9,7 @@ from itertools import combinations
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
-from data_process.decontamination.near_image import MAX_DECLARED_PIXELS, Fingerprint, fingerprint, match_pictures
+from data_process.decontamination.near_image import MAX_DECLARED_PIXELS, Fingerprint, fingerprint, match_images
 
 pytestmark = pytest.mark.slow
 
@@ -73,24 +73,24 @@ def test_changed_copies_are_found(make, change, tmp_path):
     images = [make(seed) for seed in range(20)]
     originals = [print_of(image, tmp_path / "a.png") for image in images]
     copies = [print_of(CHANGES[change](image), tmp_path / "b.png") for image in images]
-    found = {(match.train, match.test) for match in match_pictures(originals, copies)}
+    found = {(match.train, match.test) for match in match_images(originals, copies)}
     assert {(position, position) for position in range(20)} <= found
     assert len(found) == 20  # and nothing else
 
 
 @pytest.mark.parametrize("make", [drawing, photo])
-def test_other_pictures_are_other_pictures(make, tmp_path):
+def test_other_images_are_other_images(make, tmp_path):
     prints = [print_of(make(seed), tmp_path / "a.png") for seed in range(100, 200)]
-    assert [m for m in match_pictures(prints, prints) if m.train < m.test] == []
-    assert sum(m.how == "bytes" for m in match_pictures(prints, prints)) == 100
+    assert [m for m in match_images(prints, prints) if m.train < m.test] == []
+    assert sum(m.how == "bytes" for m in match_images(prints, prints)) == 100
 
 
-def test_one_line_more_is_another_picture(tmp_path):
+def test_one_line_more_is_another_image(tmp_path):
     """Nearly everything agrees on average; the worst block decides."""
     image = drawing(3)
     more = image.copy()
     ImageDraw.Draw(more).line((20, 120, 90, 20), fill="black", width=2)
-    assert match_pictures([print_of(image, tmp_path / "a.png")], [print_of(more, tmp_path / "b.png")]) == []
+    assert match_images([print_of(image, tmp_path / "a.png")], [print_of(more, tmp_path / "b.png")]) == []
 
 
 def test_bytes_pixels_and_near_are_told_apart(tmp_path):
@@ -99,11 +99,11 @@ def test_bytes_pixels_and_near_are_told_apart(tmp_path):
     image.save(tmp_path / "b.bmp")
     second = fingerprint(tmp_path / "b.bmp")
     third = print_of(jpeg(image, 70), tmp_path / "c.png")
-    assert [m.how for m in match_pictures([first], [first, second, third])] == ["bytes", "pixels", "near"]
+    assert [m.how for m in match_images([first], [first, second, third])] == ["bytes", "pixels", "near"]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "I;16", "I", "F"])
-def test_every_mode_of_one_drawing_is_the_same_picture(mode, tmp_path):
+def test_every_mode_of_one_drawing_is_the_same_image(mode, tmp_path):
     grey = drawing(7).convert("L").point(lambda level: 255 if level > 127 else 0)
     if mode == "I;16":
         image = Image.frombytes("I;16", grey.size, b"".join(struct.pack("<H", 257 * level) for level in grey.tobytes()))
@@ -114,7 +114,7 @@ def test_every_mode_of_one_drawing_is_the_same_picture(mode, tmp_path):
     image.save(tmp_path / "b.tif")
     found = fingerprint(tmp_path / "b.tif")
     assert isinstance(found, Fingerprint), found
-    assert len(match_pictures([print_of(grey, tmp_path / "a.png")], [found])) == 1
+    assert len(match_images([print_of(grey, tmp_path / "a.png")], [found])) == 1
 
 
 def bomb() -> bytes:
@@ -139,7 +139,7 @@ def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
     [
         (None, "missing"),
         (b"", "torn"),
-        (b"not a picture", "torn"),
+        (b"not an image", "torn"),
         (encoded(drawing(1))[:300], "torn"),
         (encoded(drawing(1), "JPEG")[:900], "torn"),
         (encoded(drawing(1), "GIF")[:100], "torn"),
@@ -149,13 +149,13 @@ def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
         (encoded(Image.effect_noise((200, 200), 1)), "blank"),
     ],
 )
-def test_pictures_that_cannot_be_compared_say_why(data, reason, tmp_path):
+def test_images_that_cannot_be_compared_say_why(data, reason, tmp_path):
     if data is not None:
         (tmp_path / "a.png").write_bytes(data)
     assert fingerprint(tmp_path / "a.png") == reason
 
 
-def test_a_folder_is_no_picture(tmp_path):
+def test_a_folder_is_no_image(tmp_path):
     assert fingerprint(tmp_path) == "missing"
 
 
@@ -171,12 +171,12 @@ def test_a_large_scan_is_compared_with_its_small_copy(tmp_path):
     image = drawing(4).convert("L")
     large = image.resize((7200, 5600))
     assert large.width * large.height < MAX_DECLARED_PIXELS
-    assert len(match_pictures([print_of(image, tmp_path / "a.png")], [print_of(large, tmp_path / "b.png")])) == 1
+    assert len(match_images([print_of(image, tmp_path / "a.png")], [print_of(large, tmp_path / "b.png")])) == 1
 
 
 def test_empty_sides_match_nothing(tmp_path):
     one = [print_of(drawing(1), tmp_path / "a.png")]
-    assert match_pictures([], one) == match_pictures(one, []) == match_pictures([], []) == []
+    assert match_images([], one) == match_images(one, []) == match_images([], []) == []
 
 
 def test_seeds_give_different_drawings():

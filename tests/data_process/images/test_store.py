@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import random
 import struct
@@ -29,7 +30,7 @@ def store(tmp_path, data) -> ImageStore:
     return ImageStore(tmp_path / "store", data, **LIMITS)
 
 
-def picture(path: Path, size=(112, 112), mode="RGB", seed=0, **options) -> Path:
+def image(path: Path, size=(112, 112), mode="RGB", seed=0, **options) -> Path:
     noise = random.Random(seed).randbytes(size[0] * size[1])
     Image.frombytes("L", size, noise).convert(mode).save(path, **options)
     return path
@@ -92,6 +93,31 @@ def test_smart_resize_is_transformers_rule():
     assert refused > 5
 
 
+@pytest.mark.slow
+def test_smart_resize_is_qwen_vl_utils_rule():
+    """The pipeline that Qwen publishes resizes as the store does, and leaves every image of the store as it is.
+
+    The two differ only where a side would round to nothing: `qwen_vl_utils` raises the short side of a sliver to a
+    patch before it looks at the limits, and may shrink it below one; transformers, which reads the images here, does
+    neither. The store has no image of such a size.
+    """
+    theirs = pytest.importorskip("qwen_vl_utils").smart_resize
+    sides = (28, 41, 42, 43, 70, 112, 333, 1000, 2048, 4032)
+    limits = [(56 * 56, 224 * 224), (4 * 28 * 28, 1280 * 28 * 28), (256 * 28 * 28, 16384 * 28 * 28)]
+    for low, high in limits:
+        for height, width in itertools.product(sides, sides):
+            expected = theirs(height, width, 28, low, high)
+            if min(expected) >= 28:
+                assert smart_resize(height, width, 28, low, high) == expected, (height, width, low, high)
+            stored = canonical_size(height, width, 28, low, high)
+            assert theirs(*stored, 28, low, high) == stored, (height, width, low, high)
+    for height, width in ((1, 201), (201, 1), (28, 5629)):
+        for rule in (theirs, smart_resize):
+            with pytest.raises(ValueError, match="aspect ratio"):
+                rule(height, width, 28, *limits[0])
+    assert (theirs(10, 1000, 28, *limits[0]), smart_resize(10, 1000, 28, *limits[0])) == ((28, 1008), (28, 560))
+
+
 def test_canonical_size_is_a_fixed_point_within_the_limits():
     draw = random.Random(1)
     for _ in range(5000):
@@ -112,8 +138,8 @@ def test_canonical_size_says_when_there_is_none():
 # --- the store ----------------------------------------------------------------------------------------------------
 
 
-def test_canonical_picture_keeps_its_pixels(store, data):
-    source = picture(data / "a.png", (140, 112))
+def test_canonical_image_keeps_its_pixels(store, data):
+    source = image(data / "a.png", (140, 112))
     stored = store.add("a.png")
     assert (stored.width, stored.height, stored.n_tokens) == (140, 112, 20)
     assert stored.path.name == f"{stored.id}.png"
@@ -122,7 +148,7 @@ def test_canonical_picture_keeps_its_pixels(store, data):
 
 @pytest.mark.parametrize("size", [(113, 97), (1, 1), (28, 5000), (3000, 20), (640, 480), (1, 199)])
 def test_resized_once_to_a_fixed_point(store, data, size):
-    picture(data / "a.png", size)
+    image(data / "a.png", size)
     stored = store.add("a.png")
     assert png_size(stored.path) == (stored.width, stored.height)
     assert smart_resize(stored.height, stored.width, 28, **LIMITS) == (stored.height, stored.width)
@@ -130,9 +156,9 @@ def test_resized_once_to_a_fixed_point(store, data, size):
 
 
 def test_id_is_of_content_and_limits(tmp_path, store, data):
-    picture(data / "a.png")
-    picture(data / "b.bmp")  # the same pixels in another format
-    picture(data / "c.png", seed=1)
+    image(data / "a.png")
+    image(data / "b.bmp")  # the same pixels in another format
+    image(data / "c.png", seed=1)
     assert store.add("a.png") == store.add("b.bmp")
     assert store.add("a.png").id != store.add("c.png").id
     other = ImageStore(tmp_path / "other", data, min_pixels=56 * 56, max_pixels=448 * 448)
@@ -140,7 +166,7 @@ def test_id_is_of_content_and_limits(tmp_path, store, data):
 
 
 def test_second_add_decodes_nothing(store, data, monkeypatch, tmp_path):
-    picture(data / "a.png")
+    image(data / "a.png")
     first = store.add("a.png")
     monkeypatch.setattr("data_process.images.store.decode", None)
     assert store.add("a.png") == first
@@ -150,15 +176,15 @@ def test_second_add_decodes_nothing(store, data, monkeypatch, tmp_path):
 
 
 def test_changed_source_is_noticed(store, data):
-    picture(data / "a.bmp")
+    image(data / "a.bmp")
     first = store.add("a.bmp")
-    os.utime(picture(data / "a.bmp", seed=1), ns=(1, 1))  # as many bytes as before
+    os.utime(image(data / "a.bmp", seed=1), ns=(1, 1))  # as many bytes as before
     assert store.add("a.bmp").id != first.id
 
 
 def test_lost_file_and_cut_index_are_made_good(store, data, tmp_path):
-    picture(data / "a.png")
-    picture(data / "b.png", seed=1)
+    image(data / "a.png")
+    image(data / "b.png", seed=1)
     first, second = store.add("a.png"), store.add("b.png")
     first.path.unlink()
     index = tmp_path / "store" / INDEX
@@ -176,12 +202,12 @@ def test_lost_file_and_cut_index_are_made_good(store, data, tmp_path):
 def test_strange_index_lines_are_passed_over(data, tmp_path, line):
     (tmp_path / "store").mkdir()
     (tmp_path / "store" / INDEX).write_text(line)
-    picture(data / "a.png")
+    image(data / "a.png")
     assert ImageStore(tmp_path / "store", data, **LIMITS).add("a.png").n_tokens == 16
 
 
 def test_two_limits_share_a_folder(tmp_path, data):
-    picture(data / "a.png", (400, 400))
+    image(data / "a.png", (400, 400))
     small = ImageStore(tmp_path / "store", data, **LIMITS)
     large = ImageStore(tmp_path / "store", data, min_pixels=56 * 56, max_pixels=448 * 448)
     assert small.add("a.png").n_tokens == 64
@@ -198,11 +224,11 @@ def test_senseless_limits(tmp_path, limits):
         ImageStore(tmp_path, tmp_path, **limits)
 
 
-# --- what pictures come as ----------------------------------------------------------------------------------------
+# --- what images come as ----------------------------------------------------------------------------------------
 
 
 def colour_of(store: ImageStore, data: Path, image: Image.Image, name: str = "a.png", **options) -> tuple[int, ...]:
-    """The colour at (30, 50) of a one-coloured 112 x 112 picture after the store."""
+    """The colour at (30, 50) of a one-coloured 112 x 112 image after the store."""
     image.save(data / name, **options)
     return pixels(store.add(name).path).getpixel((30, 50))
 
@@ -276,7 +302,7 @@ def whole_jpeg() -> bytes:
     ("name", "content", "reason"),
     [
         ("a.png", b"", "empty"),
-        ("a.png", b"not a picture", "corrupt"),
+        ("a.png", b"not an image", "corrupt"),
         ("a.png", whole_png()[:3000], "corrupt"),
         ("a.png", whole_png()[:20], "corrupt"),
         ("a.png", whole_png().replace(b"IDAT", b"IDAX"), "corrupt"),
@@ -299,11 +325,11 @@ def test_unusable_content(store, data, name, content, reason):
 
 
 def test_too_extreme(store, data):
-    picture(data / "a.png", (1, 201))
+    image(data / "a.png", (1, 201))
     with pytest.raises(ImageError) as caught:
         store.add("a.png")
     assert caught.value.reason == "too_extreme"
-    picture(data / "b.png", (200, 1))
+    image(data / "b.png", (200, 1))
     assert store.add("b.png").n_tokens > 0
 
 
@@ -323,8 +349,8 @@ def test_too_extreme(store, data):
     ],
 )
 def test_unusable_paths(store, data, tmp_path, relative, reason):
-    picture(tmp_path / "outside.png")
-    picture(data / "a.png")
+    image(tmp_path / "outside.png")
+    image(data / "a.png")
     (data / "folder").mkdir()
     (data / "link.png").symlink_to(tmp_path / "outside.png")
     (data / "linked").symlink_to(tmp_path)
@@ -336,18 +362,18 @@ def test_unusable_paths(store, data, tmp_path, relative, reason):
 
 def test_absolute_paths_are_outside_even_when_inside(store, data):
     with pytest.raises(ImageError) as caught:
-        store.add(str(picture(data / "a.png")))
+        store.add(str(image(data / "a.png")))
     assert caught.value.reason == "outside"
 
 
 def test_a_link_within_the_data_folder_is_fine(store, data):
-    picture(data / "a.png")
+    image(data / "a.png")
     (data / "b.png").symlink_to(data / "a.png")
     assert store.add("a.png") == store.add("b.png")
 
 
 def test_check_counts_add_up(store, data):
-    picture(data / "a.png")
+    image(data / "a.png")
     (data / "empty.png").touch()
 
     def problem(name: str, image: str | None) -> Problem:

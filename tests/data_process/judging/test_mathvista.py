@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from data_process.io import read_jsonl
 from data_process.judging.published.mathvista import most_similar, normalise, official_verdict, states_answer
 from data_process.judging.published.registry import Response
-from data_process.predictions.files import read_answers, read_questions
+from data_process.predictions.files import read_answer_rows, read_problem_rows
 from data_process.predictions.mathvista_tables import TABLES, published_form, result_entry, score_tables, write_json
 from data_process.schema import DataError, Problem
 from tests.shared_data import shared
@@ -213,12 +213,12 @@ def labels_of_the_day(row, model):
 
 @pytest.fixture(scope="module")
 def testmini():
-    return read_questions(shared("mathvista/testmini.jsonl.gz"))
+    return read_problem_rows(shared("mathvista/testmini.jsonl.gz"))
 
 
 def published(model, testmini):
     path = shared(f"mathvista/output_{model}.jsonl.gz")
-    answers = read_answers(path, testmini, shared("mathvista/testmini.jsonl.gz"))
+    answers = read_answer_rows(path, testmini, shared("mathvista/testmini.jsonl.gz"))
     rows = {row["pid"]: row for row in read_jsonl(path)}
     assert rows.keys() == answers.keys() == testmini.keys()
     return answers, rows
@@ -306,7 +306,7 @@ CHOICE_ROW = {
 def questions(tmp_path, *rows):
     path = tmp_path / "problems.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return read_questions(path)
+    return read_problem_rows(path)
 
 
 def as_the_official_script_reads(results):

@@ -1,10 +1,11 @@
-"""Prepared folders: whole or absent, pictures as they are, what is held out, what the card says, the command line."""
+"""Prepared folders: whole or absent, images as they are, what is held out, what the card says, the command line."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
+import sys
 from dataclasses import replace
 
 import pytest
@@ -16,9 +17,9 @@ from data_process.prepare import folder as folder_module
 from data_process.prepare.command import borrowed, main, source_named, splits_of
 from data_process.prepare.data_card import Entry, digest_of, overlaps, render, row_of, split_card
 from data_process.prepare.holdout import groups, hold_out
-from data_process.prepare.pictures import Placed, Placer
+from data_process.prepare.images import ImagePlacer, PlacedImage
 from data_process.schema import DataError, Problem
-from data_process.sources.base import Picture
+from data_process.sources.base import SourceImage
 from tests.data_process.raw_files import load, png, prepared, shared, write_lines
 
 
@@ -67,11 +68,11 @@ def test_an_earlier_folder_survives_a_failed_call(tmp_path, monkeypatch):
 def test_what_is_never_replaced(tmp_path):
     raw = write_lines(tmp_path / "train.jsonl", rows(20))
     prepared("table", raw, tmp_path / "out")
-    with pytest.raises(DataError, match="is there already; give another --out, or --replace"):
+    with pytest.raises(DataError, match="already exists; give another --out, or replace it with --replace"):
         prepared("table", raw, tmp_path / "out")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years of work")
-    with pytest.raises(DataError, match=r"has no card\.json, so it is not a prepared folder and is not replaced"):
+    with pytest.raises(DataError, match=r"has no card\.json, so it is not a prepared folder; give another --out"):
         prepared("table", raw, tmp_path / "mine", replace=True)
     (tmp_path / "empty").mkdir()
     prepared("table", raw, tmp_path / "empty")
@@ -83,7 +84,7 @@ def test_a_place_that_cannot_be_written(tmp_path):
         prepared("table", raw, raw / "out")
 
 
-# ---- pictures -----------------------------------------------------------------------------------------------------
+# ---- images -----------------------------------------------------------------------------------------------------
 
 
 def test_linked_or_copied(tmp_path):
@@ -96,13 +97,13 @@ def test_linked_or_copied(tmp_path):
             assert os.path.samefile(mine, theirs) is link
 
 
-def test_equal_names_of_different_pictures(tmp_path):
-    """Both are kept, under two names; the same picture again keeps the name that it has."""
-    placer = Placer(tmp_path)
-    first = placer.place(Picture("a.png", data=png("red")))
-    second = placer.place(Picture("A.png", data=png("blue")))
-    again = placer.place(Picture("a.png", data=png("red")))
-    other = placer.place(Picture("a.png", data=png("blue")))
+def test_equal_names_of_different_images(tmp_path):
+    """Both are kept, under two names; the same image again keeps the name that it has."""
+    placer = ImagePlacer(tmp_path)
+    first = placer.place(SourceImage("a.png", data=png("red")))
+    second = placer.place(SourceImage("A.png", data=png("blue")))
+    again = placer.place(SourceImage("a.png", data=png("red")))
+    other = placer.place(SourceImage("a.png", data=png("blue")))
     assert first == again
     assert first.relative == "images/a.png"
     assert second.relative == f"images/A-{second.digest[:8]}.png"
@@ -114,10 +115,10 @@ def test_equal_names_of_different_pictures(tmp_path):
     ("data", "why"),
     [(b"", "empty"), (b"<html>404</html>", "unreadable"), (png()[:20], "unreadable"), (None, "missing")],
 )
-def test_pictures_that_are_not_there(tmp_path, data, why):
+def test_images_that_are_not_there(tmp_path, data, why):
     if data is not None:
         (tmp_path / "a.png").write_bytes(data)
-    assert Placer(tmp_path / "out").place(Picture("a.png", (tmp_path / "a.png",))) == why
+    assert ImagePlacer(tmp_path / "out").place(SourceImage("a.png", (tmp_path / "a.png",))) == why
     assert not (tmp_path / "out").exists()
 
 
@@ -129,14 +130,14 @@ def damaged(root):
     return raw
 
 
-def test_pictures_not_there_are_an_error_unless_said_otherwise(tmp_path):
+def test_images_not_there_are_an_error_unless_said_otherwise(tmp_path):
     raw = damaged(tmp_path / "raw")
-    said = r"3 of 20 problems have no usable picture \(empty 1, missing 1, unreadable 1\); first: images/q1\.png of q1"
+    said = r"3 of 20 problems have no usable image \(empty 1, missing 1, unreadable 1\); first: images/q1\.png of q1"
     with pytest.raises(DataError, match=said + r".*--missing count\|drop\|standin"):
         prepared("table", raw, tmp_path / "out", dev_share=0)
     counted = prepared("table", raw, tmp_path / "count", dev_share=0, missing="count")["splits"]["train"]["images"]
     assert counted["reasons"] == {"empty": 1, "missing": 1, "unreadable": 1}
-    assert (counted["with_picture"], counted["not_there"], counted["stand_ins"]) == (17, 3, 0)
+    assert (counted["with_image"], counted["unusable"], counted["stand_ins"]) == (17, 3, 0)
     dropped = prepared("table", raw, tmp_path / "drop", dev_share=0, missing="drop")
     assert dropped["splits"]["train"]["items"] == len(load(tmp_path / "drop", "train")) == 17
     assert "3 of 20 rows left out" in dropped["remarks"][0]
@@ -152,7 +153,7 @@ def test_stand_ins_are_marked(tmp_path):
     assert all(p.image == f"images/{standin.name_for(p.question)}" for p in drawn)
     assert all((tmp_path / "out" / p.image).is_file() for p in problems)
     images = card["splits"]["train"]["images"]
-    assert (images["with_picture"], images["not_there"], images["stand_ins"], images["files"]) == (17, 3, 3, 17)
+    assert (images["with_image"], images["unusable"], images["stand_ins"], images["files"]) == (17, 3, 3, 17)
     assert "DRAWN STAND-INS: 3" in render(card)
 
 
@@ -162,8 +163,8 @@ def test_a_stand_in_comes_from_the_text_alone():
     assert standin.name_for("Find x.") != standin.name_for("Find y.")
     from PIL import Image
 
-    picture = Image.open(__import__("io").BytesIO(first))
-    assert picture.size == standin.SIZE
+    image = Image.open(__import__("io").BytesIO(first))
+    assert image.size == standin.SIZE
 
 
 def test_a_link_that_leads_outside(tmp_path):
@@ -198,7 +199,7 @@ def test_bad_rows_are_left_out_when_asked_and_counted(tmp_path):
 
 def test_no_row_can_be_used(tmp_path):
     raw = write_lines(tmp_path / "train.jsonl", [{"id": "y"}])
-    with pytest.raises(DataError, match=r"none of 1 rows can be used; first: .*no question"):
+    with pytest.raises(DataError, match=r"none of 1 rows can be used; .*First: .*no question"):
         prepared("table", raw, tmp_path / "out", skip_bad=True)
     with pytest.raises(DataError, match="none of 0 rows can be used"):
         prepared("table", write_lines(tmp_path / "train_2.jsonl", []), tmp_path / "out")
@@ -219,11 +220,11 @@ def test_groups():
         problem(0, "Find x."), problem(1, "Find x.", ("3", "4")),  # a short question of two diagrams
         problem(2, "find  X. "),  # with the choices of 0, another spelling
         problem(3, LONG), problem(4, LONG, ("3", "4")),  # a long one: together whatever the choices
-        problem(5, "Find y."), problem(6, "Find z."),  # one picture
+        problem(5, "Find y."), problem(6, "Find z."),  # one image
         problem(7, "Why?"), problem(8, "Why?", ("3", "4")),  # text alone: the question is the problem
     ]  # fmt: skip
-    pictures = ["a", "b", "c", "d", "e", "f", "f", None, None]
-    found = sorted(sorted(group) for group in groups(problems, pictures))
+    images = ["a", "b", "c", "d", "e", "f", "f", None, None]
+    found = sorted(sorted(group) for group in groups(problems, images))
     assert found == [[0, 2], [1], [3, 4], [5, 6], [7, 8]]
 
 
@@ -236,17 +237,17 @@ def test_groups():
 )
 def test_nothing_straddles_and_the_order_does_not_matter(questions, share, seed, data):
     problems = [problem(i, f"{LONG} {q}") for i, q in enumerate(questions)]
-    pictures = [str(i % 40) for i in range(len(problems))]
-    held = hold_out(problems, pictures, share, seed, "dev")
+    images = [str(i % 40) for i in range(len(problems))]
+    held = hold_out(problems, images, share, seed, "dev")
     assert len(held) <= round(share * len(problems))
-    for key in (lambda i: problems[i].question, lambda i: pictures[i]):
+    for key in (lambda i: problems[i].question, lambda i: images[i]):
         sides: dict[str, set[bool]] = {}
         for i, p in enumerate(problems):
             sides.setdefault(key(i), set()).add(p.id in held)
         assert all(len(side) == 1 for side in sides.values())
     order = list(range(len(problems)))
     data.shuffle(order)
-    assert hold_out([problems[i] for i in order], [pictures[i] for i in order], share, seed, "dev") == held
+    assert hold_out([problems[i] for i in order], [images[i] for i in order], share, seed, "dev") == held
 
 
 def test_shares(tmp_path):
@@ -258,7 +259,7 @@ def test_shares(tmp_path):
     first, other = (prepared("table", raw, tmp_path / f"s{seed}", seed=seed) for seed in (0, 1))
     assert first["splits"]["dev"]["digest"] != other["splits"]["dev"]["digest"]
     few = write_lines(tmp_path / "train_3.jsonl", rows(3))
-    with pytest.raises(DataError, match="3 train problems are too few to hold 10% out as dev; --dev-share 0"):
+    with pytest.raises(DataError, match="3 train problems are too few to hold 10% out as dev; give --dev-share 0"):
         prepared("table", few, tmp_path / "d")
 
 
@@ -274,7 +275,7 @@ def test_a_test_split_of_another_folder(tmp_path):
     mine = write_lines(tmp_path / "train.jsonl", rows(20))
     card = prepared("table", mine, tmp_path / "out", "train", borrow={"test": tmp_path / "tests"})
     assert card["splits"]["test"]["items"] == 6
-    assert source["digest"] in next(remark for remark in card["remarks"] if remark.startswith("test is 6 problems of"))
+    assert source["digest"] in next(remark for remark in card["remarks"] if remark.startswith("test has 6 problems of"))
     for p in load(tmp_path / "out", "test"):
         assert p.image == f"images/table-test/{p.id.removeprefix('t-')}.png"
         assert (tmp_path / "out" / p.image).read_bytes() == (other / "images" / p.image.rpartition("/")[2]).read_bytes()
@@ -283,16 +284,16 @@ def test_a_test_split_of_another_folder(tmp_path):
 def test_what_cannot_be_borrowed(tmp_path):
     mine = write_lines(tmp_path / "train.jsonl", rows(20))
     prepared("table", mine, tmp_path / "same")
-    with pytest.raises(DataError, match=r"no card\.json there, so it is no prepared folder"):
+    with pytest.raises(DataError, match=r"it has no card\.json, so it is not a prepared folder"):
         prepared("table", mine, tmp_path / "out", borrow={"test": tmp_path})
-    with pytest.raises(DataError, match="the source has its own"):
+    with pytest.raises(DataError, match="the source has this split itself"):
         prepared("table", mine, tmp_path / "out", borrow={"train": tmp_path / "same"})
     with pytest.raises(DataError, match=r"id 'q\d+' is also in .*train\.jsonl, row"):
         prepared("table", mine, tmp_path / "out", borrow={"dev": tmp_path / "same"})
     with pytest.raises(DataError, match=r"test\.jsonl: no such file"):
         prepared("table", mine, tmp_path / "out", borrow={"test": tmp_path / "same"})
     for bad in (["test"], ["test="], ["tset=x"], ["test=a", "test=b"]):
-        with pytest.raises(DataError, match="write a split once, as SPLIT=DIR"):
+        with pytest.raises(DataError, match="give each split once, as SPLIT=DIR"):
             borrowed(bad)
 
 
@@ -300,7 +301,7 @@ def test_what_cannot_be_borrowed(tmp_path):
 
 
 def entry(i: int, answer: str, choices=("1", "2", "3", "4"), question="q?", digest=None, **meta) -> Entry:
-    placed = Placed(f"images/{digest}.png", digest, 10, 20, 100) if digest else None
+    placed = PlacedImage(f"images/{digest}.png", digest, 10, 20, 100) if digest else None
     kind = "choice" if choices else "number"
     return Entry(
         Problem(f"p{i}", question, answer, choices, placed and placed.relative, kind, meta=meta), placed, notes=("odd",)
@@ -308,7 +309,7 @@ def entry(i: int, answer: str, choices=("1", "2", "3", "4"), question="q?", dige
 
 
 def lost(i: int) -> Entry:
-    """One question of pictures that are not there, and so cannot be told to be one picture."""
+    """One question of images that are not there, and so cannot be told to be one image."""
     wanted = f"images/{i}.png"
     return Entry(Problem(f"p{i}", "q?", "A", ("1", "2"), wanted), None, "missing", wanted=wanted)
 
@@ -339,7 +340,7 @@ def test_the_numbers_of_a_card():
     assert card["notes"] == {"odd": {"count": 7, "ids": [f"p{i}" for i in range(7)]}}
     assert split_card([lost(0), lost(1)])["duplicates"]["question_choices_image"] == 0
     images = card["images"]
-    assert (images["with_picture"], images["text_only"], images["files"], images["different"]) == (3, 4, 1, 1)
+    assert (images["with_image"], images["text_only"], images["files"], images["different"]) == (3, 4, 1, 1)
     assert images["width"] == {"min": 10, "median": 10, "max": 10}
 
 
@@ -347,15 +348,15 @@ def test_the_numbers_of_a_card():
 @given(st.lists(st.tuples(st.sampled_from("ABCD"), st.sampled_from("xyz"), st.booleans(), st.booleans()), max_size=30))
 def test_the_counts_add_up(drawn):
     entries = []
-    for i, (letter, digest, has_picture, is_there) in enumerate(drawn):
-        made = entry(i, letter, digest=digest if has_picture and is_there else None)
-        if has_picture and not is_there:
+    for i, (letter, digest, has_image, is_there) in enumerate(drawn):
+        made = entry(i, letter, digest=digest if has_image and is_there else None)
+        if has_image and not is_there:
             wanted = Problem(made.problem.id, "q?", letter, made.problem.choices, "images/x.png")
             made = Entry(wanted, None, "missing", wanted="images/x.png")
         entries.append(made)
     card = split_card(entries)
     images = card["images"]
-    assert images["with_picture"] + images["text_only"] + images["not_there"] == card["items"] == len(entries)
+    assert images["with_image"] + images["text_only"] + images["unusable"] == card["items"] == len(entries)
     assert sum(card["answer_types"].values()) == sum(card["languages"].values()) == len(entries)
     assert sum(card.get("letters", {}).values()) == len(entries)
 
@@ -404,21 +405,97 @@ def test_same_input_same_folder(tmp_path):
 
 WRONG = {
     "unknown source": (["geoqaa", "--raw", "x"], "unknown source 'geoqaa'; did you mean 'geoqa'?"),
-    "unlike any": (["zzz", "--raw", "x"], "unknown source 'zzz'; known: geometry3k, geoqa, jsonl, mathvista, table"),
+    "unlike any": (
+        ["zzz", "--raw", "x"],
+        "unknown source 'zzz'; known: geometry3k, geoqa, jsonl, mathvista, table, or MODULE:NAME",
+    ),
     "no raw": (["geoqa", "--raw", "nowhere"], "nowhere does not exist. The processed GeoQA"),
     "neither": (["geoqa"], "say where the data are"),
-    "both": (["geoqa", "--raw", "x", "--hub"], "one of the two"),
-    "no images": (["geoqa", "--raw", "RAW", "--images", "nowhere"], "nowhere is no folder; --images"),
-    "not its flag": (["geoqa", "--raw", "RAW", "--map", "question=q"], "--map says nothing to the source geoqa"),
+    "both": (["geoqa", "--raw", "x", "--hub"], "either --raw PATH for files or --hub [OWNER/NAME]"),
+    "no images": (["geoqa", "--raw", "RAW", "--images", "nowhere"], "nowhere is not a folder; --images"),
+    "not its flag": (
+        ["geoqa", "--raw", "RAW", "--map", "question=q"],
+        "the source geoqa has no option --map; leave it out",
+    ),
     "not its flag either": (
         ["table", "--raw", "RAW", "--text", "problem_text"],
-        "--text says nothing to the source table",
+        "the source table has no option --text; leave it out",
     ),
-    "no such split": (["table", "--raw", "RAW", "--split", "extra"], "say which this is: --split extra=test"),
-    "twice": (["table", "--raw", "RAW", "--split", "train", "--split", "x=train"], "asked for twice"),
-    "no pattern": (["table", "--raw", "RAW", "--answer-pattern", "("], "no regular expression"),
-    "no group": (["table", "--raw", "RAW", "--answer-pattern", "x"], "must have one group, it has 0"),
+    "no such split": (["table", "--raw", "RAW", "--split", "extra"], "say which of them this is: --split extra=test"),
+    "twice": (
+        ["table", "--raw", "RAW", "--split", "train", "--split", "x=train"],
+        "is given twice; give each split once",
+    ),
+    "no pattern": (["table", "--raw", "RAW", "--answer-pattern", "("], "is not a regular expression"),
+    "no group": (["table", "--raw", "RAW", "--answer-pattern", "x"], "must have exactly one group, and it has 0"),
 }
+
+# A module of a source, the name that is given, and the message.
+OUTSIDE_WRONG = {
+    "no module": (
+        "",
+        "not_there:SOURCE",
+        "the source module not_there cannot be imported (No module named 'not_there')",
+    ),
+    "no module of a package": (
+        "",
+        "not.there",
+        "install its package, or run the command in the folder that contains it",
+    ),
+    "a file": ("", "./mine.py", "'./mine.py' is not the name of a Python module"),
+    "no name": ("", ":SOURCE", "'' is not the name of a Python module"),
+    "its own import fails": ("import not_there_either", "mine:SOURCE", "(No module named 'not_there_either')"),
+    "no source": ("", "mine:SOURCE", "mine has no source SOURCE; define SOURCE = Source(name=..., item=...) in it"),
+    "something else": ("OTHER = 'x'", "mine:OTHER", "mine has no source OTHER"),
+}
+
+OUTSIDE = """
+from data_process.sources.base import Item, Source, find_image, wrong
+
+def item(request, split, where, row):
+    if not row["result"]:
+        wrong(where, "no result")
+    fields = {"id": row["key"], "question": row["text"], "answer": row["result"]}
+    return Item(fields, find_image(row["at"], request, where))
+
+SOURCE = Source(name="mine", item=item)
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """Writes the text of a module named "mine" where Python imports from."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    return (tmp_path / "mine.py").write_text
+
+
+@pytest.mark.parametrize("name", OUTSIDE_WRONG)
+def test_wrong_sources_of_ones_own(tmp_path, mine, capsys, name):
+    text, source, message = OUTSIDE_WRONG[name]
+    mine(text)
+    assert main([source, "--raw", str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_source_of_ones_own(tmp_path, mine, capsys):
+    """A module that only reads a row: its tables, splits, images and errors are handled as those of any source."""
+    mine(OUTSIDE)
+    raw = tmp_path / "raw"
+    write_lines(
+        raw / "train.jsonl", [{"key": f"k{i}", "text": f"{i} + 1?", "result": str(i), "at": "a.png"} for i in "123"]
+    )
+    (raw / "images").mkdir()
+    (raw / "images/a.png").write_bytes(png())
+    arguments = ["mine:SOURCE", "--raw", str(raw), "--dev-share", "0"]
+    assert main([*arguments, "--out", str(tmp_path / "out"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["source"] == "mine"
+    assert [(p.id, p.answer, p.image) for p in load(tmp_path / "out", "train")] == [
+        (f"k{i}", i, "images/a.png") for i in "123"
+    ]
+    write_lines(raw / "train.jsonl", [{"key": "k", "text": "?", "result": "", "at": "a.png"}])
+    assert main([*arguments, "--out", str(tmp_path / "bad")]) == 2
+    assert "train.jsonl, row 1: no result" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", WRONG)

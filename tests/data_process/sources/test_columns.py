@@ -97,7 +97,7 @@ BAD_GOLD = {
     "none": ({**ROW, "answer": None}, {}, "no gold answer"),
     "blank": ({**ROW, "answer": " "}, {}, "no gold answer"),
     "true": ({**ROW, "answer": True}, {}, "no gold answer: found True"),
-    "pattern does not fit": (ROW, {"answer_pattern": "is ([A-D])"}, "does not fit the answer"),
+    "pattern does not fit": (ROW, {"answer_pattern": "is ([A-D])"}, "does not match the answer"),
     "choice without choices": ({"question": "q", "answer": "B"}, {"answer_type": "choice"}, "needs choices"),
     "unknown type": ({**ROW, "answer_type": "letter"}, {}, "unknown answer_type 'letter'; known: choice"),
 }
@@ -142,13 +142,13 @@ def test_the_mapping():
         "id": "7", "question": "Find x.", "choices": ["30", "40"], "answer": "A", "answer_type": "choice",
         "meta": {"level": 3},
     }  # fmt: skip
-    assert item.picture.name == "p/1.png"
+    assert item.image.name == "p/1.png"
 
 
 def test_columns_of_the_same_name_need_no_mapping():
     row = {"id": "a", "question": "How far?", "answer": "12.5", "answer_type": "float", "precision": 1, "unit": "km"}
     assert item_of("table", row).fields == row
-    assert item_of("table", row).picture is None
+    assert item_of("table", row).image is None
 
 
 def test_choices_that_a_free_answer_leaves_out():
@@ -175,7 +175,7 @@ def test_refused_mappings(pairs, message):
 REFUSED = {
     "no such column": ({"q": "x"}, {"question": "problem"}, "there is no column 'problem'; columns: q"),
     "no question": ({"q": "x", "answer": "1"}, {}, "no question: column 'question' holds None; columns: q, answer"),
-    "two images": ({**ROW, "image": ["a.png", "b.png"]}, {}, "2 images; a problem has one picture at most"),
+    "two images": ({**ROW, "image": ["a.png", "b.png"]}, {}, "2 images; a problem has at most one image"),
     "id is a list": ({**ROW, "id": [1]}, {}, "'id' must be text or a number"),
     "image outside": ({**ROW, "image": "../a.png"}, {}, "leads outside"),
 }
@@ -188,8 +188,8 @@ def test_refused(name):
         item_of("table", row, options={"map": mapping})
 
 
-def test_text_and_pictures_on_one_path(tmp_path):
-    """A folder with a table for each split; text-only problems pass beside those with a picture."""
+def test_text_and_images_on_one_path(tmp_path):
+    """A folder with a table for each split; text-only problems pass beside those with an image."""
     rows = [{"question": f"What is {n} + {n}?", "answer": 2 * n} for n in range(8)]
     rows[3]["image"] = "a b.png"
     write_lines(tmp_path / "raw/train.jsonl", rows)
@@ -203,7 +203,7 @@ def test_text_and_pictures_on_one_path(tmp_path):
     ]
     assert [p.image for p in problems if p.image] == ["images/a b.png"]
     images = card["splits"]["train"]["images"]
-    assert (images["with_picture"], images["text_only"]) == (1, 7)
+    assert (images["with_image"], images["text_only"]) == (1, 7)
     assert card["splits"]["train"]["notes"]["answer_type number inferred from the answer"]["count"] == 8
 
 

@@ -67,9 +67,9 @@ BROKEN = {
     "gold is a value": (lambda f: write_json(f / "data.json", {**DATA, "answer": "97"}), "gold '97' is outside"),
     "no text": (lambda f: write_json(f / "data.json", {"choices": ["1", "2"]}), "'annotat_text' must be text"),
     "torn forms": (lambda f: (f / "logic_form.json").write_text("{"), r"logic_form\.json: not complete JSON"),
-    "no picture": (lambda f: (f / "img_diagram.png").unlink(), r"1 of 4 .*train-2\.png of train-2 \(missing\)"),
-    "empty picture": (lambda f: (f / "img_diagram.png").write_bytes(b""), r"train-2 \(empty\)"),
-    "no picture at all": (lambda f: (f / "img_diagram.png").write_bytes(b"<html>"), r"train-2 \(unreadable\)"),
+    "no image": (lambda f: (f / "img_diagram.png").unlink(), r"1 of 4 .*train-2\.png of train-2 \(missing\)"),
+    "empty image": (lambda f: (f / "img_diagram.png").write_bytes(b""), r"train-2 \(empty\)"),
+    "no image at all": (lambda f: (f / "img_diagram.png").write_bytes(b"<html>"), r"train-2 \(unreadable\)"),
 }  # fmt: skip
 
 
@@ -103,16 +103,16 @@ def test_rows(name):
     item = item_of("geometry3k", row, split="test", where="test.parquet, row 4")
     assert {key: item.fields[key] for key in expected} == expected
     assert item.fields["question"] == "Find x."
-    assert item.picture.data == png()
-    assert item.picture.name == f"{item.fields['id']}.png"
+    assert item.image.data == png()
+    assert item.image.name == f"{item.fields['id']}.png"
 
 
 REFUSED = {
     "contradiction": ({**NEW, "ground_truth": "A"}, "contradict each other"),
     "gold outside": ({**NEW, "answer": "9", "ground_truth": None}, "gold '9' is outside the choices"),
-    "two pictures": ({**RL, "images": RL["images"] * 2}, "'images' must hold one picture, found 2"),
-    "no picture": ({**RL, "images": []}, "must hold one picture, found 0"),
-    "picture is text": ({**RL, "images": ["x"]}, "holds a str, not the bytes"),
+    "two images": ({**RL, "images": RL["images"] * 2}, "'images' must hold one image, found 2"),
+    "no image": ({**RL, "images": []}, "must hold one image, found 0"),
+    "image is text": ({**RL, "images": ["x"]}, "holds a str, not the bytes"),
     "two marks": ({**RL, "problem": "<image>a<image>b"}, "2 <image> marks"),
     "no answer": ({**RL, "answer": None}, "'answer' must be text"),
 }

@@ -35,7 +35,7 @@ def test_one_problem_of_every_form(row):
         "answer": "B",
         "answer_type": "choice",
     }
-    assert item.picture.name == "train-0.png"
+    assert item.image.name == "train-0.png"
     assert item.notes == ()
 
 
@@ -92,7 +92,7 @@ def test_refused(name):
 
 
 def test_a_folder_as_it_is_shipped(tmp_path):
-    """JSON arrays named .jsonl and an images folder; pictures arrive byte for byte, and dev is held out of train."""
+    """JSON arrays named .jsonl and an images folder; images arrive byte for byte, and dev is held out of train."""
     rows = [{**ROW, "id": f"train-{i}", "image": f"train-{i}.png", "question": f"Question {i}?"} for i in range(20)]
     write_json(tmp_path / "raw/train.jsonl", rows)
     write_json(tmp_path / "raw/test.jsonl", [{**ROW, "id": "test-0", "image": "test-0.png"}])
@@ -102,14 +102,14 @@ def test_a_folder_as_it_is_shipped(tmp_path):
     (tmp_path / "raw/images/test-0.png").write_bytes(png("blue", form="JPEG"))
     card = prepared("geoqa", tmp_path / "raw", tmp_path / "out")
     assert {name: split["items"] for name, split in card["splits"].items()} == {"train": 18, "dev": 2, "test": 1}
-    assert card["splits"]["train"]["images"]["with_picture"] == 18
+    assert card["splits"]["train"]["images"]["with_image"] == 18
     problems = load(tmp_path / "out", "train") + load(tmp_path / "out", "dev")
     assert sorted(p.id for p in problems) == sorted(row["id"] for row in rows)
     for problem in problems:
         assert (tmp_path / "out" / problem.image).read_bytes() == (
             tmp_path / f"raw/images/{problem.id}.png"
         ).read_bytes()
-    assert any("dev is 2 of 20 train problems held out (seed 0" in remark for remark in card["remarks"])
+    assert any("dev has 2 of 20 train problems, held out (seed 0" in remark for remark in card["remarks"])
 
 
 def test_which_split_a_file_is(tmp_path):
@@ -130,9 +130,9 @@ def test_it_says_where_geoqa_is_from(tmp_path):
 
 @pytest.mark.slow
 def test_the_real_questions(tmp_path):
-    """3,497 questions without pictures: nothing is lost, and no text stands on both sides of the held-out dev."""
+    """3,497 questions without images: nothing is lost, and no text stands on both sides of the held-out dev."""
     raw = shared("geoqa/train_questions.jsonl")
-    with pytest.raises(DataError, match=r"3497 of 3497 problems have no usable picture \(missing 3497\)"):
+    with pytest.raises(DataError, match=r"3497 of 3497 problems have no usable image \(missing 3497\)"):
         prepared("geoqa", raw, tmp_path / "none")
     assert not list(tmp_path.iterdir())
     card = prepared("geoqa", raw, tmp_path / "out", missing="count")
@@ -161,4 +161,4 @@ def test_the_real_free_answers(tmp_path):
     problems = load(tmp_path / "out", "test")
     assert [p.answer for p in problems] == [row["gold"].strip() for row in read_jsonl(raw)]
     assert card["splits"]["test"]["answer_types"] == {"expression": 754}
-    assert card["splits"]["test"]["notes"]["the row names no picture"]["count"] == 754
+    assert card["splits"]["test"]["notes"]["the row names no image"]["count"] == 754

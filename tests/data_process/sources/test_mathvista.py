@@ -134,21 +134,21 @@ def test_two_choices_that_read_the_same():
     row = {**CHOICE, "choices": ["9", "18", "18"], "answer": "18", "query": None}
     item = item_of("mathvista", row, split="testmini")
     assert item.fields["answer"] == "B"
-    assert item.notes[:2] == ("two choices of the same text", "the gold choice stands twice")
+    assert item.notes[:2] == ("two choices of the same text", "the gold choice occurs twice")
     assert item.fields["meta"]["mathvista"]["answer"] == "18"
 
 
 def _raw(tmp_path, form: str):
     """The same two problems in every form they are published in."""
     rows = [CHOICE, {**QUERIES["one decimal"][0], "query": QUERIES["one decimal"][1], "precision": 1}]
-    pictures = {"3": png("red", form="JPEG"), "4": png("blue", form="JPEG")}
+    images = {"3": png("red", form="JPEG"), "4": png("blue", form="JPEG")}
     if form == "parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         def embedded(row):
             return {**row, "precision": float(row["precision"] or "nan"), "choices": row["choices"] or []} | {
-                "decoded_image": {"bytes": pictures[row["pid"]], "path": None}
+                "decoded_image": {"bytes": images[row["pid"]], "path": None}
             }
 
         (tmp_path / "raw/data").mkdir(parents=True)
@@ -157,7 +157,7 @@ def _raw(tmp_path, form: str):
             pq.write_table(pa.Table.from_pylist([embedded(row)]), path)
         return tmp_path / "raw"
     (tmp_path / "raw/images").mkdir(parents=True)
-    for pid, data in pictures.items():
+    for pid, data in images.items():
         (tmp_path / f"raw/images/{pid}.jpg").write_bytes(data)
     if form == "json":  # as on GitHub: a dict by pid, the queries in a file of their own
         table = {row["pid"]: {k: v for k, v in row.items() if k != "query"} for row in rows}
@@ -193,14 +193,14 @@ def test_the_split_without_answers(tmp_path):
     with pytest.raises(DataError, match="'answer' must be text, found nothing"):
         load_problems(tmp_path / "out/questions.jsonl", tmp_path)
     assert "letters" not in card["splits"]["questions"]
-    assert any("the loop refuses it" in remark for remark in card["remarks"])
+    assert any("the loop does not read it" in remark for remark in card["remarks"])
     with pytest.raises(DataError, match="answers of mathvista's test split are not public"):
         prepared("mathvista", tmp_path / "raw", tmp_path / "out2", "test=train")
 
 
 def test_testmini_without_an_answer_is_refused(tmp_path):
     write_json(tmp_path / "testmini.json", {"3": {**CHOICE, "answer": ""}})
-    with pytest.raises(DataError, match="row 1: no answer; problems to train or score on need one"):
+    with pytest.raises(DataError, match="row 1: no answer; problems for training or evaluation need one"):
         prepared("mathvista", tmp_path / "testmini.json", tmp_path / "out", missing="count")
 
 

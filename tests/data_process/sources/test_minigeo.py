@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import itertools
+import json
 import operator
 import re
 from collections import Counter
 
+import PIL
 import pytest
 from PIL import Image
 
@@ -16,19 +19,20 @@ from data_process.judging import judge
 from data_process.schema import Problem
 from data_process.sources import minigeo
 from data_process.sources.minigeo import BY_NAME, SIZES, VARIANTS, attainable, deal, generate
+from data_process.sources.minigeo.__main__ import main
 
 SPLITS = ("base", "train", "dev", "test")
 
 
 @pytest.fixture(scope="module")
 def drawn() -> list[tuple[Problem, Image.Image]]:
-    """A dozen problems of each variant: (problem, picture)."""
+    """A dozen problems of each variant: (problem, image)."""
     return list(generate("train", 12 * len(VARIANTS)))
 
 
 @pytest.fixture(scope="module")
 def unseen() -> dict[str, list[Problem]]:
-    """Train and test problems, whose pictures are drawn and thrown away."""
+    """Train and test problems, whose images are drawn and thrown away."""
     return {split: [p for p, _ in generate(split, n)] for split, n in (("train", 1500), ("test", 800))}
 
 
@@ -71,6 +75,23 @@ def test_splits_are_disjoint_and_large_enough(seed):
         assert all(dealt[split][variant.name] for split in SPLITS), f"a split never sees {variant.name}"
     for split, n in minigeo.DEFAULT_SIZES.items():
         assert sum(map(len, dealt[split].values())) >= n
+
+
+def test_the_bytes_of_a_seed_are_the_published_ones(tmp_path):
+    """A change of these digests makes other data of every recorded seed: raise `minigeo.VERSION` with it."""
+    card = minigeo.write(tmp_path, {"train": 12, "dev": 5, "test": 8}, seed=3)
+    assert minigeo.VERSION == 3
+    if PIL.__version__ == "11.3.0":  # another version of Pillow may draw or compress differently
+        assert card["digest"] == "9cbd835a6b8a67ed"
+    digest = hashlib.sha256(b"".join((tmp_path / f"{split}.jsonl").read_bytes() for split in ("train", "dev", "test")))
+    assert digest.hexdigest()[:16] == "c76410ea35814f3a"
+
+
+def test_the_command_writes_the_same(tmp_path, capsys):
+    main(["--out", str(tmp_path / "a"), "--seed", "3", "--train", "12", "--dev", "5", "--test", "8"])
+    assert json.loads(capsys.readouterr().out) == minigeo.write(
+        tmp_path / "b", {"train": 12, "dev": 5, "test": 8}, seed=3
+    )
 
 
 def test_other_seed_other_deal():
@@ -198,7 +219,7 @@ def test_no_simple_rule_finds_the_answer(unseen):
         assert right / len(problems) < 0.30, name
 
 
-# ---- pictures -----------------------------------------------------------------------------------------------------
+# ---- images -----------------------------------------------------------------------------------------------------
 
 
 def test_both_sizes_occur(drawn):
@@ -208,8 +229,8 @@ def test_both_sizes_occur(drawn):
     assert all(side % minigeo.CELL == 0 for size in SIZES for side in size)
 
 
-def test_every_picture_shows_every_label_whole(monkeypatch):
-    """Boxes of all texts, as Pillow was asked to draw them: inside the picture, apart, and still there at the end.
+def test_every_image_shows_every_label_whole(monkeypatch):
+    """Boxes of all texts, as Pillow was asked to draw them: inside the image, apart, and still there at the end.
 
     Nothing is drawn after the labels, so ink inside its box is what a reader sees.
     """
@@ -268,7 +289,7 @@ def test_the_card_is_written_last(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(minigeo.json, "dumps", fail)
+    monkeypatch.setattr("json.dumps", fail)
     with pytest.raises(KeyboardInterrupt):
         minigeo.write(tmp_path / "m", {"train": 2}, seed=0)
     assert not (tmp_path / "m/card.json").exists()

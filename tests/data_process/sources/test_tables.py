@@ -11,7 +11,7 @@ import types
 import pytest
 
 from data_process.schema import DataError
-from data_process.sources.base import Request
+from data_process.sources.base import PrepareRequest
 from data_process.sources.tables import find_tables, read_table, split_of
 from tests.data_process.raw_files import load, png, prepared, write_json, write_lines
 
@@ -122,10 +122,10 @@ def test_hub_unreachable(monkeypatch, tmp_path):
         raise ConnectionError("no route to the hub\nand a long story")
 
     _hub(monkeypatch, load_dataset)
-    said = r"AI4Math/MathVista cannot be had from the hub \(ConnectionError: no route to the hub\)\. Download"
+    said = r"AI4Math/MathVista cannot be read from the hub \(ConnectionError: no route to the hub\)\. Download"
     with pytest.raises(DataError, match=said + r".*--raw DIR"):
         prepared("mathvista", None, tmp_path / "out")
-    with pytest.raises(DataError, match=r"a/b cannot be had.*Download its Parquet or JSON files.*--raw DIR"):
+    with pytest.raises(DataError, match=r"a/b cannot be read.*Download its Parquet or JSON files.*--raw DIR"):
         prepared("table", None, tmp_path / "out", hub="a/b")
     with pytest.raises(DataError, match="no hub repository is known for this source; name it"):
         prepared("table", None, tmp_path / "out")
@@ -133,7 +133,7 @@ def test_hub_unreachable(monkeypatch, tmp_path):
 
 
 def test_asking_for_testmini_downloads_testmini(monkeypatch, tmp_path):
-    """The test split has 744 MB of pictures; and a revision is passed on."""
+    """The test split has 744 MB of images; and a revision is passed on."""
     asked = []
 
     def load_dataset(*args, **settings):
@@ -151,8 +151,8 @@ def test_a_hub_data_set_keeps_the_bytes(monkeypatch, tmp_path):
     """Through the real library, with image columns as the hub has them; a JPEG is not decoded on the way."""
     import datasets
 
-    picture = png(form="JPEG")
-    rows = {"images": [[{"bytes": picture, "path": None}]], "problem": ["<image>Find x."], "answer": ["3"]}
+    image = png(form="JPEG")
+    rows = {"images": [[{"bytes": image, "path": None}]], "problem": ["<image>Find x."], "answer": ["3"]}
     features = datasets.Features(
         {
             "images": datasets.Sequence(datasets.Image()),
@@ -166,7 +166,7 @@ def test_a_hub_data_set_keeps_the_bytes(monkeypatch, tmp_path):
     assert card["raw"] == "hub:hiyouga/geometry3k@main"
     problem = load(tmp_path / "out", "train")[0]
     assert problem.image == "images/train-row1.jpg"
-    assert (tmp_path / "out" / problem.image).read_bytes() == picture
+    assert (tmp_path / "out" / problem.image).read_bytes() == image
 
 
 def test_splits_the_hub_does_not_have(monkeypatch, tmp_path):
@@ -190,9 +190,9 @@ def test_importing_a_source_imports_nothing_heavy():
 
 def test_a_path_in_place_of_bytes_is_looked_up_by_name(tmp_path):
     """In a file of one's own a path of another machine must not lead anywhere else."""
-    from data_process.sources.base import embedded_picture
+    from data_process.sources.base import embedded_image
 
     raw = write_lines(tmp_path / "x.jsonl", [])
     value = {"bytes": None, "path": "/etc/passwd"}
-    picture = embedded_picture(value, "1", Request(raw=raw), "row 1")
-    assert set(picture.candidates) == {tmp_path / "images/passwd", tmp_path / "passwd"}
+    image = embedded_image(value, "1", PrepareRequest(raw=raw), "row 1")
+    assert set(image.candidates) == {tmp_path / "images/passwd", tmp_path / "passwd"}

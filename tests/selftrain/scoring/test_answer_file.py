@@ -259,7 +259,7 @@ FINE = {"id": 1, "response": "Answer: B"}
 BAD_ANSWERS = {
     "unknown ids": (
         [FINE, *({"id": f"x{i}", "response": ""} for i in range(7))],
-        "7 answers are to problems that problems.jsonl does not hold: 'x0' (line 2), 'x1' (line 3), 'x2' (line 4), "
+        "7 answers have ids that are not in problems.jsonl: 'x0' (line 2), 'x1' (line 3), 'x2' (line 4), "
         "'x3' (line 5), 'x4' (line 6) and 2 more",
     ),
     "twice": (

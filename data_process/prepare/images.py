@@ -1,4 +1,4 @@
-"""Putting a source's pictures into a prepared folder, as the files they are: linked or copied, never re-encoded."""
+"""Places a source's images in a prepared folder: linked or copied, never re-encoded."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from data_process.sources.base import Picture
+from data_process.sources.base import SourceImage
 
-Problem = Literal["missing", "empty", "unreadable"]
+Fault = Literal["missing", "empty", "unreadable"]  # why an image cannot be placed
 
 FOLDER = "images"
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A picture in the folder."""
+class PlacedImage:
+    """An image file in the prepared folder."""
 
     relative: str  # to the data folder
     digest: str  # of the file's bytes
@@ -30,31 +30,31 @@ class Placed:
 
 
 @dataclass
-class Placer:
-    """Places pictures under `root/images`. Two contents of one name get two names."""
+class ImagePlacer:
+    """Places images under `root/images`. Different contents of the same name get different names."""
 
     root: Path
     link: bool = False  # hard links where the file system allows it
     below: str = ""  # sub-folder of `images/`
     counts: Counter[str] = field(default_factory=Counter)  # linked, copied, written, renamed
     _names: dict[str, str] = field(default_factory=dict)  # relative name, lower case -> digest
-    _placed: dict[str, Placed] = field(default_factory=dict)  # relative name -> what lies there
+    _placed: dict[str, PlacedImage] = field(default_factory=dict)  # relative name -> what lies there
 
-    def place(self, picture: Picture) -> Placed | Problem:
-        """The picture's file in the folder, or why there is none."""
+    def place(self, image: SourceImage) -> PlacedImage | Fault:
+        """Puts the image's file into the folder; returns where it is, or why it cannot be placed."""
         source = None
-        if picture.data is None:
-            source = next((path for path in picture.candidates if path.is_file()), None)
+        if image.data is None:
+            source = next((path for path in image.candidates if path.is_file()), None)
             if source is None:
                 return "missing"
-        data = picture.data if source is None else source.read_bytes()
+        data = image.data if source is None else source.read_bytes()
         if not data:
             return "empty"
         size = _pixels(data)
         if size is None:
             return "unreadable"
         digest = hashlib.sha256(data).hexdigest()
-        relative = "/".join(part for part in (FOLDER, self.below, picture.name) if part)
+        relative = "/".join(part for part in (FOLDER, self.below, image.name) if part)
         # Lower case, because some file systems do not tell Fig.png from fig.png.
         if self._names.setdefault(relative.lower(), digest) != digest:
             stem, dot, suffix = relative.rpartition(".")
@@ -63,7 +63,7 @@ class Placer:
             self.counts["renamed"] += relative not in self._placed
         if relative not in self._placed:
             self._write(relative, source, data)
-            self._placed[relative] = Placed(relative, digest, *size, len(data))
+            self._placed[relative] = PlacedImage(relative, digest, *size, len(data))
         return self._placed[relative]
 
     def _write(self, relative: str, source: Path | None, data: bytes) -> None:
@@ -83,7 +83,7 @@ class Placer:
 
 
 def _pixels(data: bytes) -> tuple[int, int] | None:
-    """(width, height) from the header; None where it is no picture."""
+    """(width, height) from the file's header; None if it is not an image."""
     import io
     import warnings
 
@@ -91,8 +91,8 @@ def _pixels(data: bytes) -> tuple[int, int] | None:
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of large pictures, which are the image store's to refuse
-            with Image.open(io.BytesIO(data)) as picture:
-                return picture.size
+            warnings.simplefilter("ignore")  # about large images: the image store decides on those
+            with Image.open(io.BytesIO(data)) as image:
+                return image.width, image.height
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None

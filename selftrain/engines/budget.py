@@ -88,7 +88,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Forcing:
+class ForcingRecord:
     """What a budget did to one sample. Places are indices into `Completion.token_ids`; what was taken out has none.
 
     `start`, thinking, closing text and answer follow each other; forced tokens may lie in each of them.
@@ -126,13 +126,13 @@ class Forcing:
         return "forced" if at is not None and any(first == at for first, _ in self.forced) else "no_delimiter"
 
 
-def forcing_to_json(forcing: Forcing) -> dict[str, Any]:
+def forcing_to_json(forcing: ForcingRecord) -> dict[str, Any]:
     return asdict(forcing)
 
 
-def forcing_from_json(row: Mapping[str, Any]) -> Forcing:
+def forcing_from_json(row: Mapping[str, Any]) -> ForcingRecord:
     spans = tuple((int(first), int(last)) for first, last in row["forced"])
-    return Forcing(**{**row, "ignored_at": tuple(row["ignored_at"]), "forced": spans})
+    return ForcingRecord(**{**row, "ignored_at": tuple(row["ignored_at"]), "forced": spans})
 
 
 # ---- published procedures --------------------------------------------------------------------------------------------

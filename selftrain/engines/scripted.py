@@ -18,7 +18,7 @@ from data_process.prompts import PromptSet
 from data_process.schema import Problem
 from data_process.seeds import seed_for
 from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
-from selftrain.engines.budget import Forcing
+from selftrain.engines.budget import ForcingRecord
 from selftrain.engines.budget_forcing.state_machine import Forcer, resolve
 
 Respond = Callable[[Request, int], str]
@@ -163,7 +163,7 @@ class ScriptedEngine:
         return self._completion(request, self.words.decode(tokens), tokens, cut, forcing)
 
     def _completion(
-        self, request: Request, text: str, tokens: Sequence[int], cut: bool, forcing: Forcing | None
+        self, request: Request, text: str, tokens: Sequence[int], cut: bool, forcing: ForcingRecord | None
     ) -> Completion:
         return Completion(
             text=text,

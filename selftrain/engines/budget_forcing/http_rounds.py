@@ -17,7 +17,7 @@ from typing import Protocol
 from data_process.schema import Finish
 from data_process.seeds import seed_for
 from selftrain.engines.base import EngineError
-from selftrain.engines.budget import Budget, Forcing
+from selftrain.engines.budget import Budget, ForcingRecord
 from selftrain.engines.budget_forcing.state_machine import Forcer, resolve
 from selftrain.engines.openai_api.chat_completions import UNKNOWN_TOKEN, Answer
 
@@ -92,7 +92,7 @@ class Thought:
     logprobs: tuple[float | None, ...]  # None for what the model did not choose freely
     n_prompt_tokens: int
     finish: Finish
-    forcing: Forcing
+    forcing: ForcingRecord
     reencoded: int  # rounds that the server began with another number of tokens than there had been
 
 

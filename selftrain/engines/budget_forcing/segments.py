@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from data_process.seeds import seed_for
 from selftrain.engines.base import EngineError
-from selftrain.engines.budget import Forcing
+from selftrain.engines.budget import ForcingRecord
 from selftrain.engines.budget_forcing.state_machine import LOOP_TOKENS, Forcer, TokenBudget, loop_size
 from selftrain.engines.openai_api.chat_completions import UNKNOWN_LOGPROB
 
@@ -75,7 +75,7 @@ class Sample:
         known = [value for value in self._logprobs if value is not None]
         return math.fsum(known) / len(known) if known else UNKNOWN_LOGPROB
 
-    def ledger(self) -> Forcing | None:
+    def ledger(self) -> ForcingRecord | None:
         return None if self._forcer is None else self._forcer.ledger()
 
     def segment(self) -> Segment:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from selftrain.engines.base import EngineError
-from selftrain.engines.budget import Budget, ClosedBy, Forcing
+from selftrain.engines.budget import Budget, ClosedBy, ForcingRecord
 from selftrain.engines.budget_forcing.tokenizer import SPACE, Vocabulary
 
 if TYPE_CHECKING:
@@ -199,10 +199,10 @@ class Forcer:
             self.ended = True
         return move
 
-    def ledger(self) -> Forcing:
+    def ledger(self) -> ForcingRecord:
         """What has happened so far."""
         closed = self._closed_at is not None
-        return Forcing(
+        return ForcingRecord(
             thinking_tokens=(self._closed_at if closed else len(self.ids)) - len(self.budget.start),
             answer_tokens=len(self.ids) - self._answer_at if closed else 0,
             ignores=len(self._ignored_at),

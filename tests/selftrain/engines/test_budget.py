@@ -15,7 +15,7 @@ from selftrain.engines.budget import (
     S1_M,
     TINY,
     Budget,
-    Forcing,
+    ForcingRecord,
     forcing_from_json,
     forcing_to_json,
     preset,
@@ -78,8 +78,8 @@ def test_part_of_the_parameters():
     assert json.loads(json.dumps(params.to_json()))["budget"]["ignore"] == ["Wait"]
 
 
-def ledger(**fields) -> Forcing:
-    plain = Forcing(5, 3, 0, (), "model", 5, (), 0)
+def ledger(**fields) -> ForcingRecord:
+    plain = ForcingRecord(5, 3, 0, (), "model", 5, (), 0)
     return dataclasses.replace(plain, **fields)
 
 

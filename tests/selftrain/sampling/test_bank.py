@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from selftrain.engines.base import Completion, SamplingParams
-from selftrain.engines.budget import TINY, Forcing
+from selftrain.engines.budget import TINY, ForcingRecord
 from selftrain.sampling.bank import SCHEMA, Bank, BankError, PromptKey, sample_seed, whole_characters
 
 ROOT = Path(__file__).parents[3]
@@ -163,7 +163,7 @@ def test_an_interrupt_in_a_write_leaves_nothing_open(tmp_path, monkeypatch):
 texts = st.text(st.characters() | st.characters(categories=["Cs"]) | st.sampled_from("\0\n\r\u2028\ufeff🜁\ud83d\ude00"))
 places = st.integers(0, 2**20)
 forcings = st.builds(
-    Forcing,
+    ForcingRecord,
     thinking_tokens=places,
     answer_tokens=places,
     ignores=places,
@@ -303,7 +303,7 @@ def test_a_bank_from_before_budgets(tmp_path):
     database.commit()
     database.close()
     forced = dataclasses.replace(KEY, params=dataclasses.replace(PARAMS, budget=TINY))
-    new = dataclasses.replace(completion("new"), forcing=Forcing(1, 2, 0, (), "budget", 1, ((1, 3),), 4))
+    new = dataclasses.replace(completion("new"), forcing=ForcingRecord(1, 2, 0, (), "budget", 1, ((1, 3),), 4))
     for expected in (2, 0):
         with Bank(path) as bank:
             assert bank.read([KEY.digest()], 1)[KEY.digest()] == [completion("old")]

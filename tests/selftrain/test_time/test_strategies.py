@@ -129,9 +129,9 @@ def test_greedy_and_mean_by_hand(tmp_path):
 
 
 def test_cost_counts_what_a_budget_took_out_again():
-    from selftrain.engines.budget import Forcing
+    from selftrain.engines.budget import ForcingRecord
 
-    forcing = Forcing(6, 3, 1, (2,), "model", 6, ((2, 4),), discarded=4)
+    forcing = ForcingRecord(6, 3, 1, (2,), "model", 6, ((2, 4),), discarded=4)
     forced = Completion("Wait B", tuple(range(10)), 7, "length", -0.5, forcing)
     assert spent_on([forced, forced]) == Spent(28.0, 7.0, 2.0, 2.0)
     assert (Spent(1, 2, 3, 4) + Spent(1, 1, 1, 1)).total == 5

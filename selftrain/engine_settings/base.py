@@ -131,8 +131,8 @@ class EngineSettings(Section):
         """Under what the bank keeps the samples. `weights()` is the digest of the checkpoint and the adapter."""
         return f"{weights()}-{self.kind}"  # another kind has other random streams, seed for seed
 
-    def with_whole_paths(self) -> EngineSettings:
-        """The same settings, for a process that runs in another folder."""
+    def for_copy(self) -> EngineSettings:
+        """The same settings for one of several copies, in a process that runs in another folder."""
         return self
 
     def identity(self) -> dict[str, Any]:

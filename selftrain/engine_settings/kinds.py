@@ -103,8 +103,9 @@ class VLLMSettings(_LocalModel):
         # Its random streams are others than those of hf, seed for seed.
         return super().samples_digest(job, weights) + ("-vllm" if self.logprobs else "-vllm-without-logprobs")
 
-    def with_whole_paths(self) -> VLLMSettings:
-        return self.model_copy(update={"interpreter": self.interpreter and self.interpreter.absolute()})
+    def for_copy(self) -> VLLMSettings:
+        interpreter = self.interpreter and self.interpreter.absolute()
+        return self.model_copy(update={"interpreter": interpreter, "keep_open": False})
 
 
 @register_engine

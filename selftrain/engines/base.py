@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -113,10 +114,16 @@ def check_ids(requests: Sequence[Request]) -> None:
         raise ValueError(f"two requests have the id {twice!r}; ids name requests in errors and must differ")
 
 
+def mean_logprob(values: Iterable[float | None]) -> float | None:
+    """Mean over the tokens that the model chose and whose log-probability is known; None if there is none."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
 CLOSED = "the engine is closed; open a new one"
 
 
-# ---- abilities that some engines have; ask with isinstance -------------------------------------------------------------
+# ---- abilities that some engines have; ask with isinstance -----------------------------------------------------------
 
 
 @runtime_checkable
@@ -154,7 +161,6 @@ class RanksTokens(Protocol):
 class StatesFacts(Protocol):
     """Says what it found out about the model when it was opened."""
 
-    @property
     def facts(self) -> EngineFacts: ...
 
 

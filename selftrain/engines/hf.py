@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_process.schema import Finish
 from selftrain.engine_settings import EngineJob, HFSettings
 from selftrain.engines.base import CLOSED, Completion, Engine, EngineError, Request, SamplingParams, check_ids
 from selftrain.engines.budget import Budget, ForcingRecord
@@ -31,7 +32,6 @@ from selftrain.engines.decoding.token_sampling import draw, penalise, uniforms
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from torch import Tensor
 
 PICTURE_CACHE_BYTES = 256 * 2**20  # encoded pictures kept: selection and refinement ask for the same ones again
@@ -345,9 +345,9 @@ class HFEngine(Engine):
                     cache.forget(back.row, back.first, back.last)
                     position[back.row] -= back.last - back.first
                     if seen is not None:
-                        row = int(places[back.row])
+                        place = int(places[back.row])
                         seen[back.row] = False
-                        seen[back.row, [*prompts[rows[row].prompt].ids, *steering[row].ids]] = True
+                        seen[back.row, [*prompts[rows[place].prompt].ids, *steering[place].ids]] = True
                 stops = torch.from_numpy(stopped).to(device) & ~ended
             if seen is not None:
                 seen.scatter_(1, token[:, None], True)
@@ -437,7 +437,7 @@ class HFEngine(Engine):
                     f"request {prompt.request.id!r}: the model's logits are not numbers; its weights are damaged or "
                     "overflow in this dtype (try dtype float32)"
                 )
-            finish = "stop" if stop else "length"
+            finish: Finish = "stop" if stop else "length"
             completions.append(Completion(text, tuple(ids), len(prompt.ids), finish, mean, ledger))
         return completions
 

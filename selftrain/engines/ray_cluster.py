@@ -119,7 +119,7 @@ def _connect(address: str) -> None:
     except (Exception, SystemExit) as error:  # Ray ends the process when a server is none of its kind
         raise EngineError(
             f"cannot join the Ray cluster at {address}: {error or type(error).__name__}; start one with `ray start "
-            "--head`, give its host:port as engine.ray_address, or leave that out for a Ray on this machine"
+            "--head`, give its host:port as engine.address, or leave that out for a Ray on this machine"
         ) from error
 
 
@@ -144,13 +144,13 @@ def _dial(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit() or "/" in host:
         raise EngineError(
-            f"engine.ray_address must be host:port of a cluster's head (`ray start --head` prints it) or auto, not "
+            f"engine.address must be host:port of a cluster's head (`ray start --head` prints it) or auto, not "
             f"{address!r}"
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=DIAL_S).close()
     except (OSError, OverflowError, UnicodeError) as error:
         raise EngineError(
-            f"nothing answers at engine.ray_address {address}: {error}; is the cluster up (`ray status` there), and "
+            f"nothing answers at engine.address {address}: {error}; is the cluster up (`ray status` there), and "
             "is that port open from here?"
         ) from error

@@ -76,4 +76,4 @@ def log_end(log: Path, lines: int = LOG_LINES) -> str:
         found = log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
     except OSError as error:
         return f"the log cannot be read: {error}"
-    return "\n".join([f"the end of {log}:", *found] if found else [f"{log} is empty: nothing was printed"])
+    return "\n".join([f"end of {log}:", *found] if found else [f"{log} is empty: it said nothing"])

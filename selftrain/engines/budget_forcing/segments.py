@@ -14,11 +14,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from data_process.schema import Finish
 from data_process.seeds import seed_for
-from selftrain.engines.base import EngineError
+from selftrain.engines.base import EngineError, mean_logprob
 from selftrain.engines.budget import ForcingRecord
 from selftrain.engines.budget_forcing.state_machine import LOOP_TOKENS, Forcer, TokenBudget, loop_size
-from selftrain.engines.openai_api.chat_completions import UNKNOWN_LOGPROB
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,14 +66,13 @@ class Sample:
         return tuple(self._ids)
 
     @property
-    def finish(self) -> str:
+    def finish(self) -> Finish:
         return "stop" if self._ids[-1] in self._eos else "length"
 
     @property
-    def mean_logprob(self) -> float:
-        """Over the tokens that the model chose; UNKNOWN_LOGPROB if none of them is known."""
-        known = [value for value in self._logprobs if value is not None]
-        return math.fsum(known) / len(known) if known else UNKNOWN_LOGPROB
+    def mean_logprob(self) -> float | None:
+        """Over the tokens that the model chose; None if none of them is known."""
+        return mean_logprob(self._logprobs)
 
     def ledger(self) -> ForcingRecord | None:
         return None if self._forcer is None else self._forcer.ledger()

@@ -201,10 +201,10 @@ class Forcer:
 
     def ledger(self) -> ForcingRecord:
         """What has happened so far."""
-        closed = self._closed_at is not None
+        end = len(self.ids) if self._closed_at is None else self._closed_at
         return ForcingRecord(
-            thinking_tokens=(self._closed_at if closed else len(self.ids)) - len(self.budget.start),
-            answer_tokens=len(self.ids) - self._answer_at if closed else 0,
+            thinking_tokens=end - len(self.budget.start),
+            answer_tokens=0 if self._closed_at is None else len(self.ids) - self._answer_at,
             ignores=len(self._ignored_at),
             ignored_at=tuple(self._ignored_at),
             closed_by=self._closed_by,

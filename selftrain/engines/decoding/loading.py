@@ -1,4 +1,4 @@
-"""Weights from a model folder, with or without a PEFT adapter. torch and transformers are imported inside the functions."""
+"""Weights from a model folder, with or without a PEFT adapter. torch is imported inside the functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors that a decode is laid out in: positions, masks, and parts of a batch. torch is imported inside the functions."""
+"""Tensors of a decode: positions, masks, and parts of a batch. torch is imported inside the functions."""
 
 from __future__ import annotations
 

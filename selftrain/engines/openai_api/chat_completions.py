@@ -23,7 +23,6 @@ from data_process.seeds import seed_for
 from selftrain.engines.base import EngineError, SamplingParams
 
 UNKNOWN_TOKEN = 2**32 - 1  # stands for a token whose id the server does not tell; no vocabulary is so large
-UNKNOWN_LOGPROB = 1.0  # stands for a mean log-probability that was not asked for; a real one is never above 0
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -276,12 +275,6 @@ def _are_ids(value: object) -> bool:
 
 def _finite(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) and value <= 0 else None
-
-
-def mean_logprob(values: Sequence[float | None]) -> float:
-    """Over the tokens that the model chose; UNKNOWN_LOGPROB if there is none, or for none it is known."""
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else UNKNOWN_LOGPROB
 
 
 def _short(value: object) -> str:

@@ -322,13 +322,16 @@ def load_config(
 ) -> Config:
     """Build the configuration from its layers; raises ConfigError.
 
-    `engine.kind` is set before the other overrides, wherever it stands among them. Settings in the form of earlier
-    versions are read, with one line of advice on standard error.
+    The first override of `engine.kind` comes before the others, wherever it stands among them. Settings in the form of
+    earlier versions are read, with one line of advice on standard error.
     """
     notes: list[str] = []
     values = read_yaml(path, notes) if path else {}
     parsed = [parse_override(text) for text in overrides]
-    for keys, value in sorted(parsed, key=lambda item: item[0] != ["engine", "kind"]):
+    kinds = [place for place, (keys, _) in enumerate(parsed) if keys == ["engine", "kind"]]
+    if kinds:
+        parsed.insert(0, parsed.pop(kinds[0]))
+    for keys, value in parsed:
         values = set_value(values, keys, value, notes)
     values = _merge(values, {k: v for k, v in (flags or {}).items() if v is not None})
     origin = str(path) if path else "settings"

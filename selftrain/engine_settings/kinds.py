@@ -197,6 +197,12 @@ class RaySettings(EngineSettings):
     def parity_check(self) -> ParityCheck | None:
         return self.engine.parity_check
 
+    @property
+    def copies(self) -> EngineSettings:
+        """The settings of one copy."""
+        copy = self.engine.for_copy()
+        return copy if copy.threads else copy.model_copy(update={"threads": self.threads})
+
     def requirements(self) -> list[Requirement]:
         ray = Requirement("Ray", ("ray",), None, "`uv pip install -r requirements-ray.txt`")
         return [*self.engine.requirements(), ray]

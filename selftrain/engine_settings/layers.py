@@ -88,8 +88,6 @@ def _translated(below: Mapping[str, Any], layer: Mapping[str, Any], notes: list[
         else:
             found[key] = value  # unknown, or a key of another kind: refused when the settings are checked
     if inner:
-        if "threads" in found:
-            inner["threads"] = found["threads"]
         given = found.get("engine")
         found["engine"] = {**inner, **given} if isinstance(given, Mapping) else inner
     if renamed:

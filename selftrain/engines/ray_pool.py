@@ -420,4 +420,4 @@ def _died(what: str, error: Exception) -> EngineError:
 def open_ray(settings: RaySettings, job: EngineJob) -> RayEngine:
     adapter = job.adapter and job.adapter.absolute()
     job = replace(job, model=job.model.absolute(), adapter=adapter, output=job.output.absolute(), problems=())
-    return RayEngine(functools.partial(open_by_settings, settings.engine.for_copy(), job), settings)
+    return RayEngine(functools.partial(open_by_settings, settings.copies, job), settings)

@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 
 import pytest
 
-from selftrain import engine_settings
 from selftrain.config import ConfigError, build_config, load_config
 from selftrain.engine_settings import (
     EngineSettings,
@@ -55,7 +54,7 @@ def test_refused(name):
         load_config(None, overrides)
 
 
-# ---- another kind on top of settings for the old one ------------------------------------------------------------------
+# ---- another kind on top of settings for the old one -----------------------------------------------------------------
 
 HF = "engine: {kind: hf, batch_size: 96, dtype: bfloat16, threads: 2}"
 LAYERS = [
@@ -91,6 +90,13 @@ LAYERS = [
         VLLMSettings(parity=0),
         "",
     ),
+    # The last kind wins, whatever a script set before for another one.
+    (
+        HF,
+        ["engine.kind=ray", "engine.engine.kind=vllm", "engine.actors=2", "engine.kind=hf"],
+        HFSettings(batch_size=96, dtype="bfloat16", threads=2),
+        "",
+    ),
     ("engine: {kind: vllm, options: {a: 1}}", ["engine.options.b=2"], VLLMSettings(options={"a": 1, "b": 2}), ""),
     ("engine: {threads: 1}", ["engine.kind=scripted"], ScriptedSettings(threads=1), ""),
 ]
@@ -111,7 +117,7 @@ def test_a_file_that_changes_the_kind_of_its_parent_needs_no_advice(tmp_path, ca
     assert capsys.readouterr().err == ""
 
 
-# ---- the flat form ----------------------------------------------------------------------------------------------------
+# ---- the flat form ---------------------------------------------------------------------------------------------------
 
 FLAT = [
     (
@@ -127,7 +133,7 @@ FLAT = [
     ),
     (
         {"kind": "ray", "ray_engine": "vllm", "ray_actors": 8, "tensor_parallel": 2, "batch_size": 5, "threads": 3},
-        RaySettings(actors=8, threads=3, engine=VLLMSettings(tensor_parallel=2, batch_size=5, threads=3)),
+        RaySettings(actors=8, threads=3, engine=VLLMSettings(tensor_parallel=2, batch_size=5)),
         "rename engine.ray_engine to engine.engine.kind, engine.ray_actors to engine.actors, "
         "engine.tensor_parallel to engine.engine.tensor_parallel, engine.batch_size to engine.engine.batch_size",
     ),
@@ -215,7 +221,7 @@ def test_samples_are_kept_under_the_digest_they_always_had(override, expected):
     assert config.engine.samples_digest(engine_job(config, None, 2, []), lambda: "W") == expected
 
 
-# ---- a kind from outside ----------------------------------------------------------------------------------------------
+# ---- a kind from outside ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -273,5 +279,6 @@ def test_what_cannot_be_registered(forget):
     assert register_engine(HFSettings) is HFSettings  # a module that is imported twice does no harm
 
 
-def test_everything_public_is_there():
-    assert all(hasattr(engine_settings, name) for name in engine_settings.__all__)
+def test_threads_of_ray_are_those_of_its_copies():
+    assert RaySettings(threads=3).copies == HFSettings(threads=3)
+    assert RaySettings(threads=3, engine=VLLMSettings(threads=1)).copies == VLLMSettings(threads=1, keep_open=False)

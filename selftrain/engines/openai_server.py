@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from data_process.http import Retry
 from selftrain.engine_settings import EngineJob, ServerSettings
 from selftrain.engines.base import (
     CLOSED,
@@ -34,7 +35,7 @@ from selftrain.engines.budget_forcing.http_rounds import END, WireVocabulary, te
 from selftrain.engines.budget_forcing.state_machine import resolve
 from selftrain.engines.openai_api import chat_completions
 from selftrain.engines.openai_api.chat_completions import DIALECTS, Answer
-from selftrain.engines.openai_api.client import JsonClient, Retry, check_url, read_key
+from selftrain.engines.openai_api.client import HttpFault, JsonClient, check_url, read_key
 from selftrain.engines.openai_api.models import dialect_of, look_up
 
 GIVE_UP_AFTER = 8  # failed completions without a good one between them: what comes next would fail too
@@ -208,7 +209,7 @@ class ServerEngine(Engine):
 
     def _summary(self, failed: list[tuple[_Job, EngineError]], n_done: int, n_wanted: int) -> EngineError:
         # a fault that ended the call matters most, then the first request
-        failed.sort(key=lambda item: (not getattr(item[1], "fatal", False), item[0]))
+        failed.sort(key=lambda item: (not _is_fatal(item[1]), item[0]))
         message = str(failed[0][1])
         if n_wanted > 1:
             kept = " and handed on" if self.on_result is not None and n_done else ""
@@ -238,7 +239,7 @@ class ServerEngine(Engine):
                     )
                 except EngineError as error:
                     in_a_row += 1
-                    if getattr(error, "fatal", False) or in_a_row >= GIVE_UP_AFTER:
+                    if _is_fatal(error) or in_a_row >= GIVE_UP_AFTER:
                         waiting.clear()
                     inbox.put((job, error))
                 else:
@@ -317,6 +318,11 @@ class ServerEngine(Engine):
         params = SamplingParams(temperature=0, max_tokens=1)
         answer = await self._ask("budget probe", chat_completions.user_turn("Go on.", None), params, 0, prefix=prefix)
         return answer.n_prompt_tokens
+
+
+def _is_fatal(error: EngineError) -> bool:
+    """Whether every other call would fail in the same way."""
+    return isinstance(error, HttpFault) and error.fatal
 
 
 def open_server(settings: ServerSettings, job: EngineJob) -> ServerEngine:

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_process.http import Retry
 from selftrain.engine_settings import ServerSettings
 from selftrain.engines.base import EngineError, Request, SamplingParams
 from selftrain.engines.budget import TINY, Budget
 from selftrain.engines.openai_api import chat_completions
-from selftrain.engines.openai_api.client import Retry, Window, check_url, read_key
+from selftrain.engines.openai_api.client import Window, check_url, read_key
 from selftrain.engines.openai_server import GIVE_UP_AFTER, ServerEngine
 from selftrain.sampling.bank import rejection_reason
 from tests.selftrain.engines.chat_server import ChatServer, Reply

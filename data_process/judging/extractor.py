@@ -122,7 +122,7 @@ class ReplyCache:
         self._run("INSERT OR REPLACE INTO replies VALUES (?, ?, ?)", model, prompt, reply)
 
     def __len__(self) -> int:
-        return self._run("SELECT count(*) FROM replies")[0][0]
+        return int(self._run("SELECT count(*) FROM replies")[0][0])
 
     def close(self) -> None:
         self._db.close()

@@ -387,11 +387,11 @@ class HFEngine(Engine):
             kept = chosen = torch.arange(width, device=device)[None, :] < lengths[:, None]
             return self._completions(prompts, rows, tokens, logprobs, kept, chosen, [None] * n)
         kept, chosen = (torch.from_numpy(mask[:, :width]).to(device) for mask in steering.masks())
-        ledgers = [steering[row].ledger() for row in range(n)]
-        return self._completions(prompts, rows, tokens, logprobs, kept, chosen, ledgers)
+        records = [steering[row].record() for row in range(n)]
+        return self._completions(prompts, rows, tokens, logprobs, kept, chosen, records)
 
     def _budget(self, params: SamplingParams) -> tuple[TokenBudget, np.ndarray]:
-        """The budget of `params` in this tokenizer's ids, with its triggers. Raises as `forcing.resolve` does."""
+        """The budget of `params` in this tokenizer's ids, with its triggers. Raises as `state_machine.resolve` does."""
         key = (params.budget, params.max_tokens)
         if key not in self._budgets:
             assert params.budget is not None
@@ -418,7 +418,7 @@ class HFEngine(Engine):
         logprobs: Tensor,
         kept: Tensor,
         chosen: Tensor,
-        ledgers: Sequence[ForcingRecord | None],
+        records: Sequence[ForcingRecord | None],
     ) -> list[Completion]:
         """`tokens`, `logprobs` [rows, steps]; `kept` says which belong to the text, `chosen` which the model drew."""
         import torch
@@ -430,7 +430,7 @@ class HFEngine(Engine):
             answers, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         completions = []
-        for row, text, ids, stop, mean, ledger in zip(rows, texts, answers, stopped, means, ledgers, strict=True):
+        for row, text, ids, stop, mean, record in zip(rows, texts, answers, stopped, means, records, strict=True):
             prompt = prompts[row.prompt]
             if math.isnan(mean):
                 raise EngineError(
@@ -438,7 +438,7 @@ class HFEngine(Engine):
                     "overflow in this dtype (try dtype float32)"
                 )
             finish: Finish = "stop" if stop else "length"
-            completions.append(Completion(text, tuple(ids), len(prompt.ids), finish, mean, ledger))
+            completions.append(Completion(text, tuple(ids), len(prompt.ids), finish, mean, record))
         return completions
 
 

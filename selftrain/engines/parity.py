@@ -94,8 +94,8 @@ def compare(engine: Comparable, expected: Sequence[Expected], max_tokens: int, d
             f"the engine does not answer as transformers does: {len(strange)} of {len(expected)} greedy texts part "
             f"where rounding in {dtype} (at most {tolerance} nats) cannot explain it. First: {worst.id!r}, token "
             f"{worst.at}: transformers has {worst.expected}, the engine {worst.found}, which transformers has {gap}. "
-            "Check that both read the same weights and adapter; set engine.kind to hf, or engine.parity to 0 to go on "
-            "without this check"
+            "Check that both read the same weights and adapter; set engine.kind to hf, or engine.parity to 0 to skip "
+            "this check"
         )
     return {
         "problems": len(expected),

@@ -76,7 +76,8 @@ class EngineActor:
 def _fetch(content: list[Any]) -> dict[Path, bytes]:
     import ray
 
-    return ray.get(content[0])
+    found: dict[Path, bytes] = ray.get(content[0])
+    return found
 
 
 @contextmanager

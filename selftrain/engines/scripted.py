@@ -133,9 +133,9 @@ class ScriptedEngine(Engine):
             token = script.pop(0) if script else END
             if forcer.allowed and token not in forcer.allowed:
                 token = forcer.allowed[seed % len(forcer.allowed)]
-            thinking, ignores = forcer.thinking, forcer.ledger().ignores
+            thinking, ignores = forcer.thinking, forcer.record().ignores
             move = forcer.advance([token])
-            if (again := forcer.ledger().ignores) > ignores:
+            if (again := forcer.record().ignores) > ignores:
                 text = self._text(request, seed + again)
                 script = self.words.encode(text.rstrip())
             elif move.forced and thinking:
@@ -143,7 +143,7 @@ class ScriptedEngine(Engine):
                 after = text.rpartition(budget.policy.answer_cue if cued else budget.policy.end)
                 script = self.words.encode(after[2].rstrip()) if after[1] else script
         # As without a budget: the end of the turn is no token of its own, unless it is the only one.
-        forcing, tokens, cut = forcer.ledger(), forcer.ids, forcer.ids[-1] != END and bool(script)
+        forcing, tokens, cut = forcer.record(), forcer.ids, forcer.ids[-1] != END and bool(script)
         if tokens[-1] == END and len(tokens) > 1:
             tokens.pop()
             forcing = replace(forcing, answer_tokens=max(forcing.answer_tokens - 1, 0))

@@ -295,7 +295,7 @@ class Worker:
             n_prompt_tokens=n_prompt_tokens,
             finish=sample.finish,
             mean_logprob=sample.mean_logprob,
-            forcing=sample.ledger(),
+            forcing=sample.record(),
         )
 
     def _resolve(self, params: SamplingParams) -> TokenBudget:

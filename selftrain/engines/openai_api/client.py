@@ -227,9 +227,15 @@ class JsonClient:
         else:
             client = open_client(self.url, self._key, timeout_s=self._timeout_s, connect_s=self._connect_s)
             self._clients.append(client)
-        limits = {"timeout_s": self._timeout_s, "max_body": self._max_body}
         try:
-            answer = await exchange(client, self.url + path, content, key=self._key, **limits)
+            answer = await exchange(
+                client,
+                self.url + path,
+                content,
+                key=self._key,
+                timeout_s=self._timeout_s,
+                max_body=self._max_body,
+            )
         except PassingFault as fault:
             if fault.kind == "busy":  # a whole answer: the connection is good
                 self._idle.append(client)

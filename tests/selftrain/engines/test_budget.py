@@ -97,7 +97,7 @@ def ledger(**fields) -> ForcingRecord:
     ],
 )
 def test_status(forcing, status, stops):
-    assert (forcing.status, forcing.natural_stops) == (status, stops)
+    assert (forcing.status, forcing.ends_of_thinking) == (status, stops)
     assert Counter([forcing.status])[status] == 1
     assert forcing.n_forced == sum(b - a for a, b in forcing.forced)
     assert forcing_from_json(json.loads(json.dumps(forcing_to_json(forcing)))) == forcing

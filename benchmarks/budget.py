@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sampling import machine, make_requests
+from selftrain.engine_settings import HFSettings
 from selftrain.engines.base import Completion, Request, SamplingParams
 from selftrain.engines.budget import PRESETS, preset
 from selftrain.engines.decoding import kv_cache
@@ -202,8 +203,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     budget = replace(preset(args.preset), num_ignore=args.ignores, max_tokens=args.thinking)
     params = SamplingParams(args.temperature, args.max_tokens, budget=budget)
-    options = {"device": args.device, "threads": args.threads, "batch_size": args.batch_size}
-    with tempfile.TemporaryDirectory() as folder, HFEngine(args.model, args.adapter, **options) as engine:
+    settings = HFSettings(device=args.device, threads=args.threads, batch_size=args.batch_size)
+    with tempfile.TemporaryDirectory() as folder, HFEngine(args.model, args.adapter, settings) as engine:
         requests = make_requests(Path(folder), args.problems, args.n, args.split, args.prompts)
         answers = engine.generate(requests, params)
         done = {(i, s): c for i, found in enumerate(answers) for s, c in enumerate(found)}

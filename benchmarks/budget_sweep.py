@@ -21,6 +21,7 @@ from benchmarks.sampling import make_requests
 from data_process.judging import judge
 from data_process.schema import Problem
 from data_process.sources import minigeo
+from selftrain.engine_settings import HFSettings
 from selftrain.engines.base import Completion, SamplingParams
 from selftrain.engines.budget import Budget, preset
 from selftrain.engines.hf import HFEngine
@@ -83,7 +84,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         end="",
     )
     print("| mean ignores | closed by model / budget / loop / end of turn |\n|" + " ---: |" * 10)
-    with tempfile.TemporaryDirectory() as folder, HFEngine(args.model, args.adapter, threads=1) as engine:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        HFEngine(args.model, args.adapter, settings=HFSettings(threads=1)) as engine,
+    ):
         requests = make_requests(Path(folder), args.problems, args.n, args.split, args.prompts)
         for ignores in args.ignores:
             for limit in (*args.limits, None):

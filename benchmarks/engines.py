@@ -25,6 +25,7 @@ from typing import Any
 
 from benchmarks.measuring import machine, show, table
 from benchmarks.sampling import make_requests, with_engine, with_generate
+from selftrain.engine_settings import HFSettings, VLLMSettings
 from selftrain.engines.base import Completion, Request, SamplingParams
 from selftrain.engines.budget import TINY
 from selftrain.engines.hf import HFEngine
@@ -150,12 +151,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         requests = make_requests(folder, args.problems, args.n, "test", "short")
-        hf = stack.enter_context(HFEngine(args.model, device="cpu", batch_size=args.batch_size))
+        hf = stack.enter_context(HFEngine(args.model, settings=HFSettings(device="cpu", batch_size=args.batch_size)))
         raw = Raw(args.vllm_python, args.model, options, folder / "raw.log")
         stack.callback(raw.close)
         started = time.perf_counter()
         vllm = stack.enter_context(
-            VLLMEngine(args.model, interpreter=args.vllm_python, batch_size=args.batch_size, max_model_len=1024)
+            VLLMEngine(
+                args.model,
+                settings=VLLMSettings(interpreter=args.vllm_python, batch_size=args.batch_size, max_model_len=1024),
+            )
         )
         start_s = time.perf_counter() - started
         started = time.perf_counter()
@@ -198,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ),
         }
         forcing = run_all(force, args.rounds)
-        facts = vllm.facts
+        facts = asdict(vllm.facts())
 
     first, usual = (best[name] for name in list(ways)[:2])
     sent = best["LLM.generate"]

@@ -12,7 +12,7 @@ neither, so all ways write texts of one length; with other weights compare token
 
 * start-up: from nothing to ready, imports included.
 * prompt tok/s: one token is asked of each prompt. tok/s and samples/h: the whole run, reading the prompts included.
-* Forcing ends the thinking at full stops, which it ignores so many times before it lets one close.
+* ForcingRecord ends the thinking at full stops, which it ignores so many times before it lets one close.
 * The usual script asks `model.generate` for one sample at a time, 4 prompts together; a few of its batches are timed.
 * The second iteration: vLLM gives its memory back, then takes new weights, an adapter added in, and writes one token.
 * Peak memory: what torch had allocated (hf), or what the driver counts, caches included (vLLM, whose cache takes all of

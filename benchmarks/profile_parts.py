@@ -24,12 +24,13 @@ from data_process import prompts as wording
 from data_process.schema import DataError, Example
 from data_process.seeds import seed_for
 from data_process.sources import minigeo
+from selftrain.engine_settings import HFSettings, VLLMSettings
 from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
 from selftrain.engines.budget import Budget
 from selftrain.engines.decoding.inputs import load_processor, prepare
 from selftrain.engines.hf import HFEngine
+from selftrain.engines.vllm_config import VLLMWorkerConfig, engine_arguments
 from selftrain.engines.vllm_offline import VLLMEngine
-from selftrain.engines.vllm_worker import Opening, engine_arguments
 
 ROOT = Path(__file__).parents[1]
 HYPERPARAMETERS = ROOT / "configs/llamafactory/qwen2vl_7b_lora.yaml"
@@ -253,10 +254,12 @@ def profile_hf(job: Job, prompts: Prompts, notes: Notes) -> None:
     with notes.part("hf: start-up"):
         engine = HFEngine(
             job.model,
-            batch_size=job.batch_size,
-            dtype=job.dtype,
-            device="cuda" if job.gpus else "cpu",
-            threads=job.threads,
+            settings=HFSettings(
+                batch_size=job.batch_size,
+                dtype=job.dtype,
+                device="cuda" if job.gpus else "cpu",
+                threads=job.threads,
+            ),
             min_pixels=MIN_PIXELS,
             max_pixels=job.max_pixels,
         )
@@ -321,6 +324,20 @@ def own_peak(job: Job) -> Iterator[Callable[[], float]]:
 # ---- vLLM --------------------------------------------------------------------------------------------------------
 
 
+def vllm_settings(job: Job, **more: bool) -> VLLMSettings:
+    return VLLMSettings(
+        interpreter=job.vllm_python,
+        batch_size=job.vllm_batch_size,
+        dtype=job.dtype,
+        device="auto" if job.gpus else "cpu",
+        memory_share=job.memory_share,
+        tensor_parallel=job.tensor_parallel,
+        max_model_len=job.max_model_len,
+        threads=job.threads,
+        **more,
+    )
+
+
 def profile_vllm(job: Job, prompts: Prompts, notes: Notes) -> None:
     """The vLLM engine, then its second iteration: from asleep, with new weights, to the first token."""
     engine = None
@@ -329,17 +346,9 @@ def profile_vllm(job: Job, prompts: Prompts, notes: Notes) -> None:
             started = time.perf_counter()
             engine = VLLMEngine(
                 job.model,
-                interpreter=job.vllm_python,
-                batch_size=job.vllm_batch_size,
-                dtype=job.dtype,
-                device="auto" if job.gpus else "cpu",
-                memory_share=job.memory_share,
-                tensor_parallel=job.tensor_parallel,
-                max_model_len=job.max_model_len,
+                settings=vllm_settings(job),
                 min_pixels=MIN_PIXELS,
                 max_pixels=job.max_pixels,
-                sleep=True,
-                threads=job.threads,
                 log=job.folder / "vllm.log",
             )
             startup = time.perf_counter() - started
@@ -375,20 +384,8 @@ def profile_llm(job: Job, prompts: Prompts, notes: Notes) -> None:
     """`LLM.generate` with the settings that the engine gives to vLLM, in vLLM's interpreter."""
     cpu = not job.gpus
     options = engine_arguments(
-        Opening(
-            model=job.model,
-            adapter=None,
-            batch_size=job.vllm_batch_size,
-            dtype=job.dtype,
-            device="cpu" if cpu else "auto",
-            memory_share=job.memory_share,
-            tensor_parallel=job.tensor_parallel,
-            max_model_len=job.max_model_len,
-            min_pixels=MIN_PIXELS,
-            max_pixels=job.max_pixels,
-            logprobs=False,
-            sleep=False,
-            threads=job.threads,
+        VLLMWorkerConfig(
+            job.model, None, vllm_settings(job, logprobs=False, keep_open=False), MIN_PIXELS, job.max_pixels
         ),
         cpu,
     )

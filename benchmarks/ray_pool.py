@@ -25,6 +25,7 @@ from pathlib import Path
 
 from benchmarks.measuring import machine, show, table
 from benchmarks.sampling import make_requests
+from selftrain.engine_settings import HFSettings, RaySettings
 from selftrain.engines.base import Completion, Engine, Request, SamplingParams
 from selftrain.engines.hf import HFEngine
 from selftrain.engines.ray_pool import RayEngine, blocks
@@ -100,7 +101,7 @@ def measure(
 ) -> Measured:
     """Both in turn, so that a busy spell of the machine hits both."""
     start = time.perf_counter()
-    with RayEngine(open_inner, actors=actors, block_rows=block_rows) as engine:
+    with RayEngine(open_inner, RaySettings(actors=actors, engine=HFSettings(batch_size=block_rows))) as engine:
         while len(engine._ready) < actors:
             engine.generate(requests[:1], params)
         found = Measured(inner, actors, time.perf_counter() - start, [], [], [], [])
@@ -143,9 +144,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     params = SamplingParams(temperature=0.9, max_tokens=args.max_tokens, top_p=0.95, top_k=50)
-    options = {"batch_size": args.batch_size, "device": args.device, "threads": 1}
+    settings = HFSettings(batch_size=args.batch_size, device=args.device, threads=1)
     inners: dict[str, Callable[[], Engine]] = {
-        "hf": functools.partial(HFEngine, args.model.resolve(), **options),
+        "hf": functools.partial(HFEngine, args.model.resolve(), settings=settings),
         "script": functools.partial(ScriptedEngine, say),
         "wait": functools.partial(Waiting, say),
     }

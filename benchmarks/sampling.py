@@ -22,6 +22,7 @@ from typing import Any
 from data_process import prompts as wording
 from data_process.seeds import seed_for
 from data_process.sources import minigeo
+from selftrain.engine_settings import HFSettings
 from selftrain.engines.base import Request, SamplingParams
 from selftrain.engines.hf import HFEngine
 
@@ -200,8 +201,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     params = SamplingParams(args.temperature, args.max_tokens, top_p=args.top_p, top_k=args.top_k)
-    options = {"device": args.device, "dtype": args.dtype, "threads": args.threads, "batch_size": args.batch_size}
-    with tempfile.TemporaryDirectory() as folder, HFEngine(args.model, args.adapter, **options) as engine:
+    settings = HFSettings(device=args.device, dtype=args.dtype, threads=args.threads, batch_size=args.batch_size)
+    with tempfile.TemporaryDirectory() as folder, HFEngine(args.model, args.adapter, settings) as engine:
         requests = make_requests(Path(folder), args.problems, args.n, args.split, args.prompts)
         with_engine(engine, requests[:4], params)  # the first call allocates and compiles
         with_generate(engine, requests[:4], params, batch=4, per_call=1, passes=1)

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sampling import make_requests
+from selftrain.engine_settings import ServerSettings
 from selftrain.engines.base import Request, SamplingParams
 from selftrain.engines.openai_api import chat_completions
 from selftrain.engines.openai_server import ServerEngine
@@ -185,7 +186,7 @@ def bare(url: str, model: str, requests: Sequence[Request], at_once: int) -> int
 
 
 def ours(url: str, model: str, requests: Sequence[Request], at_once: int) -> int:
-    with ServerEngine(url, model, max_concurrency=at_once, backoff_s=0.05) as engine:
+    with ServerEngine(model, ServerSettings(url=url, max_concurrency=at_once), backoff_s=0.05) as engine:
         engine.generate(requests, PARAMS)
     return 0
 

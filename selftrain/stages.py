@@ -20,13 +20,15 @@ from data_process.prompts import prompt_set
 from data_process.schema import Candidate, Example, Judged, Problem, judged_from_json, to_json
 from data_process.seeds import seed_for
 from selftrain.config import Config
-from selftrain.engines.base import Engine
+from selftrain.engines.base import EngineError, GivesPromptIds, Request, StatesFacts
+from selftrain.engines.opening import open_by_settings
+from selftrain.engines.parity import Reference, compare, expectations
 from selftrain.files import write_json
 from selftrain.progress import Progress, Update
 from selftrain.runs.run_dir import RunDir
 from selftrain.runs.splits import SPLITS
 from selftrain.sampling.bank import Bank
-from selftrain.sampling.engine_factory import open_engine
+from selftrain.sampling.engine_factory import Opener, engine_job, open_engine, sampling_params
 from selftrain.sampling.sampler import Ask, Picture, Sampler
 from selftrain.sampling.weights import sampler_of
 from selftrain.test_time.evaluate import candidate, evaluate
@@ -52,7 +54,7 @@ class Run:
     store: ImageStore
     splits: dict[str, list[Problem]]
     progress: Progress
-    open_engine: Callable[[Config, Path | None, int, Sequence[Problem]], Engine] = open_engine
+    open_engine: Opener = open_engine
     _sampler: tuple[int, Sampler] | None = field(default=None, repr=False)
     _pictures: dict[str, Picture] = field(default_factory=dict, repr=False)
 
@@ -107,7 +109,7 @@ def sample_stage(run: Run, iteration: int) -> None:
         problems = problems_for(run.splits["train"], settings.problems, run.config.seed, iteration)
         prompts = prompt_set(run.config.prompts)
         asks = [Ask(p.id, wording.cot(p, prompts), p.image) for p in problems]
-        params = settings.params()
+        params = sampling_params(settings)
         sampler = run.sampler(iteration - 1)
         with run.progress.stage(f"iteration {iteration}: sampling", "samples") as sampler.on_progress:
             found = sampler.stream(asks, params, settings.n)
@@ -237,7 +239,7 @@ def train_stage(run: Run, iteration: int) -> None:
         examples = read_examples(run.folder.path / f"iter{iteration}/build/examples.jsonl")
         start = initial_adapter(settings.restart, run.adapter(iteration - 1))
         run.close_engine()
-        if config.engine.kind == "scripted":
+        if not config.engine.has_model:
             from selftrain.training.fake_trainer import rehearse
 
             result = rehearse(examples, folder / "work", run.store.path)
@@ -323,6 +325,37 @@ def evaluate_stage(run: Run, iteration: int, split: str) -> None:
         run.progress.say(f"  {split}: {scores}")
 
     run.folder.stage(f"iter{iteration}/{split}", make, after=weights_stage(iteration))
+
+
+def parity_stage(run: Run, iteration: int) -> None:
+    """Compare the engine with transformers on a few dev problems, if its settings ask for it.
+
+    Raises EngineError if they differ further than rounding explains. The report is `parity.json` of the stage.
+    """
+    config, check = run.config, run.config.engine.parity_check
+    if check is None:
+        return
+    adapter = run.adapter(iteration)
+
+    def make(folder: Path) -> None:
+        prompts = prompt_set(config.prompts)
+        requests = [
+            Request(p.id, wording.cot(p, prompts), run.picture(p.image).path if p.image else None, (0,))
+            for p in run.splits["dev"][: check.problems]
+        ]
+        run.progress.say(f"  iteration {iteration}: comparing {config.engine.kind} with transformers")
+        run.close_engine()  # one model on the device at a time
+        with open_by_settings(check.reference, engine_job(config, adapter, iteration, ())) as reference:
+            if not isinstance(reference, Reference):
+                raise EngineError(f"{reference!r} cannot be compared with: it gives neither prompt ids nor runners-up")
+            expected = expectations(reference, requests, config.evaluation.max_tokens)
+        engine = run.sampler(iteration).engine
+        if not (isinstance(engine, GivesPromptIds) and isinstance(engine, StatesFacts)):
+            raise EngineError(f"{engine!r} cannot be compared with transformers: it does not give its prompt ids")
+        report = compare(engine, expected, config.evaluation.max_tokens, engine.facts().dtype)
+        write_json(folder / "parity.json", report)
+
+    run.folder.stage(f"iter{iteration}/parity", make, after=weights_stage(iteration))
 
 
 def problems_for(problems: Sequence[Problem], n: int | None, seed: int, iteration: int) -> list[Problem]:

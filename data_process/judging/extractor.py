@@ -7,6 +7,7 @@ without the server. The key comes from the environment variable `EXTRACTOR_API_K
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from data_process.http import PassingFault, Retry, TooLarge, exchange, open_client
 from data_process.judging import JUDGES, judge
 from data_process.prompts import fill
 from data_process.schema import LETTERS, DataError, Problem, Verdict
@@ -136,24 +138,24 @@ class Extractor:
             raise DataError(
                 f"extractor address {self.url!r} must begin with http:// or https://, as in http://host:8000/v1"
             )
-        self._client: httpx.Client | None = None
+        self._client: httpx.AsyncClient | None = None
 
     def __enter__(self) -> Extractor:
-        import httpx
-
         key = os.environ.get(KEY_VARIABLE)
         if key and not (key.isascii() and key.isprintable()):  # the message must not show it: it is a secret
             raise DataError(
                 f"{KEY_VARIABLE} cannot be sent as an HTTP header; set it to the plain key, without line ends"
             )
-        self._client = httpx.Client(timeout=self.timeout, headers={"Authorization": f"Bearer {key}"} if key else {})
+        self._client = open_client(self.url, key, timeout_s=self.timeout)
+        self._loop = asyncio.Runner()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._client is not None:
-            self._client.close()
+            self._loop.run(self._client.aclose())
+            self._loop.close()
             self._client = None
         self.cache.close()
 
@@ -189,55 +191,38 @@ class Extractor:
 
         if self._client is None:
             raise RuntimeError("an Extractor is used inside its with block")
-        why = ""
-        for attempt in range(self.attempts):
-            wait = min(self.pause * 2 ** (attempt - 1), MAX_PAUSE) if attempt else 0.0
-            time.sleep(wait)
+        address, key = self.url.rstrip("/") + "/chat/completions", os.environ.get(KEY_VARIABLE)
+        content = json.dumps(body).encode()
+        retry = Retry(self.attempts - 1, self.pause, MAX_PAUSE)
+        for attempt in range(1, self.attempts + 1):
             try:
-                status, data = self._post(self._client, body)
-            except httpx.TransportError as error:
-                why = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+                answer = self._loop.run(
+                    exchange(self._client, address, content, key=key, timeout_s=self.timeout, max_body=MAX_REPLY_BYTES)
+                )
+            except PassingFault as fault:
+                last = fault
+                if attempt < self.attempts:
+                    asked_s = min(fault.asked_s or 0.0, MAX_PAUSE)
+                    time.sleep(max(retry.delay(attempt, address), asked_s))
                 continue
+            except TooLarge as error:
+                raise MalformedReply(f"reply of {error}") from error
             except httpx.InvalidURL as error:
                 raise DataError(f"extractor address {self.url!r} is no address ({error})") from error
-            if status == 429 or status >= 500:
-                why = f"status {status}"
-                continue
-            if status != 200:
+            if answer.status != 200:
                 raise ExtractorError(
-                    f"the extractor at {self.url} refused the request with status {status}: {_excerpt(data)}; check "
-                    f"the address, the model name {self.model!r} and {KEY_VARIABLE}. {self._kept()}"
+                    f"the extractor at {self.url} refused the request with status {answer.status}: "
+                    f"{answer.message or '(no message)'}; check the address, the model name {self.model!r} and "
+                    f"{KEY_VARIABLE}. {self._kept()}"
                 )
-            return data
+            return answer.body
         raise ExtractorError(
-            f"the extractor at {self.url} gave no reply in {self.attempts} attempts (the last: {why}); see that it "
+            f"the extractor at {self.url} gave no reply in {self.attempts} attempts (the last: {last}); see that it "
             f"runs. {self._kept()}"
         )
 
-    def _post(self, client: httpx.Client, body: dict[str, Any]) -> tuple[int, bytes]:
-        """(status, body) of one request. A server that sends without end is stopped by size and by the clock."""
-        import httpx
-
-        until = time.monotonic() + self.timeout
-        data = b""
-        with client.stream("POST", self.url.rstrip("/") + "/chat/completions", json=body) as answer:
-            for part in answer.iter_bytes():
-                data += part
-                if len(data) > MAX_REPLY_BYTES:
-                    raise MalformedReply(f"reply of more than {MAX_REPLY_BYTES} bytes")
-                if time.monotonic() > until:
-                    raise httpx.ReadTimeout(f"no whole reply in {self.timeout:g} s")
-            return answer.status_code, data
-
     def _kept(self) -> str:
         return f"{len(self.cache)} replies are kept in {self.cache.path}; run the same command again to resume."
-
-
-def _excerpt(data: bytes) -> str:
-    """The start of a server's message, without the key should the server have echoed it."""
-    text = data[:300].decode("utf-8", "replace").strip()
-    key = os.environ.get(KEY_VARIABLE)
-    return (text.replace(key, "***") if key else text) or "(no message)"
 
 
 def _content(data: bytes) -> str:

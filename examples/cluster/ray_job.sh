@@ -19,7 +19,7 @@ NODES=${NODES:-1}    # machines that train together
 GPUS=${GPUS:-8}      # of each of them
 
 COMMAND=("$PYTHON" run.py
-  --set engine.kind=ray --set engine.ray_engine=vllm --set engine.ray_address=auto
+  --set engine.kind=ray --set engine.engine.kind=vllm --set engine.address=auto
   --set training.nodes="$NODES" --set training.processes="$GPUS" --set training.save_steps=50
   --set "training.launcher=[\"$PYTHON\", \"$REPOSITORY/examples/cluster/ray_launch.py\", --nodes=$NODES, --gpus=$GPUS]"
   "$@")

@@ -35,7 +35,7 @@ def add_parser(commands: Commands) -> None:
 def serve_command(args: argparse.Namespace) -> int:
     """Serve until interrupted; returns the exit status."""
     from selftrain.config import ConfigError
-    from selftrain.engines.vllm_server import Serving, serve
+    from selftrain.engines.vllm_server import ServerConfig, serve
 
     adapters = {}
     for text in args.adapter:
@@ -43,7 +43,7 @@ def serve_command(args: argparse.Namespace) -> int:
         if not equals or not name or not folder:
             raise ConfigError(f"--adapter {text!r}: write it as NAME=FOLDER")
         adapters[name] = Path(folder)
-    serving = Serving(
+    serving = ServerConfig(
         model=args.model,
         name=args.name,
         adapters=adapters,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, runtime_checkable
 
 from data_process.errors import FailedError
 from data_process.schema import Finish
-from selftrain.engines.budget import Budget, Forcing
+from selftrain.engines.budget import Budget, ForcingRecord
 
 
 class EngineError(FailedError, RuntimeError):
@@ -69,25 +71,119 @@ class Completion:
     n_prompt_tokens: int  # chat template and image tokens included
     finish: Finish
     # Mean of ln p under the plain distribution (temperature 1, no filtering) over token_ids, those that a budget put in
-    # left out: the model did not choose them, and their probability would say how unwelcome the budget was.
-    mean_logprob: float
-    forcing: Forcing | None = None  # what the budget did; None exactly when there was none
+    # left out: the model did not choose them, and their probability would say how unwelcome the budget was. None: the
+    # engine gave no log-probabilities.
+    mean_logprob: float | None
+    forcing: ForcingRecord | None = None  # what the budget did; None exactly when there was none
 
 
-class Engine(Protocol):
+OnResult = Callable[[Request, int, Completion], None]
+
+
+class Engine(ABC):
     """Holds a model open. Use as a context manager: memory is free again afterwards."""
 
+    on_batch: Callable[[int], None] | None = None  # called with the number of completions that were just finished
+
+    @abstractmethod
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
         """Completions in the order of `requests`, one per seed in the order of `Request.seeds`.
 
-        Raises EngineError and returns nothing if any request cannot be served, ValueError for a budget that
-        `params.max_tokens` has no room for.
+        Raises EngineError and returns nothing if any request cannot be served; ValueError for two requests with one id,
+        and for a budget that `params.max_tokens` has no room for.
         """
 
-    def close(self) -> None: ...
+    @abstractmethod
+    def close(self) -> None:
+        """Free what the engine holds. May be called twice; afterwards every other call raises EngineError."""
 
-    def __enter__(self) -> Engine: ...
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self.close()
+
+
+def check_ids(requests: Sequence[Request]) -> None:
+    """ValueError for two requests with one id."""
+    ids = [request.id for request in requests]
+    if len(set(ids)) != len(ids):
+        twice = next(i for i in ids if ids.count(i) > 1)
+        raise ValueError(f"two requests have the id {twice!r}; ids name requests in errors and must differ")
+
+
+def mean_logprob(values: Iterable[float | None]) -> float | None:
+    """Mean over the tokens that the model chose and whose log-probability is known; None if there is none."""
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+CLOSED = "the engine is closed; open a new one"
+
+
+# ---- abilities that some engines have; ask with isinstance -----------------------------------------------------------
+
+
+@runtime_checkable
+class StreamsResults(Protocol):
+    """Hands on each completion when it is finished, in the thread that called `generate`."""
+
+    on_result: OnResult | None  # called with the request, the index into its seeds, and the completion
+
+
+@runtime_checkable
+class CountsPromptTokens(Protocol):
+    """Knows how long a prompt is."""
+
+    def count_prompt_tokens(self, prompt: str, image: Path | None) -> int:
+        """Length in tokens, chat template and image tokens included."""
+
+
+@runtime_checkable
+class GivesPromptIds(CountsPromptTokens, Protocol):
+    """Knows the token ids of a prompt."""
+
+    def prompt_ids(self, prompt: str, image: Path | None) -> list[int]:
+        """The token ids that the model is given for a user turn, image tokens included."""
+
+
+@runtime_checkable
+class RanksTokens(Protocol):
+    """Gives log-probabilities of tokens that it did not choose."""
+
+    def runner_up(self, request: Request, token_ids: Sequence[int]) -> list[tuple[int, float]]:
+        """For greedy `token_ids`: at each place the second best token, and how many nats it is behind the best."""
+
+
+@runtime_checkable
+class StatesFacts(Protocol):
+    """Says what it found out about the model when it was opened."""
+
+    def facts(self) -> EngineFacts: ...
+
+
+@runtime_checkable
+class ReloadsWeights(Protocol):
+    """Can give its memory back and take new weights, instead of being opened anew."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or failed."""
+
+    def load(self, adapter: Path | None) -> None:
+        """Take the weights of the base model with `adapter` added (None: without). EngineError if it does not fit."""
+
+    def rest(self) -> None:
+        """Give the memory back; `load` is called next."""
+
+
+@dataclass(frozen=True)
+class EngineFacts:
+    """What an engine computes with."""
+
+    library: str  # with its version
+    dtype: str  # "float32", "bfloat16" or "float16"
+    device: str  # "cpu" or "gpu"
+    max_model_len: int  # tokens, prompt and answer together

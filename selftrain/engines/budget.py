@@ -1,7 +1,7 @@
-"""How long a model thinks before it answers, as data; and the ledger of what was done to one sample.
+"""How long a model thinks before it answers, as data; and the record of what a budget did to one sample.
 
-A budget is written in strings, so that it says the same to every engine, whatever its tokenizer. `forcing.py` turns it
-into token ids and decides, `budget_forcing/batched.py` does so for a batch.
+A budget is written in strings, so that it means the same to every engine, whatever its tokenizer.
+`budget_forcing/state_machine.py` turns it into token ids and applies it, `budget_forcing/batched.py` to a whole batch.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ ClosedBy = Literal["model", "budget", "loop", "end_of_turn"]
 class Budget:
     """When thinking is prolonged and when it is closed. All counts are tokens of the model's own tokenizer.
 
-    A *natural stop* is the model's own end of thinking: one of `until`, or its end of turn. While ignores are left it
-    is taken out again and the next ignore string stands in its place; after that it is let through.
+    The model ends its thinking itself with one of `until` or with its end of turn. While ignores are left, that end is
+    taken out again and the next ignore string is written in its place; after that it stays.
     """
 
     end: str  # what ends the thinking in the text: "</think>", "<|im_start|>answer", a plain cue; any number of tokens
     until: tuple[str, ...] = ()  # what counts as the end when the model writes it; (): `end` alone
     start: str = ""  # written before the model's first token, and no part of the budget
     opener: str = ""  # a sample that stops by itself without having written this has not thought: it is let through
-    ignore: tuple[str, ...] = ()  # take turns in the places of natural stops
-    num_ignore: int = 0  # natural stops replaced, as far as the budget goes
-    min_tokens: int = 0  # of thinking; natural stops before are replaced too, beyond `num_ignore` if need be
+    ignore: tuple[str, ...] = ()  # written in turn where the model ends its thinking
+    num_ignore: int = 0  # ends of thinking that are replaced, as far as the budget goes
+    min_tokens: int = 0  # of thinking; earlier ends are replaced too, beyond `num_ignore` if need be
     max_tokens: int | None = None  # of thinking at most; None: as many as SamplingParams.max_tokens leaves
     answer_cue: str = ""  # follows `end`: "\nAnswer: ("
     # When it does: "always"; "forced" unless the model wrote the end itself; "limit" only after a budget or a loop.
     cue: Literal["always", "forced", "limit"] = "forced"
     # What may follow a cue that was forced: the model's own probabilities choose among these. (): anything. A model
-    # that is cut short often has no idea of how to go on: "Answer: (</)".
+    # that is truncated often does not know how to continue: "Answer: (</)".
     answers: tuple[str, ...] = ()
     new_line: bool = False  # a limit's `end` begins on a new line
     # What an end of turn within the thinking comes to when no ignore is left: the sample's end, or the thinking's.
     end_of_turn: Literal["stop", "close"] = "stop"
     # Kept free for the answer after the cue, out of SamplingParams.max_tokens: thinking that comes so far is closed.
-    # 0: a sample that runs into max_tokens is cut, as without a budget.
+    # 0: a sample that reaches max_tokens is truncated, as without a budget.
     answer_tokens: int = 0
     loop_repeats: int = 0  # thinking that repeats a span this many times is closed; 0: never
     loop_span: int = 64  # longest span looked for
@@ -88,7 +88,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Forcing:
+class ForcingRecord:
     """What a budget did to one sample. Places are indices into `Completion.token_ids`; what was taken out has none.
 
     `start`, thinking, closing text and answer follow each other; forced tokens may lie in each of them.
@@ -98,7 +98,7 @@ class Forcing:
     answer_tokens: int  # after the closing text, end of turn included
     ignores: int  # ignore strings put in
     ignored_at: tuple[int, ...]  # where each begins
-    closed_by: ClosedBy | None  # None: cut by max_tokens while thinking
+    closed_by: ClosedBy | None  # None: truncated by max_tokens while thinking
     closed_at: int | None  # where the closing text (or the end of turn) begins
     forced: tuple[tuple[int, int], ...]  # [first, last) of every run of tokens that the model did not choose
     discarded: int  # tokens that were sampled and taken out again: computed, but no part of the completion
@@ -109,8 +109,8 @@ class Forcing:
         return sum(last - first for first, last in self.forced)
 
     @property
-    def natural_stops(self) -> int:
-        """How often the model came to an end of thinking by itself."""
+    def ends_of_thinking(self) -> int:
+        """How often the model ended its thinking itself."""
         return self.ignores + (self.closed_by in ("model", "end_of_turn"))
 
     @property
@@ -126,13 +126,13 @@ class Forcing:
         return "forced" if at is not None and any(first == at for first, _ in self.forced) else "no_delimiter"
 
 
-def forcing_to_json(forcing: Forcing) -> dict[str, Any]:
+def forcing_to_json(forcing: ForcingRecord) -> dict[str, Any]:
     return asdict(forcing)
 
 
-def forcing_from_json(row: Mapping[str, Any]) -> Forcing:
+def forcing_from_json(row: Mapping[str, Any]) -> ForcingRecord:
     spans = tuple((int(first), int(last)) for first, last in row["forced"])
-    return Forcing(**{**row, "ignored_at": tuple(row["ignored_at"]), "forced": spans})
+    return ForcingRecord(**{**row, "ignored_at": tuple(row["ignored_at"]), "forced": spans})
 
 
 # ---- published procedures --------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def forcing_from_json(row: Mapping[str, Any]) -> Forcing:
 # simplescaling/s1@77272c6, eval/lm-evaluation-harness/lm_eval/models/vllm_causallms.py: any <|im_start|> ends the
 # thinking and becomes `Wait` (no space); only a length stop is given the cue, on a new line if need be; 100 tokens are
 # left for the answer. Two differences: there each of the n + 1 rounds had the whole budget and was cut afterwards; and
-# a model could not stop again directly after `Wait`, which here counts as one more natural stop.
+# a model could not stop again directly after `Wait`, which here counts as one more end of thinking.
 S1 = Budget(
     start="<|im_start|>think",
     end="<|im_start|>answer",

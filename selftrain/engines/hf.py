@@ -11,26 +11,27 @@ from __future__ import annotations
 import gc
 import itertools
 import math
-import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
-from selftrain.engines.budget import Budget, Forcing
+from data_process.schema import Finish
+from selftrain.engine_settings import EngineJob, HFSettings
+from selftrain.engines.base import CLOSED, Completion, Engine, EngineError, Request, SamplingParams, check_ids
+from selftrain.engines.budget import Budget, ForcingRecord
 from selftrain.engines.budget_forcing.batched import Steering
 from selftrain.engines.budget_forcing.state_machine import TokenBudget, resolve
 from selftrain.engines.budget_forcing.tokenizer import TokenizerVocabulary
 from selftrain.engines.decoding import kv_cache
-from selftrain.engines.decoding.inputs import Picture, Prompt, check_ids, load_processor, prepare
+from selftrain.engines.decoding.inputs import Picture, Prompt, load_processor, prepare
+from selftrain.engines.decoding.loading import load_model, with_adapter
+from selftrain.engines.decoding.tensors import additive_mask, chunks, only, positions_of
 from selftrain.engines.decoding.token_sampling import draw, penalise, uniforms
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from torch import Tensor
 
 PICTURE_CACHE_BYTES = 256 * 2**20  # encoded pictures kept: selection and refinement ask for the same ones again
@@ -51,7 +52,7 @@ class _Row:
     seed: int
 
 
-class HFEngine:
+class HFEngine(Engine):
     """Completions from a model folder in transformers' format, optionally with a PEFT adapter.
 
     A completion depends on weights, prompt, picture, parameters and its seed; on its neighbours only through
@@ -62,42 +63,35 @@ class HFEngine:
         self,
         model_path: Path,
         adapter: Path | None = None,
+        settings: HFSettings | None = None,
         *,
-        batch_size: int = 192,
-        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
-        device: str = "auto",
-        threads: int | None = None,
         merge_adapter: bool = True,
         min_pixels: int | None = None,
         max_pixels: int | None = None,
-        on_batch: Callable[[int], None] | None = None,
     ) -> None:
         """Load the weights.
 
-        `batch_size` counts rows (completions) decoded together. `dtype` "auto" is float32 on the CPU and bfloat16 on a
-        GPU; an adapter is merged in float32 either way. `threads` sets torch's threads for the whole process.
-        `min_pixels`, `max_pixels` replace the processor's limits. `on_batch` is told the number of completions after
-        each batch. Raises EngineError if the folder holds no usable model or the adapter does not belong to it.
+        An adapter is merged in float32 whatever the dtype. `settings.threads` sets torch's threads for the whole
+        process. `min_pixels`, `max_pixels` replace the processor's limits. `on_batch` is called after each batch.
+        Raises EngineError if the folder holds no usable model or the adapter does not belong to it.
         """
         import torch
 
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be >= 1, not {batch_size}")
-        if threads is not None:
-            torch.set_num_threads(threads)
-        self.device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-        if dtype == "auto":
-            dtype = "float32" if self.device.type == "cpu" else "bfloat16"
-        self.dtype: torch.dtype = getattr(torch, dtype)
-        self.batch_size = batch_size
+        settings = settings or HFSettings()
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        found = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(found if settings.device == "auto" else settings.device)
+        dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+        self.dtype = dtypes.get(settings.dtype, torch.float32 if self.device.type == "cpu" else torch.bfloat16)
+        self.batch_size = settings.batch_size
         self._prefill_tokens = CPU_PREFILL_TOKENS if self.device.type == "cpu" else GPU_PREFILL_TOKENS
-        self.on_batch = on_batch
 
         model_path = Path(model_path)
         self._processor: Any = load_processor(model_path, min_pixels, max_pixels)
-        model = _load_model(model_path, torch.float32 if adapter is not None and merge_adapter else self.dtype)
+        model = load_model(model_path, torch.float32 if adapter is not None and merge_adapter else self.dtype)
         if adapter is not None:
-            model = _with_adapter(model, Path(adapter), merge=merge_adapter)
+            model = with_adapter(model, Path(adapter), merge=merge_adapter)
         self._model: Any = model.to(device=self.device, dtype=self.dtype).eval()
         config = self._model.config
         self._max_positions: int = config.get_text_config().max_position_embeddings
@@ -110,14 +104,6 @@ class HFEngine:
         self._vocabulary: TokenizerVocabulary | None = None  # made for the first budget
         self._budgets: dict[tuple[Budget | None, int], tuple[TokenBudget, np.ndarray]] = {}
         self._encoded: OrderedDict[str, Tensor] = OrderedDict()  # digest -> [image tokens, hidden], oldest first
-
-    def __enter__(self) -> HFEngine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Free the memory. May be called twice."""
@@ -159,7 +145,7 @@ class HFEngine:
             out = self._model(
                 inputs_embeds=embeds[None],
                 position_ids=place[:, None],
-                attention_mask=_additive(visible[None, None], self.dtype),
+                attention_mask=additive_mask(visible[None, None], self.dtype),
                 use_cache=False,
                 logits_to_keep=len(token_ids),
             )
@@ -168,7 +154,7 @@ class HFEngine:
 
     def _prepare(self, requests: Sequence[Request]) -> list[Prompt]:
         if self._model is None:
-            raise EngineError("the engine is closed; open a new one")
+            raise EngineError(CLOSED)
         return prepare(self._processor, requests)
 
     def _encode(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
@@ -184,7 +170,7 @@ class HFEngine:
             else:
                 missing[picture.digest] = picture
         waiting = list(missing.values())
-        for part in _chunks(waiting, [picture.n_tokens for picture in waiting], self._prefill_tokens):
+        for part in chunks(waiting, [picture.n_tokens for picture in waiting], self._prefill_tokens):
             images = [Image.open(picture.path).convert("RGB") for picture in part]
             inputs = self._processor.image_processor(images=images, return_tensors="pt")
             grid = inputs["image_grid_thw"]
@@ -277,7 +263,7 @@ class HFEngine:
         shared = kv_cache.SharedPromptCache(counts, longest, max_tokens - 1)  # the last new token is never read back
         logits, positions, masks = [], [], []
         first = 0
-        for part in _chunks(list(prompts), [longest] * len(prompts), self._prefill_tokens):
+        for part in chunks(list(prompts), [longest] * len(prompts), self._prefill_tokens):
             width = max(len(p.ids) for p in part)
             ids = torch.zeros(len(part), width, dtype=torch.long)
             place = torch.zeros(3, len(part), width, dtype=torch.long)
@@ -296,7 +282,7 @@ class HFEngine:
             out = self._model(
                 inputs_embeds=embeds,
                 position_ids=place,
-                attention_mask=_additive(visible[:, None], self.dtype),
+                attention_mask=additive_mask(visible[:, None], self.dtype),
                 past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
@@ -306,7 +292,7 @@ class HFEngine:
             logits.append(out.logits[:, -1].float())
             positions.append(place[:, :, -1].amax(0) + 1)
             masks.append(torch.arange(longest, device=self.device)[None, :] >= (pad + longest - width)[:, None])
-        shared.mask = _additive(torch.cat(masks), self.dtype)[:, None, None, :]
+        shared.mask = additive_mask(torch.cat(masks), self.dtype)[:, None, None, :]
         row_of = torch.repeat_interleave(counts)
         return shared, torch.cat(logits)[row_of], torch.cat(positions)[row_of]
 
@@ -345,7 +331,7 @@ class HFEngine:
             scores = logits
             if steering is not None:
                 places = order.cpu().numpy()
-                scores = _only(logits, steering.choices(step, places))
+                scores = only(logits, steering.choices(step, places))
             if seen is not None:
                 scores = penalise(scores, seen, params.repetition_penalty)
             token = draw(scores, params, chance[order, step])
@@ -359,9 +345,9 @@ class HFEngine:
                     cache.forget(back.row, back.first, back.last)
                     position[back.row] -= back.last - back.first
                     if seen is not None:
-                        row = int(places[back.row])
+                        place = int(places[back.row])
                         seen[back.row] = False
-                        seen[back.row, [*prompts[rows[row].prompt].ids, *steering[row].ids]] = True
+                        seen[back.row, [*prompts[rows[place].prompt].ids, *steering[place].ids]] = True
                 stops = torch.from_numpy(stopped).to(device) & ~ended
             if seen is not None:
                 seen.scatter_(1, token[:, None], True)
@@ -401,11 +387,11 @@ class HFEngine:
             kept = chosen = torch.arange(width, device=device)[None, :] < lengths[:, None]
             return self._completions(prompts, rows, tokens, logprobs, kept, chosen, [None] * n)
         kept, chosen = (torch.from_numpy(mask[:, :width]).to(device) for mask in steering.masks())
-        ledgers = [steering[row].ledger() for row in range(n)]
-        return self._completions(prompts, rows, tokens, logprobs, kept, chosen, ledgers)
+        records = [steering[row].record() for row in range(n)]
+        return self._completions(prompts, rows, tokens, logprobs, kept, chosen, records)
 
     def _budget(self, params: SamplingParams) -> tuple[TokenBudget, np.ndarray]:
-        """The budget of `params` in this tokenizer's ids, with its triggers. Raises as `forcing.resolve` does."""
+        """The budget of `params` in this tokenizer's ids, with its triggers. Raises as `state_machine.resolve` does."""
         key = (params.budget, params.max_tokens)
         if key not in self._budgets:
             assert params.budget is not None
@@ -432,7 +418,7 @@ class HFEngine:
         logprobs: Tensor,
         kept: Tensor,
         chosen: Tensor,
-        ledgers: Sequence[Forcing | None],
+        records: Sequence[ForcingRecord | None],
     ) -> list[Completion]:
         """`tokens`, `logprobs` [rows, steps]; `kept` says which belong to the text, `chosen` which the model drew."""
         import torch
@@ -444,116 +430,17 @@ class HFEngine:
             answers, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         completions = []
-        for row, text, ids, stop, mean, ledger in zip(rows, texts, answers, stopped, means, ledgers, strict=True):
+        for row, text, ids, stop, mean, record in zip(rows, texts, answers, stopped, means, records, strict=True):
             prompt = prompts[row.prompt]
             if math.isnan(mean):
                 raise EngineError(
                     f"request {prompt.request.id!r}: the model's logits are not numbers; its weights are damaged or "
                     "overflow in this dtype (try dtype float32)"
                 )
-            finish = "stop" if stop else "length"
-            completions.append(Completion(text, tuple(ids), len(prompt.ids), finish, mean, ledger))
+            finish: Finish = "stop" if stop else "length"
+            completions.append(Completion(text, tuple(ids), len(prompt.ids), finish, mean, record))
         return completions
 
 
-def positions_of(ids: Sequence[int], picture: Picture | None, image_start: int) -> Tensor:
-    """Multimodal rotary positions of a prompt, int64 [3 (time, height, width), tokens]: `get_rope_index` for one image.
-
-    Text counts on in all three; image tokens share one time and count rows and columns from there; the text after the
-    picture goes on from the larger of its sides.
-    """
-    import torch
-
-    if picture is None:
-        return torch.arange(len(ids)).expand(3, -1)
-    n = picture.n_tokens
-    grid = torch.arange(n)
-    image = torch.stack([torch.zeros_like(grid), grid // picture.width, grid % picture.width]) + image_start
-    rest = torch.arange(len(ids) - image_start - n) + image_start + max(picture.height, picture.width)
-    return torch.cat([torch.arange(image_start).expand(3, -1), image, rest.expand(3, -1)], dim=1)
-
-
-def _only(logits: Tensor, choices: Sequence[tuple[int, list[int]]]) -> Tensor:
-    """Logits [rows, vocab] with all tokens of a row but the given ones at -inf, for each (row, tokens)."""
-    import torch
-
-    if not choices:
-        return logits
-    logits = logits.clone()
-    for row, tokens in choices:
-        left = logits[row, tokens]
-        logits[row] = -torch.inf
-        logits[row, tokens] = left
-    return logits
-
-
-def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask to be added to attention scores. Not -inf: a padding row that sees nothing would become NaN."""
-    import torch
-
-    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-    return mask.masked_fill_(~visible, torch.finfo(dtype).min)
-
-
-def _chunks(items: list, sizes: Sequence[int], limit: int) -> list[list]:
-    """Consecutive parts whose sizes add up to at most `limit`, or that have one item."""
-    parts: list[list] = []
-    total = 0
-    for item, size in zip(items, sizes, strict=True):
-        if not parts or total + size > limit:
-            parts.append([])
-            total = 0
-        parts[-1].append(item)
-        total += size
-    return parts
-
-
-# ---- loading -----------------------------------------------------------------------------------------------------
-
-
-def _load_model(path: Path, dtype: torch.dtype) -> Any:
-    from transformers import AutoModelForImageTextToText
-    from transformers.utils import logging
-
-    kv_cache.register()
-    logging.disable_progress_bar()  # ours tells what matters
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            path,
-            dtype=dtype,
-            attn_implementation={"text_config": kv_cache.ATTENTION, "vision_config": "sdpa"},
-            local_files_only=True,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise EngineError(f"cannot load a model from {path}: {error}") from error
-    parts = getattr(model, "model", None)
-    if not (hasattr(parts, "get_image_features") and hasattr(parts, "get_rope_index")):
-        raise EngineError(f"{path} is a {model.config.model_type} model; this engine runs Qwen2-VL and Qwen2.5-VL")
-    if "sliding_attention" in getattr(model.config.get_text_config(), "layer_types", ()):
-        raise EngineError(f"{path} uses sliding-window attention, which this engine does not; use the vLLM engine")
-    return model
-
-
-def _with_adapter(model: Any, path: Path, *, merge: bool) -> Any:
-    """The model with a PEFT adapter, merged into the weights or as extra layers (slower, but the base stays intact)."""
-    from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import safe_open
-
-    weights = path / "adapter_model.safetensors"
-    if not (path / "adapter_config.json").is_file() or not weights.is_file():
-        raise EngineError(f"{path} holds no adapter (adapter_config.json and adapter_model.safetensors are needed)")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error below
-            adapted = PeftModel.from_pretrained(model, str(path))
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise EngineError(f"adapter {path} does not fit the model: it was trained for another one ({error})") from error
-    with safe_open(weights, "pt") as file:
-        given = set(file.keys())
-    # PEFT is content with these, and the result would be the base model, or half the adapter, under another name.
-    if given != (wanted := set(get_peft_model_state_dict(adapted))):
-        strange = sorted(given ^ wanted)
-        raise EngineError(
-            f"adapter {path} does not fit the model: {len(strange)} tensors are missing or unknown, e.g. {strange[0]}"
-        )
-    return adapted.merge_and_unload() if merge else adapted.get_base_model()
+def open_hf(settings: HFSettings, job: EngineJob) -> HFEngine:
+    return HFEngine(job.model, job.adapter, settings, min_pixels=job.min_pixels, max_pixels=job.max_pixels)

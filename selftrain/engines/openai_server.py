@@ -11,19 +11,31 @@ import asyncio
 import queue
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from types import TracebackType
+from pathlib import Path
 from typing import Any, TypeVar
 
-from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
+from data_process.http import Retry
+from selftrain.engine_settings import EngineJob, ServerSettings
+from selftrain.engines.base import (
+    CLOSED,
+    Completion,
+    Engine,
+    EngineError,
+    OnResult,
+    Request,
+    SamplingParams,
+    check_ids,
+    mean_logprob,
+)
 from selftrain.engines.budget import Budget
 from selftrain.engines.budget_forcing.http_rounds import END, WireVocabulary, texts_of, think
 from selftrain.engines.budget_forcing.state_machine import resolve
 from selftrain.engines.openai_api import chat_completions
 from selftrain.engines.openai_api.chat_completions import DIALECTS, Answer
-from selftrain.engines.openai_api.client import JsonClient, Retry, check_url, read_key
+from selftrain.engines.openai_api.client import HttpFault, JsonClient, check_url, read_key
 from selftrain.engines.openai_api.models import dialect_of, look_up
 
 GIVE_UP_AFTER = 8  # failed completions without a good one between them: what comes next would fail too
@@ -31,7 +43,7 @@ _T = TypeVar("_T")
 _Job = tuple[int, tuple[int, ...]]  # a request's place, and the places of the seeds that one call answers
 
 
-class ServerEngine:
+class ServerEngine(Engine):
     """Completions from a chat server. May be used from several threads.
 
     `counts` sums up the calls: "tries", and of those "busy" (429 or 5xx), "time-out", "connect", "transport";
@@ -41,51 +53,34 @@ class ServerEngine:
 
     def __init__(
         self,
-        url: str,
         model: str,
+        settings: ServerSettings | None = None,
         *,
-        dialect: str = "auto",
-        api_key_env: str | None = None,
-        max_concurrency: int = 32,
-        timeout_s: float = 600.0,
         connect_s: float = 10.0,
-        retries: int = 5,
         backoff_s: float = 1.0,
         max_wait_s: float = 60.0,
-        logprobs: bool = True,
-        on_batch: Callable[[int], None] | None = None,
-        on_result: Callable[[Request, int, Completion], None] | None = None,
     ) -> None:
         """Look up the model on the server.
 
-        `url` is the base of the API ("http://127.0.0.1:8000/v1"). `dialect` is a key of DIALECTS, or "auto": what
-        the server's list of models says it is. `api_key_env` names the environment variable that holds the key; no key
-        is sent unless one is named. At most `max_concurrency` calls are under way. A call may take `timeout_s` seconds,
-        is tried `retries` times again after faults of the moment (waiting `backoff_s`, then twice that, and so on, at
-        most `max_wait_s`). Without `logprobs`, `mean_logprob` is chat_completions.UNKNOWN_LOGPROB; `token_ids` hold
-        chat_completions.UNKNOWN_TOKEN where a server does not tell ids, so that their number is right.
-
-        `on_batch` is told 1 for each completion. `on_result(request, sample, completion)` is given each one as it
-        comes, in the thread that called `generate`; `sample` is its place in `request.seeds`.
+        `model`: as the server calls it. Connecting may take `connect_s` seconds. A call that failed for a reason that
+        may pass is tried again after `backoff_s`, then twice that, and so on, at most `max_wait_s`. `token_ids` of
+        completions hold chat_completions.UNKNOWN_TOKEN where a server does not give ids, so that their number is right.
+        `on_batch` is called with 1 for each completion.
 
         Raises EngineError if the server does not answer, does not know the model or wants a key.
         """
-        if dialect not in ("auto", *DIALECTS):
-            raise ValueError(f"dialect must be auto or one of {', '.join(DIALECTS)}, not {dialect!r}")
-        if timeout_s <= 0 or connect_s <= 0 or retries < 0 or backoff_s < 0 or max_wait_s < 0:
-            raise ValueError("timeout_s and connect_s must be > 0; retries, backoff_s and max_wait_s >= 0")
-        self.url = check_url(url)
+        settings = settings or ServerSettings()
+        self.url = check_url(settings.url)
         self.model = model
-        self.on_batch = on_batch
-        self.on_result = on_result
-        self._logprobs = logprobs
+        self.on_result: OnResult | None = None
+        self._logprobs = settings.logprobs
         client = JsonClient(
             self.url,
-            read_key(api_key_env),
-            max_concurrency=max_concurrency,
-            timeout_s=timeout_s,
+            read_key(settings.api_key_env),
+            max_concurrency=settings.max_concurrency,
+            timeout_s=settings.timeout_s,
             connect_s=connect_s,
-            retry=Retry(retries, backoff_s, max_wait_s),
+            retry=Retry(settings.retries, backoff_s, max_wait_s),
         )
         self._client = client
         self._tokens: Counter[str] = Counter()
@@ -97,22 +92,15 @@ class ServerEngine:
         self._thread.start()
         self._closed = False
         try:
-            self.served = self._wait(look_up(client, model, optional=dialect != "auto"))
-            self.dialect = dialect_of(client, self.served) if dialect == "auto" else DIALECTS[dialect]
+            known = None if settings.dialect == "auto" else DIALECTS[settings.dialect]
+            self.served = self._wait(look_up(client, model, optional=known is not None))
+            self.dialect = known or dialect_of(client, self.served)
         except BaseException:
             self.close()
             raise
 
     def __repr__(self) -> str:
         return f"ServerEngine({self.url!r}, {self.model!r})"
-
-    def __enter__(self) -> ServerEngine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give up what is under way and close the connections. May be called twice."""
@@ -152,7 +140,7 @@ class ServerEngine:
             future.cancel()
             raise
 
-    def count_prompt_tokens(self, prompt: str, image: Any | None) -> int:
+    def count_prompt_tokens(self, prompt: str, image: Path | None) -> int:
         """How long a prompt is, by the server's count. Costs one call and one generated token."""
         self._check_open()
         name = "count_prompt_tokens"
@@ -169,10 +157,7 @@ class ServerEngine:
         first that failed. Faults that every request would meet (no server, no key, no such model) stop at once.
         """
         self._check_open()
-        ids = [request.id for request in requests]
-        if len(set(ids)) != len(ids):
-            twice = next(i for i in ids if ids.count(i) > 1)
-            raise ValueError(f"two requests have the id {twice!r}; ids name requests in errors and must differ")
+        check_ids(requests)
         if reason := chat_completions.why_unsupported(params, self.dialect):
             raise EngineError(f"{self.url}: {reason}")
         urls: dict[Any, str] = {}
@@ -220,11 +205,11 @@ class ServerEngine:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise EngineError("the engine is closed; open a new one")
+            raise EngineError(CLOSED)
 
     def _summary(self, failed: list[tuple[_Job, EngineError]], n_done: int, n_wanted: int) -> EngineError:
         # a fault that ended the call matters most, then the first request
-        failed.sort(key=lambda item: (not getattr(item[1], "fatal", False), item[0]))
+        failed.sort(key=lambda item: (not _is_fatal(item[1]), item[0]))
         message = str(failed[0][1])
         if n_wanted > 1:
             kept = " and handed on" if self.on_result is not None and n_done else ""
@@ -254,7 +239,7 @@ class ServerEngine:
                     )
                 except EngineError as error:
                     in_a_row += 1
-                    if getattr(error, "fatal", False) or in_a_row >= GIVE_UP_AFTER:
+                    if _is_fatal(error) or in_a_row >= GIVE_UP_AFTER:
                         waiting.clear()
                     inbox.put((job, error))
                 else:
@@ -276,7 +261,7 @@ class ServerEngine:
                 token_ids=tuple(token.id for token in answer.tokens),
                 n_prompt_tokens=answer.n_prompt_tokens,
                 finish=answer.finish,
-                mean_logprob=chat_completions.mean_logprob([token.logprob for token in answer.tokens]),
+                mean_logprob=mean_logprob(token.logprob for token in answer.tokens),
             )
 
         async def ask(prefix: str, seed: int, max_tokens: int, stop: Sequence[str], choices: Sequence[str]) -> Answer:
@@ -291,7 +276,7 @@ class ServerEngine:
             token_ids=thought.token_ids,
             n_prompt_tokens=thought.n_prompt_tokens,
             finish=thought.finish,
-            mean_logprob=chat_completions.mean_logprob(thought.logprobs),
+            mean_logprob=mean_logprob(thought.logprobs),
             forcing=thought.forcing,
         )
 
@@ -333,3 +318,19 @@ class ServerEngine:
         params = SamplingParams(temperature=0, max_tokens=1)
         answer = await self._ask("budget probe", chat_completions.user_turn("Go on.", None), params, 0, prefix=prefix)
         return answer.n_prompt_tokens
+
+
+def _is_fatal(error: EngineError) -> bool:
+    """Whether every other call would fail in the same way."""
+    return isinstance(error, HttpFault) and error.fatal
+
+
+def open_server(settings: ServerSettings, job: EngineJob) -> ServerEngine:
+    """EngineError for an adapter: a server keeps the weights it was started with."""
+    if job.adapter is not None:
+        raise EngineError(
+            f"a server answers with the weights it was started with, not with {job.adapter}; serve that adapter "
+            "(`python -m selftrain serve --adapter NAME=FOLDER`), set engine.model_name to NAME and measure it "
+            "with `python -m selftrain scale --problems`, or set engine.kind to hf"
+        )
+    return ServerEngine(settings.served_name(job.model), settings)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from selftrain.engines.base import Completion, Engine, EngineError, Request, SamplingParams
+from selftrain.engines.base import Completion, EngineError, GivesPromptIds, RanksTokens, Request, SamplingParams
 
 # How far behind the best token, in nats, another one may be and still come first elsewhere. Logits of about 20 are
 # 0.125 apart in bfloat16 and 0.016 in float16; in float32 only the order of sums differs.
@@ -18,14 +18,16 @@ TOLERANCE = {"float32": 0.01, "float16": 0.1, "bfloat16": 0.5}
 TEXT_TOKENS = 128  # compared of each answer
 
 
-class Reference(Protocol):
-    """The hf engine, as far as it is needed here."""
+@runtime_checkable
+class Comparable(GivesPromptIds, Protocol):
+    """An engine that can be compared."""
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]: ...
 
-    def prompt_ids(self, prompt: str, image: Any) -> list[int]: ...
 
-    def runner_up(self, request: Request, token_ids: Sequence[int]) -> list[tuple[int, float]]: ...
+@runtime_checkable
+class Reference(Comparable, RanksTokens, Protocol):
+    """An engine that others can be compared with: transformers."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def expectations(reference: Reference, requests: Sequence[Request], max_tokens: 
     return found
 
 
-def compare(engine: Engine, expected: Sequence[Expected], max_tokens: int, dtype: str) -> dict[str, Any]:
+def compare(engine: Comparable, expected: Sequence[Expected], max_tokens: int, dtype: str) -> dict[str, Any]:
     """The engine's answers beside them: a report, JSON-able.
 
     `dtype` is what the engine computes in. Raises EngineError for a prompt that is read in another way, or texts that
@@ -74,7 +76,7 @@ def compare(engine: Engine, expected: Sequence[Expected], max_tokens: int, dtype
     """
     tolerance = TOLERANCE[dtype]
     for item in expected:
-        got = engine.prompt_ids(item.request.prompt, item.request.image)  # type: ignore[attr-defined]
+        got = engine.prompt_ids(item.request.prompt, item.request.image)
         if tuple(got) != item.prompt_ids:
             raise EngineError(_prompt_differs(item, got))
     params = SamplingParams(temperature=0, max_tokens=min(max_tokens, TEXT_TOKENS))
@@ -92,8 +94,8 @@ def compare(engine: Engine, expected: Sequence[Expected], max_tokens: int, dtype
             f"the engine does not answer as transformers does: {len(strange)} of {len(expected)} greedy texts part "
             f"where rounding in {dtype} (at most {tolerance} nats) cannot explain it. First: {worst.id!r}, token "
             f"{worst.at}: transformers has {worst.expected}, the engine {worst.found}, which transformers has {gap}. "
-            "Check that both read the same weights and adapter; set engine.kind to hf, or engine.parity to 0 to go on "
-            "without this check"
+            "Check that both read the same weights and adapter; set engine.kind to hf, or engine.parity to 0 to skip "
+            "this check"
         )
     return {
         "problems": len(expected),

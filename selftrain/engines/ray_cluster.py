@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import os
@@ -92,8 +93,8 @@ def _connect(address: str) -> None:
 
     # Ray reports its use to its makers unless told not to; who wants that sets the variable.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    packages = [Path(module.__file__).parent for module in (selftrain, data_process)]
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    packages = [Path(module.__path__[0]) for module in (selftrain, data_process)]
+    init = functools.partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)
     if address == "local":
         cores = len(os.sched_getaffinity(0))
         # Fewer than the machine has: a batch system gave us these. Else Ray also sees a container's limits.
@@ -106,7 +107,7 @@ def _connect(address: str) -> None:
         path = [*(folder for folder in found if folder not in installed), os.environ.get("PYTHONPATH", "")]
         with _environment(PYTHONPATH=os.pathsep.join(filter(None, path)), RAY_worker_niceness="0"):
             try:
-                ray.init("local", num_cpus=allowed, include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
+                init("local", num_cpus=allowed, include_dashboard=False, object_store_memory=STORE_BYTES)
             except Exception as error:
                 raise EngineError(
                     f"Ray cannot be started on this machine: {error}; is there room in /tmp and /dev/shm? Its logs are "
@@ -115,11 +116,11 @@ def _connect(address: str) -> None:
         return
     _dial(address)
     try:
-        ray.init(address, runtime_env={"py_modules": [str(folder) for folder in packages]}, **quiet)
+        init(address, runtime_env={"py_modules": [str(folder) for folder in packages]})
     except (Exception, SystemExit) as error:  # Ray ends the process when a server is none of its kind
         raise EngineError(
             f"cannot join the Ray cluster at {address}: {error or type(error).__name__}; start one with `ray start "
-            "--head`, give its host:port as engine.ray_address, or leave that out for a Ray on this machine"
+            "--head`, give its host:port as engine.address, or leave that out for a Ray on this machine"
         ) from error
 
 
@@ -144,13 +145,13 @@ def _dial(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit() or "/" in host:
         raise EngineError(
-            f"engine.ray_address must be host:port of a cluster's head (`ray start --head` prints it) or auto, not "
+            f"engine.address must be host:port of a cluster's head (`ray start --head` prints it) or auto, not "
             f"{address!r}"
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=DIAL_S).close()
     except (OSError, OverflowError, UnicodeError) as error:
         raise EngineError(
-            f"nothing answers at engine.ray_address {address}: {error}; is the cluster up (`ray status` there), and "
+            f"nothing answers at engine.address {address}: {error}; is the cluster up (`ray status` there), and "
             "is that port open from here?"
         ) from error

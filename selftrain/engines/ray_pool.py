@@ -9,21 +9,34 @@ more than once, and its rows are handed on once.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
-import math
-import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from selftrain.engines.base import Completion, Engine, EngineError, Request, SamplingParams
+from selftrain.engine_settings import EngineJob, RaySettings
+from selftrain.engines.base import (
+    CLOSED,
+    Completion,
+    Engine,
+    EngineError,
+    EngineFacts,
+    OnResult,
+    Request,
+    SamplingParams,
+    check_ids,
+)
+from selftrain.engines.opening import open_by_settings
+from selftrain.engines.ray_actor import EngineActor, Method
 from selftrain.engines.ray_cluster import in_words, join, room
+
+if TYPE_CHECKING:
+    from ray.exceptions import RayTaskError
 
 TRIES = 3  # of a block whose process died, and of opening an engine: once may be bad luck, three times is a reason
 CLOSE_S = 30.0  # seconds in which the copies may end by themselves
@@ -62,7 +75,7 @@ class _Job:
     """Something an actor is to do with its copy."""
 
     number: int
-    method: str
+    method: Method
     requests: tuple[Request, ...]
     params: SamplingParams | None
     block: _Block = ()
@@ -88,80 +101,7 @@ class _Copy:
     step: Literal["place", "open", "busy", "ready"] = "place"
 
 
-class _Held:
-    """The actor: one copy of the inner engine.
-
-    The constructor opens nothing: what goes wrong with a model then goes wrong in a call, as an error that keeps its
-    type or as a death that is counted, and a process that Ray started again opens its copy in the next call.
-    """
-
-    def __init__(self, open_inner: Callable[[], Engine], threads: int) -> None:
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # read when torch is loaded, which is later
-        self._open_inner = open_inner
-        self._inner: Any = None
-
-    def place(self) -> None:
-        """Done as soon as the actor runs somewhere."""
-
-    def open(self) -> None:
-        if self._inner is None:
-            self._inner = self._open_inner()
-
-    def run(
-        self,
-        method: str,
-        requests: tuple[Request, ...],
-        params: SamplingParams | None,
-        digests: dict[Path, str],
-        content: list[Any],
-    ) -> Any:
-        self.open()
-        with at_hand(requests, digests, lambda: _fetch(content)) as here:
-            if method != "generate":
-                found = getattr(self._inner, method)
-                return found(here[0].prompt, here[0].image) if callable(found) else found
-            return [(r.id, r.seeds) for r in here], self._inner.generate(here, params)
-
-    def close(self) -> None:
-        if self._inner is not None:
-            self._inner.close()
-
-
-def _fetch(content: list[Any]) -> dict[Path, bytes]:
-    import ray
-
-    return ray.get(content[0])
-
-
-@contextmanager
-def at_hand(
-    requests: Sequence[Request], digests: dict[Path, str], fetch: Callable[[], dict[Path, bytes]]
-) -> Iterator[tuple[Request, ...]]:
-    """The requests with pictures that are on this machine: the file itself where it can be seen, else a copy of it.
-
-    `digests` are SHA-256 of what the driver sees under each path, and `fetch` gives the bytes: a cluster need not have
-    a shared file system, and a file of the same name may be another one. Copies are gone afterwards.
-    """
-    absent = [path for path, digest in digests.items() if _digest_here(path) != digest]
-    if not absent:
-        yield tuple(requests)
-        return
-    content = fetch()
-    with TemporaryDirectory(prefix="selftrain-pictures-") as folder:
-        copies = {path: Path(folder) / f"{number}-{path.name}" for number, path in enumerate(absent)}
-        for path, copy in copies.items():
-            copy.write_bytes(content[path])
-        yield tuple(replace(r, image=copies.get(r.image, r.image)) if r.image is not None else r for r in requests)
-
-
-def _digest_here(path: Path) -> str | None:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return None
-
-
-class RayEngine:
+class RayEngine(Engine):
     """Completions from copies of another engine, one in each of several Ray actors.
 
     A completion is what the inner engine gives for its block (see `blocks`), whatever the number of copies. Not safe
@@ -169,95 +109,62 @@ class RayEngine:
     """
 
     def __init__(
-        self,
-        open_inner: Callable[[], Engine],
-        *,
-        address: str | None = None,
-        actors: int | None = None,
-        cpus: float = 1.0,
-        gpus: float | None = None,
-        gpus_if_any: float = 1.0,
-        block_rows: int = 64,
-        wait_s: float = 60.0,
-        on_batch: Callable[[int], None] | None = None,
-        on_result: Callable[[Request, int, Completion], None] | None = None,
+        self, open_inner: Callable[[], Engine], settings: RaySettings | None = None, *, wait_s: float = 60.0
     ) -> None:
         """Start or join Ray, and wait until the first copy is open; others join as they are ready.
 
-        `open_inner` opens a copy in the actor's process. It is pickled; files that it names must be there on every
-        machine under the same absolute path. Pictures need not be.
+        `open_inner` opens a copy of the engine of `settings.engine` in the actor's process. It is pickled; files that
+        it names must be there on every machine under the same absolute path. Images need not be.
 
-        `address` is "host:port" of a running cluster, or "auto" for the one this machine belongs to. None: what the
-        variable RAY_ADDRESS says, else a Ray of its own on this machine, which ends when the last engine closes. A
-        program that has called `ray.init` keeps that connection, whatever `address` is, and must see to it that
-        selftrain can be imported there; else it goes to the cluster's machines from here.
+        A program that has called `ray.init` keeps that connection, whatever `settings.address` is, and must see to it
+        that selftrain can be imported there; else it goes to the cluster's machines from here. More copies than fit
+        join when there is room. At most `settings.rows_at_once` completions are given to a copy at a time: a block is
+        a batch of the inner engine.
 
-        `actors` is the number of copies, None: as many as the cluster's machines hold now. Each takes `cpus` CPUs
-        (and has that many threads) and `gpus` GPUs; None: `gpus_if_any` if the cluster has any, else 0. More copies
-        than fit join when there is room. `block_rows` completions at most are given to a copy at a time: with the
-        inner engine's batch size, a block is a batch.
-
-        `on_batch` is told the number of completions of each finished block. `on_result(request, sample, completion)`
-        is given each completion of it, once, in the thread that called `generate`.
+        `on_batch` is called with the number of completions of each finished block. `on_result` is called once for each
+        completion, in the thread that called `generate`.
 
         Raises EngineError if Ray is not installed, the address does not answer, no machine has room for a copy (or
         none became free in `wait_s` seconds), or a copy cannot be opened.
         """
-        if actors is not None and actors < 1:
-            raise ValueError(f"actors must be >= 1, not {actors}")
-        if block_rows < 1:
-            raise ValueError(f"block_rows must be >= 1, not {block_rows}")
-        for name, value in {"cpus": cpus, "gpus": gpus, "gpus_if_any": gpus_if_any}.items():
-            if value is None:
-                continue
-            if not math.isfinite(value) or value < 0 or (name == "cpus" and value == 0):
-                raise ValueError(f"{name} must be a number {'>' if name == 'cpus' else '>='} 0, not {value}")
-            if name != "cpus" and value > 1 and value != int(value):
-                raise ValueError(f"{name} must be whole or at most 1, not {value}: Ray shares single GPUs only")
-        self.on_batch = on_batch
-        self.on_result = on_result
-        self.block_rows = block_rows
+        settings = settings or RaySettings()
+        self.on_result: OnResult | None = None
+        self.block_rows = settings.rows_at_once
         self._wait_s = wait_s
         self._copies: list[_Copy] = []
         self._ready: deque[_Copy] = deque()
         self._joining: dict[Any, _Copy] = {}  # what will be done when a copy has taken its next step -> that copy
         self._closed = False
-        self._session = join(address)
+        self._session = join(settings.address)
         try:
-            self._start(open_inner, actors, cpus, gpus, gpus_if_any)
+            self._start(open_inner, settings)
             while not self._ready:
                 self._advance(self._next({}))
         except BaseException:
             self.close()
             raise
 
-    def _start(
-        self,
-        open_inner: Callable[[], Engine],
-        actors: int | None,
-        cpus: float,
-        gpus: float | None,
-        gpus_if_any: float,
-    ) -> None:
+    def _start(self, open_inner: Callable[[], Engine], settings: RaySettings) -> None:
         import ray
 
         machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        cpus, gpus = settings.cpus, settings.gpus
         if gpus is None:
-            gpus = gpus_if_any if any(machine.get("GPU", 0) for machine in machines) else 0
+            gpus = settings.gpus_per_copy if any(machine.get("GPU", 0) for machine in machines) else 0
         self._needs = f"{cpus:g} CPUs and {gpus:g} GPUs on one machine"
         fit = sum(room(machine, cpus, gpus) for machine in machines)
         if not fit:
             raise EngineError(
                 f"a copy of the engine takes {self._needs}, and {self._session.name} has {in_words(machines)}; lower "
-                "engine.ray_cpus or engine.ray_gpus"
+                "engine.cpus or engine.gpus"
             )
-        count = fit if actors is None else actors
+        count = settings.actors or fit
         if count > fit:
             _log.warning(
                 "%d of %d copies fit into %s now (%s; each takes %s); the others join when there is room",
                 *(fit, count, self._session.name, in_words(machines), self._needs),
             )
-        held = ray.remote(_Held).options(
+        held = ray.remote(EngineActor).options(
             num_cpus=cpus,
             num_gpus=gpus,
             max_restarts=-1,
@@ -270,14 +177,6 @@ class RayEngine:
 
     def __repr__(self) -> str:
         return f"RayEngine({len(self._copies)} copies on {self._session.name})"
-
-    def __enter__(self) -> RayEngine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the copies, and Ray if it was started here. May be called twice."""
@@ -298,24 +197,26 @@ class RayEngine:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise EngineError("the engine is closed; open a new one")
+            raise EngineError(CLOSED)
 
     # ---- prompts ---------------------------------------------------------------------------------------------------
 
     def prompt_ids(self, prompt: str, image: Path | None) -> list[int]:
         """The token ids that the inner engine gives the model for a user turn, image tokens included."""
-        return self._ask("prompt_ids", prompt, image)
+        found: list[int] = self._ask("prompt_ids", prompt, image)
+        return found
 
     def count_prompt_tokens(self, prompt: str, image: Path | None) -> int:
         """How long that prompt is, in tokens, image tokens included."""
-        return self._ask("count_prompt_tokens", prompt, image)
+        count: int = self._ask("count_prompt_tokens", prompt, image)
+        return count
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the inner engine says of itself; AttributeError if it says nothing."""
-        return self._ask("facts", "", None)
+    def facts(self) -> EngineFacts:
+        """What the inner engine states; EngineError if it states nothing."""
+        found: EngineFacts = self._ask("facts", "", None)
+        return found
 
-    def _ask(self, method: str, prompt: str, image: Path | None) -> Any:
+    def _ask(self, method: Method, prompt: str, image: Path | None) -> Any:
         self._check_open()
         [(_, answer)] = self._run([_Job(0, method, (Request(method, prompt, image, ()),), None)])
         return answer
@@ -329,10 +230,7 @@ class RayEngine:
         the error is raised as the inner engine gave it. Nothing but the death of a process makes a block run again.
         """
         self._check_open()
-        ids = [request.id for request in requests]
-        if len(set(ids)) != len(ids):
-            twice = next(i for i in ids if ids.count(i) > 1)
-            raise ValueError(f"two requests have the id {twice!r}; ids name requests in errors and must differ")
+        check_ids(requests)
         jobs = []
         for number, block in enumerate(blocks(requests, self.block_rows)):
             parts = (replace(requests[place], seeds=requests[place].seeds[first:end]) for place, first, end in block)
@@ -352,7 +250,7 @@ class RayEngine:
         assert [len(of_one) for of_one in whole] == [len(request.seeds) for request in requests]
         return whole
 
-    def _run(self, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, Any]]:
+    def _run(self, jobs: Sequence[_Job]) -> Generator[tuple[_Job, Any]]:
         """Each job with its result, once, as they are done; raises the error of the first job that had one."""
         import ray
         from ray.exceptions import RayError, RayTaskError
@@ -447,7 +345,7 @@ class RayEngine:
             raise EngineError(
                 f"no place for a copy of the engine on {self._session.name} within {self._wait_s:g} s: it takes "
                 f"{self._needs}; of {in_words([total])} the cluster has {in_words([free])} free. Wait for what else "
-                "runs there, or lower engine.ray_cpus or engine.ray_gpus"
+                "runs there, or lower engine.cpus or engine.gpus"
             )
         return done[0]
 
@@ -497,11 +395,11 @@ def _check(job: _Job, answer: _Answer) -> None:
         )
 
 
-def _cause(error: Any) -> Exception:
+def _cause(error: RayTaskError) -> Exception:
     """What was raised in the actor, with its traceback as the cause."""
     from ray.exceptions import RayError
 
-    cause = error.cause
+    cause: Exception = error.cause
     if isinstance(cause, RayError):  # it could not be pickled; the text is all there is
         cause = EngineError(f"a copy of the engine failed: {cause}")
     cause.__cause__ = error
@@ -512,8 +410,14 @@ def _died(what: str, error: Exception) -> EngineError:
     words = " ".join(str(error).split())
     words = words if len(words) < 500 else f"{words[:240]} ... {words[-240:]}"
     found = EngineError(
-        f"an actor died {TRIES} times over {what}. Mostly its memory does not suffice: lower engine.batch_size or "
-        f"engine.ray_actors (each holds a copy of the model). Then run the same command again. {LOGS}. Ray: {words}"
+        f"an actor died {TRIES} times over {what}. Mostly its memory does not suffice: lower engine.engine.batch_size "
+        f"or engine.actors (each holds a copy of the model). Then run the same command again. {LOGS}. Ray: {words}"
     )
     found.__cause__ = error
     return found
+
+
+def open_ray(settings: RaySettings, job: EngineJob) -> RayEngine:
+    adapter = job.adapter and job.adapter.absolute()
+    job = replace(job, model=job.model.absolute(), adapter=adapter, output=job.output.absolute(), problems=())
+    return RayEngine(functools.partial(open_by_settings, settings.copies, job), settings)

@@ -10,15 +10,15 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from zlib import crc32
 
 from data_process import prompts as wording
-from data_process.prompts import PromptSet
+from data_process.prompts import PromptSet, prompt_set
 from data_process.schema import Problem
 from data_process.seeds import seed_for
-from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
-from selftrain.engines.budget import Forcing
+from selftrain.engine_settings import EngineJob, ScriptedSettings
+from selftrain.engines.base import CLOSED, Completion, Engine, EngineError, Request, SamplingParams, check_ids
+from selftrain.engines.budget import ForcingRecord
 from selftrain.engines.budget_forcing.state_machine import Forcer, resolve
 
 Respond = Callable[[Request, int], str]
@@ -59,7 +59,7 @@ class Words:
         return self.encode(piece)
 
 
-class ScriptedEngine:
+class ScriptedEngine(Engine):
     """Says what it is told to say. A token is a word with the blanks before it; its id is the checksum of both.
 
     Under a budget a text is a first thought: an end of it that is ignored is followed by the text of the next seed, and
@@ -72,31 +72,21 @@ class ScriptedEngine:
         *,
         fail_at: int | None = None,
         check_images: bool = True,
-        on_batch: Callable[[int], None] | None = None,
     ) -> None:
         """`respond(request, seed)` gives the text; or a table from request id (or else prompt) to texts, of which
         seed s takes number s modulo their count. The answer must depend on nothing else.
 
         `fail_at` raises EngineError in the call that holds the k-th request of this engine's life, counted from 1, as a
-        crash would: once, without an answer for the others in that call. `check_images` looks whether each picture is a
-        PNG file. `on_batch` is told the number of completions of each call.
+        crash would: once, without an answer for the others in that call. `check_images` looks whether each image is a
+        PNG file.
         """
         self.respond = respond
         self.check_images = check_images
         self.fail_at = fail_at
-        self.on_batch = on_batch
         self.words = Words()
         self.calls: list[Call] = []
         self.n_requests = 0
         self.closed = False
-
-    def __enter__(self) -> ScriptedEngine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self.closed = True
@@ -104,11 +94,8 @@ class ScriptedEngine:
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
         """As `Engine.generate`. What is in a picture is not looked at."""
         if self.closed:
-            raise EngineError("the engine is closed; open a new one")
-        ids = [request.id for request in requests]
-        if len(set(ids)) != len(ids):
-            twice = next(i for i in ids if ids.count(i) > 1)
-            raise ValueError(f"two requests have the id {twice!r}; ids name requests in errors and must differ")
+            raise EngineError(CLOSED)
+        check_ids(requests)
         self.calls.append(Call(tuple(requests), params))
         answers = []
         for request in requests:
@@ -146,9 +133,9 @@ class ScriptedEngine:
             token = script.pop(0) if script else END
             if forcer.allowed and token not in forcer.allowed:
                 token = forcer.allowed[seed % len(forcer.allowed)]
-            thinking, ignores = forcer.thinking, forcer.ledger().ignores
+            thinking, ignores = forcer.thinking, forcer.record().ignores
             move = forcer.advance([token])
-            if (again := forcer.ledger().ignores) > ignores:
+            if (again := forcer.record().ignores) > ignores:
                 text = self._text(request, seed + again)
                 script = self.words.encode(text.rstrip())
             elif move.forced and thinking:
@@ -156,14 +143,14 @@ class ScriptedEngine:
                 after = text.rpartition(budget.policy.answer_cue if cued else budget.policy.end)
                 script = self.words.encode(after[2].rstrip()) if after[1] else script
         # As without a budget: the end of the turn is no token of its own, unless it is the only one.
-        forcing, tokens, cut = forcer.ledger(), forcer.ids, forcer.ids[-1] != END and bool(script)
+        forcing, tokens, cut = forcer.record(), forcer.ids, forcer.ids[-1] != END and bool(script)
         if tokens[-1] == END and len(tokens) > 1:
             tokens.pop()
             forcing = replace(forcing, answer_tokens=max(forcing.answer_tokens - 1, 0))
         return self._completion(request, self.words.decode(tokens), tokens, cut, forcing)
 
     def _completion(
-        self, request: Request, text: str, tokens: Sequence[int], cut: bool, forcing: Forcing | None
+        self, request: Request, text: str, tokens: Sequence[int], cut: bool, forcing: ForcingRecord | None
     ) -> Completion:
         return Completion(
             text=text,
@@ -182,7 +169,7 @@ class ScriptedEngine:
             raise EngineError(f"request {request.id!r}: the script has no text for its id or its prompt")
         return texts[seed % len(texts)]
 
-    def count_prompt_tokens(self, prompt: str, image: object | None) -> int:
+    def count_prompt_tokens(self, prompt: str, image: Path | None) -> int:
         """Words, and IMAGE_TOKENS for a picture."""
         return len(prompt.split()) + (IMAGE_TOKENS if image is not None else 0)
 
@@ -265,3 +252,10 @@ class GoldNoise:
             return f"{float(problem.answer) + pick % 9 + 1:g}"
         except ValueError:
             return f"not {problem.answer}"
+
+
+def open_scripted(settings: ScriptedSettings, job: EngineJob) -> ScriptedEngine:
+    accuracy = min(settings.accuracy + settings.gain * job.iteration, 1 - settings.abstain)
+    weights = f"iteration-{job.iteration}"
+    prompts = prompt_set(job.prompts)
+    return ScriptedEngine(GoldNoise(job.problems, prompts, accuracy, settings.abstain, job.seed, weights=weights))

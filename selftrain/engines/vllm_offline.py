@@ -9,25 +9,32 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import selftrain
-from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
-from selftrain.engines.decoding.inputs import check_ids
-from selftrain.engines.vllm_worker import Opening
-from selftrain.processes import supervise
+from selftrain.engine_settings import EngineJob, VLLMSettings
+from selftrain.engines.base import (
+    CLOSED,
+    Completion,
+    Engine,
+    EngineError,
+    EngineFacts,
+    OnResult,
+    Request,
+    SamplingParams,
+    check_ids,
+)
+from selftrain.engines.vllm_config import VLLMWorkerConfig
+from selftrain.processes.child import Child, ending, log_end
 
 STOP_GRACE = 20.0  # seconds between SIGTERM and SIGKILL
 POLL = 1.0  # seconds between two looks at whether the process lives
-LOG_END = 40  # lines of the log shown when it fails
 # What vLLM says when memory is short at the start -> what to do about it.
 _HINTS = (
     ("less than desired GPU memory utilization", "lower engine.memory_share, or end what else runs on this GPU"),
@@ -39,7 +46,7 @@ _HINTS = (
 )
 
 
-class VLLMEngine:
+class VLLMEngine(Engine):
     """Completions from a model folder through vLLM. Not safe for use from several threads.
 
     A completion depends on weights, prompt, picture, parameters and its seed; on its neighbours only through
@@ -51,116 +58,65 @@ class VLLMEngine:
         self,
         model_path: Path,
         adapter: Path | None = None,
+        settings: VLLMSettings | None = None,
         *,
-        interpreter: Path = Path(sys.executable),
-        batch_size: int = 192,
-        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
-        device: str = "auto",
-        memory_share: float = 0.9,
-        tensor_parallel: int = 1,
-        max_model_len: int | None = None,
         min_pixels: int | None = None,
         max_pixels: int | None = None,
-        logprobs: bool = True,
-        sleep: bool = False,
-        threads: int | None = None,
-        options: Mapping[str, Any] | None = None,
         log: Path | None = None,
         wait_s: float = 1800.0,
-        on_batch: Callable[[int], None] | None = None,
-        on_result: Callable[[Request, int, Completion], None] | None = None,
     ) -> None:
         """Start vLLM and load the weights, an adapter added into them.
 
-        `interpreter`: a Python that has vLLM. `batch_size`: samples decoded together. `dtype` "auto" is float32 on the
-        CPU and the checkpoint's on a GPU. `memory_share` of each GPU's memory is taken for weights and cache.
-        `max_model_len`: tokens of prompt and answer together. Without `logprobs`, mean_logprob is
-        chat.UNKNOWN_LOGPROB. `sleep`: whether `rest` is going to be called. `options` go to vLLM's EngineArgs.
-        `log` takes what vLLM prints (None: a temporary file, removed when all went well).
-
-        `on_batch` is told 1 for each completion; `on_result(request, sample, completion)` is given each one as it
-        comes, in the thread that called `generate`.
-
-        Raises EngineError, with the end of the log, if vLLM does not start within `wait_s` seconds.
+        `min_pixels`, `max_pixels` replace the processor's limits. `log` takes what vLLM prints (None: a temporary file,
+        removed when all went well). `on_batch` is called with 1 for each completion. Raises EngineError, with the end
+        of the log, if vLLM does not start within `wait_s` seconds.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be >= 1, not {batch_size}")
-        self.on_batch = on_batch
-        self.on_result = on_result
-        self._child: subprocess.Popen[bytes] | None = None
+        settings = settings or VLLMSettings()
+        self.on_result: OnResult | None = None
+        self._child: Child | None = None
         if not (Path(model_path) / "config.json").is_file():  # before vLLM is imported
             raise EngineError(f"{model_path} holds no model (no config.json); set model.path to a checkpoint folder")
+        interpreter = settings.interpreter or Path(sys.executable)
         if shutil.which(interpreter) is None:
             raise EngineError(f"{interpreter} is no program; set engine.interpreter to a Python that has vLLM")
-        opening = Opening(
-            model=Path(model_path).resolve(),
-            adapter=None if adapter is None else Path(adapter).resolve(),
-            batch_size=batch_size,
-            dtype=dtype,
-            device=device,
-            memory_share=memory_share,
-            tensor_parallel=tensor_parallel,
-            max_model_len=max_model_len,
-            min_pixels=min_pixels,
-            max_pixels=max_pixels,
-            logprobs=logprobs,
-            sleep=sleep,
-            threads=threads,
-            options=dict(options or {}),
-        )
         self._keep_log = log is not None
         if log is None:
             handle, name = tempfile.mkstemp(prefix="selftrain-vllm-", suffix=".log")
             os.close(handle)
             log = Path(name)
         self.log = log
+        adapter = None if adapter is None else Path(adapter).resolve()
         self._start(interpreter)
         try:
-            self.facts: dict[str, Any] = self._ask(opening, within=wait_s)
+            config = VLLMWorkerConfig(Path(model_path).resolve(), adapter, settings, min_pixels, max_pixels)
+            self._facts: EngineFacts = self._ask("open", config, within=wait_s)
         except BaseException:
             self.close()
             raise
 
     def _start(self, interpreter: Path) -> None:
-        self.log.parent.mkdir(parents=True, exist_ok=True)
         ours, theirs = socket.socketpair()
         # This project comes last in the path: its own environment must not shadow vLLM's.
         root = str(Path(selftrain.__file__).resolve().parents[1])
         code = f"import sys; sys.path.append({root!r}); from selftrain.engines.vllm_worker import main; main()"
-        line = [str(interpreter), "-P", "-c", code, str(theirs.fileno())]
+        command = [str(interpreter), "-P", "-c", code, str(theirs.fileno())]
         environment = dict(os.environ)
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # vLLM's thousands of files would be compiled at each start
-        with self.log.open("ab") as sink:
-            self._child = subprocess.Popen(
-                [sys.executable, "-I", "-S", supervise.__file__, str(STOP_GRACE), *line],
-                stdin=subprocess.PIPE,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                pass_fds=[theirs.fileno()],
-            )
+        self._child = Child(
+            command, self.log, grace=STOP_GRACE, env=environment, pass_fds=[theirs.fileno()], append=True
+        )
         theirs.close()
         self._pipe = Connection(ours.detach())
 
     def __repr__(self) -> str:
-        return f"VLLMEngine({self.facts})"
-
-    def __enter__(self) -> VLLMEngine:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        return f"VLLMEngine({self._facts})"
 
     def close(self) -> None:
         """End the process; its memory is free afterwards. May be called twice."""
         if self._child is None:
             return
         self._pipe.close()
-        assert self._child.stdin is not None
-        self._child.stdin.close()  # the supervisor takes it as the order to stop
-        self._child.wait()
+        self._child.close()
         self._child = None
         if not self._keep_log:
             self.log.unlink(missing_ok=True)
@@ -207,6 +163,9 @@ class VLLMEngine:
         """How long that prompt is, in tokens, image tokens included."""
         return len(self.prompt_ids(prompt, image))
 
+    def facts(self) -> EngineFacts:
+        return self._facts
+
     def load(self, adapter: Path | None) -> None:
         """Other weights, without a new start: those of the base model, with an adapter added in.
 
@@ -219,7 +178,7 @@ class VLLMEngine:
             raise
 
     def rest(self) -> None:
-        """Give the GPU's memory back, but stay: `load` is next. Needs `sleep=True` at the start."""
+        """Give the GPU's memory back, but stay: `load` is next. Needs `keep_open`."""
         self._ask("sleep")
 
     # ---- the pipe ----------------------------------------------------------------------------------------------------
@@ -227,20 +186,20 @@ class VLLMEngine:
     def _ask(self, *what: Any, tell: Callable[..., None] | None = None, within: float | None = None) -> Any:
         """Send one message and wait for its end; each "done" on the way goes to `tell`."""
         if self._child is None:
-            raise EngineError("the engine is closed; open a new one")
+            raise EngineError(CLOSED)
         until = None if within is None else time.monotonic() + within
         try:
-            self._pipe.send(what[0] if isinstance(what[0], Opening) else what)
+            self._pipe.send(what)
             while True:
                 if not self._pipe.poll(POLL):
                     if until is not None and time.monotonic() > until:
-                        raise EngineError(f"vLLM was not ready after {within:g} s\n{self._log_end()}")
+                        raise EngineError(f"vLLM was not ready after {within:g} s\n{log_end(self.log)}")
                     continue
                 word, *values = self._pipe.recv()
                 if word == "done":
                     assert tell is not None
-                    for told in values[0]:
-                        tell(*told)
+                    for finished in values[0]:
+                        tell(*finished)
                 elif word == "end":
                     return values[0]
                 elif word == "error":
@@ -259,18 +218,17 @@ class VLLMEngine:
 
     def _failure(self, what: str) -> EngineError:
         """vLLM is gone: what it said last, and what may help."""
-        end = self._log_end()
-        hint = next((f"; {advice}" for sign, advice in _HINTS if sign in end or sign in what), "")
         assert self._child is not None
         self._pipe.close()
-        assert self._child.stdin is not None
-        self._child.stdin.close()
-        status = self._child.wait()
+        status = self._child.close()
         self._child = None
-        how = f" by signal {status - 128}" if status > 128 else f" with status {status}" if status else ""
+        end = log_end(self.log)
+        hint = next((f"; {advice}" for sign, advice in _HINTS if sign in end or sign in what), "")
+        how = f" {ending(status)}" if status else ""
         self._keep_log = True
         return EngineError(f"vLLM failed ({what}{how}){hint}\n{end}")
 
-    def _log_end(self) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_END:]
-        return "\n".join([f"the end of {self.log}:", *lines] if lines else [f"{self.log} is empty: it said nothing"])
+
+def open_vllm(settings: VLLMSettings, job: EngineJob) -> VLLMEngine:
+    limits = {"min_pixels": job.min_pixels, "max_pixels": job.max_pixels}
+    return VLLMEngine(job.model, job.adapter, settings, **limits, log=job.output / "vllm.log")

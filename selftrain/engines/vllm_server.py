@@ -10,27 +10,23 @@ import contextlib
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from selftrain.engines.base import EngineError
-from selftrain.processes import supervise
+from selftrain.processes.child import Child, ending, log_end
 
 STOP_GRACE = 20.0  # seconds between SIGTERM and SIGKILL: vLLM's workers leave the GPU's memory in order
 POLL = 0.5  # seconds between two looks at a server that is starting
-LOG_END = 40  # lines of the log shown when it does not start
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM 0.28 takes as --max-lora-rank
 TEMPLATES = ("chat_template.jinja", "chat_template.json")
 
 
 @dataclass(frozen=True)
-class Serving:
+class ServerConfig:
     """What to serve and within which limits."""
 
     model: Path
@@ -57,45 +53,45 @@ class Serving:
         return self.name or self.model.resolve().name
 
 
-def command(serving: Serving) -> list[str]:
+def command(config: ServerConfig) -> list[str]:
     """The command line; its port must be known. Raises EngineError for a folder that cannot be served."""
-    model = serving.model
+    model = config.model
     if not (model / "config.json").is_file():
         raise EngineError(f"{model} holds no model (no config.json); set model.path to a checkpoint folder")
     line = [
-        str(serving.interpreter),
+        str(config.interpreter),
         *("-m", "vllm.entrypoints.openai.api_server"),  # the `vllm` command does not work with every wheel
         *("--model", str(model)),
-        *("--served-model-name", serving.model_name),
-        *("--host", serving.host),
-        *("--port", str(serving.port)),
-        *("--seed", str(serving.seed)),
-        *("--dtype", serving.dtype),
+        *("--served-model-name", config.model_name),
+        *("--host", config.host),
+        *("--port", str(config.port)),
+        *("--seed", str(config.seed)),
+        *("--dtype", config.dtype),
         *("--generation-config", "vllm"),  # not the checkpoint's: its top_k of 1 would make samples copies
-        *("--limit-mm-per-prompt", json.dumps({"image": serving.images_per_prompt, "video": 0})),
-        "--enable-prefix-caching" if serving.prefix_caching else "--no-enable-prefix-caching",
+        *("--limit-mm-per-prompt", json.dumps({"image": config.images_per_prompt, "video": 0})),
+        "--enable-prefix-caching" if config.prefix_caching else "--no-enable-prefix-caching",
     ]
     template = _template(model)
     if template is not None:
         line += ["--chat-template", str(template)]
-    if serving.max_model_len is not None:
-        line += ["--max-model-len", str(serving.max_model_len)]
-    limits = {"min_pixels": serving.min_pixels, "max_pixels": serving.max_pixels}
+    if config.max_model_len is not None:
+        line += ["--max-model-len", str(config.max_model_len)]
+    limits = {"min_pixels": config.min_pixels, "max_pixels": config.max_pixels}
     limits = {key: value for key, value in limits.items() if value is not None}
     if limits:
         line += ["--mm-processor-kwargs", json.dumps(limits)]
-    if serving.memory_share is not None:
-        line += ["--gpu-memory-utilization", str(serving.memory_share)]
-    if serving.tensor_parallel > 1:
-        line += ["--tensor-parallel-size", str(serving.tensor_parallel)]
-    if serving.adapters:
-        line += ["--enable-lora", "--max-lora-rank", str(_lora_rank(serving.adapters.values()))]
-        line += ["--lora-modules", *(f"{name}={path}" for name, path in serving.adapters.items())]
-    if serving.cpu:
+    if config.memory_share is not None:
+        line += ["--gpu-memory-utilization", str(config.memory_share)]
+    if config.tensor_parallel > 1:
+        line += ["--tensor-parallel-size", str(config.tensor_parallel)]
+    if config.adapters:
+        line += ["--enable-lora", "--max-lora-rank", str(_lora_rank(list(config.adapters.values())))]
+        line += ["--lora-modules", *(f"{name}={path}" for name, path in config.adapters.items())]
+    if config.cpu:
         # Seeds crash a prompt that is read in parts on a CPU (vLLM 0.28), so prompts are read whole.
-        room = max(serving.max_model_len or 0, 8192)
+        room = max(config.max_model_len or 0, 8192)
         line += ["--no-enable-chunked-prefill", "--max-num-batched-tokens", str(room), "--enforce-eager"]
-    return [*line, *serving.extra]
+    return [*line, *config.extra]
 
 
 def _template(model: Path) -> Path | None:
@@ -112,7 +108,7 @@ def _template(model: Path) -> Path | None:
     )
 
 
-def _lora_rank(adapters: Sequence[Path] | Iterator[Path]) -> int:
+def _lora_rank(adapters: Sequence[Path]) -> int:
     """The smallest limit that vLLM takes and every adapter fits in."""
     largest = 0
     for folder in adapters:
@@ -126,16 +122,16 @@ def _lora_rank(adapters: Sequence[Path] | Iterator[Path]) -> int:
     return fitting[0]
 
 
-def environment(serving: Serving) -> dict[str, str]:
+def environment(config: ServerConfig) -> dict[str, str]:
     """The child's: nothing is fetched or reported, and the key is not on the command line, where every user sees it."""
     found = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     found.pop("PYTHONDONTWRITEBYTECODE", None)  # vLLM compiles thousands of files at each start without the cache
     found.pop("VLLM_API_KEY", None)
-    if serving.api_key_env is not None:
+    if config.api_key_env is not None:
         from selftrain.engines.openai_api.client import read_key
 
-        found["VLLM_API_KEY"] = read_key(serving.api_key_env) or ""
-    if serving.cpu:
+        found["VLLM_API_KEY"] = read_key(config.api_key_env) or ""
+    if config.cpu:
         found |= {"OMP_NUM_THREADS": "1", "TORCH_COMPILE_DISABLE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
         found.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
     return found
@@ -162,61 +158,43 @@ class Server:
     url: str  # of the API: what `engine.url` takes
     models: tuple[str, ...]  # names for `engine.model_name`: the base model and its adapters
     log: Path
-    child: subprocess.Popen[bytes]
+    child: Child
 
     def wait(self) -> None:
         """Until it ends; EngineError with the end of its log if that was a failure."""
         if status := self.child.wait():
-            raise EngineError(f"the server ended with status {status}\n{log_end(self.log)}")
+            raise EngineError(f"the server ended {ending(status)}\n{log_end(self.log)}")
 
 
 @contextlib.contextmanager
-def serve(serving: Serving, log: Path, *, wait_s: float = 600.0) -> Iterator[Server]:
+def serve(config: ServerConfig, log: Path, *, wait_s: float = 600.0) -> Iterator[Server]:
     """A running server for the time of the `with` block; everything it started is ended afterwards.
 
     What it prints goes to `log`. Raises EngineError, with the end of the log, if it ends or is not ready in `wait_s`.
     """
-    port = free_port(serving.host, serving.port)
-    line = command(Serving(**{**serving.__dict__, "port": port}))
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as sink:
-        child = subprocess.Popen(
-            [sys.executable, "-I", "-S", supervise.__file__, str(STOP_GRACE), *line],
-            stdin=subprocess.PIPE,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            env=environment(serving),
-        )
-    assert child.stdin is not None
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(serving.host, serving.host)
+    port = free_port(config.host, config.port)
+    line = command(replace(config, port=port))
+    child = Child(line, log, grace=STOP_GRACE, env=environment(config))
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
     root = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     try:
         _wait_until_healthy(root, child, log, wait_s)
-        yield Server(f"{root}/v1", (serving.model_name, *serving.adapters), log, child)
+        yield Server(f"{root}/v1", (config.model_name, *config.adapters), log, child)
     finally:
-        child.stdin.close()  # the supervisor takes it as the order to stop
-        child.wait()
+        child.close()
 
 
-def _wait_until_healthy(root: str, child: subprocess.Popen[bytes], log: Path, wait_s: float) -> None:
+def _wait_until_healthy(root: str, child: Child, log: Path, wait_s: float) -> None:
     until = time.monotonic() + wait_s
-    # a proxy for the outside world knows nothing of this machine
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    import httpx
+
     while True:
-        if (status := child.poll()) is not None:
-            raise EngineError(f"the server ended with status {status} before it was ready\n{log_end(log)}")
-        with contextlib.suppress(OSError, urllib.error.URLError), opener.open(f"{root}/health", timeout=5) as answer:
-            if answer.status == 200:
+        if (status := child.wait(0)) is not None:
+            raise EngineError(f"the server ended {ending(status)} before it was ready\n{log_end(log)}")
+        with contextlib.suppress(httpx.TransportError):
+            # a proxy for the outside world knows nothing of this machine
+            if httpx.get(f"{root}/health", timeout=5, trust_env=False).status_code == httpx.codes.OK:
                 return
         if time.monotonic() > until:
             raise EngineError(f"the server at {root} was not ready after {wait_s:g} s\n{log_end(log)}")
         time.sleep(POLL)
-
-
-def log_end(log: Path) -> str:
-    """The last lines of the log, or what is known instead."""
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_END:]
-    except OSError as error:
-        return f"its log cannot be read: {error}"
-    return "\n".join([f"the end of {log}:", *lines] if lines else [f"{log} is empty: it said nothing"])

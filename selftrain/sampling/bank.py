@@ -25,7 +25,10 @@ from data_process.seeds import seed_for
 from selftrain.engines.base import Completion, SamplingParams
 from selftrain.engines.budget import forcing_from_json, forcing_to_json
 
-SCHEMA = 2  # 1 had no column `forcing`; such banks are given one when they are opened, which is all that changes
+# 1 had no column `forcing`. 2 stored 1.0 where the engine gave no log-probability, which is NULL since 3; real ones are
+# at most 0. Older banks are brought up to date when they are opened, without rewriting their rows.
+SCHEMA = 3
+_UNKNOWN_BEFORE_3 = 1.0
 # With row ids, although the keys are unique: rows of a kilobyte do not fit into the pages of an index, and cost four
 # times the space there. Banks of earlier versions have such tables; the same statements read and fill them.
 _TABLES = """
@@ -34,7 +37,7 @@ CREATE TABLE IF NOT EXISTS prompts (
 );
 CREATE TABLE IF NOT EXISTS samples (
     key TEXT NOT NULL, idx INTEGER NOT NULL, seed INTEGER NOT NULL, text TEXT NOT NULL, token_ids BLOB NOT NULL,
-    n_prompt_tokens INTEGER NOT NULL, finish TEXT NOT NULL, mean_logprob REAL NOT NULL, engine TEXT NOT NULL,
+    n_prompt_tokens INTEGER NOT NULL, finish TEXT NOT NULL, mean_logprob REAL, engine TEXT NOT NULL,
     created REAL NOT NULL, forcing TEXT, PRIMARY KEY (key, idx)
 );
 CREATE TABLE IF NOT EXISTS digests (
@@ -65,9 +68,9 @@ class PromptKey:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def why_not(completion: Completion) -> str | None:
-    """Why a completion is a failure and no answer, or None. Broken weights give NaN, and a bank keeps for ever."""
-    if not math.isfinite(completion.mean_logprob):
+def rejection_reason(completion: Completion) -> str | None:
+    """Why a completion must not be stored, or None. Broken weights give NaN, and a bank keeps its samples for ever."""
+    if completion.mean_logprob is not None and not math.isfinite(completion.mean_logprob):
         return f"its mean log-probability is {completion.mean_logprob}; the weights or the precision are broken"
     ids = completion.token_ids
     if ids and (min(ids) < 0 or max(ids) >= 2**32):
@@ -134,12 +137,24 @@ class Bank:
             columns = {name for _, name, *_ in self._db.execute("PRAGMA table_info(samples)")}
             if "forcing" not in columns:
                 self._db.execute("ALTER TABLE samples ADD COLUMN forcing TEXT")
+            self._allow_null_logprobs()
             self._db.execute(f"PRAGMA user_version={SCHEMA}")
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+
+    def _allow_null_logprobs(self) -> None:
+        """Drop a NOT NULL as https://sqlite.org/lang_altertable.html#otheralter says: no row is touched."""
+        (version,) = self._db.execute("PRAGMA schema_version").fetchone()
+        self._db.execute("PRAGMA writable_schema=ON")
+        self._db.execute(
+            "UPDATE sqlite_schema SET sql = replace(sql, 'mean_logprob REAL NOT NULL', 'mean_logprob REAL') "
+            "WHERE type = 'table' AND name = 'samples'"
+        )
+        self._db.execute(f"PRAGMA schema_version={version + 1}")
+        self._db.execute("PRAGMA writable_schema=OFF")
 
     def __enter__(self) -> Bank:
         return self
@@ -195,7 +210,8 @@ class Bank:
                 if keep and len(ids) > 1:
                     ids = itemgetter(*ids)(self._same)
                 forcing = None if note is None else forcing_from_json(json.loads(note))
-                found[key].append(Completion(text, ids, prompt_tokens, finish, logprob, forcing))
+                mean = None if logprob == _UNKNOWN_BEFORE_3 else logprob
+                found[key].append(Completion(text, ids, prompt_tokens, finish, mean, forcing))
         for key, completions in found.items():
             if len(completions) != n:
                 raise KeyError(f"{self.path}: key {key} has {len(completions)} of {n} samples")
@@ -205,12 +221,12 @@ class Bank:
         """Store (prompt, its digest, sample index, completion) rows in one transaction; returns how many were new.
 
         Halves of surrogate pairs are replaced first, so what `read` gives back may differ from what was written, but
-        never from one read to the next. ValueError for a completion that cannot be an answer: see `why_not`.
+        never from one read to the next. ValueError for a completion that cannot be an answer: see `rejection_reason`.
         """
         rows, now = list(rows), time.time()
         prompts: dict[str, PromptKey] = {}
         for prompt, key, index, completion in rows:
-            if reason := why_not(completion):
+            if reason := rejection_reason(completion):
                 raise ValueError(f"sample {index} of {key}: {reason}")
             prompts[key] = prompt
         before = self._db.total_changes

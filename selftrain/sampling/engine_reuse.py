@@ -5,14 +5,37 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 from data_process.schema import Problem
-from selftrain.config import Config
-from selftrain.engines.base import Completion, Engine, EngineError, Request, SamplingParams
+from selftrain.config import Config, ModelConfig
+from selftrain.engine_settings import EngineSettings
+from selftrain.engines.base import (
+    CLOSED,
+    Completion,
+    Engine,
+    EngineError,
+    EngineFacts,
+    GivesPromptIds,
+    OnResult,
+    ReloadsWeights,
+    Request,
+    SamplingParams,
+    StatesFacts,
+    StreamsResults,
+)
+from selftrain.sampling.engine_factory import Opener
 
-Opener = Callable[[Config, "Path | None", int, Sequence[Problem]], Engine]
+
+@runtime_checkable
+class ReusableEngine(ReloadsWeights, StreamsResults, GivesPromptIds, StatesFacts, Protocol):
+    """What an engine must be able to do to be kept; it is an Engine besides."""
+
+    on_batch: Callable[[int], None] | None
+
+    def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]: ...
+
+    def close(self) -> None: ...
 
 
 @contextlib.contextmanager
@@ -21,7 +44,7 @@ def keeping(config: Config, opener: Opener) -> Iterator[Opener]:
 
     What was kept is closed at the end of the `with` block.
     """
-    if config.engine.kind != "vllm" or not config.engine.keep_open:
+    if not config.engine.reusable:
         yield opener
         return
     keeper = _Keeper(opener)
@@ -36,8 +59,8 @@ class _Keeper:
 
     def __init__(self, opener: Opener) -> None:
         self._opener = opener
-        self._held: Any = None
-        self._settings: Any = None  # of the engine that is held
+        self._held: ReusableEngine | None = None
+        self._settings: tuple[EngineSettings, ModelConfig] | None = None  # of the engine that is held
         self._in_use = False
 
     def open(self, config: Config, adapter: Path | None, iteration: int, problems: Sequence[Problem]) -> Engine:
@@ -47,7 +70,11 @@ class _Keeper:
         if self._held is not None and settings != self._settings:
             self.close()
         if self._held is None:
-            self._held, self._settings = self._opener(config, adapter, iteration, problems), settings
+            engine = self._opener(config, adapter, iteration, problems)
+            if not isinstance(engine, ReusableEngine):
+                engine.close()
+                raise EngineError(f"{engine!r} cannot be given other weights; set engine.keep_open to false")
+            self._held, self._settings = engine, settings
         else:
             try:
                 self._held.load(adapter)
@@ -55,10 +82,12 @@ class _Keeper:
                 self.close()  # nobody knows what it holds
                 raise
         self._in_use = True
-        return _Lent(self._held, self._give_back)
+        return EngineLease(self._held, self._give_back)
 
     def _give_back(self) -> None:
         self._in_use = False
+        if self._held is None:
+            return
         if self._held.closed:  # it failed: the next one starts anew
             self._held = None
         else:
@@ -70,45 +99,34 @@ class _Keeper:
             self._held = None
 
 
-class _Lent:
+class EngineLease(Engine):
     """The engine as one user sees it: `close` gives it back."""
 
-    def __init__(self, held: Any, give_back: Callable[[], None]) -> None:
-        self._held, self._give_back = held, give_back
-        self.on_batch: Callable[[int], None] | None = None
-        self.on_result: Callable[[Request, int, Completion], None] | None = None
-
-    def __enter__(self) -> _Lent:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def __init__(self, held: ReusableEngine, give_back: Callable[[], None]) -> None:
+        self._held: ReusableEngine | None = held
+        self._give_back = give_back
+        self.on_result: OnResult | None = None
 
     def close(self) -> None:
         if self._held is not None:
             self._held = None
             self._give_back()
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        return dict(self._open().facts)
+    def facts(self) -> EngineFacts:
+        return self._open().facts()
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
         held = self._open()
         held.on_batch, held.on_result = self.on_batch, self.on_result
-        found: list[list[Completion]] = held.generate(requests, params)
-        return found
+        return held.generate(requests, params)
 
     def prompt_ids(self, prompt: str, image: Path | None) -> list[int]:
-        found: list[int] = self._open().prompt_ids(prompt, image)
-        return found
+        return self._open().prompt_ids(prompt, image)
 
     def count_prompt_tokens(self, prompt: str, image: Path | None) -> int:
-        return len(self.prompt_ids(prompt, image))
+        return self._open().count_prompt_tokens(prompt, image)
 
-    def _open(self) -> Any:
+    def _open(self) -> ReusableEngine:
         if self._held is None:
-            raise EngineError("the engine is closed; open a new one")
+            raise EngineError(CLOSED)
         return self._held

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from selftrain.engines.base import Completion, Engine, EngineError, Request, SamplingParams
-from selftrain.sampling.bank import Bank, PromptKey, sample_seed, why_not
+from selftrain.engines.base import Completion, Engine, EngineError, Request, SamplingParams, StreamsResults
+from selftrain.sampling.bank import Bank, PromptKey, rejection_reason, sample_seed
 
 READ_AT_ONCE = 100  # asks whose samples are read from the bank together
 
@@ -118,7 +118,7 @@ class Sampler:
                 for key, indices in missing.items()
             ]
             places = {names[key]: (wanted[key][0], key, indices) for key, indices in missing.items()}
-            told = self._keep_each(places, params, have, total)
+            stored = self._store_each(engine, places, params, have, total)
             answers = engine.generate(requests, params)
             if [len(a) for a in answers] != [len(r.seeds) for r in requests]:
                 raise EngineError(f"engine {self._engine_name} returned other numbers of completions than asked for")
@@ -126,7 +126,7 @@ class Sampler:
             for request, completions in zip(requests, answers, strict=True):
                 prompt, key, indices = places[request.id]
                 for sample, (index, completion) in enumerate(zip(indices, completions, strict=True)):
-                    if (request.id, sample) not in told:
+                    if (request.id, sample) not in stored:
                         self._refuse(request, completion, params)
                         rows.append((prompt, key, index, completion))
             if rows:
@@ -147,34 +147,39 @@ class Sampler:
 
     def _refuse(self, request: Request, completion: Completion, params: SamplingParams) -> None:
         """EngineError for what must not be stored as an answer."""
-        if reason := why_not(completion):
+        if reason := rejection_reason(completion):
             raise EngineError(f"engine {self._engine_name} gave no answer to request {request.id!r}: {reason}")
         if (completion.forcing is None) != (params.budget is None):
             raise EngineError(
-                f"engine {self._engine_name} does not keep to budgets: its answer to {request.id!r} has "
-                f"{'no ledger' if completion.forcing is None else 'a ledger without a budget'}; for budget "
-                "forcing set engine.kind to hf or server"
+                f"engine {self._engine_name} does not keep to budgets: its completion of {request.id!r} has "
+                f"{'no' if completion.forcing is None else 'a'} record of budget forcing, and "
+                f"{'a' if params.budget else 'no'} budget was asked for; every engine that ships keeps them, so the "
+                "engine is broken or must learn to"
             )
 
-    def _keep_each(
-        self, places: dict[str, tuple[PromptKey, str, Sequence[int]]], params: SamplingParams, have: int, total: int
+    def _store_each(
+        self,
+        engine: Engine,
+        places: dict[str, tuple[PromptKey, str, Sequence[int]]],
+        params: SamplingParams,
+        have: int,
+        total: int,
     ) -> set[tuple[str, int]]:
-        """An engine that tells each answer as it comes has it stored at once: a failing call then loses none of them.
+        """Have an engine that streams results store each of them at once: a call that fails then loses none.
 
-        Each in a transaction of its own, and not a few at a time, so that a process that is killed loses none either:
-        the last answers before a pause would wait for the next ones. A core stores thousands a second like this.
-        `places`: request id -> what its answers are stored under, and their sample indices. Returns the set that grows
-        with what was stored: (request id, place in its seeds).
+        Each is stored in a transaction of its own, and not a few at a time, so that a process that is killed loses none
+        either. A core stores thousands a second in this way. `places`: request id -> what its completions are stored
+        under, and their sample indices. Returns a set that grows with what was stored: (request id, index into seeds).
         """
-        told: set[tuple[str, int]] = set()
-        if hasattr(self._engine, "on_result"):
+        stored: set[tuple[str, int]] = set()
+        if isinstance(engine, StreamsResults):
 
-            def keep(request: Request, sample: int, completion: Completion) -> None:
+            def store(request: Request, sample: int, completion: Completion) -> None:
                 self._refuse(request, completion, params)
                 prompt, key, indices = places[request.id]
                 self._bank.write([(prompt, key, indices[sample], completion)], self._engine_name)
-                told.add((request.id, sample))
-                self.on_progress(have + len(told), total)
+                stored.add((request.id, sample))
+                self.on_progress(have + len(stored), total)
 
-            self._engine.on_result = keep
-        return told
+            engine.on_result = store
+        return stored

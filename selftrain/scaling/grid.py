@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from data_process.prompts import PromptSet
-from selftrain.config import ConfigError, Positive, Section, build_section, parse_override, read_yaml, set_value
+from selftrain.config import ConfigError, build_section, parse_override, read_yaml, set_value
+from selftrain.engine_settings import Positive, Section
 from selftrain.engines.base import SamplingParams
 from selftrain.engines.budget import PRESETS, Budget, preset
 from selftrain.test_time import Condition, Plan, Rejection, Room

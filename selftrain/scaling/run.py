@@ -23,9 +23,10 @@ from selftrain.engines.base import EngineError
 from selftrain.files import write_json, write_whole
 from selftrain.progress import Progress
 from selftrain.sampling.bank import Bank
+from selftrain.sampling.engine_factory import Opener, open_engine, sampling_params
 from selftrain.sampling.engine_reuse import keeping
 from selftrain.sampling.sampler import Picture
-from selftrain.sampling.weights import Opener, open_engine, sampler_of
+from selftrain.sampling.weights import sampler_of
 from selftrain.scaling import plots, report
 from selftrain.scaling.analysis import findings
 from selftrain.scaling.grid import ScaleConfig, Setting, grid
@@ -130,7 +131,7 @@ def scale(
             "judge": JUDGE_VERSION,
             "seed": config.seed,
             "settings": json.loads(settings.model_dump_json()),
-            "sampling": config.evaluation.params().to_json(),
+            "sampling": sampling_params(config.evaluation).to_json(),
             "subjects": records,
             "seconds": round(time.monotonic() - started, 1),
         }
@@ -185,12 +186,12 @@ def _bench(settings: ScaleConfig, what: What, progress: Progress) -> Iterator[_B
         if settings.problems is not None:
             k = settings.problems
             questions = replace(questions, dev=questions.dev[:k], test=questions.test[:k])
-        plain = config.evaluation.params()
+        plain = sampling_params(config.evaluation)
         selecting = replace(plain, temperature=0.0, top_p=1.0, top_k=0, max_tokens=config.evaluation.select_max_tokens)
         processor = processor_of(config)
         room = room_of(config, picture, processor) if processor is not None else None
         points = grid(settings, plain, selecting, prompt_set(config.prompts), room, config.seed)
-        if config.engine.kind in ("server", "vllm") and not config.engine.logprobs:
+        if not config.engine.gives_logprobs:
             points = [point for point in points if not point.strategy.endswith("_logprob")]
             progress.say("engine.logprobs is false: settings that weigh answers by their likelihood are left out")
         if processor is not None:

@@ -53,7 +53,7 @@ def select_data(run: Path, settings: SelectData, output: Path, progress: Progres
     config = run_config(run)
     accepted = subjects_of(run, ["accepted"])[0]
     start = accepted.adapter if settings.start == "accepted" else None
-    if config.engine.kind == "scripted":
+    if not config.engine.has_model:
         raise ConfigError(f"{run} was a rehearsal without a model: there is nothing to train")
     with Bank(config.bank) as bank, RunDir(output) as folder:
         pixels = {"min_pixels": config.model.min_pixels, "max_pixels": config.model.max_pixels}

@@ -139,7 +139,7 @@ def _subject(run: Path, name: str) -> Subject:
 
 def processor_of(config: Config) -> Any:
     """The checkpoint's processor; None where there is no checkpoint: scripted answers, a server's own model."""
-    if config.engine.kind == "scripted" or (config.engine.kind == "server" and not config.model.path.is_dir()):
+    if not config.engine.reads_checkpoint(config.model.path):
         return None
     from transformers import AutoProcessor
 

@@ -6,7 +6,7 @@ draws.
 
 How tokens are counted
   - Generated tokens are all that decoding took: what the model wrote, end of turn included; what a budget forced into
-    it, since a forced token takes a step like any other; and what a budget took out again (`Forcing.discarded`).
+    it, since a forced token takes a step like any other; and what a budget took out again (`ForcingRecord.discarded`).
   - Prompt tokens include the chat template and the picture's tokens. The prompt of N samples counts once: it is
     prefilled once and its cache is shared. Every other prompt counts in full, once for each call: a selector's with
     all its candidates, in each group of a tournament and each order of a permutation vote; a refinement's in each

@@ -16,7 +16,7 @@ from data_process.schema import Candidate, Problem, Verdict
 from selftrain import stats
 from selftrain.config import EvaluationConfig
 from selftrain.engines.base import Completion
-from selftrain.engines.openai_api.chat_completions import UNKNOWN_LOGPROB
+from selftrain.sampling.engine_factory import sampling_params
 from selftrain.sampling.sampler import Ask, Sampler
 
 STRATEGIES = ("greedy", "mean", "majority", "select", "pass")
@@ -39,7 +39,7 @@ def candidate(problem_id: str, iteration: int, sample: int, completion: Completi
         n_tokens=len(completion.token_ids),
         n_prompt_tokens=completion.n_prompt_tokens,
         finish=completion.finish,
-        mean_logprob=None if completion.mean_logprob == UNKNOWN_LOGPROB else completion.mean_logprob,
+        mean_logprob=completion.mean_logprob,
     )
 
 
@@ -54,7 +54,7 @@ def evaluate(
     if not problems:
         raise ValueError("there is no problem to evaluate on")
     n = config.n
-    stochastic = config.params()
+    stochastic = sampling_params(config)
     greedy_params = replace(stochastic, temperature=0.0, top_p=1.0, top_k=0)
     asks = [Ask(p.id, wording.cot(p, prompts), p.image) for p in problems]
     greedy = sampler.draw(asks, greedy_params, 1)

@@ -11,7 +11,6 @@ from data_process.judging import judge
 from data_process.schema import Problem, Verdict
 from selftrain import stats
 from selftrain.engines.base import Completion
-from selftrain.engines.openai_api.chat_completions import UNKNOWN_LOGPROB
 from selftrain.test_time.tokens import Spent, mean_spent
 
 
@@ -33,9 +32,8 @@ class Attempt:
 
     @property
     def logprob(self) -> float | None:
-        """Mean over the tokens of ln p, at most 0; None where the server gave none."""
-        value = self.completion.mean_logprob
-        return None if value == UNKNOWN_LOGPROB else value
+        """Mean over the tokens of ln p, at most 0; None where the engine gave none."""
+        return self.completion.mean_logprob
 
 
 def attempt(completion: Completion, problem: Problem) -> Attempt:

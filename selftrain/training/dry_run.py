@@ -41,7 +41,7 @@ def training_plan(config: Config) -> list[str]:
     The interpreter is asked where LLaMA-Factory is; if it cannot say (on another machine than the run's, for instance),
     a line tells that. HyperparameterError for settings that no training would start with.
     """
-    if config.engine.kind == "scripted":
+    if not config.engine.has_model:
         return ["rehearsal: nothing is trained"]
     settings = settings_of(config, config.seed)
     out = config.output / "iter1" / "train.partial" / "work"

@@ -6,20 +6,18 @@ started once on each of several nodes, and `node_launcher.py` then gives each no
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import secrets
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from selftrain.files import write_json
-from selftrain.processes import supervise
+from selftrain.processes import child, supervise
+from selftrain.processes.child import Child, ending
 from selftrain.training import node_launcher
 from selftrain.training.hyperparameters import DATASET, TrainingError, TrainingSettings
 
@@ -35,7 +33,6 @@ DROPPED_ENVIRONMENT = re.compile(
 STOP_GRACE = 10.0  # seconds between asking the child to stop and ending it; torchrun needs some to end its workers
 NODE_GRACE = 0.6  # of it, that each node gives what it started, so that it can still say so
 POLL = 0.1  # seconds between looks at the child and its log
-LOG_END = 30  # lines of the log shown in an error
 RANK_ERROR = re.compile(r"^\[rank\d+\]: [\w.]*(?:Error|Exception)\b.*", re.MULTILINE)  # the last line of a traceback
 RANK_ERRORS = 5  # of those
 SEEN_WITHIN = 60.0  # seconds until a node must see what we wrote: network file systems keep what they know for so long
@@ -151,34 +148,21 @@ def run_child(
     command = launched_command(settings, launch)
     lines = follow(Path(resolved["output_dir"]) / "trainer_log.jsonl")
     next(lines)  # what is there already is of an interrupted training
-    with log.open("wb") as sink:
-        child = subprocess.Popen(
-            [sys.executable, "-I", "-S", supervise.__file__, str(STOP_GRACE), *command],
-            stdin=subprocess.PIPE,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            cwd=out,
-            env=environment,
-            pass_fds=() if held is None else (held,),
-        )
+    trainer = Child(command, log, grace=STOP_GRACE, env=environment, cwd=out, pass_fds=() if held is None else (held,))
     try:
-        while child.poll() is None:
+        while trainer.wait(POLL) is None:
             for line in next(lines):
                 on_progress(line)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(POLL)
         for line in next(lines):
             on_progress(line)
     finally:
-        child.stdin.close()  # the supervisor takes it as the order to stop; after a normal end there is nobody to stop
-        child.wait()
+        status = trainer.close()  # after a normal end there is nobody to stop
         shutil.rmtree(out / "cache", ignore_errors=True)
         failures = failed_nodes(launch.parent) if settings.launcher else []
         if settings.launcher:
             shutil.rmtree(launch.parent, ignore_errors=True)
-    if child.returncode:
-        status = child.returncode
-        how = f"was ended by signal {status - 128}" if status > 128 else f"failed with status {status}"
+    if status:
+        how = f"{'was ended' if status > 128 else 'failed'} {ending(status)}"
         who = "LLaMA-Factory" if not settings.launcher else f"LLaMA-Factory, started by {settings.launcher[0]},"
         raise TrainingError("\n".join([f"{who} {how}", *failures, log_end(log)]))
 
@@ -207,4 +191,4 @@ def log_end(log: Path) -> str:
     """The errors of single ranks, which torchrun's own bury, and the last lines of the log, headed by its path."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     errors = list(dict.fromkeys(match.group(0) for match in RANK_ERROR.finditer(text)))[:RANK_ERRORS]
-    return "\n".join([*errors, f"end of {log}:", "\n".join(text.splitlines()[-LOG_END:]) or "(empty)"])
+    return "\n".join([*errors, child.log_end(log)])

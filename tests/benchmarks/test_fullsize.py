@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from benchmarks import fullsize
 from data_process.schema import DataError
+from selftrain.engine_settings import HFSettings, VLLMSettings
 from selftrain.engines.base import Request, SamplingParams
 from selftrain.engines.budget import Budget
 from tests.selftrain.engines.contract import VLLM_PYTHON, needs_vllm
@@ -249,7 +250,7 @@ def check_samples(engine, requests) -> None:
 def test_samples_of_hf(nano, requests):
     from selftrain.engines.hf import HFEngine
 
-    with HFEngine(nano, device="cpu", threads=1) as engine:
+    with HFEngine(nano, settings=HFSettings(device="cpu", threads=1)) as engine:
         check_samples(engine, requests)
 
 
@@ -261,7 +262,9 @@ def test_samples_of_vllm(nano, requests, tmp_path):
 
     limits = {"min_pixels": 56 * 56, "max_pixels": 112 * 112}
     adapter = fullsize.random_adapter(nano, tmp_path / "adapter", rank=8)
-    with VLLMEngine(nano, interpreter=Path(VLLM_PYTHON or ""), threads=1, max_model_len=512, **limits) as engine:
+    with VLLMEngine(
+        nano, **limits, settings=VLLMSettings(interpreter=Path(VLLM_PYTHON or ""), threads=1, max_model_len=512)
+    ) as engine:
         check_samples(engine, requests)
         greedy = replace(SAMPLE, temperature=0)
         before = engine.generate(requests, greedy)
@@ -282,5 +285,5 @@ def test_an_adapter_fits_its_model(nano, tmp_path):
     changed = {name for name in old if (old[name] != new[name]).any()}
     assert len(changed) == 3 * 7  # layers x matrices
     assert all(name.startswith("model.layers.") for name in changed)
-    with HFEngine(nano, adapter, device="cpu", threads=1):  # PEFT takes it too
+    with HFEngine(nano, adapter, settings=HFSettings(device="cpu", threads=1)):  # PEFT takes it too
         pass

@@ -24,7 +24,7 @@ REFUSED = {
     "whole float": (["sampling.n=2.0"], "sampling.n: "),
     "yes": (["sampling.n=true"], "sampling.n: "),
     "cold": (["sampling.temperature=0"], "sampling.temperature: .*greater than 0"),
-    "NaN": (["engine.script_gain=.nan"], "engine.script_gain: .*finite"),
+    "NaN": (["engine.kind=scripted", "engine.gain=.nan"], "engine.gain: .*finite"),
     "infinite": (["sampling.temperature=.inf"], "sampling.temperature: .*finite"),
     "top_p": (["sampling.top_p=1.2"], "sampling.top_p: "),
     "section is a number": (["sampling=3"], "sampling: .*dictionary"),
@@ -159,36 +159,68 @@ def test_shipped_configs_do_not_share_a_run_folder():
     assert len(set(outputs)) == len(outputs)
 
 
-FREE = [
-    *("output=elsewhere", "bank=b.sqlite", "iters=9", "name=x", "engine.threads=3", "engine.parity=0"),
-    *("engine.ray_actors=2", "engine.keep_open=false", "engine.interpreter=vllm/bin/python", "engine.memory_share=0.5"),
-    *("training.threads=2", "training.save_steps=5", "training.launcher=[srun]", "training.master=a:1"),
-]
-BOUND = [
-    *("seed=1", "prompts=short", "data.seed=3", "data.train_limit=5", "data.folder=x", "model.max_pixels=60000"),
-    *("engine.kind=scripted", "engine.dtype=bfloat16", "engine.script_accuracy=0.6", "engine.batch_size=3"),
-    *("engine.ray_engine=vllm", "engine.vllm_options={a: 1}", "training.processes=2"),
-    *("sampling.n=4", "sampling.top_k=0", "build.parts.qa=0", "build.max_rows=3", "training.overrides={a: 1}"),
-    *("training.restart=previous", "evaluation.n=4", "evaluation.select_max_tokens=9", "evaluation.test=none"),
-]
+FREE = {
+    "hf": [
+        *("output=elsewhere", "bank=b.sqlite", "iters=9", "name=x", "engine.threads=3"),
+        *("training.threads=2", "training.save_steps=5", "training.launcher=[srun]", "training.master=a:1"),
+    ],
+    "vllm": [
+        *("engine.parity=0", "engine.keep_open=false", "engine.interpreter=vllm/bin/python"),
+        *("engine.memory_share=0.5", "engine.tensor_parallel=2"),
+    ],
+    "ray": [
+        *("engine.actors=2", "engine.cpus=2", "engine.gpus=1", "engine.address=auto"),
+        *("engine.engine.threads=2", "engine={engine: {kind: hf}}"),
+    ],
+    "server": ["engine.url=http://other/v1", "engine.retries=0", "engine.timeout_s=1", "engine.api_key_env=KEY"],
+}
+BOUND = {
+    "hf": [
+        *("seed=1", "prompts=short", "data.seed=3", "data.train_limit=5", "data.folder=x", "model.max_pixels=60000"),
+        *("engine.kind=scripted", "engine.dtype=bfloat16", "engine.batch_size=3", "training.processes=2"),
+        *("sampling.n=4", "sampling.top_k=0", "build.parts.qa=0", "build.max_rows=3", "training.overrides={a: 1}"),
+        *("training.restart=previous", "evaluation.n=4", "evaluation.select_max_tokens=9", "evaluation.test=none"),
+    ],
+    "vllm": ["engine.options={a: 1}", "engine.max_model_len=9", "engine.logprobs=false"],
+    "ray": ["engine.engine.dtype=bfloat16", "engine.engine={kind: vllm}"],
+    "server": ["engine.model_name=m", "engine.dialect=vllm", "engine.logprobs=false"],
+    "scripted": ["engine.accuracy=0.6", "engine.gain=0", "engine.abstain=0"],
+}
 
 
-@pytest.mark.parametrize("override", FREE)
-def test_settings_that_change_no_result(override):
-    changed = load_config(None, [override])
-    assert changed != Config()
-    assert changed.identity() == Config().identity()
-    assert changed.digest() == Config().digest()
+def cases(table: dict[str, list[str]]) -> list[tuple[str, str]]:
+    return [(kind, override) for kind, overrides in table.items() for override in overrides]
 
 
-@pytest.mark.parametrize("override", BOUND)
-def test_settings_that_bind_a_run(override):
-    changed = load_config(None, [override])
-    assert changed.digest() != Config().digest()
+@pytest.mark.parametrize(("kind", "override"), cases(FREE))
+def test_settings_that_change_no_result(kind, override):
+    before = load_config(None, [f"engine.kind={kind}"])
+    changed = load_config(None, [f"engine.kind={kind}", override])
+    assert changed != before or override == "engine={engine: {kind: hf}}"
+    assert changed.identity() == before.identity()
+    assert changed.digest() == before.digest()
+
+
+OLD_KEYS = {  # under which a run folder holds what has another name today
+    **{f"engine.{name}": f"engine.script_{name}" for name in ("accuracy", "gain", "abstain")},
+    **{"engine.options": "engine.vllm_options", "engine.engine": "engine.ray_engine"},
+    "engine.engine.dtype": "engine.dtype",
+}
+
+
+@pytest.mark.parametrize(("kind", "override"), cases(BOUND))
+def test_settings_that_bind_a_run(kind, override):
+    before = load_config(None, [f"engine.kind={kind}"])
+    changed = (
+        load_config(None, [f"engine.kind={kind}", override])
+        if "kind=" not in override
+        else load_config(None, [override])
+    )
+    assert changed.digest() != before.digest()
     key = override.split("=")[0]
-    lines = differences(Config().identity(), changed.identity())
+    lines = differences(before.identity(), changed.identity())
     assert len(lines) == 1
-    assert lines[0].startswith(key)
+    assert lines[0].startswith(OLD_KEYS.get(key, key))
 
 
 DIFFERENCES = [

@@ -50,7 +50,8 @@ class Steering:
         policy = budget.policy
         self._spans = np.arange(1, policy.loop_span + 1) if policy.loop_repeats else None
         if self._spans is not None:
-            self._needed = np.array([loop_size(span, policy.loop_repeats) for span in self._spans]) - self._spans
+            sizes = [loop_size(span, policy.loop_repeats) for span in range(1, policy.loop_span + 1)]
+            self._needed = np.array(sizes) - self._spans
             self._run = np.zeros((rows, len(self._spans)), dtype=np.int64)  # how long the text has had each period
         for row, forcer in enumerate(self._rows):
             self._write(row, 0, forcer.begin().forced)
@@ -121,6 +122,7 @@ class Steering:
         """Which rows have repeated a span often enough, in tokens drawn since the last forced one."""
         import numpy as np
 
+        assert self._spans is not None
         spans = self._spans[: min(step, len(self._spans))]
         if not len(spans):
             return np.zeros(len(order), dtype=bool)
@@ -128,7 +130,7 @@ class Steering:
         same &= (step - self._since[order])[:, None] >= spans
         run = np.where(same, self._run[order, : len(spans)] + 1, 0)
         self._run[order, : len(spans)] = run
-        return (run >= self._needed[: len(spans)]).any(axis=1)
+        return np.asarray(run >= self._needed[: len(spans)]).any(axis=1)
 
     def _grow(self) -> None:
         import numpy as np

@@ -1,7 +1,7 @@
 """A thinking budget on a server: in rounds, each of which continues the answer so far.
 
-A server stops where it is told to and takes a partial answer to go on from; it cannot be steered within a call. So a
-round ends at the end of thinking, at a limit, or with the answer, and `forcing.Forcer`, the state machine that every
+A server stops where it is asked to and continues a partial answer; it cannot be steered within a call. So a
+round ends at the end of thinking, at a limit, or with the answer, and `state_machine.Forcer`, the state machine that every
 engine obeys, says what the next one continues. The text travels, not the tokens: where the server cuts it into other
 tokens than it generated, what the model sees differs from one decode. Such rounds are counted.
 """
@@ -17,7 +17,7 @@ from typing import Protocol
 from data_process.schema import Finish
 from data_process.seeds import seed_for
 from selftrain.engines.base import EngineError
-from selftrain.engines.budget import Budget, Forcing
+from selftrain.engines.budget import Budget, ForcingRecord
 from selftrain.engines.budget_forcing.state_machine import Forcer, resolve
 from selftrain.engines.openai_api.chat_completions import UNKNOWN_TOKEN, Answer
 
@@ -92,7 +92,7 @@ class Thought:
     logprobs: tuple[float | None, ...]  # None for what the model did not choose freely
     n_prompt_tokens: int
     finish: Finish
-    forcing: Forcing
+    forcing: ForcingRecord
     reencoded: int  # rounds that the server began with another number of tokens than there had been
 
 
@@ -102,7 +102,7 @@ async def think(ask: Ask, name: str, policy: Budget, counts: Mapping[str, int], 
     forcer = Forcer(resolve(policy, vocabulary, {END}, max_tokens))
     forcer.begin()
     logprobs: list[float | None] = [None] * len(forcer.ids)
-    told: dict[int, int] = {}  # place -> id of a forced token
+    reported: dict[int, int] = {}  # place -> id of a forced token, where the server gives it
     base, unused, reencoded = -1, 0, 0
     for number in itertools.count():
         room = min(forcer.deadline, max_tokens) - len(forcer.ids)
@@ -121,7 +121,7 @@ async def think(ask: Ask, name: str, policy: Budget, counts: Mapping[str, int], 
         if answer.n_prompt_tokens - base != len(forcer.ids):
             reencoded += 1
         elif answer.prompt_ids is not None:
-            told |= dict(enumerate(answer.prompt_ids[base:]))
+            reported |= dict(enumerate(answer.prompt_ids[base:]))
         if choices:
             text = SPECIAL.sub("", answer.text)
             if text not in choices:
@@ -145,10 +145,10 @@ async def think(ask: Ask, name: str, policy: Budget, counts: Mapping[str, int], 
         if forcer.ended or (answer.finish == "length" and not moved and not choices and len(drawn) < room):
             break  # or the server's context is full
     ids = [
-        told.get(at, UNKNOWN_TOKEN) if (id_ := vocabulary.server_id(token)) == UNKNOWN_TOKEN else id_
+        reported.get(at, UNKNOWN_TOKEN) if (id_ := vocabulary.server_id(token)) == UNKNOWN_TOKEN else id_
         for at, token in enumerate(forcer.ids)
     ]
-    ledger = forcer.ledger()
+    ledger = forcer.record()
     return Thought(
         text=SPECIAL.sub("", vocabulary.decode(forcer.ids)),
         token_ids=tuple(ids),

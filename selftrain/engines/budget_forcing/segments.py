@@ -1,7 +1,7 @@
 """Budget forcing for an engine that decodes by itself, such as vLLM: one sample as a chain of segments.
 
 A segment is decoded without interference, up to a text or a length at which the budget may have to act. Then the
-sample's `Forcer` says what is taken back and what is written, and the next segment goes on after it: its prompt is the
+sample's `Forcer` says what is taken back and what is written, and the next segment continues from there: its prompt is the
 old one plus all tokens kept so far, as ids. With prefix caching the engine computes only what is new, the picture is
 not looked at again, and a forced text costs one forward pass instead of one decode step per token. Ends of thinking
 of several tokens can be taken back, which no logits processor can do: their first tokens are in the context already.
@@ -14,11 +14,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from data_process.schema import Finish
 from data_process.seeds import seed_for
-from selftrain.engines.base import EngineError
-from selftrain.engines.budget import Forcing
+from selftrain.engines.base import EngineError, mean_logprob
+from selftrain.engines.budget import ForcingRecord
 from selftrain.engines.budget_forcing.state_machine import LOOP_TOKENS, Forcer, TokenBudget, loop_size
-from selftrain.engines.openai_api.chat_completions import UNKNOWN_LOGPROB
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,7 +55,7 @@ class Sample:
         self._forcer = None if budget is None else Forcer(budget)
         self._triggers = triggers
         self._ids: list[int] = []
-        self._logprobs: list[float | None] = []  # of each id; None: forced, or not told
+        self._logprobs: list[float | None] = []  # of each id; None: forced, or not reported
         self._free_from = 0  # everything from here on was drawn
         self._segments = 0
         if self._forcer is not None:
@@ -66,17 +66,16 @@ class Sample:
         return tuple(self._ids)
 
     @property
-    def finish(self) -> str:
+    def finish(self) -> Finish:
         return "stop" if self._ids[-1] in self._eos else "length"
 
     @property
-    def mean_logprob(self) -> float:
-        """Over the tokens that the model chose; UNKNOWN_LOGPROB if none of them is known."""
-        known = [value for value in self._logprobs if value is not None]
-        return math.fsum(known) / len(known) if known else UNKNOWN_LOGPROB
+    def mean_logprob(self) -> float | None:
+        """Over the tokens that the model chose; None if none of them is known."""
+        return mean_logprob(self._logprobs)
 
-    def ledger(self) -> Forcing | None:
-        return None if self._forcer is None else self._forcer.ledger()
+    def record(self) -> ForcingRecord | None:
+        return None if self._forcer is None else self._forcer.record()
 
     def segment(self) -> Segment:
         """What to decode next. The first segment has the sample's own seed, so up to the first thing that a budget
@@ -118,10 +117,10 @@ class Sample:
         if logprobs is not None and any(math.isnan(value) for value in logprobs):
             raise EngineError("the model's logits are not numbers; its weights are damaged or overflow in this dtype")
         self._segments += 1
-        told: list[float | None] = [None] * len(tokens) if logprobs is None else list(logprobs)
+        reported: list[float | None] = [None] * len(tokens) if logprobs is None else list(logprobs)
         if self._forcer is None:
             self._ids += tokens
-            self._logprobs += told
+            self._logprobs += reported
             self.ended = self._ids[-1] in self._eos or len(self._ids) >= self._max_tokens
             return len(tokens)
         done = 0
@@ -129,7 +128,7 @@ class Sample:
             part = slice(done, place + 1)
             move = self._forcer.advance(tokens[part])
             self._ids += tokens[part]
-            self._logprobs += told[part]
+            self._logprobs += reported[part]
             done = place + 1
             self.ended = self._forcer.ended
             if move.back or move.forced:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from selftrain.engines.base import EngineError
-from selftrain.engines.budget import Budget, ClosedBy, Forcing
+from selftrain.engines.budget import Budget, ClosedBy, ForcingRecord
 from selftrain.engines.budget_forcing.tokenizer import SPACE, Vocabulary
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class Forcer:
 
     @property
     def acts_on_ends(self) -> bool:
-        """Whether an end of thinking that the model writes next may lead to anything but going on."""
+        """Whether an end of thinking that the model writes next has any consequence."""
         policy = self.budget.policy
         if not self.thinking:
             return False
@@ -199,12 +199,12 @@ class Forcer:
             self.ended = True
         return move
 
-    def ledger(self) -> Forcing:
+    def record(self) -> ForcingRecord:
         """What has happened so far."""
-        closed = self._closed_at is not None
-        return Forcing(
-            thinking_tokens=(self._closed_at if closed else len(self.ids)) - len(self.budget.start),
-            answer_tokens=len(self.ids) - self._answer_at if closed else 0,
+        end = len(self.ids) if self._closed_at is None else self._closed_at
+        return ForcingRecord(
+            thinking_tokens=end - len(self.budget.start),
+            answer_tokens=0 if self._closed_at is None else len(self.ids) - self._answer_at,
             ignores=len(self._ignored_at),
             ignored_at=tuple(self._ignored_at),
             closed_by=self._closed_by,
@@ -221,9 +221,9 @@ class Forcer:
 
     def _think(self) -> Move:
         if self.ids[-1] in self.budget.eos:
-            return self._natural_stop(1, "", None)
+            return self._end_of_thinking(1, "", None)
         if (found := self._written_end()) is not None:
-            return self._natural_stop(*found)
+            return self._end_of_thinking(*found)
         if self.budget.limit is not None and self._thought >= self.budget.limit:
             return self._close("budget")
         if self.budget.policy.loop_repeats and self._loops():
@@ -259,7 +259,7 @@ class Forcer:
                 return True
         return False
 
-    def _natural_stop(self, size: int, prefix: str, end: str | None) -> Move:
+    def _end_of_thinking(self, size: int, prefix: str, end: str | None) -> Move:
         """The last `size` tokens say that the thinking is over. `end` is None for an end of turn."""
         budget, policy = self.budget, self.budget.policy
         thought = self._thought - size

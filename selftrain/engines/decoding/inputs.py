@@ -39,14 +39,6 @@ class Prompt:
     image_start: int  # index of the first image token; 0 without a picture
 
 
-def check_ids(requests: Sequence[Request]) -> None:
-    """ValueError for two requests of one id."""
-    ids = [request.id for request in requests]
-    if len(set(ids)) != len(ids):
-        twice = next(i for i in ids if ids.count(i) > 1)
-        raise ValueError(f"two requests have the id {twice!r}; ids name requests in errors and must differ")
-
-
 def load_processor(path: Path, min_pixels: int | None, max_pixels: int | None) -> Any:
     """The processor of a model folder with these pixel limits (None: its own); EngineError if there is none."""
     from transformers import AutoProcessor

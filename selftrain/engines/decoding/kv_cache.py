@@ -72,10 +72,10 @@ class SharedPromptCache:
                     for slab in slabs:
                         slab.append(torch.empty(shape, dtype=keys.dtype, device=keys.device))
         for mine, theirs in zip((self._prompt_keys, self._prompt_values), zip(*layers, strict=True), strict=True):
-            for slab, part in zip(mine, theirs, strict=True):
+            for held, part in zip(mine, theirs, strict=True):
                 start = self.columns - part.shape[2]
-                slab[first : first + len(part), :, :start] = 0  # unset memory may hold NaN, which a mask does not hide
-                slab[first : first + len(part), :, start:] = part
+                held[first : first + len(part), :, :start] = 0  # unset memory may hold NaN, which a mask does not hide
+                held[first : first + len(part), :, start:] = part
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Append one token to a layer; returns the rows' own keys and values so far, prompts not included."""
@@ -121,6 +121,7 @@ class SharedPromptCache:
         if len(used) < SHRINK_BELOW * self.prompts:
             self.slot = renumbered * self.width + self.slot % self.width
             self.prompts = len(used)
+            assert self.mask is not None
             self.mask = self.mask[used]
             for slabs in (self._prompt_keys, self._prompt_values):
                 for layer, slab in enumerate(slabs):
@@ -137,6 +138,7 @@ class SharedPromptCache:
 
     def prompt_scores(self, query: Tensor, layer: int) -> Tensor:
         """Scores of each row's query against its prompt: [rows, kv heads, queries per kv head, ...] in and out."""
+        assert self.mask is not None
         together = self._together(query)
         return self._apart(together @ self._prompt_keys[layer].transpose(-1, -2) + self.mask, query.shape[2])
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from selftrain.engines.base import SamplingParams
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 # Sorting a vocabulary of 150 000 for every row and token costs more than a small model. The nucleus nearly always lies
@@ -30,7 +31,9 @@ def uniforms(seeds: Sequence[int], n_draws: int) -> Tensor:
     import numpy as np
     import torch
 
-    def mix(x):  # a bijection of uint64 that passes as random; overflow wraps round, which is meant
+    def mix(
+        x: np.ndarray,
+    ) -> np.ndarray:  # a bijection of uint64 that passes as random; overflow wraps round, which is meant
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return x ^ (x >> np.uint64(31))

@@ -16,14 +16,13 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from data_process.schema import Finish
 from data_process.seeds import seed_for
 from selftrain.engines.base import EngineError, SamplingParams
 
 UNKNOWN_TOKEN = 2**32 - 1  # stands for a token whose id the server does not tell; no vocabulary is so large
-UNKNOWN_LOGPROB = 1.0  # stands for a mean log-probability that was not asked for; a real one is never above 0
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -225,31 +224,29 @@ def read_answer(answer: Mapping[str, Any], *, name: str, url: str, logprobs: boo
         raise wrong(f"sent no text: {_short(message)}")
     usage = answer.get("usage")
     counts = [usage.get(key) if isinstance(usage, dict) else None for key in ("prompt_tokens", "completion_tokens")]
-    if not all(isinstance(count, int) and count >= 0 for count in counts):
-        raise wrong(f"sent no token counts ({_short(usage)}); switch `usage` on in the server or its gateway")
     n_prompt, n = counts
+    if not (isinstance(n_prompt, int) and isinstance(n, int) and min(n_prompt, n) >= 0):
+        raise wrong(f"sent no token counts ({_short(usage)}); switch `usage` on in the server or its gateway")
     if n < 1:
         raise wrong("counted 0 generated tokens, which is no answer; see the server's log")
     reason = choice.get("stop_reason", choice.get("matched_stop"))
     if not (isinstance(reason, str) and reason in stop):
         reason = None
-    prompt_ids = answer.get("prompt_token_ids", choice.get("prompt_token_ids"))
-    if not (_are_ids(prompt_ids) and len(prompt_ids) == n_prompt):
-        prompt_ids = None
+    sent_ids = answer.get("prompt_token_ids", choice.get("prompt_token_ids"))
+    prompt_ids = tuple(sent_ids) if _are_ids(sent_ids) and len(sent_ids) == n_prompt else None
     tokens = _tokens(choice, n)
     known = sum(token.logprob is not None for token in tokens)
     if logprobs and (known < n - 1 or known == 0):  # some servers leave the end of the turn out
         raise wrong(
             f"sent log-probabilities for {known} of {n} tokens; set engine.logprobs to false to do without them"
         )
-    return Answer(text, finish, n_prompt, tokens, reason, None if prompt_ids is None else tuple(prompt_ids))
+    return Answer(text, finish, n_prompt, tokens, reason, prompt_ids)
 
 
 def _tokens(choice: Mapping[str, Any], n: int) -> tuple[Token, ...]:
     """`n` tokens with what is said about them. A list of another length says nothing about any one token."""
-    ids = choice.get("token_ids")
-    if not (_are_ids(ids) and len(ids) == n):
-        ids = [UNKNOWN_TOKEN] * n
+    sent_ids = choice.get("token_ids")
+    ids = sent_ids if _are_ids(sent_ids) and len(sent_ids) == n else [UNKNOWN_TOKEN] * n
     listed = choice.get("logprobs")
     entries = listed.get("content") if isinstance(listed, dict) else None
     if not (isinstance(entries, list) and len(entries) in (n - 1, n) and all(isinstance(e, dict) for e in entries)):
@@ -270,18 +267,12 @@ def _token_text(entry: Mapping[str, Any]) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _are_ids(value: object) -> bool:
+def _are_ids(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(isinstance(item, int) and 0 <= item < UNKNOWN_TOKEN for item in value)
 
 
 def _finite(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) and value <= 0 else None
-
-
-def mean_logprob(values: Sequence[float | None]) -> float:
-    """Over the tokens that the model chose; UNKNOWN_LOGPROB if there is none, or for none it is known."""
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else UNKNOWN_LOGPROB
 
 
 def _short(value: object) -> str:

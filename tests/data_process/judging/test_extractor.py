@@ -265,7 +265,7 @@ def test_a_dead_server_is_an_error_after_all_attempts_and_keeps_what_was_read(se
     with connect(server.url, tmp_path, attempts=3) as extractor:
         read_by_extractor(PROBLEM, "one", extractor)
         with pytest.raises(
-            ExtractorError, match=r"no reply in 3 attempts \(the last: status 500\).*1 replies are kept"
+            ExtractorError, match=r"no reply in 3 attempts \(the last: status 500 .*\).*1 replies are kept"
         ):
             read_by_extractor(PROBLEM, "two", extractor)
     assert len(server.received) == 4
@@ -279,7 +279,7 @@ def test_a_dead_server_is_an_error_after_all_attempts_and_keeps_what_was_read(se
 
 def test_a_reply_that_never_ends_is_stopped_by_the_clock(serve, tmp_path):
     started = time.monotonic()
-    with pytest.raises(ExtractorError, match="no whole reply in"):
+    with pytest.raises(ExtractorError, match=r"no whole reply within 0\.2 s"):
         read(serve(drip), tmp_path, timeout=0.2, attempts=2)
     assert time.monotonic() - started < 3
 
@@ -289,7 +289,9 @@ def test_pauses_grow_between_attempts(serve, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "time", SimpleNamespace(sleep=slept.append, monotonic=time.monotonic))
     with pytest.raises(ExtractorError):
         read(serve((503, b"")), tmp_path, attempts=4, pause=1.0)
-    assert slept == [0.0, 1.0, 2.0, 4.0]
+    assert len(slept) == 3
+    for seconds, longest in zip(slept, (1.0, 2.0, 4.0), strict=True):  # half of it is jitter
+        assert longest / 2 <= seconds <= longest
 
 
 def test_addresses_and_caches_that_cannot_be_used(tmp_path, monkeypatch):

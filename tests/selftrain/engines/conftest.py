@@ -9,6 +9,7 @@ import pytest
 
 from data_process import prompts
 from data_process.sources import minigeo
+from selftrain.engine_settings import HFSettings
 from selftrain.engines.base import Request
 
 
@@ -73,7 +74,7 @@ def engine(tiny_model):
     """One HFEngine for tests that do not need their own."""
     from selftrain.engines.hf import HFEngine
 
-    with HFEngine(tiny_model, device="cpu") as held:
+    with HFEngine(tiny_model, settings=HFSettings(device="cpu")) as held:
         yield held
 
 

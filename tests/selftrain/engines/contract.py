@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from data_process.seeds import seed_for
+from selftrain.engine_settings import HFSettings, RaySettings, ServerSettings, VLLMSettings
 from selftrain.engines.base import Request
 from selftrain.engines.scripted import ScriptedEngine
 from tests.selftrain.engines.chat_server import ChatServer
@@ -41,7 +42,7 @@ def opener(kind: str, model: Callable[[], Path]) -> Iterator[Open]:
         from selftrain.engines.hf import HFEngine
 
         folder = model()
-        yield lambda **options: HFEngine(folder, device="cpu", **options)
+        yield lambda **options: HFEngine(folder, settings=HFSettings(device="cpu", **options))
     elif kind == "ray":
         from selftrain.engines.hf import HFEngine
         from selftrain.engines.ray_pool import RayEngine
@@ -49,22 +50,29 @@ def opener(kind: str, model: Callable[[], Path]) -> Iterator[Open]:
         folder = model()
 
         def open_ray(*, batch_size: int = 16) -> RayEngine:
-            inner = functools.partial(HFEngine, folder, device="cpu", batch_size=batch_size)
-            return RayEngine(inner, actors=2, cpus=0.1, block_rows=batch_size)
+            inner = HFSettings(device="cpu", batch_size=batch_size)
+            return RayEngine(
+                functools.partial(HFEngine, folder, settings=inner), RaySettings(engine=inner, actors=2, cpus=0.1)
+            )
 
-        with RayEngine(functools.partial(ScriptedEngine, babble), actors=1, cpus=0.1):  # Ray stays between the tests
+        with RayEngine(
+            functools.partial(ScriptedEngine, babble), RaySettings(actors=1, cpus=0.1)
+        ):  # Ray stays between the tests
             yield open_ray
     elif kind == "server":
         from selftrain.engines.openai_server import ServerEngine
 
         with ChatServer(babble) as server:
-            yield lambda *, batch_size=16: ServerEngine(server.url, "m", max_concurrency=batch_size, backoff_s=0.01)
+            yield lambda *, batch_size=16: ServerEngine(
+                "m", ServerSettings(url=server.url, max_concurrency=batch_size), backoff_s=0.01
+            )
     elif kind == "vllm":
         from selftrain.engines.vllm_offline import VLLMEngine
 
         folder = model()
+        python = Path(VLLM_PYTHON or "")
         yield lambda *, batch_size=16: VLLMEngine(
-            folder, interpreter=Path(VLLM_PYTHON or ""), batch_size=batch_size, max_model_len=1024
+            folder, settings=VLLMSettings(interpreter=python, batch_size=batch_size, max_model_len=1024)
         )
     else:
         raise ValueError(f"no engine of kind {kind!r}")

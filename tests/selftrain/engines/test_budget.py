@@ -15,7 +15,7 @@ from selftrain.engines.budget import (
     S1_M,
     TINY,
     Budget,
-    Forcing,
+    ForcingRecord,
     forcing_from_json,
     forcing_to_json,
     preset,
@@ -78,8 +78,8 @@ def test_part_of_the_parameters():
     assert json.loads(json.dumps(params.to_json()))["budget"]["ignore"] == ["Wait"]
 
 
-def ledger(**fields) -> Forcing:
-    plain = Forcing(5, 3, 0, (), "model", 5, (), 0)
+def ledger(**fields) -> ForcingRecord:
+    plain = ForcingRecord(5, 3, 0, (), "model", 5, (), 0)
     return dataclasses.replace(plain, **fields)
 
 
@@ -97,7 +97,7 @@ def ledger(**fields) -> Forcing:
     ],
 )
 def test_status(forcing, status, stops):
-    assert (forcing.status, forcing.natural_stops) == (status, stops)
+    assert (forcing.status, forcing.ends_of_thinking) == (status, stops)
     assert Counter([forcing.status])[status] == 1
     assert forcing.n_forced == sum(b - a for a, b in forcing.forced)
     assert forcing_from_json(json.loads(json.dumps(forcing_to_json(forcing)))) == forcing

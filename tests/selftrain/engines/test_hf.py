@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from selftrain.engine_settings import HFSettings
 from selftrain.engines.base import EngineError, Request, SamplingParams
 from selftrain.engines.decoding import kv_cache
 from selftrain.engines.hf import HFEngine, positions_of
@@ -192,7 +193,7 @@ def test_a_picture_that_would_be_resized(engine, tmp_path, size):
 def test_pixel_limits_can_be_replaced(tiny_model, tmp_path):
     path = tmp_path / "large.png"
     Image.new("RGB", (280, 280)).save(path)
-    with HFEngine(tiny_model, device="cpu", max_pixels=280 * 280) as wide:
+    with HFEngine(tiny_model, max_pixels=280 * 280, settings=HFSettings(device="cpu")) as wide:
         assert wide.count_prompt_tokens("What?", path) == wide.count_prompt_tokens("What?", None) + 100 + 2
 
 
@@ -217,7 +218,7 @@ def test_no_model(tmp_path):
 
 
 def test_damaged_weights_are_noticed(tiny_model, mixed, ask):
-    with HFEngine(tiny_model, device="cpu") as broken:
+    with HFEngine(tiny_model, settings=HFSettings(device="cpu")) as broken:
         with torch.no_grad():
             broken._model.lm_head.weight[0] = torch.nan
         with pytest.raises(EngineError, match="not numbers"):
@@ -225,7 +226,7 @@ def test_damaged_weights_are_noticed(tiny_model, mixed, ask):
 
 
 def test_out_of_memory_halves_the_batch(tiny_model, mixed, ask):
-    with HFEngine(tiny_model, device="cpu") as engine:
+    with HFEngine(tiny_model, settings=HFSettings(device="cpu")) as engine:
         expected = engine.generate(ask(mixed, seeds=(1, 2)), SAMPLE)
         decode, sizes = engine._decode, []
 
@@ -266,11 +267,11 @@ def test_merging_equals_peft(tiny_model, adapter, engine, mixed, ask):
         plain = engine._model(**inputs).logits
         expected = unmerged(**inputs).logits
     assert (plain - expected).abs().max() > 0.1
-    with HFEngine(tiny_model, adapter, device="cpu") as merged:
+    with HFEngine(tiny_model, adapter, settings=HFSettings(device="cpu")) as merged:
         with torch.inference_mode():
             torch.testing.assert_close(merged._model(**inputs).logits, expected, atol=1e-4, rtol=1e-4)
         answers = merged.generate(ask(mixed), GREEDY)
-    with HFEngine(tiny_model, adapter, device="cpu", merge_adapter=False) as layered:
+    with HFEngine(tiny_model, adapter, merge_adapter=False, settings=HFSettings(device="cpu")) as layered:
         assert [o[0].token_ids for o in layered.generate(ask(mixed), GREEDY)] == [o[0].token_ids for o in answers]
     assert [o[0].token_ids for o in engine.generate(ask(mixed), GREEDY)] != [o[0].token_ids for o in answers]
 
@@ -294,13 +295,13 @@ def test_adapters_that_do_not_fit(tiny_model, adapter, tmp_path):
         (folder / "adapter_config.json").write_text(json.dumps(config))
         save_file(content, folder / "adapter_model.safetensors")
         with pytest.raises(EngineError, match="does not fit the model"):
-            HFEngine(tiny_model, folder, device="cpu")
+            HFEngine(tiny_model, folder, settings=HFSettings(device="cpu"))
     other = tmp_path / "other modules"
     other.mkdir()
     (other / "adapter_config.json").write_text(json.dumps({**config, "target_modules": ["c_attn"]}))
     save_file(tensors, other / "adapter_model.safetensors")
     with pytest.raises(EngineError, match="does not fit the model"):
-        HFEngine(tiny_model, other, device="cpu")
+        HFEngine(tiny_model, other, settings=HFSettings(device="cpu"))
 
 
 # ---- one more model --------------------------------------------------------------------------------------------------
@@ -308,7 +309,7 @@ def test_adapters_that_do_not_fit(tiny_model, adapter, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["bfloat16"])
 def test_bfloat16_runs(tiny_model, mixed, ask, dtype):
-    with HFEngine(tiny_model, device="cpu", dtype=dtype) as engine:
+    with HFEngine(tiny_model, settings=HFSettings(device="cpu", dtype=dtype)) as engine:
         assert all(len(o) == 2 for o in engine.generate(ask(mixed, seeds=(1, 2)), SAMPLE))
 
 
@@ -330,7 +331,7 @@ def test_qwen2_5_vl(tiny_model, tmp_path, mixed, ask):
     model.generation_config.eos_token_id = marks.get("eos_token_id", 1)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    with HFEngine(tmp_path, device="cpu") as engine:
+    with HFEngine(tmp_path, settings=HFSettings(device="cpu")) as engine:
         inputs = processed(engine, mixed)
         out = engine._model.generate(**inputs, do_sample=False, max_new_tokens=8)[:, inputs["input_ids"].shape[1] :]
         params = SamplingParams(temperature=0, max_tokens=8)

@@ -104,7 +104,7 @@ def test_greedy_equals_doing_it_by_hand(engine, mixed, ask, forcing, penalty, mo
     for pair, [found] in list(zip(mixed, answers, strict=True))[:4]:
         expected = by_hand(engine, pair, params)
         assert list(found.token_ids) == expected.ids
-        assert found.forcing == expected.ledger()
+        assert found.forcing == expected.record()
 
 
 def test_sampled_text_is_seen_by_the_model_as_it_stands(engine, mixed, ask, forcing, monkeypatch):

@@ -14,12 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_process.http import Retry
+from selftrain.engine_settings import ServerSettings
 from selftrain.engines.base import EngineError, Request, SamplingParams
 from selftrain.engines.budget import TINY, Budget
 from selftrain.engines.openai_api import chat_completions
-from selftrain.engines.openai_api.client import Retry, Window, check_url, read_key
+from selftrain.engines.openai_api.client import Window, check_url, read_key
 from selftrain.engines.openai_server import GIVE_UP_AFTER, ServerEngine
-from selftrain.sampling.bank import why_not
+from selftrain.sampling.bank import rejection_reason
 from tests.selftrain.engines.chat_server import ChatServer, Reply
 
 SAMPLE = SamplingParams(temperature=1.0, max_tokens=50)
@@ -36,7 +38,8 @@ def ask(n: int, seeds=(1,)) -> list[Request]:
 
 def open_(server: ChatServer, **options) -> ServerEngine:
     """With back-offs that a test can wait for."""
-    return ServerEngine(server.url, "m", **{"backoff_s": 0.002, "max_wait_s": 0.3, "timeout_s": 5, **options})
+    waits = {name: options.pop(name, seconds) for name, seconds in {"backoff_s": 0.002, "max_wait_s": 0.3}.items()}
+    return ServerEngine("m", ServerSettings(url=server.url, **{"timeout_s": 5, **options}), **waits)
 
 
 def good(server_call) -> dict:
@@ -220,7 +223,7 @@ def test_nobody_there():
         url = server.url
     start = time.monotonic()
     with pytest.raises(EngineError, match=r"no server answers at http://127.0.0.1:\d+/v1.*selftrain serve"):
-        ServerEngine(url, "m", retries=2, backoff_s=0.01)
+        ServerEngine("m", ServerSettings(url=url, retries=2), backoff_s=0.01)
     assert time.monotonic() - start < 2
 
 
@@ -362,8 +365,8 @@ def test_without_ids_their_number_is_right():
     with ChatServer(say, tells_tokens=False) as server, open_(server, logprobs=False) as engine:
         [[c]] = engine.generate(ask(1), SAMPLE)
     assert c.token_ids == (chat_completions.UNKNOWN_TOKEN,) * 7  # "question", 0, 1, "is", "so", "." and the end
-    assert c.mean_logprob == chat_completions.UNKNOWN_LOGPROB
-    assert why_not(c) is None  # a bank takes it
+    assert c.mean_logprob is None
+    assert rejection_reason(c) is None  # a bank takes it
 
 
 def test_log_probabilities_are_averaged_over_what_was_generated():
@@ -648,7 +651,7 @@ def test_rounds(change, text, ignores, closed_by, told, untold, tells_tokens):
     assert done.thinking_tokens == (told if tells_tokens else untold)
     assert done.closed_at == done.thinking_tokens + 4 * ("start" in change)  # "<", "think", ">" and "Now"
     assert c.finish == "stop"
-    assert why_not(c) is None
+    assert rejection_reason(c) is None
     probes = [call for call in server.calls if call.body["messages"][0]["content"] != "What?"]
     assert {call.body["max_tokens"] for call in probes} == {1}
 

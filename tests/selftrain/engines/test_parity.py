@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from selftrain.engine_settings import HFSettings
 from selftrain.engines.base import Completion, EngineError, Request
 from selftrain.engines.parity import Expected, compare, expectations
 
@@ -95,5 +96,8 @@ def test_another_model_is_refused(engine, mixed, ask, tiny_model, tmp_path):
 
     expected = expectations(engine, ask(mixed), 24)
     other = random_adapter(tiny_model, tmp_path / "adapter")
-    with HFEngine(tiny_model, other, device="cpu") as engine, pytest.raises(EngineError, match="same weights and"):
+    with (
+        HFEngine(tiny_model, other, settings=HFSettings(device="cpu")) as engine,
+        pytest.raises(EngineError, match="same weights and"),
+    ):
         compare(engine, expected, 24, "bfloat16")

@@ -20,9 +20,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from selftrain.engine_settings import HFSettings, RaySettings, ScriptedSettings
 from selftrain.engines.base import EngineError, Request, SamplingParams
+from selftrain.engines.ray_actor import at_hand
 from selftrain.engines.ray_cluster import room
-from selftrain.engines.ray_pool import TRIES, RayEngine, at_hand, blocks
+from selftrain.engines.ray_pool import TRIES, RayEngine, blocks
 from selftrain.engines.scripted import ScriptedEngine
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.sampler import Ask, Sampler
@@ -136,17 +138,18 @@ def test_room(machine, cpus, gpus, expected):
     ("options", "named"),
     [
         ({"actors": 0}, "actors"),
-        ({"block_rows": 0}, "block_rows"),
+        ({"engine": {"kind": "hf", "batch_size": 0}}, "batch_size"),
         ({"cpus": 0}, "cpus"),
         ({"cpus": float("nan")}, "cpus"),
         ({"gpus": -1}, "gpus"),
         ({"gpus": 1.5}, "gpus must be whole or at most 1"),
-        ({"gpus_if_any": 2.5}, "gpus_if_any"),
+        ({"engine": {"kind": "vllm", "tensor_parallel": 2.5}}, "tensor_parallel"),
+        ({"engine": {"kind": "ray"}}, "an actor cannot run Ray again"),
     ],
 )
 def test_impossible_settings(options, named):
     with pytest.raises(ValueError, match=named):
-        RayEngine(SCRIPTED, **options)
+        RaySettings(**options)
 
 
 def test_ray_is_not_installed(monkeypatch):
@@ -158,8 +161,8 @@ def test_ray_is_not_installed(monkeypatch):
 @pytest.mark.parametrize(
     ("address", "told"),
     [
-        ("127.0.0.1:1", "nothing answers at engine.ray_address 127.0.0.1:1: .*refused.*is the cluster up"),
-        ("no-such-host.invalid:6379", "nothing answers at engine.ray_address no-such-host.invalid:6379"),
+        ("127.0.0.1:1", "nothing answers at engine.address 127.0.0.1:1: .*refused.*is the cluster up"),
+        ("no-such-host.invalid:6379", "nothing answers at engine.address no-such-host.invalid:6379"),
         ("127.0.0.1:99999", "nothing answers"),
         ("head", "must be host:port.*not 'head'"),
         ("ray://head:10001", "must be host:port"),
@@ -168,7 +171,7 @@ def test_ray_is_not_installed(monkeypatch):
 )
 def test_an_address_that_does_not_answer(address, told):
     with pytest.raises(EngineError, match=told):
-        RayEngine(SCRIPTED, address=address)
+        RayEngine(SCRIPTED, RaySettings(address=address))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +188,7 @@ def test_ray_fails_to_start(address, told, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "as it was")
     monkeypatch.setattr(ray, "init", fail)
     with pytest.raises(EngineError, match=told):
-        RayEngine(SCRIPTED, address=address)
+        RayEngine(SCRIPTED, RaySettings(address=address))
     assert os.environ["PYTHONPATH"] == "as it was"
     assert "RAY_worker_niceness" not in os.environ
 
@@ -232,7 +235,7 @@ class Frail(ScriptedEngine):
 @pytest.fixture(scope="module")
 def keeper() -> Iterator[RayEngine]:
     """Keeps a Ray open for the tests of this file; its actor takes a tenth of a core."""
-    with RayEngine(SCRIPTED, actors=1, cpus=0.1) as engine:
+    with RayEngine(SCRIPTED, RaySettings(actors=1, cpus=0.1)) as engine:
         yield engine
 
 
@@ -241,8 +244,10 @@ def open_(keeper):
     """open_(open_inner, actors=...): an engine on that Ray; its actors take a tenth of a core each."""
     engines = []
 
-    def open_engine(open_inner=SCRIPTED, **options) -> RayEngine:
-        engines.append(RayEngine(open_inner, **{"cpus": 0.1, "actors": 2, "block_rows": 4, **options}))
+    def open_engine(open_inner=SCRIPTED, *, block_rows=4, wait_s=60.0, **options) -> RayEngine:
+        inner = ScriptedSettings(batch_size=block_rows)
+        settings = RaySettings(engine=inner, **{"cpus": 0.1, "actors": 2, **options})
+        engines.append(RayEngine(open_inner, settings, wait_s=wait_s))
         return engines[-1]
 
     yield open_engine
@@ -278,7 +283,7 @@ def test_the_real_model(open_, tiny_model, mixed):
     from selftrain.engines.hf import HFEngine
 
     requests = [Request(f"r{i}", prompt, image, (5, 6, 7)) for i, (prompt, image) in enumerate(mixed)]
-    open_inner = functools.partial(HFEngine, tiny_model, device="cpu", batch_size=6)
+    open_inner = functools.partial(HFEngine, tiny_model, settings=HFSettings(device="cpu", batch_size=6))
     found = []
     for actors in (1, 2):
         with open_(open_inner, actors=actors, block_rows=6) as engine:
@@ -321,7 +326,7 @@ def test_an_actor_that_always_dies(open_, tmp_path):
     requests, delivered = ask(6), set()
     engine = open_(functools.partial(Frail, tmp_path, victim="r3", deaths=99))
     engine.on_result = lambda request, sample, completion: delivered.add(request.id)
-    told = r"died 3 times over 4 completions \(requests 'r2' to 'r3'\).*engine.batch_size.*same command again"
+    told = r"died 3 times over 4 completions \(requests 'r2' to 'r3'\).*engine.engine.batch_size.*same command again"
     with pytest.raises(EngineError, match=told):
         engine.generate(requests, SAMPLE)
     assert len(list(tmp_path.glob("died-*"))) == TRIES
@@ -374,7 +379,7 @@ def test_an_error_is_an_answer_and_is_not_tried_again(open_, tmp_path):
 @pytest.mark.slow
 def test_other_errors_keep_their_type(open_):
     engine = open_(actors=1)
-    with pytest.raises(AttributeError, match="prompt_ids"):
+    with pytest.raises(EngineError, match="the actors run, has no prompt_ids"):
         engine.prompt_ids("p", None)  # a scripted engine has none
     with pytest.raises(ValueError, match="'r0'"):
         engine.generate([*ask(1), *ask(1)], SAMPLE)
@@ -526,6 +531,7 @@ def descendants(pid: int) -> dict[int, str]:
 ORPHAN = """
 import os, time
 from selftrain.engines.base import Request, SamplingParams
+from selftrain.engine_settings import RaySettings
 from selftrain.engines.ray_pool import RayEngine
 import ray
 
@@ -538,12 +544,12 @@ class Slow:
     def close(self):
         pass
 
-with RayEngine(Slow, actors=1, cpus=0.1):
+with RayEngine(Slow, RaySettings(actors=1, cpus=0.1)):
     assert ray.is_initialized()
 assert not ray.is_initialized()
 print("closed", flush=True)
 sys.stdin.readline()
-with RayEngine(Slow, actors=1, cpus=0.1) as engine:
+with RayEngine(Slow, RaySettings(actors=1, cpus=0.1)) as engine:
     engine.generate([Request("r", "p", None, (1,))], SamplingParams(temperature=1.0, max_tokens=8))
 """
 
@@ -581,6 +587,7 @@ CLUSTER = """
 import json, logging, os, threading, time
 from ray.cluster_utils import Cluster
 from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
+from selftrain.engine_settings import RaySettings, ScriptedSettings, VLLMSettings
 from selftrain.engines.ray_pool import RayEngine
 
 logging.basicConfig(level=logging.WARNING)
@@ -613,21 +620,27 @@ found = {}
 head = {"num_cpus": 1, "include_dashboard": False}
 cluster = Cluster(initialize_head=True, head_node_args=head)
 nodes = [cluster.add_node(num_cpus=4, num_gpus=2) for _ in range(2)]
+
+
+def on_cluster(inner, **options):
+    return RaySettings(engine=inner, address=cluster.address, **options)
+
+
 found["gpu nodes"] = [node.node_id for node in nodes]
 try:
-    RayEngine(lambda: Where(0), address=cluster.address, gpus_if_any=4)
+    RayEngine(lambda: Where(0), on_cluster(VLLMSettings(tensor_parallel=4)))
 except EngineError as error:
     found["refused"] = str(error)
-with RayEngine(lambda: Where(0), address=cluster.address, cpus=2, gpus_if_any=2, block_rows=1) as engine:
+with RayEngine(lambda: Where(0), on_cluster(VLLMSettings(tensor_parallel=2, batch_size=1), cpus=2)) as engine:
     found["name"] = repr(engine)
     found["gpus"] = run(engine)
-with RayEngine(lambda: Where(2), address=cluster.address, gpus=2, block_rows=1) as engine:
+with RayEngine(lambda: Where(2), on_cluster(ScriptedSettings(batch_size=1), gpus=2)) as engine:
     while len(engine._ready) < 2:
         run(engine)
     threading.Timer(1, lambda: cluster.remove_node(nodes[1], allow_graceful=False)).start()
     found["after a node died"] = run(engine)
 nodes[1] = cluster.add_node(num_cpus=4, num_gpus=2)
-with RayEngine(lambda: Where(0), address=cluster.address, gpus=1, block_rows=1) as engine:
+with RayEngine(lambda: Where(0), on_cluster(ScriptedSettings(batch_size=1), gpus=1)) as engine:
     while len(engine._ready) < 4:
         run(engine)
     for node in nodes:
@@ -657,7 +670,7 @@ def test_a_cluster_of_several_machines(tmp_path):
     assert code == 0, told
     found = json.loads((tmp_path / "found.json").read_text())
     assert "takes 1 CPUs and 4 GPUs on one machine" in found["refused"]
-    assert " has 1 CPUs and 0 GPUs, 2 x 4 CPUs and 2 GPUs; lower engine.ray_cpus or engine.ray_gpus" in found["refused"]
+    assert " has 1 CPUs and 0 GPUs, 2 x 4 CPUs and 2 GPUs; lower engine.cpus or engine.gpus" in found["refused"]
     assert found["name"].startswith("RayEngine(2 copies on the Ray cluster at ")
     assert {node for node, *_ in found["gpus"]} <= set(found["gpu nodes"])
     for _, file, threads, gpus in found["gpus"]:

@@ -9,10 +9,11 @@ import pytest
 
 from data_process import prompts
 from data_process.sources import minigeo
+from selftrain.engine_settings import HFSettings, ServerSettings
 from selftrain.engines.base import EngineError, Request, SamplingParams
 from selftrain.engines.budget import TINY
 from selftrain.engines.openai_server import ServerEngine
-from selftrain.engines.vllm_server import Serving, serve
+from selftrain.engines.vllm_server import ServerConfig, serve
 from tests.selftrain.engines.contract import VLLM_PYTHON, needs_vllm
 
 MODEL = Path(__file__).parents[3] / "models" / "tiny-qwen2vl"
@@ -40,7 +41,7 @@ def requests(tmp_path_factory) -> list[Request]:
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
-    serving = Serving(
+    serving = ServerConfig(
         MODEL,
         port=0,
         max_model_len=1024,
@@ -52,7 +53,10 @@ def engine(tmp_path_factory):
         interpreter=Path(VLLM_PYTHON or ""),
     )
     log = tmp_path_factory.mktemp("vllm") / "server.log"
-    with serve(serving, log, wait_s=300) as server, ServerEngine(server.url, server.models[0]) as held:
+    with (
+        serve(serving, log, wait_s=300) as server,
+        ServerEngine(server.models[0], ServerSettings(url=server.url)) as held,
+    ):
         yield held
 
 
@@ -63,7 +67,7 @@ def hf():
     from selftrain.engines.hf import HFEngine
 
     torch.set_num_threads(1)
-    with HFEngine(MODEL, device="cpu", min_pixels=56 * 56, max_pixels=224 * 224) as held:
+    with HFEngine(MODEL, min_pixels=56 * 56, max_pixels=224 * 224, settings=HFSettings(device="cpu")) as held:
         yield held
 
 
@@ -121,4 +125,4 @@ def test_a_prompt_that_is_too_long_is_told_and_the_others_are_answered(engine, r
 
 def test_a_model_that_is_not_served(engine):
     with pytest.raises(EngineError, match=r"set engine\.model_name to one that is: tiny-qwen2vl"):
-        ServerEngine(engine.url, "other")
+        ServerEngine("other", ServerSettings(url=engine.url))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from selftrain.engine_settings import HFSettings, VLLMSettings
 from selftrain.engines.base import EngineError, Request, SamplingParams
 from selftrain.engines.budget import TINY, Budget
 from selftrain.engines.parity import compare, expectations
@@ -74,13 +75,13 @@ def shell(tmp_path) -> Path:
 )
 def test_a_start_that_fails_says_what_to_do(tmp_path, shell, script, message):
     with pytest.raises(EngineError, match=message):
-        VLLMEngine(shell, interpreter=interpreter(tmp_path, script))
+        VLLMEngine(shell, settings=VLLMSettings(interpreter=interpreter(tmp_path, script)))
 
 
 @pytest.mark.slow
 def test_a_start_that_hangs_is_given_up(tmp_path, shell):
     with pytest.raises(EngineError, match=r"not ready after 0\.1 s"):
-        VLLMEngine(shell, interpreter=interpreter(tmp_path, "sleep 60"), wait_s=0.1)
+        VLLMEngine(shell, wait_s=0.1, settings=VLLMSettings(interpreter=interpreter(tmp_path, "sleep 60")))
     assert not [pid for pid in supervise.descendants(os.getpid()) if "sleep" in cmdline(pid)]
 
 
@@ -95,9 +96,9 @@ def test_no_model_no_interpreter_no_vllm(tmp_path, shell):
     with pytest.raises(EngineError, match=r"holds no model \(no config\.json\)"):
         VLLMEngine(tmp_path)
     with pytest.raises(EngineError, match=r"no-such-python.*set engine\.interpreter"):
-        VLLMEngine(shell, interpreter=tmp_path / "no-such-python")
+        VLLMEngine(shell, settings=VLLMSettings(interpreter=tmp_path / "no-such-python"))
     with pytest.raises(EngineError, match=r"has no vLLM; install it there \(requirements-vllm\.txt\)"):
-        VLLMEngine(shell, interpreter=Path(sys.executable))
+        VLLMEngine(shell, settings=VLLMSettings(interpreter=Path(sys.executable)))
 
 
 # ---- a real one ------------------------------------------------------------------------------------------------------
@@ -105,7 +106,8 @@ def test_no_model_no_interpreter_no_vllm(tmp_path, shell):
 
 def start(model: Path, **options) -> VLLMEngine:
     settings = {"batch_size": 32, "max_model_len": 1024, **options}
-    return VLLMEngine(model, interpreter=Path(VLLM_PYTHON or ""), **settings)
+    given = {name: settings.pop(name) for name in settings.keys() & {"adapter", "min_pixels", "max_pixels", "log"}}
+    return VLLMEngine(model, settings=VLLMSettings(interpreter=Path(VLLM_PYTHON or ""), **settings), **given)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +133,7 @@ def hf(shipped):
     from selftrain.engines.hf import HFEngine
 
     torch.set_num_threads(1)
-    with HFEngine(shipped, device="cpu") as engine:
+    with HFEngine(shipped, settings=HFSettings(device="cpu")) as engine:
         yield engine
 
 
@@ -186,7 +188,10 @@ def test_loops_are_closed_where_transformers_closes_them(tiny_model, mixed, ask)
     loops = Budget(end="equals so equals so", answer_cue=" is", loop_repeats=4, loop_span=24, answer_tokens=8)
     params = SamplingParams(temperature=0.4, max_tokens=600, budget=loops)
     greedy = dataclasses.replace(params, temperature=0)
-    with start(tiny_model, max_model_len=2048) as engine, HFEngine(tiny_model, device="cpu") as reference:
+    with (
+        start(tiny_model, max_model_len=2048) as engine,
+        HFEngine(tiny_model, settings=HFSettings(device="cpu")) as reference,
+    ):
         ours, theirs = (e.generate(ask(mixed), greedy) for e in (engine, reference))
         assert [of_one[0].token_ids for of_one in ours] == [of_one[0].token_ids for of_one in theirs]
         assert [of_one[0].forcing for of_one in ours] == [of_one[0].forcing for of_one in theirs]
@@ -218,7 +223,7 @@ def test_other_weights_without_a_new_start(tiny_model, tmp_path, mixed, ask):
     params = dataclasses.replace(GREEDY, max_tokens=24)
     expected = []
     for held in (None, adapter):
-        with HFEngine(tiny_model, held, device="cpu") as reference:
+        with HFEngine(tiny_model, held, settings=HFSettings(device="cpu")) as reference:
             expected.append(expectations(reference, ask(mixed), 24))
     with start(tiny_model) as engine:
         child = engine._child.pid
@@ -317,5 +322,5 @@ def test_what_does_not_fit(vllm, requests):
 @needs_vllm
 @pytest.mark.slow
 def test_an_unknown_option(shipped):
-    with pytest.raises(EngineError, match=r"engine\.vllm_options: .*no_such_option"):
+    with pytest.raises(EngineError, match=r"engine\.options: .*no_such_option"):
         start(shipped, options={"no_such_option": 1})

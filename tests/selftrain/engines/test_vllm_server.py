@@ -14,7 +14,7 @@ import pytest
 
 from selftrain.engines import vllm_server as serving
 from selftrain.engines.base import EngineError
-from selftrain.engines.vllm_server import Serving, command, serve
+from selftrain.engines.vllm_server import ServerConfig, command, serve
 
 # Takes vLLM's place on the module path: healthy after a second look, with a child of its own as vLLM has.
 FAKE = """
@@ -90,7 +90,7 @@ def test_the_command_line_says_everything(model, tmp_path):
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text('{"r": 24}')
     line = command(
-        Serving(
+        ServerConfig(
             model,
             name="qwen",
             adapters={"it1": adapter},
@@ -128,33 +128,33 @@ def test_the_command_line_says_everything(model, tmp_path):
 
 
 def test_what_is_not_asked_for_is_left_out(model):
-    line = command(Serving(model, prefix_caching=False))
+    line = command(ServerConfig(model, prefix_caching=False))
     assert "--no-enable-prefix-caching" in line
     for option in ("--enable-lora", "--max-model-len", "--mm-processor-kwargs", "--no-enable-chunked-prefill"):
         assert option not in line
     assert pairs(line)["--served-model-name"] == "model"
-    assert "--no-enable-chunked-prefill" in command(Serving(model, cpu=True))
+    assert "--no-enable-chunked-prefill" in command(ServerConfig(model, cpu=True))
 
 
 def test_folders_that_cannot_be_served(model, tmp_path):
     with pytest.raises(EngineError, match=r"config\.json"):
-        command(Serving(tmp_path))
+        command(ServerConfig(tmp_path))
     with pytest.raises(EngineError, match="no LoRA adapter"):
-        command(Serving(model, adapters={"a": tmp_path}))
+        command(ServerConfig(model, adapters={"a": tmp_path}))
     (tmp_path / "adapter_config.json").write_text('{"r": 1000}')
     with pytest.raises(EngineError, match="rank 1000"):
-        command(Serving(model, adapters={"a": tmp_path}))
+        command(ServerConfig(model, adapters={"a": tmp_path}))
     (model / "chat_template.jinja").unlink()
     with pytest.raises(EngineError, match="chat template"):
-        command(Serving(model))
+        command(ServerConfig(model))
     (model / "tokenizer_config.json").write_text('{"chat_template": "x"}')
-    assert "--chat-template" not in command(Serving(model))
+    assert "--chat-template" not in command(ServerConfig(model))
 
 
 def test_it_runs_until_the_block_ends(model, tmp_path, fake_vllm, monkeypatch):
     monkeypatch.setenv("A_KEY", "sk-sesame")
     log = tmp_path / "logs" / "server.log"
-    with serve(Serving(model, port=0, api_key_env="A_KEY"), log, wait_s=20) as server:
+    with serve(ServerConfig(model, port=0, api_key_env="A_KEY"), log, wait_s=20) as server:
         assert server.models == ("model",)
         port = int(server.url.removesuffix("/v1").rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port), timeout=2):
@@ -163,7 +163,7 @@ def test_it_runs_until_the_block_ends(model, tmp_path, fake_vllm, monkeypatch):
         [options] = [line for line in log.read_text().splitlines() if line.startswith("options")]
         assert "sesame" not in options  # where every user of the machine can read it
         assert alive(child_of(log))
-    assert server.child.returncode is not None
+    assert server.child.wait(0) is not None
     until = time.monotonic() + 5
     while alive(child_of(log)) and time.monotonic() < until:
         time.sleep(0.02)
@@ -174,7 +174,7 @@ def test_a_crash_shows_the_end_of_the_log(model, tmp_path, fake_vllm, monkeypatc
     monkeypatch.setenv("FAKE_VLLM", "crash")
     with (
         pytest.raises(EngineError, match=r"(?s)status 1 before it was ready.*lower --max-model-len"),
-        serve(Serving(model, port=0), tmp_path / "log"),
+        serve(ServerConfig(model, port=0), tmp_path / "log"),
     ):
         pass
 
@@ -185,7 +185,7 @@ def test_not_ready_in_time(model, tmp_path, fake_vllm, monkeypatch):
     log = tmp_path / "log"
     with (
         pytest.raises(EngineError, match=r"(?s)not ready after 1 s.*child"),
-        serve(Serving(model, port=0), log, wait_s=1),
+        serve(ServerConfig(model, port=0), log, wait_s=1),
     ):
         pass
     assert not alive(child_of(log))
@@ -194,7 +194,7 @@ def test_not_ready_in_time(model, tmp_path, fake_vllm, monkeypatch):
 def test_waiting_for_a_server_that_dies(model, tmp_path, fake_vllm, monkeypatch):
     monkeypatch.setenv("FAKE_VLLM", "dies")
     log = tmp_path / "log"
-    with serve(Serving(model, port=0), log, wait_s=20) as server, pytest.raises(EngineError, match="status 7"):
+    with serve(ServerConfig(model, port=0), log, wait_s=20) as server, pytest.raises(EngineError, match="status 7"):
         server.wait()
 
 
@@ -203,7 +203,7 @@ def test_a_taken_port_is_not_mistaken_for_ours(model, tmp_path, fake_vllm):
         port = other.getsockname()[1]
         with (
             pytest.raises(EngineError, match=rf"127\.0\.0\.1:{port} cannot be used"),
-            serve(Serving(model, port=port), tmp_path / "log"),
+            serve(ServerConfig(model, port=port), tmp_path / "log"),
         ):
             pass
 
@@ -212,10 +212,10 @@ def test_a_taken_port_is_not_mistaken_for_ours(model, tmp_path, fake_vllm):
 def test_an_interpreter_that_is_not_there(model, tmp_path):
     with (
         pytest.raises(EngineError, match=r"(?s)before it was ready"),
-        serve(Serving(model, port=0, interpreter=tmp_path / "python"), tmp_path / "log"),
+        serve(ServerConfig(model, port=0, interpreter=tmp_path / "python"), tmp_path / "log"),
     ):
         pass
 
 
 def test_the_default_interpreter_is_this_one(model):
-    assert command(Serving(model))[0] == sys.executable
+    assert command(ServerConfig(model))[0] == sys.executable

@@ -8,17 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from selftrain.engine_settings import VLLMSettings
 from selftrain.engines.base import EngineError
-from selftrain.engines.vllm_worker import Opening, cpu_build, engine_arguments, settle_environment
+from selftrain.engines.vllm_config import VLLMWorkerConfig, cpu_build, engine_arguments, settle_environment
 
 
-def opening(folder: Path, **options) -> Opening:
-    settings = {
-        "model": folder, "adapter": None, "batch_size": 7, "dtype": "auto", "device": "auto", "memory_share": 0.5,
-        "tensor_parallel": 1, "max_model_len": None, "min_pixels": 3136, "max_pixels": None, "logprobs": True,
-        "sleep": True, "threads": None, "options": {}, **options,
-    }  # fmt: skip
-    return Opening(**settings)
+def opening(folder: Path, **options) -> VLLMWorkerConfig:
+    settings = VLLMSettings(**{"batch_size": 7, "memory_share": 0.5, **options})
+    return VLLMWorkerConfig(folder, None, settings, min_pixels=3136, max_pixels=None)
 
 
 @pytest.fixture
@@ -32,7 +29,7 @@ def model(tmp_path) -> Path:
     [
         ({}, False, {"max_num_seqs": 7, "gpu_memory_utilization": 0.5, "dtype": "auto", "enable_sleep_mode": True}),
         ({}, False, {"generation_config": "vllm", "mm_processor_kwargs": {"min_pixels": 3136}}),
-        ({"sleep": False}, False, {"enable_sleep_mode": None, "enable_chunked_prefill": None}),
+        ({"keep_open": False}, False, {"enable_sleep_mode": None, "enable_chunked_prefill": None}),
         ({"dtype": "bfloat16"}, True, {"dtype": "bfloat16", "enable_sleep_mode": None}),
         ({}, True, {"dtype": "float32", "enforce_eager": True, "max_num_batched_tokens": 40_000}),
         ({"max_model_len": 512}, True, {"max_model_len": 512, "max_num_batched_tokens": 8192}),

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from selftrain.engines.base import Completion, SamplingParams
-from selftrain.engines.budget import TINY, Forcing
+from selftrain.engines.budget import TINY, ForcingRecord
 from selftrain.sampling.bank import SCHEMA, Bank, BankError, PromptKey, sample_seed, whole_characters
 
 ROOT = Path(__file__).parents[3]
@@ -163,7 +163,7 @@ def test_an_interrupt_in_a_write_leaves_nothing_open(tmp_path, monkeypatch):
 texts = st.text(st.characters() | st.characters(categories=["Cs"]) | st.sampled_from("\0\n\r\u2028\ufeff🜁\ud83d\ude00"))
 places = st.integers(0, 2**20)
 forcings = st.builds(
-    Forcing,
+    ForcingRecord,
     thinking_tokens=places,
     answer_tokens=places,
     ignores=places,
@@ -180,7 +180,7 @@ completions = st.builds(
     token_ids=st.lists(st.integers(0, 2**32 - 1), max_size=8).map(tuple),
     n_prompt_tokens=st.integers(0, 2**40),
     finish=st.sampled_from(["stop", "length"]),
-    mean_logprob=st.floats(allow_nan=False, allow_infinity=False),
+    mean_logprob=st.none() | st.floats(max_value=0, allow_nan=False, allow_infinity=False),
 )
 
 
@@ -303,7 +303,7 @@ def test_a_bank_from_before_budgets(tmp_path):
     database.commit()
     database.close()
     forced = dataclasses.replace(KEY, params=dataclasses.replace(PARAMS, budget=TINY))
-    new = dataclasses.replace(completion("new"), forcing=Forcing(1, 2, 0, (), "budget", 1, ((1, 3),), 4))
+    new = dataclasses.replace(completion("new"), forcing=ForcingRecord(1, 2, 0, (), "budget", 1, ((1, 3),), 4))
     for expected in (2, 0):
         with Bank(path) as bank:
             assert bank.read([KEY.digest()], 1)[KEY.digest()] == [completion("old")]
@@ -311,6 +311,29 @@ def test_a_bank_from_before_budgets(tmp_path):
             assert added == expected
             assert bank.read([forced.digest()], 1)[forced.digest()] == [new]
             assert bank.count() == 3
+
+
+def test_a_bank_from_before_unknown_log_probabilities_were_null(tmp_path):
+    """Schema 2 stored 1.0 for them in a column that was NOT NULL: read as None, and the same file takes NULL now."""
+    path = tmp_path / "bank.sqlite"
+    database = sqlite3.connect(path)
+    database.executescript(OLD_TABLES.replace("PRIMARY KEY (key, idx)", "forcing TEXT, PRIMARY KEY (key, idx)"))
+    database.execute("PRAGMA user_version=2")
+    for index, logprob in enumerate((1.0, -0.5)):
+        values = (KEY.digest(), index, (1).to_bytes(4, "little"), logprob)
+        database.execute("INSERT INTO samples VALUES (?, ?, 5, 'old', ?, 7, 'stop', ?, 'server', 0, NULL)", values)
+    database.commit()
+    database.close()
+    unknown = dataclasses.replace(completion("new"), mean_logprob=None)
+    for _ in range(2):
+        with Bank(path) as bank, Bank(path) as other:  # the second sees the changed table as well
+            bank.write([(KEY, KEY.digest(), 2, unknown)], "server")
+            other.write([(KEY, KEY.digest(), 3, unknown)], "server")
+            found = bank.read([KEY.digest()], 4)[KEY.digest()]
+            assert [c.mean_logprob for c in found] == [None, -0.5, None, None]
+            stored = [row[0] for row in bank._db.execute("SELECT mean_logprob FROM samples ORDER BY idx")]
+            assert stored == [1.0, -0.5, None, None]
+            assert bank._db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 def test_not_a_bank(tmp_path):

@@ -6,20 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from selftrain.config import Config, EngineConfig
-from selftrain.engines.base import EngineError, Request, SamplingParams
+from selftrain.config import Config
+from selftrain.engine_settings import HFSettings, VLLMSettings
+from selftrain.engines.base import Engine, EngineError, EngineFacts, Request, SamplingParams
+from selftrain.engines.scripted import ScriptedEngine
 from selftrain.sampling.engine_reuse import keeping
 
-KEPT = Config(engine=EngineConfig(kind="vllm"))
+KEPT = Config(engine=VLLMSettings())
 PARAMS = SamplingParams(temperature=0, max_tokens=1)
+FACTS = EngineFacts("vllm 0", "float32", "cpu", 1024)
 ASKED = [Request("a", "b", None, (1,))]
 
 
-class Fake:
+class Fake(Engine):
     """Writes down what is done to it."""
 
     def __init__(self, log: list, adapter):
-        self.log, self.closed, self.broken, self.facts = log, False, False, {"vllm": "0"}
+        self.log, self.closed, self.broken, self.on_result = log, False, False, None
         log.append(("open", adapter))
 
     def generate(self, requests, params):
@@ -39,6 +42,12 @@ class Fake:
 
     def prompt_ids(self, prompt, image):
         return [1, 2]
+
+    def count_prompt_tokens(self, prompt, image):
+        return 2
+
+    def facts(self):
+        return FACTS
 
     def close(self):
         self.closed = True
@@ -61,7 +70,7 @@ def test_opened_once_and_given_other_weights(log, opener):
             first.on_result = print
             first.generate(ASKED, PARAMS)
             assert first.count_prompt_tokens("x", None) == 2
-            assert first.facts == {"vllm": "0"}
+            assert first.facts() == FACTS
         with pytest.raises(EngineError, match="closed"):
             first.generate(ASKED, PARAMS)
         first.close()  # twice does no harm
@@ -101,14 +110,21 @@ def test_weights_that_do_not_fit_end_it(log, opener):
 
 
 def test_other_settings_open_another(log, opener):
-    other = Config(engine=EngineConfig(kind="vllm", batch_size=7))
+    other = Config(engine=VLLMSettings(batch_size=7))
     with keeping(KEPT, opener) as get:
         get(KEPT, None, 0, []).close()
         get(other, None, 0, []).close()
     assert log == [("open", None), "rest", "close", ("open", None), "rest", "close"]
 
 
-@pytest.mark.parametrize("engine", [EngineConfig(kind="hf"), EngineConfig(kind="vllm", keep_open=False)])
+@pytest.mark.parametrize("engine", [HFSettings(), VLLMSettings(keep_open=False)])
 def test_not_kept(opener, engine):
     with keeping(Config(engine=engine), opener) as get:
         assert get is opener
+
+
+def test_an_engine_that_cannot_be_given_weights_is_refused():
+    engine = ScriptedEngine(lambda request, seed: "x")
+    with keeping(KEPT, lambda *_: engine) as get, pytest.raises(EngineError, match=r"set engine\.keep_open to false"):
+        get(KEPT, None, 0, [])
+    assert engine.closed

@@ -46,7 +46,7 @@ def rehearsed(tmp_path_factory) -> Path:
 def run(rehearsed, monkeypatch):
     """The rehearsal as if a model had answered; training is replaced by a record of what it was given."""
     config = read_json(rehearsed / "config.json")
-    config["engine"]["kind"] = "hf"
+    config["engine"] = {"kind": "hf"}
     config["model"]["path"] = str(ROOT / config["model"]["path"])
     config["training"]["hyperparameters"] = str(ROOT / config["training"]["hyperparameters"])
     kept = (rehearsed / "config.json").read_bytes()

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from selftrain import stats
 from selftrain.config import ConfigError
 from selftrain.engines.base import Completion
-from selftrain.engines.openai_api.chat_completions import UNKNOWN_LOGPROB
 from selftrain.test_time import STRATEGIES, Rejection, Room, credits, draw_pool, preflight, run, summary, vote
 from selftrain.test_time.records import Outcome, mean_outcome
 from selftrain.test_time.tokens import Spent, spent_on
@@ -102,7 +101,7 @@ def test_a_large_pool_is_drawn_from_and_says_how_uncertain_that_is(tmp_path):
 @pytest.mark.parametrize("size", [2, 3])
 def test_samples_without_log_probabilities_weigh_nothing(tmp_path, name, size):
     """A server that gives none: refused by name, whether all samples lack one or a single one; the others go on."""
-    known, unknown = made("A", logprob=-0.1), made("B", logprob=UNKNOWN_LOGPROB)
+    known, unknown = made("A", logprob=-0.1), made("B", logprob=None)
     with sampler(tmp_path, lambda request, seed: pytest.fail("asked")) as held:
         for cast in ([unknown] * 3, [known, known, unknown]):
             pool = {"q": cast}
@@ -129,9 +128,9 @@ def test_greedy_and_mean_by_hand(tmp_path):
 
 
 def test_cost_counts_what_a_budget_took_out_again():
-    from selftrain.engines.budget import Forcing
+    from selftrain.engines.budget import ForcingRecord
 
-    forcing = Forcing(6, 3, 1, (2,), "model", 6, ((2, 4),), discarded=4)
+    forcing = ForcingRecord(6, 3, 1, (2,), "model", 6, ((2, 4),), discarded=4)
     forced = Completion("Wait B", tuple(range(10)), 7, "length", -0.5, forcing)
     assert spent_on([forced, forced]) == Spent(28.0, 7.0, 2.0, 2.0)
     assert (Spent(1, 2, 3, 4) + Spent(1, 1, 1, 1)).total == 5

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selftrain.engines.openai_api.chat_completions import UNKNOWN_LOGPROB
 from selftrain.test_time import vote
 from selftrain.test_time.records import most_likely
 from tests.selftrain.test_time.helpers import NUMBER, attempts, made
@@ -48,12 +47,12 @@ def test_weighted_vote(logprobs, answers, credit):
 
 def test_an_unknown_likelihood_is_none():
     """Not e: the placeholder in the bank would weigh three times as much as certainty."""
-    known, unknown = made("A", logprob=-3.0), made("B", logprob=UNKNOWN_LOGPROB)
+    known, unknown = made("A", logprob=-3.0), made("B", logprob=None)
     assert (known.logprob, unknown.logprob) == (-3.0, None)
     with pytest.raises(ValueError, match="no log-probabilities"):
         vote.likelihood(unknown)
     assert most_likely([unknown, known]) is known
-    other = made("A", logprob=UNKNOWN_LOGPROB)
+    other = made("A", logprob=None)
     assert most_likely([unknown, other]) is most_likely([other, unknown])
 
 

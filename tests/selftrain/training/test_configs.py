@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from selftrain.config import load_config
+from selftrain.engine_settings import HFSettings
 from selftrain.training.dry_run import settings_of, training_plan
 from selftrain.training.hyperparameters import HyperparameterError, read_hyperparameters, resolve
 from selftrain.training.llamafactory import TrainingSettings, train
@@ -252,7 +253,7 @@ def test_qwen2_5_vl_trains_and_answers(tiny_qwen2_5, store, tmp_path):  # noqa: 
     row = rows(16)[1]
     picture = store.path(row.image)
     assert verify_adapter(tiny_qwen2_5, result.adapter, row.prompt, picture) > 0
-    with HFEngine(tiny_qwen2_5, result.adapter, dtype="float32", threads=1) as engine:
+    with HFEngine(tiny_qwen2_5, result.adapter, settings=HFSettings(dtype="float32", threads=1)) as engine:
         requests = [Request("a", row.prompt, picture, (1, 2)), Request("b", "How large is B?", None, (1,))]
         answers = engine.generate(requests, SamplingParams(temperature=0.0, max_tokens=5))
     assert [len(answer) for answer in answers] == [2, 1]

@@ -22,6 +22,7 @@ from PIL import Image
 
 from data_process.images.store import ImageError, ImageStore
 from data_process.schema import DataError, Example
+from selftrain.processes.child import LOG_LINES
 from selftrain.training import hyperparameters, launcher, llamafactory
 from selftrain.training.adapter import AdapterError, check_adapter, merge, verify_adapter
 from selftrain.training.hyperparameters import accumulation
@@ -242,7 +243,7 @@ def test_child_environment(tmp_path, monkeypatch):
 
 def test_the_errors_of_ranks_come_before_the_end_of_the_log(tmp_path):
     log = tmp_path / "train.log"
-    torchrun = "".join(f"torchrun says {k}\n" for k in range(40))
+    torchrun = "".join(f"torchrun says {k}\n" for k in range(60))
     log.write_text(
         "[rank1]:   raise ValueError(\n[rank1]: ValueError: no room\n[rank0]: torch.OutOfMemoryError: CUDA\n"
         "[rank1]: ValueError: no room\n" + torchrun + "subprocess.CalledProcessError: torchrun\n"
@@ -250,7 +251,7 @@ def test_the_errors_of_ranks_come_before_the_end_of_the_log(tmp_path):
     lines = launcher.log_end(log).splitlines()
     assert lines[:3] == ["[rank1]: ValueError: no room", "[rank0]: torch.OutOfMemoryError: CUDA", f"end of {log}:"]
     assert lines[-1] == "subprocess.CalledProcessError: torchrun"
-    assert len(lines) == 3 + launcher.LOG_END
+    assert len(lines) == 3 + LOG_LINES
 
 
 def test_follow_gives_whole_lines_once(tmp_path):

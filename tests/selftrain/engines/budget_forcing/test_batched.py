@@ -61,11 +61,11 @@ def test_a_batch_equals_its_rows(policy, tapes, seed):
     for row, tape in enumerate(tapes):
         alone = run_in_steps(budget, tape)
         assert steering[row].ids == alone.ids
-        assert steering[row].ledger() == alone.ledger()
+        assert steering[row].record() == alone.record()
         shown = [token for _, token in written[row]][: len(alone.ids)]
         assert shown == alone.ids
         assert int(kept[row].sum()) == len(alone.ids)
-        assert int((kept[row] & ~drawn[row]).sum()) == alone.ledger().n_forced
+        assert int((kept[row] & ~drawn[row]).sum()) == alone.record().n_forced
 
 
 def run_in_steps(budget, tape):
@@ -86,7 +86,7 @@ def test_tokens_taken_back_do_not_count():
     budget = toy(replace(POLICY, num_ignore=8, answer_tokens=3), 40)
     tape = [PIECES.index(p) for p in ("</", "think", ">")]
     steering, kept, _, _ = decode(budget, [tape, [PIECES.index("a")]], random.Random(0))
-    assert steering[0].ledger().discarded == 3 * 8
+    assert steering[0].record().discarded == 3 * 8
     assert kept.shape[1] > 40
     assert [len(steering[row].ids) for row in range(2)] == kept.sum(axis=1).tolist()
     assert len(steering[1].ids) == 40

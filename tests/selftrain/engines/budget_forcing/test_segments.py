@@ -14,7 +14,6 @@ from selftrain.engines.base import EngineError
 from selftrain.engines.budget import Budget
 from selftrain.engines.budget_forcing.segments import LOOK_EVERY, Sample, loops
 from selftrain.engines.budget_forcing.state_machine import loop_size
-from selftrain.engines.openai_api.chat_completions import UNKNOWN_LOGPROB
 from tests.selftrain.engines.budget_forcing.test_state_machine import policies, streams
 from tests.selftrain.engines.toy import EOS, PIECES, POLICY, run, toy
 
@@ -61,14 +60,14 @@ def test_segments_equal_single_tokens(policy, tape, stops):
     forcer = run(budget, tape_of(tape))
     sample, segments = decode(budget, tape, stops=stops)
     assert sample.token_ids == tuple(forcer.ids)
-    assert sample.ledger() == forcer.ledger()
+    assert sample.record() == forcer.record()
     assert len({segment.seed for segment in segments}) == len(segments)
     assert segments[0].seed == 7
     drawn = np.ones(len(sample.token_ids), dtype=bool)
-    for first, last in sample.ledger().forced:
+    for first, last in sample.record().forced:
         drawn[first:last] = False
     known = [-float(t + 1) for t, own in zip(sample.token_ids, drawn, strict=True) if own]
-    assert sample.mean_logprob == pytest.approx(sum(known) / len(known) if known else UNKNOWN_LOGPROB)
+    assert sample.mean_logprob == (pytest.approx(sum(known) / len(known)) if known else None)
 
 
 def test_a_budget_that_lets_the_model_end_by_itself_takes_one_segment():
@@ -77,7 +76,7 @@ def test_a_budget_that_lets_the_model_end_by_itself_takes_one_segment():
     assert [PIECES[t] for t in sample.token_ids] == ["a", "b", "</", "think", ">", "A", "<eos>"]
     assert len(segments) == 1
     assert segments[0].stop == ()
-    assert sample.ledger().closed_by == "model"
+    assert sample.record().closed_by == "model"
 
 
 def test_an_ignored_end_takes_one_more():
@@ -85,14 +84,14 @@ def test_an_ignored_end_takes_one_more():
     sample, segments = decode(toy(replace(POLICY, num_ignore=1), 60), text)
     assert "".join(PIECES[t] for t in sample.token_ids) == "a Wait,b</think>A<eos>"
     assert [segment.stop for segment in segments] == [("</think>",), ()]
-    assert sample.ledger().discarded == 3
+    assert sample.record().discarded == 3
     assert sample.finish == "stop"
 
 
 def test_plain():
     text = [PIECES.index(p) for p in ("a", "b", "<eos>")]
     sample, segments = decode(None, text)
-    assert (sample.token_ids, sample.finish, sample.ledger()) == (tuple(text), "stop", None)
+    assert (sample.token_ids, sample.finish, sample.record()) == (tuple(text), "stop", None)
     assert len(segments) == 1
     cut, _ = decode(None, [PIECES.index("a")], max_tokens=5)
     assert (len(cut.token_ids), cut.finish) == (5, "length")
@@ -132,4 +131,4 @@ def test_a_loop_is_seen_by_the_next_look():
     assert sample.looping(text[:LOOK_EVERY])
     assert not sample.looping([9 + i % 5 * (i % 7) for i in range(30)])
     assert sample.take(text[:LOOK_EVERY], None) == 16
-    assert sample.ledger().closed_by == "loop"
+    assert sample.record().closed_by == "loop"

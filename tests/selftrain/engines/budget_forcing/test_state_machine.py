@@ -111,7 +111,7 @@ CASES = {
 def test_streams(name):
     policy, max_tokens, written, text, thinking, answer, ignores, closed_by, discarded = CASES[name]
     forcer = run(toy(policy, max_tokens), spelled(*written))
-    ledger = forcer.ledger()
+    ledger = forcer.record()
     assert TOY.decode(forcer.ids) == text
     assert (ledger.thinking_tokens, ledger.answer_tokens) == (thinking, answer)
     assert (ledger.ignores, ledger.closed_by, ledger.discarded) == (ignores, closed_by, discarded)
@@ -120,15 +120,15 @@ def test_streams(name):
 def test_a_loop_is_closed_as_soon_as_it_is_one():
     budget = toy(replace(POLICY, loop_repeats=3, loop_span=8), 80)
     for span in (1, 3, 8):
-        looping = run(budget, chain([PIECES.index("no")], cycle(range(9, 9 + span)))).ledger()
+        looping = run(budget, chain([PIECES.index("no")], cycle(range(9, 9 + span)))).record()
         assert (looping.closed_by, looping.thinking_tokens) == ("loop", 1 + max(3 * span, LOOP_TOKENS))
-    nine = run(budget, cycle(range(7, 16))).ledger()
+    nine = run(budget, cycle(range(7, 16))).record()
     assert nine.closed_by == "budget"  # longer than loop_span
 
 
 def test_forced_repeats_are_no_loop():
     policy = replace(POLICY, ignore=("a",), num_ignore=30, loop_repeats=2, loop_span=8)
-    ledger = run(toy(policy, 100), cycle([PIECES.index("b"), EOS])).ledger()
+    ledger = run(toy(policy, 100), cycle([PIECES.index("b"), EOS])).record()
     assert (ledger.ignores, ledger.closed_by) == (30, "end_of_turn")
 
 
@@ -207,7 +207,7 @@ streams = st.lists(
 def test_the_ledger_always_adds_up(policy, stream, max_tokens):
     budget = toy(policy, max_tokens)
     forcer = run(budget, cycle(stream))
-    ledger, ids = forcer.ledger(), forcer.ids
+    ledger, ids = forcer.record(), forcer.ids
     assert len(ids) <= max_tokens
     assert ids[-1] == EOS or len(ids) == max_tokens
     assert EOS not in ids[:-1]
@@ -255,7 +255,7 @@ def test_a_budget_that_does_nothing_changes_nothing(stream, max_tokens):
         if token == EOS or len(plain) == max_tokens:
             break
     assert forcer.ids == plain
-    assert (forcer.ledger().forced, forcer.ledger().discarded) == ((), 0)
+    assert (forcer.record().forced, forcer.record().discarded) == ((), 0)
 
 
 @settings(deadline=None)

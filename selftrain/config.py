@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from data_process.errors import UserError
 from selftrain.engines.base import SamplingParams
@@ -210,9 +210,18 @@ class TrainingConfig(Section):
 class EvaluationConfig(DecodingConfig):
     """What is measured, on dev after every iteration and once on test."""
 
-    n: Positive = 3  # samples per question for mean, majority, self-select and pass (oracle)
+    n: Positive = 3  # samples per problem, which all strategies but greedy share
+    # Names in the table of test_time/strategies.py. `greedy` is always among them: it chooses the accepted iteration.
+    strategies: tuple[str, ...] = ("greedy", "mean", "majority", "select", "pass")
     select_max_tokens: Positive = 64
     test: Literal["accepted", "all", "none"] = "accepted"  # iterations measured on test, beside the base model
+
+    @field_validator("strategies")
+    @classmethod
+    def _greedy_is_measured(cls, strategies: tuple[str, ...]) -> tuple[str, ...]:
+        if "greedy" not in strategies or len(set(strategies)) < len(strategies):
+            raise ValueError("list every strategy once, greedy among them: it chooses the accepted iteration")
+        return strategies
 
 
 class Config(Section):
@@ -238,6 +247,9 @@ class Config(Section):
         # Where results go, how many iterations there are and how fast they are computed changes no sample.
         for key in ("output", "bank", "iters", "name"):
             values.pop(key)
+        # Left out where it is the default: run folders that were started before it was a setting can be resumed.
+        if self.evaluation.strategies == EvaluationConfig.model_fields["strategies"].default:
+            values["evaluation"].pop("strategies")
         for key in _SPEED_ONLY:
             values["engine"].pop(key)
         for key in ("threads", "launcher", "master", "save_steps"):

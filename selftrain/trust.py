@@ -10,10 +10,10 @@ from selftrain.engines.base import Request
 from selftrain.engines.parity import compare, expectations
 from selftrain.files import write_json
 from selftrain.sampling.weights import inner_kind
-from selftrain.stages import Run, weights_stage
+from selftrain.stages import RunContext, weights_stage
 
 
-def parity_stage(run: Run, iteration: int) -> None:
+def parity_stage(run: RunContext, iteration: int) -> None:
     """Compare the engine with transformers on a few dev questions; nothing to do where transformers is the engine.
 
     Raises EngineError if they part further than rounding explains. The report is `parity.json` of the stage.

@@ -58,7 +58,7 @@ def _choose(
         {name: dev[name].cost for name in names},
     )
     totals = test[best.setting].totals
-    return {**asdict(best), "unread": totals["unread"], "tokens_per_problem": totals["tokens_per_problem"]}
+    return {**asdict(best), "abstain": totals["abstain"], "tokens_per_problem": totals["tokens_per_problem"]}
 
 
 def _difference(a: Measured, b: Measured, seed: int) -> dict[str, Any]:
@@ -145,17 +145,17 @@ def _plain(test: Mapping[str, Measured], strategy: str) -> dict[int, Measured]:
 
 def _audit(m: Measured, test: Mapping[str, Measured]) -> dict[str, Any]:
     """What is behind a selector's score."""
-    picks = audit.picks_of(m.outcomes)
+    calls = audit.calls_of(m.outcomes)
     n = m.setting.n
     best = test.get(f"pass@{n}")
     mean = test["mean@1"]
     record: dict[str, Any] = {
         "n": n,
-        "picks": len(picks),
-        "sources": dict(audit.sources(picks)),
-        "by_position": {place: asdict(rate) for place, rate in audit.by_position(picks).items()},
-        "given_right": {k: asdict(rate) for k, rate in audit.given_right(picks).items()},
-        "places": asdict(audit.position_bias(picks)),
+        "calls": len(calls),
+        "sources": dict(audit.sources(calls)),
+        "by_position": {place: asdict(rate) for place, rate in audit.by_position(calls).items()},
+        "given_right": {k: asdict(rate) for k, rate in audit.given_right(calls).items()},
+        "places": asdict(audit.position_bias(calls)),
         "efficiency": audit.efficiency(m.accuracy, mean.accuracy, best.accuracy) if best else None,
     }
     if m.setting.strategy == "permuted":
@@ -216,7 +216,7 @@ def _kept_lengths(m: Measured) -> list[int]:
     """Thinking tokens of the samples that answered: of rejection sampling the accepted ones alone."""
     if m.setting.strategy != "reject" or m.setting.limit is None:
         return list(m.lengths)
-    kept = [outcome.path for outcome in m.outcomes if length_control.accepted(outcome.path, m.setting.limit)]
+    kept = [outcome.texts for outcome in m.outcomes if length_control.accepted(outcome.texts, m.setting.limit)]
     return [thinking_tokens(path[-1].completion) for path in kept]
 
 

@@ -12,7 +12,7 @@ from data_process.prompts import PromptSet
 from selftrain.config import ConfigError, Positive, Section, build_section, parse_override, read_yaml, set_value
 from selftrain.engines.base import SamplingParams
 from selftrain.engines.budget import PRESETS, Budget, preset
-from selftrain.test_time import Condition, Plan, Rejection, Room
+from selftrain.test_time import Condition, ContextLimit, Rejection, StrategyConfig
 from selftrain.test_time.length_control import TOKENS_PER_STEP
 
 # What a setting belongs to: the best of each family is chosen on dev. "oracle" is a bound, not a way to answer.
@@ -101,7 +101,7 @@ class Setting:
     name: str  # unique
     family: Family
     strategy: str  # a key of test_time.STRATEGIES
-    plan: Plan
+    plan: StrategyConfig
     num_ignore: int | None = None  # ends of thinking replaced; None: nothing is forced
     limit: int | None = None  # thinking tokens at most
     least: int | None = None  # thinking tokens at least
@@ -130,12 +130,12 @@ def grid(
     plain: SamplingParams,
     selecting: SamplingParams,
     prompts: PromptSet,
-    room: Room | None = None,
+    room: ContextLimit | None = None,
     seed: int = 0,
 ) -> list[Setting]:
     """Every setting, in the order of the report. `plain` is how samples are drawn without a budget."""
-    base = Plan(
-        prompts=prompts, sampling=plain, selecting=selecting, seed=seed, room=room, group=config.group,
+    base = StrategyConfig(
+        prompts=prompts, sampling=plain, selecting=selecting, seed=seed, context_limit=room, group=config.group,
         permutations=config.permutations,
     )  # fmt: skip
     many = replace(base, pool=config.n)
@@ -175,7 +175,7 @@ def grid(
     return settings
 
 
-def _variants(config: ScaleConfig, many: Plan) -> list[Setting]:
+def _variants(config: ScaleConfig, many: StrategyConfig) -> list[Setting]:
     """Other ways to let the model choose."""
     some = replace(many, n=config.audit_size, draws=1)
     every = replace(many, n=config.n)
@@ -184,7 +184,7 @@ def _variants(config: ScaleConfig, many: Plan) -> list[Setting]:
         Setting(f"select@{some.n} in {config.permutations} orders", "select", "permuted", some),
         Setting(f"tournament@{every.n} in groups of {config.group}", "select", "tournament", every),
     ]
-    if many.room is not None:
+    if many.context_limit is not None:
         settings.append(Setting(f"recursive@{every.n}", "select", "recursive", every))
     return settings
 
@@ -208,7 +208,7 @@ def counting_params(config: ScaleConfig, plain: SamplingParams) -> SamplingParam
     return replace(plain, budget=Budget(end=preset(config.budget).end))
 
 
-def _think(config: ScaleConfig, base: Plan) -> list[Setting]:
+def _think(config: ScaleConfig, base: StrategyConfig) -> list[Setting]:
     settings = []
     for k in config.ignores:
         plan = replace(base, sampling=forced_params(config, base.sampling, num_ignore=k))
@@ -219,7 +219,7 @@ def _think(config: ScaleConfig, base: Plan) -> list[Setting]:
     return settings
 
 
-def _control(config: ScaleConfig, base: Plan) -> list[Setting]:
+def _control(config: ScaleConfig, base: StrategyConfig) -> list[Setting]:
     """What s1 compares budget forcing with, each with and without it. Without, a ledger counts the thinking."""
     counted = replace(base, sampling=counting_params(config, base.sampling))
     settings = []

@@ -13,7 +13,7 @@ from data_process.schema import Problem
 from selftrain.engines.base import Completion
 from selftrain.sampling.sampler import Sampler
 from selftrain.scaling.grid import Setting
-from selftrain.test_time import STRATEGIES, Outcome, Plan, Pool, draw_pool, run, summary, thinking_tokens
+from selftrain.test_time import STRATEGIES, Outcome, Pool, StrategyConfig, draw_pool, run, summary, thinking_tokens
 from selftrain.test_time.strategies import preflight
 
 Told = Callable[[int, int, str], None]  # settings done, settings in all, how far the current one is
@@ -86,8 +86,8 @@ def _texts(
     if pool is not None:
         return [attempt.completion for attempts in pool.values() for attempt in attempts]
     if setting.strategy == "reject":
-        return [attempt.completion for outcome in outcomes for attempt in outcome.path]
-    plan: Plan = setting.plan if setting.counted is None else replace(setting.plan, sampling=setting.counted)
+        return [attempt.completion for outcome in outcomes for attempt in outcome.texts]
+    plan: StrategyConfig = setting.plan if setting.counted is None else replace(setting.plan, sampling=setting.counted)
     drawn = sampler.draw(plan.asks(problems), plan.greedy, 1)  # without `counted` they are in the bank
     return [completion for completions in drawn.values() for completion in completions]
 
@@ -131,10 +131,10 @@ def rows(measured: Sequence[Measured], subject: str, split: str) -> list[Mapping
             "setting": m.setting.name,
             "id": outcome.problem_id,
             "credit": outcome.credit,
-            "unread": outcome.unread,
+            "abstain": outcome.abstain,
             "answers": [list(choice.answers) for choice in outcome.choices],
-            "generated": outcome.spent.generated,
-            "prompt": outcome.spent.prompt,
+            "generated": outcome.cost.generated,
+            "prompt": outcome.cost.prompt,
         }
         for m in measured
         for outcome in m.outcomes

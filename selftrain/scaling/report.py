@@ -199,7 +199,7 @@ def _audits(audits: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for name, a in audits.items():
         places, agreement = a["places"], a.get("agreement")
-        total = max(1, a["picks"])
+        total = max(1, a["calls"])
         by_place = [100 * rate["correct"] / rate["n"] for rate in a["by_position"].values() if rate["n"]]
         rows.append(
             [

@@ -31,12 +31,12 @@ from selftrain.scaling.analysis import findings
 from selftrain.scaling.grid import ScaleConfig, Setting, grid
 from selftrain.scaling.measure import Measured, measure, rows
 from selftrain.scaling.targets import (
+    ModelUnderTest,
     Questions,
-    Subject,
     check_budgets,
+    context_limit_of,
     file_questions,
     processor_of,
-    room_of,
     run_config,
     run_questions,
     subjects_of,
@@ -44,7 +44,7 @@ from selftrain.scaling.targets import (
 
 
 @dataclass(frozen=True)
-class Files:
+class FileTarget:
     """Questions and a model without a run folder."""
 
     problems: Path
@@ -55,12 +55,12 @@ class Files:
 
 
 @dataclass(frozen=True)
-class What:
+class Target:
     """What is measured: a run folder's weights on its questions, or a model on files."""
 
     run: Path | None = None
     weights: Sequence[str] = ("base", "accepted")
-    files: Files | None = None
+    files: FileTarget | None = None
 
     @property
     def name(self) -> str:
@@ -73,17 +73,17 @@ class What:
             raise ConfigError("nothing to measure: give a run folder, or questions and a model")
         return load_config(self.files.config, list(self.files.overrides))
 
-    def subjects(self, config: Config) -> list[Subject]:
+    def subjects(self, config: Config) -> list[ModelUnderTest]:
         if self.run is not None:
             return subjects_of(self.run, self.weights)
         named = subjects_of(Path(), [name for name in self.weights if "=" in name])
-        return [Subject(config.model.path.name, None, 0), *named]
+        return [ModelUnderTest(config.model.path.name, None, 0), *named]
 
 
 def scale(
     settings: ScaleConfig,
     output: Path,
-    what: What,
+    target: Target,
     *,
     processes: int = 1,
     progress: Progress | None = None,
@@ -99,22 +99,22 @@ def scale(
         raise ConfigError(f"--processes {processes}: at least one process measures")
     progress = progress or Progress()
     started = time.monotonic()
-    config = what.config()
-    subjects = what.subjects(config)
+    config = target.config()
+    subjects = target.subjects(config)
     if processes > 1 and len(subjects) > 1:
-        with _bench(settings, what, progress):
+        with _bench(settings, target, progress):
             pass  # refuses here, once and readably, what would fail in every process
         try:
             with ProcessPoolExecutor(min(processes, len(subjects)), multiprocessing.get_context("spawn")) as pool:
                 numbers = range(len(subjects))
-                for future in [pool.submit(_fill, settings, what, k, progress.quiet, opener) for k in numbers]:
+                for future in [pool.submit(_fill, settings, target, k, progress.quiet, opener) for k in numbers]:
                     future.result()
         except BrokenProcessPool as error:
             raise EngineError(
                 "a process that was sampling ended without a word: it was killed, most often for memory; lower "
                 "--processes or engine.batch_size"
             ) from error
-    with _bench(settings, what, progress) as bench, keeping(config, opener) as get_engine:
+    with _bench(settings, target, progress) as bench, keeping(config, opener) as get_engine:
         records, raw = [], []
         for subject in subjects:
             measured, drawn = bench.measure(subject, progress, get_engine)
@@ -123,7 +123,7 @@ def scale(
             records.append(_subject_record(subject, config, measured, drawn))
             progress.say(report.answer(records[-1]))
         result = {
-            "name": what.name,
+            "name": target.name,
             "questions": bench.questions.about,
             "n_dev": len(bench.questions.dev),
             "n_test": len(bench.questions.test),
@@ -151,7 +151,9 @@ class _Bench:
     points: Sequence[Setting]
     picture: Callable[[str], Picture]
 
-    def measure(self, subject: Subject, progress: Progress, opener: Opener) -> tuple[dict[str, list[Measured]], int]:
+    def measure(
+        self, subject: ModelUnderTest, progress: Progress, opener: Opener
+    ) -> tuple[dict[str, list[Measured]], int]:
         """Every setting on dev and test, and how many samples had to be drawn for it."""
         everything = [*self.questions.dev, *self.questions.test]
         measured = {}
@@ -165,9 +167,9 @@ class _Bench:
 
 
 @contextmanager
-def _bench(settings: ScaleConfig, what: What, progress: Progress) -> Iterator[_Bench]:
-    config = what.config()
-    images = config.data.folder if what.files is None else what.files.images
+def _bench(settings: ScaleConfig, target: Target, progress: Progress) -> Iterator[_Bench]:
+    config = target.config()
+    images = config.data.folder if target.files is None else target.files.images
     pixels = {"min_pixels": config.model.min_pixels, "max_pixels": config.model.max_pixels}
     with Bank(config.bank) as bank:
         store = ImageStore(config.bank.parent / "images", images, **pixels)
@@ -177,18 +179,18 @@ def _bench(settings: ScaleConfig, what: What, progress: Progress) -> Iterator[_B
             stored = store.add(relative)
             return Picture(stored.path, stored.id)
 
-        if what.run is not None:
-            questions = run_questions(what.run, config, store, bank, progress)
+        if target.run is not None:
+            questions = run_questions(target.run, config, store, bank, progress)
         else:
-            assert what.files is not None  # config() saw to it
-            questions = file_questions(what.files.problems, what.files.dev, images, store, config)
+            assert target.files is not None  # config() saw to it
+            questions = file_questions(target.files.problems, target.files.dev, images, store, config)
         if settings.problems is not None:
             k = settings.problems
             questions = replace(questions, dev=questions.dev[:k], test=questions.test[:k])
         plain = config.evaluation.params()
         selecting = replace(plain, temperature=0.0, top_p=1.0, top_k=0, max_tokens=config.evaluation.select_max_tokens)
         processor = processor_of(config)
-        room = room_of(config, picture, processor) if processor is not None else None
+        room = context_limit_of(config, picture, processor) if processor is not None else None
         points = grid(settings, plain, selecting, prompt_set(config.prompts), room, config.seed)
         if config.engine.kind in ("server", "vllm") and not config.engine.logprobs:
             points = [point for point in points if not point.strategy.endswith("_logprob")]
@@ -198,19 +200,19 @@ def _bench(settings: ScaleConfig, what: What, progress: Progress) -> Iterator[_B
         yield _Bench(config, questions, bank, points, picture)
 
 
-def _fill(settings: ScaleConfig, what: What, which: int, quiet: bool, opener: Opener) -> None:
+def _fill(settings: ScaleConfig, target: Target, which: int, quiet: bool, opener: Opener) -> None:
     """In a process of its own: put one model's samples into the bank."""
     from selftrain.environment import prepare_environment
 
-    config = what.config()
+    config = target.config()
     prepare_environment(config.engine.threads)
     progress = Progress(quiet=quiet, live=False)
-    with _bench(settings, what, progress) as bench:
-        bench.measure(what.subjects(config)[which], progress, opener)
+    with _bench(settings, target, progress) as bench:
+        bench.measure(target.subjects(config)[which], progress, opener)
 
 
 def _subject_record(
-    subject: Subject, config: Config, measured: dict[str, list[Measured]], drawn: int
+    subject: ModelUnderTest, config: Config, measured: dict[str, list[Measured]], drawn: int
 ) -> dict[str, Any]:
     return {
         "name": subject.name,

@@ -23,7 +23,7 @@ from selftrain.scaling.analysis import findings
 from selftrain.scaling.grid import ScaleConfig, Setting, counting_params, grid, load_scale_config
 from selftrain.scaling.measure import measure
 from selftrain.scaling.report import markdown
-from selftrain.scaling.run import Files, What, scale
+from selftrain.scaling.run import FileTarget, Target, scale
 from selftrain.test_time import thinking_tokens
 from tests.selftrain.test_time.helpers import problems, sampler
 
@@ -146,12 +146,12 @@ def test_rejection_counts_every_try(measured):
     by_name, *_ = measured
     free, forced = by_name["reject above 14"], by_name["reject above 14, forced"]
     for m in (free, forced):
-        assert m.lengths == tuple(thinking_tokens(a.completion) for o in m.outcomes for a in o.path)
+        assert m.lengths == tuple(thinking_tokens(a.completion) for o in m.outcomes for a in o.texts)
         assert m.thinking["completions"] == m.totals["completions_per_problem"] * 8
-    assert all(outcome.unread == 0 for outcome in forced.outcomes)
-    assert max(thinking_tokens(o.path[-1].completion) for o in forced.outcomes) <= 14
+    assert all(outcome.abstain == 0 for outcome in forced.outcomes)
+    assert max(thinking_tokens(o.texts[-1].completion) for o in forced.outcomes) <= 14
     for a, b in zip(free.outcomes, forced.outcomes, strict=True):
-        if thinking_tokens(a.path[-1].completion) <= 14 and len(a.path) < 4:
+        if thinking_tokens(a.texts[-1].completion) <= 14 and len(a.texts) < 4:
             assert a == b  # nothing had to be forced
 
 
@@ -190,9 +190,9 @@ def test_on_the_tiny_model(tmp_path, monkeypatch):
     data, bank = tmp_path / "data", tmp_path / "bank.sqlite"
     minigeo.write(data, {"train": 1, "dev": 2, "test": 10}, seed=0)
     overrides = (f"model.path={ROOT / 'models/tiny-qwen2vl'}", f"bank={bank}")
-    files = Files(data / "test.jsonl", data / "dev.jsonl", data, ROOT / "configs/demo.yaml", overrides)
+    files = FileTarget(data / "test.jsonl", data / "dev.jsonl", data, ROOT / "configs/demo.yaml", overrides)
     config = ScaleConfig(**{**CONTROL, "condition_short": (24,), "condition_long": (48,), "reject": (24,)})
-    result = scale(config, tmp_path / "out", What(weights=(), files=files), progress=Progress(quiet=True))
+    result = scale(config, tmp_path / "out", Target(weights=(), files=files), progress=Progress(quiet=True))
 
     counting = json.loads(json.dumps(asdict(Budget(end="</think>"))))
     greedy = defaultdict(dict)
@@ -210,7 +210,7 @@ def test_on_the_tiny_model(tmp_path, monkeypatch):
 
     (subject,) = result["subjects"]
     thinking = {s["name"]: s["thinking"] for s in subject["settings"]["test"]}
-    unread = {s["name"]: s["totals"]["unread"] for s in subject["settings"]["test"]}
+    unread = {s["name"]: s["totals"]["abstain"] for s in subject["settings"]["test"]}
     assert all("plain" not in t["status"] for name, t in thinking.items() if name.startswith(("asked", "reject")))
     assert thinking["asked: short, forced to at most 24"]["max"] <= 24
     assert thinking["asked: token 16, forced"]["max"] <= 16

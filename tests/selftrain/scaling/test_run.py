@@ -24,7 +24,7 @@ from selftrain.progress import Progress
 from selftrain.sampling.engine_factory import open_engine
 from selftrain.scaling import plots
 from selftrain.scaling.grid import FAMILIES, ScaleConfig, grid, load_scale_config
-from selftrain.scaling.run import Files, What, scale
+from selftrain.scaling.run import FileTarget, Target, scale
 from selftrain.scaling.targets import check_budgets, subjects_of
 
 pytestmark = pytest.mark.slow  # two grids over a rehearsed loop
@@ -67,7 +67,7 @@ def no_figures(monkeypatch):
 
 @pytest.fixture(scope="module")
 def result(run):
-    return scale(ScaleConfig(**SMALL), run / "scale", What(run, ("base", "iter1")), progress=QUIET)
+    return scale(ScaleConfig(**SMALL), run / "scale", Target(run, ("base", "iter1")), progress=QUIET)
 
 
 def test_every_question_is_answered_in_every_setting(result, run):
@@ -156,7 +156,7 @@ def test_what_is_written(result, run):
 
 
 def test_a_second_run_draws_nothing_and_writes_the_same(result, run, tmp_path):
-    again = scale(ScaleConfig(**SMALL), tmp_path / "again", What(run, ("base", "iter1")), progress=QUIET)
+    again = scale(ScaleConfig(**SMALL), tmp_path / "again", Target(run, ("base", "iter1")), progress=QUIET)
     assert [s["samples_drawn"] for s in again["subjects"]] == [0, 0]
     for name in ("results.jsonl.gz", "tokens.svg", "candidates.pdf", "ignores.png"):
         assert (tmp_path / "again" / name).read_bytes() == (run / "scale" / name).read_bytes(), name
@@ -192,14 +192,14 @@ def test_a_dead_engine_keeps_what_was_drawn(run, tmp_path, no_figures):
     assert second["subjects"][0]["settings"] == fresh["subjects"][0]["settings"]
 
 
-def files_of(run: Path, *overrides: str) -> What:
+def files_of(run: Path, *overrides: str) -> Target:
     data = run.parent / "data"
-    return What(weights=(), files=Files(data / "test.jsonl", data / "dev.jsonl", data, REHEARSAL, overrides))
+    return Target(weights=(), files=FileTarget(data / "test.jsonl", data / "dev.jsonl", data, REHEARSAL, overrides))
 
 
 def test_without_a_dev_file_a_third_is_for_choosing(run, tmp_path, no_figures):
-    files = Files(run.parent / "data/test.jsonl", None, run.parent / "data", REHEARSAL, (f"bank={tmp_path / 'b'}",))
-    found = scale(ScaleConfig(**SMALL), tmp_path / "out", What(weights=(), files=files), progress=QUIET)
+    files = FileTarget(run.parent / "data/test.jsonl", None, run.parent / "data", REHEARSAL, (f"bank={tmp_path / 'b'}",))
+    found = scale(ScaleConfig(**SMALL), tmp_path / "out", Target(weights=(), files=files), progress=QUIET)
     assert (found["n_dev"], found["n_test"]) == (7, 13)
     ids = Counter(row["id"] for row in read_jsonl(tmp_path / "out/results.jsonl.gz"))
     assert len(ids) == 20
@@ -207,9 +207,9 @@ def test_without_a_dev_file_a_third_is_for_choosing(run, tmp_path, no_figures):
 
 def test_a_question_in_dev_and_test_is_refused(run, tmp_path):
     data = run.parent / "data"
-    files = Files(data / "test.jsonl", data / "test.jsonl", data, REHEARSAL, (f"bank={tmp_path / 'b'}",))
+    files = FileTarget(data / "test.jsonl", data / "test.jsonl", data, REHEARSAL, (f"bank={tmp_path / 'b'}",))
     with pytest.raises(DataError, match="20 ids are in"):
-        scale(ScaleConfig(**SMALL), tmp_path / "out", What(weights=(), files=files), progress=QUIET)
+        scale(ScaleConfig(**SMALL), tmp_path / "out", Target(weights=(), files=files), progress=QUIET)
 
 
 def test_changed_data_are_refused(run, tmp_path):
@@ -219,7 +219,7 @@ def test_changed_data_are_refused(run, tmp_path):
     try:
         write_jsonl(test, read_jsonl(test)[1:])
         with pytest.raises(RunError, match=r"test of .* changed since it was run"):
-            scale(ScaleConfig(**SMALL), tmp_path / "out", What(run), progress=QUIET)
+            scale(ScaleConfig(**SMALL), tmp_path / "out", Target(run), progress=QUIET)
     finally:
         test.write_bytes(kept)
 
@@ -333,7 +333,7 @@ def killed(*args):
 
 
 def test_a_killed_process_is_told_and_several_processes_find_the_same(run, result, tmp_path, no_figures):
-    what = What(run, ("base", "iter1"))
+    what = Target(run, ("base", "iter1"))
     assert (
         scale(ScaleConfig(**SMALL), tmp_path / "two", what, processes=2, progress=QUIET)["subjects"][0]["settings"]
         == (result["subjects"][0]["settings"])
@@ -345,4 +345,4 @@ def test_a_killed_process_is_told_and_several_processes_find_the_same(run, resul
 
 def test_no_process_at_all(run, tmp_path):
     with pytest.raises(ConfigError, match="at least one process"):
-        scale(ScaleConfig(**SMALL), tmp_path / "out", What(run), processes=0, progress=QUIET)
+        scale(ScaleConfig(**SMALL), tmp_path / "out", Target(run), processes=0, progress=QUIET)

@@ -15,13 +15,13 @@ from selftrain import stats
 from selftrain.config import ConfigError
 from selftrain.engines.base import Completion
 from selftrain.engines.openai_api.chat_completions import UNKNOWN_LOGPROB
-from selftrain.test_time import STRATEGIES, Rejection, Room, credits, draw_pool, preflight, run, summary, vote
+from selftrain.test_time import STRATEGIES, Rejection, ContextLimit, credits, draw_pool, preflight, run, summary, vote
 from selftrain.test_time.records import Outcome, mean_outcome
-from selftrain.test_time.tokens import Spent, spent_on
+from selftrain.test_time.tokens import TokenCost, cost_of
 from tests.selftrain.test_time.helpers import PROBLEM, attempts, is_selection, made, plan, problems, sampler, says
 
-WIDE = Room(10_000, lambda prompt, image: len(prompt.split()))
-EVERYTHING = {"room": WIDE, "rejection": Rejection(40, 4), "reward": lambda problem, c: len(c.text)}
+WIDE = ContextLimit(10_000, lambda prompt, image: len(prompt.split()))
+EVERYTHING = {"context_limit": WIDE, "rejection": Rejection(40, 4), "reward": lambda problem, c: len(c.text)}
 
 
 def respond(request, seed):
@@ -45,8 +45,8 @@ def test_every_strategy(tmp_path, name, n, pool):
     assert [o.problem_id for o in outcomes] == [p.id for p in asked]
     for outcome in outcomes:
         assert 0 <= outcome.credit <= 1
-        assert outcome.credit + outcome.unread <= 1 + 1e-12
-        assert outcome.spent.total > 0
+        assert outcome.credit + outcome.abstain <= 1 + 1e-12
+        assert outcome.cost.total > 0
         if STRATEGIES[name].family in ("vote", "best", "oracle"):
             assert outcome.credit <= best[outcome.problem_id] + 1e-12
         if outcome.choices:
@@ -81,9 +81,9 @@ def test_votes_over_subsets(tmp_path_factory, pools, n):
             subsets = [list(few) for few in itertools.combinations(pool[outcome.problem_id], n)]
             assert outcome.credit == pytest.approx(sum(map(rules[name], subsets)) / len(subsets)), name
             assert outcome.error == 0
-            costs = [spent_on([a.completion for a in few]) for few in subsets]
-            assert outcome.spent.generated == pytest.approx(sum(c.generated for c in costs) / len(costs))
-            assert (outcome.spent.prompt, outcome.spent.completions) == (7, pytest.approx(n))
+            costs = [cost_of([a.completion for a in few]) for few in subsets]
+            assert outcome.cost.generated == pytest.approx(sum(c.generated for c in costs) / len(costs))
+            assert (outcome.cost.prompt, outcome.cost.completions) == (7, pytest.approx(n))
 
 
 def test_a_large_pool_is_drawn_from_and_says_how_uncertain_that_is(tmp_path):
@@ -122,8 +122,8 @@ def test_greedy_and_mean_by_hand(tmp_path):
         [mean] = run("mean", [PROBLEM], held, plan(4), pool)
         [best] = run("pass", [PROBLEM], held, plan(2, pool=4), pool)
         [of_two] = run("mean", [PROBLEM], held, plan(2), pool)
-    assert (greedy.credit, greedy.unread, greedy.choices[0].answers) == (1, 0, ("B",))
-    assert (mean.credit, mean.unread, mean.spent) == (0.5, 0.25, Spent(6.0, 7.0, 1.0, 0.0))
+    assert (greedy.credit, greedy.abstain, greedy.choices[0].answers) == (1, 0, ("B",))
+    assert (mean.credit, mean.abstain, mean.cost) == (0.5, 0.25, TokenCost(6.0, 7.0, 1.0, 0.0))
     assert best.credit == pytest.approx(1 - 1 / 6)
     assert of_two.credit == 1  # a pool may hold more than the plan asks for: the first two count
 
@@ -133,24 +133,24 @@ def test_cost_counts_what_a_budget_took_out_again():
 
     forcing = Forcing(6, 3, 1, (2,), "model", 6, ((2, 4),), discarded=4)
     forced = Completion("Wait B", tuple(range(10)), 7, "length", -0.5, forcing)
-    assert spent_on([forced, forced]) == Spent(28.0, 7.0, 2.0, 2.0)
-    assert (Spent(1, 2, 3, 4) + Spent(1, 1, 1, 1)).total == 5
+    assert cost_of([forced, forced]) == TokenCost(28.0, 7.0, 2.0, 2.0)
+    assert (TokenCost(1, 2, 3, 4) + TokenCost(1, 1, 1, 1)).total == 5
     with pytest.raises(ValueError, match="different prompts"):
-        spent_on([forced, replace(forced, n_prompt_tokens=8)])
+        cost_of([forced, replace(forced, n_prompt_tokens=8)])
 
 
 def test_summary():
     rows = [
-        Outcome("a", 1.0, 0.0, Spent(10, 5, 1, 0), error=0.3),
-        Outcome("b", 0.5, 0.0, Spent(20, 5, 1, 1), error=0.4),
-        Outcome("c", 0.0, 1.0, Spent(0, 5, 1, 0)),
+        Outcome("a", 1.0, 0.0, TokenCost(10, 5, 1, 0), error=0.3),
+        Outcome("b", 0.5, 0.0, TokenCost(20, 5, 1, 1), error=0.4),
+        Outcome("c", 0.0, 1.0, TokenCost(0, 5, 1, 0)),
     ]
     total = summary(rows)
-    assert (total["n"], total["correct"], total["accuracy"], total["unread"]) == (3, 1.5, 0.5, pytest.approx(1 / 3))
+    assert (total["n"], total["correct"], total["accuracy"], total["abstain"]) == (3, 1.5, 0.5, pytest.approx(1 / 3))
     assert (total["low"], total["high"]) == stats.wilson(1.5, 3)
     assert total["drawing_error"] == pytest.approx(0.5 / 3)
     assert total["tokens_per_problem"] == {"generated": 10, "prompt": 5, "total": 15}
-    assert (total["completions_per_problem"], total["cut_per_problem"]) == (1, pytest.approx(1 / 3))
+    assert (total["completions_per_problem"], total["truncated_per_problem"]) == (1, pytest.approx(1 / 3))
     assert summary([*rows, replace(rows[0], problem_id="d", error=None)])["drawing_error"] is None
     for bad in ([], [rows[0], rows[0]]):
         with pytest.raises(ValueError, match="summary"):
@@ -158,9 +158,9 @@ def test_summary():
 
 
 def test_mean_outcome():
-    draws = [Outcome("a", c, 0.0, Spent(c, 1, 1, 0)) for c in (0.0, 1.0, 1.0)]
+    draws = [Outcome("a", c, 0.0, TokenCost(c, 1, 1, 0)) for c in (0.0, 1.0, 1.0)]
     joined = mean_outcome(draws, exhaustive=False)
-    assert (joined.credit, joined.spent.generated) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+    assert (joined.credit, joined.cost.generated) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
     assert joined.error == pytest.approx(math.sqrt((4 / 9 + 1 / 9 + 1 / 9) / 2 / 3))
     assert mean_outcome(draws, exhaustive=True).error == 0
     assert mean_outcome(draws[:1], exhaustive=False).error is None
@@ -176,7 +176,7 @@ def test_mean_outcome():
         (["best_reward"], {}, "best_reward needs a reward; .*best_logprob"),
         (["reject"], {}, "needs a rejection limit"),
         (["recursive"], {}, "needs room"),
-        (["select"], {"room": Room(100, lambda prompt, image: 81)}, r"81 tokens of prompt \+ 20 of answer > 100"),
+        (["select"], {"context_limit": ContextLimit(100, lambda prompt, image: 81)}, r"81 tokens of prompt \+ 20 of answer > 100"),
     ],
 )
 def test_preflight(names, setting, message):

@@ -20,6 +20,7 @@ from selftrain.engines.budget_forcing.state_machine import resolve
 from selftrain.engines.budget_forcing.tokenizer import TokenizerVocabulary
 from selftrain.files import RunError, read_json
 from selftrain.progress import Progress
+from selftrain.runs.metrics import Metrics
 from selftrain.runs.splits import inputs, load_splits
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.sampler import Picture
@@ -27,7 +28,7 @@ from selftrain.scaling.grid import Setting
 from selftrain.test_time import ContextLimit
 from selftrain.training.row_lengths import frame_of
 
-DEV_SHARE = 1 / 3  # of the questions, where no dev file is given: a seeded draw, so that nothing is chosen on the rest
+DEV_SHARE = 1 / 3  # of the problems, where no dev file is given: a seeded draw, so that nothing is chosen on the rest
 
 
 @dataclass(frozen=True)
@@ -96,22 +97,22 @@ def _usable(path: Path, images: Path, store: ImageStore, config: Config) -> list
     if len(failed) > config.data.max_dropped_share * len(problems):
         shown = ", ".join(f"{name} {n}" for name, n in sorted(reasons.items()))
         raise DataError(
-            f"{len(failed)} of {len(problems)} pictures of {path} cannot be used ({shown}; first: problem "
-            f"{failed[0][0]!r}); mend them, or raise data.max_dropped_share"
+            f"{len(failed)} of {len(problems)} images of {path} cannot be used ({shown}; first: problem "
+            f"{failed[0][0]!r}); fix them, or raise data.max_dropped_share"
         )
     return usable
 
 
-def subjects_of(run: Path, wanted: Sequence[str]) -> list[ModelUnderTest]:
+def models_of(run: Path, wanted: Sequence[str]) -> list[ModelUnderTest]:
     """`base`, `accepted`, `iterK`, or NAME=ADAPTER_FOLDER, in order; base and accepted that are one stand once."""
     found: dict[Path | None, ModelUnderTest] = {}
     for name in wanted:
-        subject = _subject(run, name)
-        found.setdefault(subject.adapter, subject)
+        model = _model(run, name)
+        found.setdefault(model.adapter, model)
     return list(found.values())
 
 
-def _subject(run: Path, name: str) -> ModelUnderTest:
+def _model(run: Path, name: str) -> ModelUnderTest:
     if name == "base":
         return ModelUnderTest("base", None, 0)
     if "=" in name:
@@ -124,7 +125,7 @@ def _subject(run: Path, name: str) -> ModelUnderTest:
             raise RunError(
                 f"{run} is not finished, so no iteration is accepted; run the loop to its end, or name iterK"
             )
-        iteration = int(read_json(run / "metrics.json")["accepted"])
+        iteration = Metrics.read(run / "metrics.json").accepted or 0
     elif name.startswith("iter") and name[4:].isdigit():
         iteration = int(name[4:])
     else:

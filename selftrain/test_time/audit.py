@@ -54,7 +54,7 @@ def given_right_candidates(outcomes: Iterable[Outcome]) -> dict[int, Rate]:
 
 
 @dataclass(frozen=True)
-class Places:
+class PositionBias:
     """Test of position bias. Under no bias each place is chosen equally often."""
 
     chosen: dict[int, int]  # place (from 1) -> calls whose answer exactly the candidate there gave
@@ -65,7 +65,7 @@ class Places:
     reliable: bool  # whether every expected count reaches LEAST_EXPECTED
 
 
-def position_bias(calls: Iterable[SelectorCall]) -> Places:
+def position_bias(calls: Iterable[SelectorCall]) -> PositionBias:
     """Pearson's chi-square test that the chosen candidate stands in each place equally often.
 
     It needs no gold answers, but orders that do not depend on quality, as samples drawn alike or shuffled have. Picks
@@ -90,7 +90,7 @@ def position_bias(calls: Iterable[SelectorCall]) -> Places:
             chi_square += (places[place] - share) ** 2 / share
         freedom += size - 1
     least = min((places.total() / size for size, places in strata.items()), default=0.0)
-    return Places(
+    return PositionBias(
         {place: chosen[place] for place in expected},
         expected,
         left_out,

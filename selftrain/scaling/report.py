@@ -14,6 +14,7 @@ from selftrain.report.formatting import (
     points,
     rate,
     text,
+    with_interval,
 )
 from selftrain.scaling.grid import FAMILIES, Family
 from selftrain.scaling.records import (

@@ -52,9 +52,9 @@ def test_a_served_model_is_measured(data, tmp_path, monkeypatch):
         asked = len(server.calls)
         again = scale(ScaleConfig(**GRID), tmp_path / "again", Target(weights=(), files=files), progress=QUIET)
         assert len(server.calls) == asked, "what the bank holds is not asked for again"
-    assert again["subjects"][0]["settings"] == found["subjects"][0]["settings"]
-    (subject,) = found["subjects"]
-    assert {s["name"]: s["totals"]["n"] for s in subject["settings"]["test"]}["vote@3"] == 8
+    assert again.subjects[0].settings == found.subjects[0].settings
+    (subject,) = found.subjects
+    assert {s.name: s.totals.n for s in subject.settings["test"]}["vote@3"] == 8
 
 
 def test_a_failing_call_loses_no_answer_of_the_others(data, tmp_path):

@@ -12,7 +12,7 @@ from selftrain import stats
 from selftrain.config import ConfigError
 from selftrain.engines.base import SamplingParams
 from selftrain.engines.budget import Budget, preset
-from selftrain.test_time import Condition, Rejection, ContextLimit, audit, length_control, run
+from selftrain.test_time import Condition, ContextLimit, Rejection, audit, length_control, run
 from selftrain.test_time.tokens import thinking_tokens
 from tests.selftrain.test_time.helpers import PROMPTS, SAMPLING, plan, problems, sampler, says
 
@@ -40,7 +40,7 @@ def test_refinement(tmp_path):
     assert last[0].cost == voted[0].cost
     assert last[0].cost.completions == 3
     assert audit.refinement(last) == [{"fixed": 1, "broke": 1, "missed": 1}, {"kept": 1, "missed": 2}]
-    assert wording.refine(asked[0], last[0].path[0].completion.text, PROMPTS) in prompts
+    assert wording.refine(asked[0], last[0].texts[0].completion.text, PROMPTS) in prompts
 
 
 def test_a_refinement_that_does_not_fit_is_refused(tmp_path):
@@ -66,7 +66,7 @@ def test_a_refinement_that_does_not_fit_is_refused(tmp_path):
 def test_conditions_are_in_the_prompt_of_every_attempt(tmp_path, condition, ending):
     setting = plan(2, condition=condition)
     with sampler(tmp_path, lambda request, seed: says("B")) as held:
-        for name in ("greedy", "vote", "reject"):
+        for name in ("greedy", "majority", "reject"):
             run(name, problems(2), held, replace(setting, rejection=Rejection(60)))
         prompts = {r.prompt for call in held.engine.calls for r in call.requests}
     assert len(prompts) == 2
@@ -81,7 +81,7 @@ def test_conditions_that_say_nothing(tmp_path, condition):
         sampler(tmp_path, lambda request, seed: pytest.fail("asked")) as held,
         pytest.raises(DataError, match="condition"),
     ):
-        run("vote", problems(1), held, plan(2, condition=condition))
+        run("majority", problems(1), held, plan(2, condition=condition))
 
 
 def test_bounds():

@@ -292,7 +292,7 @@ def test_what_cannot_fit_is_refused_before_sampling(tmp_path):
         count = lambda prompt, image: len(prompt.split())  # noqa: E731
         cot = len(wording.cot(problems(1)[0], PROMPTS).split())
         with pytest.raises(ConfigError, match=f"{cot} tokens of prompt . 60 of answer > {cot + 59} positions"):
-            run("vote", problems(2), held, plan(2, context_limit=ContextLimit(cot + 59, count)))
+            run("majority", problems(2), held, plan(2, context_limit=ContextLimit(cot + 59, count)))
         with pytest.raises(ConfigError, match="with 30 empty candidates"):
             run("select", problems(2), held, plan(30, context_limit=ContextLimit(cot + 60, count)))
 

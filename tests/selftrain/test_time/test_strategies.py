@@ -15,7 +15,20 @@ from selftrain import stats
 from selftrain.config import ConfigError
 from selftrain.engines.base import Completion
 from selftrain.engines.openai_api.chat_completions import UNKNOWN_LOGPROB
-from selftrain.test_time import STRATEGIES, Rejection, ContextLimit, credits, draw_pool, preflight, run, summary, vote
+from selftrain.test_time import (
+    STRATEGIES,
+    ContextLimit,
+    Rejection,
+    Strategy,
+    credits,
+    draw_pool,
+    preflight,
+    register_strategy,
+    run,
+    score,
+    strategies,
+    vote,
+)
 from selftrain.test_time.records import Outcome, mean_outcome
 from selftrain.test_time.tokens import TokenCost, cost_of
 from tests.selftrain.test_time.helpers import PROBLEM, attempts, is_selection, made, plan, problems, sampler, says
@@ -51,10 +64,10 @@ def test_every_strategy(tmp_path, name, n, pool):
             assert outcome.credit <= best[outcome.problem_id] + 1e-12
         if outcome.choices:
             assert outcome.credit == pytest.approx(sum(c.credit for c in outcome.choices) / len(outcome.choices))
-    total = summary(outcomes)
-    json.dumps(total)
-    assert total["correct"] == pytest.approx(sum(credits(outcomes).values()))
-    assert total["low"] <= total["accuracy"] <= total["high"]
+    total = score(outcomes)
+    json.dumps(total.to_json())
+    assert total.correct == pytest.approx(sum(credits(outcomes).values()))
+    assert total.low <= total.accuracy <= total.high
 
 
 @pytest.mark.slow
@@ -66,10 +79,10 @@ def test_votes_over_subsets(tmp_path_factory, pools, n):
     asked = [replace(PROBLEM, id=name) for name in pool]
     setting = plan(n, pool=4, reward=lambda problem, c: -c.mean_logprob)
     with sampler(tmp_path_factory.mktemp("s"), lambda request, seed: pytest.fail("asked")) as held:
-        found = {name: run(name, asked, held, setting, pool) for name in STRATEGIES if "_" in name or name == "vote"
+        found = {name: run(name, asked, held, setting, pool) for name in STRATEGIES if "_" in name or name == "majority"
                  if STRATEGIES[name].family in ("vote", "best")}  # fmt: skip
     rules = {
-        "vote": lambda few: vote.majority(few).credit,
+        "majority": lambda few: vote.majority(few).credit,
         "vote_logprob": lambda few: vote.weighted(few, [vote.likelihood(a) for a in few]).credit,
         "vote_reward": lambda few: vote.weighted(few, [-a.logprob for a in few]).credit,
         "best_logprob": lambda few: vote.best_of(few, [a.logprob for a in few]).credit,
@@ -108,7 +121,7 @@ def test_samples_without_log_probabilities_weigh_nothing(tmp_path, name, size):
             pool = {"q": cast}
             with pytest.raises(ConfigError, match=rf"{name}.* need log-prob.* of 3 samples of problem q .*logprobs to"):
                 run(name, [PROBLEM], held, plan(size, pool=3), pool)
-            [plain] = run("vote", [PROBLEM], held, plan(3), pool)
+            [plain] = run("majority", [PROBLEM], held, plan(3), pool)
             assert plain.credit == float(cast[0] is unknown)
 
 
@@ -139,22 +152,34 @@ def test_cost_counts_what_a_budget_took_out_again():
         cost_of([forced, replace(forced, n_prompt_tokens=8)])
 
 
-def test_summary():
+def test_score():
     rows = [
         Outcome("a", 1.0, 0.0, TokenCost(10, 5, 1, 0), error=0.3),
         Outcome("b", 0.5, 0.0, TokenCost(20, 5, 1, 1), error=0.4),
         Outcome("c", 0.0, 1.0, TokenCost(0, 5, 1, 0)),
     ]
-    total = summary(rows)
-    assert (total["n"], total["correct"], total["accuracy"], total["abstain"]) == (3, 1.5, 0.5, pytest.approx(1 / 3))
-    assert (total["low"], total["high"]) == stats.wilson(1.5, 3)
-    assert total["drawing_error"] == pytest.approx(0.5 / 3)
-    assert total["tokens_per_problem"] == {"generated": 10, "prompt": 5, "total": 15}
-    assert (total["completions_per_problem"], total["truncated_per_problem"]) == (1, pytest.approx(1 / 3))
-    assert summary([*rows, replace(rows[0], problem_id="d", error=None)])["drawing_error"] is None
+    total = score(rows)
+    assert (total.n, total.correct, total.accuracy, total.abstain) == (3, 1.5, 0.5, 1)
+    assert (total.low, total.high) == stats.wilson(1.5, 3)
+    assert total.drawing_error == pytest.approx(0.5 / 3)
+    tokens = total.tokens_per_problem
+    assert (tokens.generated, tokens.prompt, tokens.total) == (10, 5, 15)
+    assert (total.completions, total.truncated) == (3, 1)
+    assert score([*rows, replace(rows[0], problem_id="d", error=None)]).drawing_error is None
     for bad in ([], [rows[0], rows[0]]):
-        with pytest.raises(ValueError, match="summary"):
-            summary(bad)
+        with pytest.raises(ValueError, match="score"):
+            score(bad)
+
+
+def test_a_strategy_is_registered_once(tmp_path, monkeypatch):
+    """It runs by its name like any other; a name that is taken is refused."""
+    monkeypatch.setattr(strategies, "STRATEGIES", dict(STRATEGIES))
+    register_strategy("again", Strategy("greedy under another name", "single", STRATEGIES["greedy"].run))
+    with sampler(tmp_path, respond) as held:
+        assert run("again", problems(2), held, plan(1)) == run("greedy", problems(2), held, plan(1))
+    with pytest.raises(ConfigError, match="there is a strategy 'again' already"):
+        register_strategy("again", STRATEGIES["greedy"])
+    assert [name for name, s in STRATEGIES.items() if not s.answers] == ["mean", "pass"]
 
 
 def test_mean_outcome():
@@ -171,12 +196,16 @@ def test_mean_outcome():
 @pytest.mark.parametrize(
     ("names", "setting", "message"),
     [
-        (["vote", "elect"], {}, "no strategy 'elect'; known: greedy"),
+        (["majority", "elect"], {}, "no strategy 'elect'; known: greedy"),
         (["vote_reward"], {}, "vote_reward needs a reward; .*vote_logprob"),
         (["best_reward"], {}, "best_reward needs a reward; .*best_logprob"),
         (["reject"], {}, "needs a rejection limit"),
-        (["recursive"], {}, "needs room"),
-        (["select"], {"context_limit": ContextLimit(100, lambda prompt, image: 81)}, r"81 tokens of prompt \+ 20 of answer > 100"),
+        (["recursive"], {}, "needs a context limit"),
+        (
+            ["select"],
+            {"context_limit": ContextLimit(100, lambda prompt, image: 81)},
+            r"81 tokens of prompt \+ 20 of answer > 100",
+        ),
     ],
 )
 def test_preflight(names, setting, message):
@@ -211,7 +240,7 @@ def test_a_pool_or_reward_that_does_not_do(tmp_path):
     pool = {"q": [made("A"), made("B")]}
     with sampler(tmp_path, lambda request, seed: pytest.fail("asked")) as held:
         with pytest.raises(ConfigError, match="2 of 3 samples of problem q"):
-            run("vote", [PROBLEM], held, plan(3), pool)
+            run("majority", [PROBLEM], held, plan(3), pool)
         with pytest.raises(ConfigError, match="negative"):
             run("vote_reward", [PROBLEM], held, plan(2, reward=lambda problem, c: -1.0), pool)
         with pytest.raises(ConfigError, match="not finite"):

@@ -22,10 +22,10 @@ def compare(args: argparse.Namespace) -> int:
     from selftrain.report.tables import p_sentence
     from selftrain.scoring.rejudge import compare_runs
 
-    for found in compare_runs(args.a, args.b, args.split):
-        c = found.comparison
+    a, b, comparisons = compare_runs(args.a, args.b, args.split)
+    for c in comparisons:
         print(
-            f"{c.split}, {c.strategy}: {found.run_b} minus {found.run_a} {points(c.difference)} points "
+            f"{c.split}, {c.strategy}: {b} minus {a} {points(c.difference)} points "
             f"[{points(c.low)}, {points(c.high)}]{p_sentence(c.p)}, n = {c.n}"
         )
     return 0

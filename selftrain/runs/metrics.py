@@ -13,14 +13,7 @@ from data_process.seeds import seed_for
 from selftrain.config import Config
 from selftrain.files import Record, read_json
 from selftrain.runs.run_dir import RunDir
-from selftrain.test_time.results import (
-    Comparison,
-    Count,
-    EvaluatedProblem,
-    Fraction,
-    SplitResult,
-    compare,
-)
+from selftrain.test_time.results import Comparison, Count, EvaluatedProblem, Fraction, SplitResult, compare
 from selftrain.test_time.strategies import STRATEGIES
 
 

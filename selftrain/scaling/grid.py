@@ -160,10 +160,7 @@ def grid(
     many = replace(base, pool=config.n)
     # "short" and "long" are measured against the thinking of a run that is not asked for a length.
     counted = counting_params(config, plain) if {"short", "long"} & set(config.conditions) else None
-    settings = [
-        Setting("greedy", "single", "greedy", base, counted=counted),
-        Setting("mean@1", "single", "mean", many),
-    ]
+    settings = [Setting("greedy", "single", "greedy", base, counted=counted), Setting("mean@1", "single", "mean", many)]
     settings += _think(config, base)
     for n in config.sizes:
         if n > 1:

@@ -21,7 +21,7 @@ from selftrain.engines.budget_forcing.tokenizer import TokenizerVocabulary
 from selftrain.files import RunError, read_json
 from selftrain.progress import Progress
 from selftrain.runs.metrics import Metrics
-from selftrain.runs.splits import inputs, load_splits
+from selftrain.runs.splits import inputs, load_splits, usable_problems
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.sampler import Picture
 from selftrain.scaling.grid import Setting
@@ -92,15 +92,7 @@ def file_questions(test: Path, dev: Path | None, images: Path, store: ImageStore
 
 
 def _usable(path: Path, images: Path, store: ImageStore, config: Config) -> list[Problem]:
-    problems = load_problems(path, images)
-    usable, reasons, failed = store.check(problems)
-    if len(failed) > config.data.max_dropped_share * len(problems):
-        shown = ", ".join(f"{name} {n}" for name, n in sorted(reasons.items()))
-        raise DataError(
-            f"{len(failed)} of {len(problems)} images of {path} cannot be used ({shown}; first: problem "
-            f"{failed[0][0]!r}); fix them, or raise data.max_dropped_share"
-        )
-    return usable
+    return usable_problems(load_problems(path, images), store, config, str(path))[0]
 
 
 def models_of(run: Path, wanted: Sequence[str]) -> list[ModelUnderTest]:

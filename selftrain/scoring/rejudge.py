@@ -248,18 +248,10 @@ def rejudge(run: Path, flips: Path | None = None) -> Rejudged:
     )
 
 
-@dataclass(frozen=True)
-class RunComparison:
-    """One strategy in two runs, b minus a; in `comparison` a and b are the runs' accepted iterations."""
-
-    run_a: str
-    run_b: str
-    comparison: Comparison
-
-
-def compare_runs(a: Path, b: Path, split: str = "test") -> list[RunComparison]:
+def compare_runs(a: Path, b: Path, split: str = "test") -> tuple[str, str, list[Comparison]]:
     """Paired comparison of the accepted iterations of two runs on the same problems, for every strategy of both.
 
+    Returns the runs' names and the comparisons, b minus a, whose `a` and `b` are the runs' accepted iterations.
     Averages over samples and the oracle are left out. Raises RunError if a run has no such evaluation, or if the two
     were not measured on the same problems.
     """
@@ -276,7 +268,4 @@ def compare_runs(a: Path, b: Path, split: str = "test") -> list[RunComparison]:
         raise RunError(f"{a} and {b} were measured on different problems ({len(only)} differ), so they have no pairs")
     before, after = rows
     seed = seed_for("compare", split)
-    a_name, b_name = names
-    return [
-        RunComparison(a_name, b_name, compare(before, after, split, name, seed)) for name in compared(before, after)
-    ]
+    return names[0], names[1], [compare(before, after, split, name, seed) for name in compared(before, after)]

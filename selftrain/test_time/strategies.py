@@ -24,6 +24,7 @@ VOTE_SUBSETS = 1000
 # "average" and "oracle" describe samples; all others are ways to answer.
 Family = Literal["single", "average", "vote", "best", "select", "refine", "reject", "oracle"]
 RunStrategy = Callable[[Sequence[Problem], Sampler, StrategyConfig, Pool | None], list[Outcome]]
+Rule = Callable[[Problem, Sequence[Attempt], StrategyConfig], Outcome]
 Weigh = Callable[[Problem, Sequence[Attempt], StrategyConfig], list[float]]
 
 
@@ -96,6 +97,16 @@ def run(
     return STRATEGIES[name].run(problems, sampler, plan, pool)
 
 
+def per_problem(rule: Rule) -> RunStrategy:
+    """The strategy that makes an outcome of each problem's samples, which are the first `plan.size` of the pool."""
+
+    def apply(problems: Sequence[Problem], sampler: Sampler, plan: StrategyConfig, pool: Pool | None) -> list[Outcome]:
+        samples = pool_of(problems, sampler, plan, pool)
+        return [rule(problem, samples[problem.id], plan) for problem in problems]
+
+    return apply
+
+
 def _greedy(problems: Sequence[Problem], sampler: Sampler, plan: StrategyConfig, pool: Pool | None) -> list[Outcome]:
     drawn = sampler.draw(plan.asks(problems), plan.greedy, 1)
     outcomes = []
@@ -106,94 +117,53 @@ def _greedy(problems: Sequence[Problem], sampler: Sampler, plan: StrategyConfig,
     return outcomes
 
 
-def _mean(problems: Sequence[Problem], sampler: Sampler, plan: StrategyConfig, pool: Pool | None) -> list[Outcome]:
-    samples = pool_of(problems, sampler, plan, pool)
-    return [
-        Outcome(p.id, vote.mean(samples[p.id]), vote.no_answer_rate(samples[p.id], 1), _cost(samples[p.id], 1))
-        for p in problems
-    ]
+def _mean(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig) -> Outcome:
+    return Outcome(problem.id, vote.mean(samples), vote.no_answer_rate(samples, 1), _cost(samples, 1))
 
 
-def _pass(problems: Sequence[Problem], sampler: Sampler, plan: StrategyConfig, pool: Pool | None) -> list[Outcome]:
-    return _exact(problems, sampler, plan, pool, lambda problem, a: vote.pass_at_n(a, plan.n))
+def _pass(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig) -> Outcome:
+    return _exact(problem, samples, plan, vote.pass_at_n(samples, plan.n))
 
 
-def _vote(problems: Sequence[Problem], sampler: Sampler, plan: StrategyConfig, pool: Pool | None) -> list[Outcome]:
+def _majority(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig) -> Outcome:
     if plan.size > plan.n:
-        return _exact(problems, sampler, plan, pool, lambda problem, a: vote.majority_at_n(a, plan.n))
-    samples = pool_of(problems, sampler, plan, pool)
-    return [single_outcome(p, vote.majority(samples[p.id]), _cost(samples[p.id], plan.n)) for p in problems]
+        return _exact(problem, samples, plan, vote.majority_at_n(samples, plan.n))
+    return single_outcome(problem, vote.majority(samples), _cost(samples, plan.n))
 
 
-def _best(
-    problems: Sequence[Problem], sampler: Sampler, plan: StrategyConfig, pool: Pool | None, score: Weigh
-) -> list[Outcome]:
+def _best(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig, score: Weigh) -> Outcome:
+    scores = score(problem, samples, plan)
     if plan.size > plan.n:
-        return _exact(
-            problems, sampler, plan, pool, lambda problem, a: vote.best_of_at_n(a, score(problem, a, plan), plan.n)
-        )
-    samples = pool_of(problems, sampler, plan, pool)
-    return [
-        single_outcome(p, vote.best_of(samples[p.id], score(p, samples[p.id], plan)), _cost(samples[p.id], plan.n))
-        for p in problems
-    ]
+        return _exact(problem, samples, plan, vote.best_of_at_n(samples, scores, plan.n))
+    return single_outcome(problem, vote.best_of(samples, scores), _cost(samples, plan.n))
 
 
-def _weighted(
-    problems: Sequence[Problem], sampler: Sampler, plan: StrategyConfig, pool: Pool | None, weigh: Weigh
-) -> list[Outcome]:
-    samples = pool_of(problems, sampler, plan, pool)
-    outcomes = []
-    for p in problems:
-        weights, cost = weigh(p, samples[p.id], plan), _cost(samples[p.id], plan.n)
-        if plan.size == plan.n:
-            outcomes.append(single_outcome(p, vote.weighted(samples[p.id], weights), cost))
-            continue
-        seed = seed_for(plan.seed, p.id, "weighted", plan.size, plan.n)
-        chosen, every = subsets.unordered(plan.size, plan.n, VOTE_SUBSETS, seed)
-        credit, error = mean_and_error(vote.weighted_credits(samples[p.id], weights, chosen), every)
-        outcomes.append(Outcome(p.id, credit, vote.no_answer_rate(samples[p.id], plan.n), cost, error=error))
-    return outcomes
+def _weighted(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig, weigh: Weigh) -> Outcome:
+    weights = weigh(problem, samples, plan)
+    if plan.size == plan.n:
+        return single_outcome(problem, vote.weighted(samples, weights), _cost(samples, plan.n))
+    seed = seed_for(plan.seed, problem.id, "weighted", plan.size, plan.n)
+    chosen, every = subsets.unordered(plan.size, plan.n, VOTE_SUBSETS, seed)
+    credit, error = mean_and_error(vote.weighted_credits(samples, weights, chosen), every)
+    return _exact(problem, samples, plan, credit, error)
 
 
 def _exact(
-    problems: Sequence[Problem],
-    sampler: Sampler,
-    plan: StrategyConfig,
-    pool: Pool | None,
-    credit: Callable[[Problem, Sequence[Attempt]], float],
-) -> list[Outcome]:
-    """The exact mean over all subsets of n: no draw, so no choices."""
-    samples = pool_of(problems, sampler, plan, pool)
-    return [
-        Outcome(
-            p.id,
-            credit(p, samples[p.id]),
-            vote.no_answer_rate(samples[p.id], plan.n),
-            _cost(samples[p.id], plan.n),
-        )
-        for p in problems
-    ]
+    problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig, credit: float, error: float | None = 0.0
+) -> Outcome:
+    """A mean over subsets of n: no single draw, so no choices."""
+    silent = vote.no_answer_rate(samples, plan.n)
+    return Outcome(problem.id, credit, silent, _cost(samples, plan.n), error=error)
 
 
-def _select(
-    problems: Sequence[Problem], sampler: Sampler, plan: StrategyConfig, pool: Pool | None, choose: select.Choose
-) -> list[Outcome]:
-    return select.select(choose, problems, sampler, plan, pool_of(problems, sampler, plan, pool))
+def _select(choose: select.Choose) -> RunStrategy:
+    return lambda problems, sampler, plan, pool: select.select(
+        choose, problems, sampler, plan, pool_of(problems, sampler, plan, pool)
+    )
 
 
-def _refine(
-    problems: Sequence[Problem],
-    sampler: Sampler,
-    plan: StrategyConfig,
-    pool: Pool | None,
-    keep: Literal["last", "vote"],
-) -> list[Outcome]:
-    return refine.refine(problems, sampler, plan, keep)
-
-
-def _reject(problems: Sequence[Problem], sampler: Sampler, plan: StrategyConfig, pool: Pool | None) -> list[Outcome]:
-    return length_control.reject(problems, sampler, plan)
+def _refine(keep: Literal["last", "vote"]) -> RunStrategy:
+    return lambda problems, sampler, plan, pool: refine.refine(problems, sampler, plan, keep)
 
 
 def _cost(samples: Sequence[Attempt], n: int) -> TokenCost:
@@ -231,55 +201,61 @@ def _weights(problem: Problem, attempts: Sequence[Attempt], plan: StrategyConfig
 
 STRATEGIES: dict[str, Strategy] = {
     "greedy": Strategy("one answer at temperature 0", "single", _greedy, needs_pool=False),
-    "mean": Strategy("one sample, on average over the pool", "average", _mean),
-    "majority": Strategy("majority of n over equivalent answers, a tie shared; exact over subsets", "vote", _vote),
+    "mean": Strategy("one sample, on average over the pool", "average", per_problem(_mean)),
+    "majority": Strategy(
+        "majority of n over equivalent answers, a tie shared; exact over subsets", "vote", per_problem(_majority)
+    ),
     "vote_logprob": Strategy(
-        "vote weighted by exp(mean log-probability)", "vote", partial(_weighted, weigh=_likelihoods)
+        "vote weighted by exp(mean log-probability)", "vote", per_problem(partial(_weighted, weigh=_likelihoods))
     ),
-    "vote_reward": Strategy("vote weighted by a reward", "vote", partial(_weighted, weigh=_weights), needs_reward=True),
-    "best_logprob": Strategy("the most likely of n; exact over subsets", "best", partial(_best, score=_likelihoods)),
+    "vote_reward": Strategy(
+        "vote weighted by a reward", "vote", per_problem(partial(_weighted, weigh=_weights)), needs_reward=True
+    ),
+    "best_logprob": Strategy(
+        "the most likely of n; exact over subsets", "best", per_problem(partial(_best, score=_likelihoods))
+    ),
     "best_reward": Strategy(
-        "the highest reward of n; exact over subsets", "best", partial(_best, score=_rewards), needs_reward=True
+        "the highest reward of n; exact over subsets",
+        "best",
+        per_problem(partial(_best, score=_rewards)),
+        needs_reward=True,
     ),
-    "select": Strategy(
-        "the model chooses among n in one prompt", "select", partial(_select, choose=select.flat), lambda plan: plan.n
-    ),
+    "select": Strategy("the model chooses among n in one prompt", "select", _select(select.flat), lambda plan: plan.n),
     "tournament": Strategy(
         "the model chooses in groups; the winners meet in the next round",
         "select",
-        partial(_select, choose=select.tournament),
+        _select(select.tournament),
         lambda plan: min(plan.n, plan.group),
     ),
     "recursive": Strategy(
         "the model chooses among as many as fit; the winners meet in the next round",
         "select",
-        partial(_select, choose=select.recursive),
+        _select(select.recursive),
         lambda plan: min(plan.n, 2),
         needs_context_limit=True,
     ),
     "permuted": Strategy(
         "the model chooses in several orders, the majority of its choices counts",
         "select",
-        partial(_select, choose=select.permuted),
+        _select(select.permuted),
         lambda plan: plan.n,
     ),
     "refine": Strategy(
-        "a greedy attempt, judged and refined in rounds; the last counts",
-        "refine",
-        partial(_refine, keep="last"),
-        needs_pool=False,
+        "a greedy attempt, judged and refined in rounds; the last counts", "refine", _refine("last"), needs_pool=False
     ),
     "refine_vote": Strategy(
         "a greedy attempt, judged and refined in rounds; the majority of all counts",
         "refine",
-        partial(_refine, keep="vote"),
+        _refine("vote"),
         needs_pool=False,
     ),
     "reject": Strategy(
         "the first sample that thinks no longer than a limit, in a bounded number of tries",
         "reject",
-        _reject,
+        lambda problems, sampler, plan, pool: length_control.reject(problems, sampler, plan),
         needs_pool=False,
     ),
-    "pass": Strategy("a perfect choice among n: the bound of every choice (unbiased pass@n)", "oracle", _pass),
+    "pass": Strategy(
+        "a perfect choice among n: the bound of every choice (unbiased pass@n)", "oracle", per_problem(_pass)
+    ),
 }

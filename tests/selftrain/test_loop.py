@@ -546,7 +546,7 @@ def test_unusable_pictures_are_counted_or_too_many(config, own, reason):
     SPOIL[reason](own / rows[22]["image"])  # beyond the limit: nobody looks
     splits_of(chosen)
     SPOIL[reason](own / rows[4]["image"])
-    with pytest.raises(DataError, match=rf"2 of 20 pictures of dev .*{reason} 2; first: problem '{rows[3]['id']}'"):
+    with pytest.raises(DataError, match=rf"2 of 20 images of dev .*{reason} 2; first: problem '{rows[3]['id']}'"):
         splits_of(chosen)
 
 

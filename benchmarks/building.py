@@ -29,7 +29,7 @@ from selftrain.engines.base import Completion
 from selftrain.progress import Progress
 from selftrain.runs.run_dir import RunDir
 from selftrain.sampling.bank import Bank
-from selftrain.stages import Run, build_stage, judge_stage, sample_stage
+from selftrain.stages import RunContext, build_stage, judge_stage, sample_stage
 
 N = 12  # candidates per problem
 LIMIT_SECONDS, LIMIT_MIB = 60, 2048  # for 100,000 problems
@@ -61,7 +61,7 @@ def make_problems(n: int) -> list[Problem]:
     ]
 
 
-def open_run(folder: Path, problems: Sequence[Problem], bank: Bank) -> Run:
+def open_run(folder: Path, problems: Sequence[Problem], bank: Bank) -> RunContext:
     config = build_config(
         {
             "output": str(folder / "run"),
@@ -76,10 +76,10 @@ def open_run(folder: Path, problems: Sequence[Problem], bank: Bank) -> Run:
     store = ImageStore(pictures / "images", pictures / "data", min_pixels=3136, max_pixels=50_176)
     splits = {"train": list(problems), "dev": [], "test": []}
     progress = Progress(quiet=True)
-    return Run(config, RunDir(config.output), bank, store, splits, progress, lambda *_: Guesser())
+    return RunContext(config, RunDir(config.output), bank, store, splits, progress, lambda *_: Guesser())
 
 
-def _rows(run: Run) -> int:
+def _rows(run: RunContext) -> int:
     """As `train_stage` begins: read the examples again, write them for LLaMA-Factory."""
     examples = read_examples(run.folder.path / "iter1/build/examples.jsonl")
     return write_dataset(run.folder.path / "rows", "selftrain", examples, run.store.path)["written"]

@@ -35,8 +35,8 @@ def of_runs(runs: Sequence[Path]) -> str:
     rows = []
     for run in runs:
         spent = timing(run)
-        wall = spent["wall_seconds"]
-        parts = [spent["stage_seconds"].get(kind, 0.0) for kind in KINDS]
+        wall = spent.wall_seconds or 0.0
+        parts = [spent.stage_seconds.get(kind, 0.0) for kind in KINDS]
         sessions = read_json(run / "sessions.json")
         # The largest child runs while the controller waits, so both are resident at once.
         peak = max(session["peak_mib"] + session["peak_child_mib"] for session in sessions)

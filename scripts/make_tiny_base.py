@@ -412,14 +412,13 @@ def score(folder: Path, data_seed: int, split: str = "dev", n: int = 8) -> dict[
             ) as sampler,
         ):
             totals = evaluate([problem for problem, _ in made], sampler, config, SHORT, 0).split
-    strategies = totals["strategies"]
-    scores = {name: round(strategies[name]["accuracy"], 4) for name in strategies}
+    scores = {name: round(score.accuracy, 4) for name, score in totals.strategies.items()}
     return {
         "split": split,
-        "n_problems": totals["n"],
+        "n_problems": totals.n,
         "n_samples": n,
         **scores,
-        "greedy_abstain": strategies["greedy"]["abstain"] / totals["n"],
+        "greedy_abstain": (totals.strategies["greedy"].abstain or 0.0) / totals.n,
     }
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from data_process.errors import UserError
 from selftrain.engine_settings import (
@@ -146,9 +146,18 @@ class TrainingConfig(Section):
 class EvaluationConfig(DecodingConfig):
     """What is measured, on dev after every iteration and once on test."""
 
-    n: Positive = 3  # samples per question for mean, majority, self-select and pass (oracle)
+    n: Positive = 3  # samples per problem, which all strategies but greedy share
+    # Names in the table of test_time/strategies.py. `greedy` is always among them: it chooses the accepted iteration.
+    strategies: tuple[str, ...] = ("greedy", "mean", "majority", "select", "pass")
     select_max_tokens: Positive = 64
     test: Literal["accepted", "all", "none"] = "accepted"  # iterations measured on test, beside the base model
+
+    @field_validator("strategies")
+    @classmethod
+    def _greedy_is_measured(cls, strategies: tuple[str, ...]) -> tuple[str, ...]:
+        if "greedy" not in strategies or len(set(strategies)) < len(strategies):
+            raise ValueError("list every strategy once, greedy among them: it chooses the accepted iteration")
+        return strategies
 
 
 class Config(Section):
@@ -171,6 +180,9 @@ class Config(Section):
     def identity(self) -> dict[str, Any]:
         """The part of the configuration that results depend on, JSON-able."""
         values = _bound(self)
+        # Left out where it is the default, so that run folders from before this setting can be resumed.
+        if self.evaluation.strategies == EvaluationConfig.model_fields["strategies"].default:
+            values["evaluation"].pop("strategies")
         values["engine"] = self.engine.identity()
         values["training"]["processes"] *= values["training"].pop("nodes")  # ranks, wherever they are
         return values

@@ -6,17 +6,62 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_process.errors import UserError
+from data_process.io import read_jsonl
 
 
 class RunError(UserError, RuntimeError):
     """The run folder cannot be used; the message says why and what to do."""
 
 
+class Record(BaseModel):
+    """A record that lies in a file as JSON. Keys of a file that the record does not have are ignored."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", by_alias=True)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The record of a JSON file; RunError names the file and every field that is missing or wrong."""
+        return cls._from(read_json(path), str(path))
+
+    @classmethod
+    def read_rows(cls, path: Path) -> list[Self]:
+        """The records of a JSON Lines file; RunError names the file, the line and the fields."""
+        return [cls._from(row, f"{path}, line {number}") for number, row in enumerate(read_jsonl(path), 1)]
+
+    @classmethod
+    def _from(cls, value: Any, where: str) -> Self:
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise RunError(
+                f"{where}: {_faults(error)}; restore the file, or delete it and run the command that wrote it again"
+            ) from error
+
+
+def _faults(error: ValidationError) -> str:
+    """`iterations[1].eval.dev.n is missing`, for every fault found."""
+    faults = []
+    for fault in error.errors(include_url=False, include_input=False):
+        where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
+        what = (
+            "is missing" if fault["type"] == "missing" else f"is wrong ({fault['msg'].removeprefix('Value error, ')})"
+        )
+        faults.append(f"{where or 'the record'} {what}")
+    return ", ".join(faults)
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write aside, flush to the disk, rename: the file is whole or absent."""
+    """Write aside, flush to the disk, rename: the file is whole or absent. `value` is JSON-able, or a `Record`."""
+    if isinstance(value, Record):
+        value = value.to_json()
     partial = path.with_name(path.name + ".partial")
     with partial.open("w", encoding="utf-8") as out:
         json.dump(value, out, indent=1, sort_keys=True, ensure_ascii=False)

@@ -1,7 +1,7 @@
 """The iteration controller: sample, judge, build, train, evaluate, and again.
 
-Every stage is a function from records to records whose result lies in the run folder; a stage that is there is not done
-again, so a run that was stopped anywhere goes on with the same command.
+Every stage is a function from records to records. Its result lies in the run folder, and a finished stage is not run
+again, so the same command resumes a run that was stopped anywhere.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from data_process.images.store import ImageStore
+from data_process.prompts import prompt_set
 from selftrain import stages
 from selftrain.config import Config, ConfigError
-from selftrain.files import read_json, write_json
+from selftrain.files import write_json
 from selftrain.progress import Progress
-from selftrain.runs.metrics import collect, write_run_report
+from selftrain.report.write import write_run_report
+from selftrain.runs.metrics import Metrics, collect
 from selftrain.runs.run_dir import RunDir
 from selftrain.runs.splits import inputs, load_splits, without_leaks
 from selftrain.runs.timing import Clock
@@ -26,7 +28,7 @@ from selftrain.sampling.engine_factory import open_engine
 from selftrain.sampling.engine_reuse import keeping
 from selftrain.stages import (
     LoopStopped,
-    Run,
+    RunContext,
     build_stage,
     evaluate_stage,
     judge_stage,
@@ -34,20 +36,22 @@ from selftrain.stages import (
     sample_stage,
     train_stage,
 )
+from selftrain.test_time.evaluate import check_strategies
+from selftrain.test_time.results import SplitResult
 from selftrain.training.dry_run import training_plan
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """How a run ended."""
 
-    metrics: dict[str, Any]
+    metrics: Metrics
     report: list[Path]
     stopped: str | None  # why the loop ended early, None if it did not
 
 
-def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> Outcome:
-    """Run, or go on with, the experiment that `config` describes, in `config.output`.
+def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> RunResult:
+    """Run, or resume, the experiment that `config` describes, in `config.output`.
 
     `tools` replaces parts in tests: `open_engine`. Raises DataError, RunError, BankError, EngineError or TrainingError;
     whatever was finished before stays and is reused.
@@ -72,10 +76,11 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
             write_json(folder.path / "config.json", config.model_dump(mode="json"))
             write_json(folder.path / "data.json", card)
             splits = without_leaks(config, splits, folder, progress)
+            check_strategies(config.evaluation, splits["dev"], prompt_set(config.prompts), config.seed)
             opener = tools.pop("open_engine", open_engine)
             with (
                 keeping(config, opener) as get_engine,
-                Run(config, folder, bank, store, splits, progress, get_engine, **tools) as run,
+                RunContext(config, folder, bank, store, splits, progress, get_engine, **tools) as run,
             ):
                 stopped = None
                 parity_stage(run, 0)
@@ -87,15 +92,17 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
                     stopped = str(reason)
                     progress.say(f"The loop stops: {stopped}")
                 finished = finished_iterations(run)
-                accepted = stages.accept({k: read_json(run.folder.path / f"iter{k}/dev/split.json") for k in finished})
-                for iteration in test_iterations(config, finished, accepted):
+                accepted = stages.accept(
+                    {k: SplitResult.read(folder.path / f"iter{k}/dev/split.json") for k in finished}
+                )
+                for iteration in iterations_to_test(config, finished, accepted):
                     evaluate_stage(run, iteration, "test")
-                metrics = collect(run, finished, accepted, stopped)
+                metrics = collect(config, folder, splits["test"], finished, accepted, stopped)
         write_json(folder.path / "metrics.json", metrics)
-        return Outcome(metrics, write_run_report(folder.path), stopped)
+        return RunResult(metrics, write_run_report(folder.path), stopped)
 
 
-def iterate(run: Run, iteration: int) -> None:
+def iterate(run: RunContext, iteration: int) -> None:
     """One turn: the picture in the README, stage by stage."""
     sample_stage(run, iteration)
     judge_stage(run, iteration)
@@ -105,11 +112,11 @@ def iterate(run: Run, iteration: int) -> None:
     evaluate_stage(run, iteration, "dev")
 
 
-def finished_iterations(run: Run) -> list[int]:
+def finished_iterations(run: RunContext) -> list[int]:
     return [k for k in range(run.config.iters + 1) if run.folder.done(f"iter{k}/dev")]
 
 
-def test_iterations(config: Config, finished: Sequence[int], accepted: int) -> list[int]:
+def iterations_to_test(config: Config, finished: Sequence[int], accepted: int) -> list[int]:
     """Whose weights are measured on test: nothing is chosen there, so it is read once, at the end."""
     if config.evaluation.test == "none":
         return []

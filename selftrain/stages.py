@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from data_process import prompts as wording
 from data_process.building.census import Census
@@ -17,10 +17,10 @@ from data_process.images.store import ImageStore
 from data_process.io import each_row, read_examples, write_jsonl
 from data_process.judging import judge
 from data_process.prompts import prompt_set
-from data_process.schema import Candidate, Example, Judged, Problem, judged_from_json, to_json
+from data_process.schema import Candidate, Example, Judged, Kind, Problem, judged_from_json, to_json
 from data_process.seeds import seed_for
 from selftrain.config import Config
-from selftrain.engines.base import EngineError, GivesPromptIds, Request, StatesFacts
+from selftrain.engines.base import Completion, EngineError, GivesPromptIds, Request, StatesFacts
 from selftrain.engines.opening import open_by_settings
 from selftrain.engines.parity import Reference, compare, expectations
 from selftrain.files import write_json
@@ -31,7 +31,8 @@ from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import Opener, engine_job, open_engine, sampling_params
 from selftrain.sampling.sampler import Ask, Picture, Sampler
 from selftrain.sampling.weights import sampler_of
-from selftrain.test_time.evaluate import candidate, evaluate
+from selftrain.test_time.evaluate import evaluate
+from selftrain.test_time.results import SplitResult
 from selftrain.training.checkpoints import discard
 from selftrain.training.dry_run import settings_of
 
@@ -45,7 +46,7 @@ class LoopStopped(Exception):
 
 
 @dataclass
-class Run:
+class RunContext:
     """What the stages share: settings, folder, bank, data, and the engine of the weights in use."""
 
     config: Config
@@ -58,7 +59,7 @@ class Run:
     _sampler: tuple[int, Sampler] | None = field(default=None, repr=False)
     _pictures: dict[str, Picture] = field(default_factory=dict, repr=False)
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> RunContext:
         return self
 
     def __exit__(
@@ -101,7 +102,7 @@ def weights_stage(iteration: int) -> list[str]:
     return [f"iter{iteration}/train"] if iteration else []
 
 
-def sample_stage(run: Run, iteration: int) -> None:
+def sample_stage(run: RunContext, iteration: int) -> None:
     """Candidates for this iteration, written by the weights of the one before."""
     settings = run.config.sampling
 
@@ -123,7 +124,21 @@ def sample_stage(run: Run, iteration: int) -> None:
     run.folder.stage(f"iter{iteration}/sample", make, after=weights_stage(iteration - 1))
 
 
-def judge_stage(run: Run, iteration: int) -> None:
+def candidate(problem_id: str, iteration: int, sample: int, completion: Completion) -> Candidate:
+    """One sampled completion as a record of the run."""
+    return Candidate(
+        problem_id=problem_id,
+        iteration=iteration,
+        sample=sample,
+        text=completion.text,
+        n_tokens=len(completion.token_ids),
+        n_prompt_tokens=completion.n_prompt_tokens,
+        finish=completion.finish,
+        mean_logprob=completion.mean_logprob,
+    )
+
+
+def judge_stage(run: RunContext, iteration: int) -> None:
     """A verdict for every candidate, and counts that add up."""
 
     def make(folder: Path) -> None:
@@ -160,13 +175,13 @@ def judge_stage(run: Run, iteration: int) -> None:
     run.folder.stage(f"iter{iteration}/judge", make, after=[f"iter{iteration}/sample"])
 
 
-def pool(run: Run, iteration: int) -> Iterator[Judged]:
+def pool(run: RunContext, iteration: int) -> Iterator[Judged]:
     """The judged candidates of all iterations up to this one (R3V accumulates), one at a time."""
     for k in range(1, iteration + 1):
         yield from map(judged_from_json, each_row(run.folder.path / f"iter{k}/judge/judged.jsonl"))
 
 
-def build_stage(run: Run, iteration: int) -> None:
+def build_stage(run: RunContext, iteration: int) -> None:
     """Training rows from the pool. Raises LoopStopped if there is nothing to learn from."""
     settings = run.config.build
 
@@ -178,7 +193,7 @@ def build_stage(run: Run, iteration: int) -> None:
             rule=settings.rule,
             prompts=prompt_set(run.config.prompts),
             seed=seed_for(run.config.seed, "build", iteration),
-            parts=settings.parts.model_dump(),
+            parts={kind: getattr(settings.parts, kind) for kind in get_args(Kind)},
             qa_problems=None if settings.parts.qa else (),  # one row a problem, and all of them would be dropped
             min_chars=settings.min_chars if settings.rule == "a-q2" else None,
             max_cot_per_problem=settings.max_cot_per_problem,
@@ -231,7 +246,7 @@ def nothing_to_learn(status: Counter[str]) -> str | None:
     return None
 
 
-def train_stage(run: Run, iteration: int) -> None:
+def train_stage(run: RunContext, iteration: int) -> None:
     """One LoRA SFT through LLaMA-Factory, its adapter checked to change an answer's logits."""
     config, settings = run.config, run.config.training
 
@@ -257,7 +272,12 @@ def train_stage(run: Run, iteration: int) -> None:
 
 
 def _train(
-    run: Run, examples: Sequence[Example], start: Path | None, out: Path, iteration: int, checkpoints: Path | None
+    run: RunContext,
+    examples: Sequence[Example],
+    start: Path | None,
+    out: Path,
+    iteration: int,
+    checkpoints: Path | None,
 ) -> dict[str, Any]:
     seed, say = seed_for(run.config.seed, "train", iteration), run.progress.say
     with run.progress.stage(f"iteration {iteration}: training on {len(examples)} rows", "steps") as update:
@@ -310,24 +330,24 @@ def tune(
     }
 
 
-def evaluate_stage(run: Run, iteration: int, split: str) -> None:
+def evaluate_stage(run: RunContext, iteration: int, split: str) -> None:
     """Every strategy on a split; `rows.jsonl` holds each problem's samples and verdicts, `split.json` the totals."""
 
     def make(folder: Path) -> None:
         sampler = run.sampler(iteration)
         with run.progress.stage(f"iteration {iteration}: evaluating on {split}", "samples") as sampler.on_progress:
-            result = evaluate(
-                run.splits[split], sampler, run.config.evaluation, prompt_set(run.config.prompts), iteration
-            )
-        write_jsonl(folder / "rows.jsonl", result.rows)
+            config = run.config
+            prompts = prompt_set(config.prompts)
+            result = evaluate(run.splits[split], sampler, config.evaluation, prompts, iteration, config.seed)
+        write_jsonl(folder / "rows.jsonl", (row.to_json() for row in result.rows))
         write_json(folder / "split.json", result.split)
-        scores = ", ".join(f"{k} {100 * s['accuracy']:.1f}" for k, s in result.split["strategies"].items())
+        scores = ", ".join(f"{k} {100 * s.accuracy:.1f}" for k, s in result.split.strategies.items())
         run.progress.say(f"  {split}: {scores}")
 
     run.folder.stage(f"iter{iteration}/{split}", make, after=weights_stage(iteration))
 
 
-def parity_stage(run: Run, iteration: int) -> None:
+def parity_stage(run: RunContext, iteration: int) -> None:
     """Compare the engine with transformers on a few dev problems, if its settings ask for it.
 
     Raises EngineError if they differ further than rounding explains. The report is `parity.json` of the stage.
@@ -371,6 +391,6 @@ def initial_adapter(restart: Literal["base", "previous"], previous: Path | None)
     return previous if restart == "previous" else None
 
 
-def accept(dev: Mapping[int, Mapping[str, Any]]) -> int:
+def accept(dev: Mapping[int, SplitResult]) -> int:
     """The iteration with the best greedy accuracy on dev, the earliest of equals; 0 is the base model."""
-    return max(dev, key=lambda k: (dev[k]["strategies"]["greedy"]["accuracy"], -k))
+    return max(dev, key=lambda k: (dev[k].strategies["greedy"].accuracy, -k))

@@ -181,7 +181,7 @@ def test_score_finds_a_verdict_that_changed(finished, tmp_path, capsys):
     run = shutil.copytree(finished, tmp_path / "run")
     path = run / "iter0/dev/rows.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    rows[2]["greedy"]["verdict"]["status"] = "abstain"
+    rows[2]["strategies"]["greedy"]["texts"][0]["verdict"]["status"] = "abstain"
     rows[4]["samples"][1]["text"] = "Answer: (Z)"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["score", str(run), "--json"]) == 0

@@ -61,7 +61,8 @@ def test_every_number_can_be_traced_to_its_samples(finished: Path) -> None:
     for entry in read_json(run / "metrics.json")["iterations"]:
         for split, totals in entry["eval"].items():
             rows = read_jsonl(run / f"iter{entry['iteration']}/{split}/rows.jsonl")
-            right = sum(row["greedy"]["verdict"]["status"] == "correct" for row in rows)
+            texts = [row["strategies"]["greedy"]["texts"][0] for row in rows]
+            right = sum(text["verdict"]["status"] == "correct" for text in texts)
             assert totals["strategies"]["greedy"]["correct"] == right
             assert totals["n"] == len(rows)
 

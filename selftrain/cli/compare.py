@@ -18,12 +18,14 @@ def add_parser(commands: Commands) -> None:
 
 def compare(args: argparse.Namespace) -> int:
     """Print one line for each strategy that both runs measured."""
+    from selftrain.report.formatting import points
+    from selftrain.report.tables import p_sentence
     from selftrain.scoring.rejudge import compare_runs
 
-    for record in compare_runs(args.a, args.b, args.split):
+    a, b, comparisons = compare_runs(args.a, args.b, args.split)
+    for c in comparisons:
         print(
-            f"{record['split']}, {record['strategy']}: {record['run_b']} minus {record['run_a']} "
-            f"{100 * record['difference']:+.1f} points [{100 * record['low']:+.1f}, {100 * record['high']:+.1f}], "
-            f"p = {record['p']:.2g}, n = {record['n']}"
+            f"{c.split}, {c.strategy}: {b} minus {a} {points(c.difference)} points "
+            f"[{points(c.low)}, {points(c.high)}]{p_sentence(c.p)}, n = {c.n}"
         )
     return 0

@@ -25,22 +25,22 @@ def rejudge(args: argparse.Namespace) -> int:
 
     result = judge_again(args.run, args.flips)
     if args.json:
-        print(json.dumps(result, indent=1))
+        print(json.dumps(result.to_json(), indent=1))
         return 0
     print(
-        f"{result['answers']} stored answers under judge version {result['judge']}: {result['unchanged']} unchanged, "
-        f"{result['flipped']} with another verdict, {result['other_answer']} with the same verdict on another answer"
+        f"{result.answers} stored answers under judge version {result.judge}: {result.unchanged} unchanged, "
+        f"{result.flipped} with another verdict, {result.other_answer} with the same verdict on another answer"
     )
-    for when in ("stored", "now"):
-        print(f"{when:>6}: " + ", ".join(f"{status} {count}" for status, count in result[when].items()))
-    for name in ("by_status", "by_rule"):
-        for change, count in result[name].items():
+    for when, counts in (("stored", result.stored), ("now", result.now)):
+        print(f"{when:>6}: " + ", ".join(f"{status} {count}" for status, count in counts.items()))
+    for changes in (result.by_status, result.by_rule):
+        for change, count in changes.items():
             print(f"{count:6d}  {change}")
-    for row in result["examples"]:
-        before, now = row["stored"], row["now"]
+    for flip in result.examples:
+        before, now = flip.stored, flip.now
         print(
-            f"{row['id']} ({row['file']}, {row['answer']}, gold {row['gold']}): {before['status']} "
-            f"{before['extracted']} [{before['rule']}] -> {now['status']} {now['extracted']} [{now['rule']}]"
+            f"{flip.id} ({flip.file}, {flip.answer}, gold {flip.gold}): {before.status} {before.extracted} "
+            f"[{before.rule}] -> {now.status} {now.extracted} [{now.rule}]"
         )
-    print(f"all changes: {result['flips']}")
+    print(f"all changes: {result.flips}")
     return 0

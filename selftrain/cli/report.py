@@ -17,9 +17,9 @@ def add_parser(commands: Commands) -> None:
 
 def report(args: argparse.Namespace) -> int:
     """Write the files and print the table."""
-    from selftrain.files import read_json
-    from selftrain.runs.metrics import write_run_report
+    from selftrain.report import write_run_report
+    from selftrain.runs.metrics import Metrics
 
     files = write_run_report(args.run)
-    show(read_json(args.run / "metrics.json"), files)
+    show(Metrics.read(args.run / "metrics.json"), files)
     return 0

@@ -6,11 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selftrain.cli.commands import Commands
 from selftrain.cli.errors import guarded
 from selftrain.environment import prepare_environment
+
+if TYPE_CHECKING:
+    from selftrain.runs.metrics import Metrics
 
 DEFAULT_CONFIG = Path("configs/demo.yaml")
 EXIT_STOPPED = 3  # the loop ended early for a reason that is in the report
@@ -90,7 +93,7 @@ def plan(config: Any) -> str:
         f"# 0. evaluate {config.model.path} on dev",
         f"# then {config.iters} times: sample {s.n} answers to {questions} of train, T = {s.temperature}; judge;",
         f"#   build rows by rule {config.build.rule}; train a LoRA adapter from {config.training.restart};",
-        f"#   evaluate on dev: greedy, and mean, majority, self-select, pass at N = {e.n}",
+        f"#   evaluate on dev: {', '.join(e.strategies)}, with N = {e.n} samples",
         f"# accept the iteration with the best greedy score on dev; measure on test: {e.test}",
         "#",
         "# training:",
@@ -100,7 +103,7 @@ def plan(config: Any) -> str:
     return "\n".join(lines) + yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
-def show(metrics: dict[str, Any], files: Sequence[Path]) -> None:
+def show(metrics: Metrics, files: Sequence[Path]) -> None:
     """The final table on standard output, and where the report is."""
     from rich.console import Console
 

@@ -53,21 +53,21 @@ def scale_command(args: argparse.Namespace) -> int:
     settings = load_scale_config(args.grid, args.set, args.quick)
     prepare_environment(threads)
     from selftrain.scaling.report import answer
-    from selftrain.scaling.run import Files, What, scale
+    from selftrain.scaling.run import FileTarget, Target, scale
 
     default = Path("outputs") / f"scale-{args.model.name}" if args.run is None else args.run / "scale"
     output = args.output or default.with_name(default.name + ("-quick" if args.quick else ""))
     named = [name for name in (args.weights or ("base,accepted" if args.run else "")).split(",") if name]
     if args.run is not None:
-        what = What(run=args.run, weights=named)
+        target = Target(run=args.run, weights=named)
     else:
         overrides = [f"model.path={args.model}"]
-        files = Files(args.problems, args.dev, args.images or args.problems.parent, args.config, overrides)
-        what = What(weights=named, files=files)
+        files = FileTarget(args.problems, args.dev, args.images or args.problems.parent, args.config, overrides)
+        target = Target(weights=named, files=files)
     progress = Progress(quiet=args.quiet)
-    result = scale(settings, output, what, processes=args.processes, progress=progress)
-    for subject in result["subjects"]:
-        print(f"{subject['name']}: {answer(subject)}")
+    result = scale(settings, output, target, processes=args.processes, progress=progress)
+    for model in result.subjects:
+        print(f"{model.name}: {answer(model)}")
     print(
         f"Report: {output}/scale.md; curves: tokens, candidates and ignores as .svg, .pdf, .png; raw: results.jsonl.gz"
     )

@@ -65,13 +65,13 @@ def _score_run(args: argparse.Namespace) -> int:
 
     result = rescore(args.run)
     if args.json:
-        print(json.dumps(result, indent=1))
+        print(json.dumps(result.to_json(), indent=1))
         return 0
-    for entry in result["evaluations"]:
+    for one in result.evaluations:
         print(
-            f"iteration {entry['iteration']} {entry['split']}: greedy {entry['correct']}/{entry['n']} = "
-            f"{100 * entry['accuracy']:.1f} [{100 * entry['low']:.1f}, {100 * entry['high']:.1f}], abstain "
-            f"{entry['abstain']}, judged otherwise than stored: {entry['changed']}"
+            f"iteration {one.iteration} {one.split}: greedy {one.correct}/{one.n} = {100 * one.accuracy:.1f} "
+            f"[{100 * one.low:.1f}, {100 * one.high:.1f}], abstain {one.abstain}, judged otherwise than stored: "
+            f"{one.changed}"
         )
     return 0
 

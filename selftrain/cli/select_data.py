@@ -64,20 +64,18 @@ def select_data_command(args: argparse.Namespace) -> int:
     if args.no_curves:
         return 0
     from selftrain.scaling.grid import load_scale_config
-    from selftrain.scaling.run import What, scale
+    from selftrain.scaling.run import Target, scale
 
     weights = ["accepted", f"select-data={adapter}"]
     grid = load_scale_config(None, [*(f"{key}={value}" for key, value in CURVES.items()), *args.set], quick=False)
-    what = What(run=args.run, weights=weights)
-    result = scale(grid, output / "scale", what, processes=args.processes, progress=progress)
-    for subject in result["subjects"]:
-        for record in subject["findings"]["select_against_vote"]:
-            pair = record.get("equal_n")
-            if pair:
+    target = Target(run=args.run, weights=weights)
+    result = scale(grid, output / "scale", target, processes=args.processes, progress=progress)
+    for model in result.subjects:
+        for record in model.findings.select_against_vote:
+            if pair := record.equal_n:
                 print(
-                    f"{subject['name']}: select@{record['n']} minus vote@{record['n']} "
-                    f"{100 * pair['difference']:+.1f} points [{100 * pair['low']:+.1f}, {100 * pair['high']:+.1f}], "
-                    f"p = {pair['p']:.2g}"
+                    f"{model.name}: select@{record.n} minus vote@{record.n} {100 * pair.difference:+.1f} points "
+                    f"[{100 * pair.low:+.1f}, {100 * pair.high:+.1f}], p = {pair.p:.2g}"
                 )
     print(f"Curves: {output}/scale/candidates.svg; report: {output}/scale/scale.md")
     return 0

@@ -1,22 +1,54 @@
-"""How one number or name is written in a report. A missing one is "–"; fractions become percent only here."""
+"""How a number or a name is written in a report. A missing one is "–"; fractions become percent only here."""
 
 from __future__ import annotations
 
-from selftrain.report.schema import Score
+from collections.abc import Iterable, Mapping
+
+from selftrain.runs.metrics import Metrics
+from selftrain.test_time.results import Score
 
 NONE = "–"
+SPLITS = {"dev": "Dev", "test": "Test"}
+
+# Reading order of every table; other strategies follow in the order of the file. {n} is the number of samples.
+NAMES = {
+    "greedy": "Greedy",
+    "mean": "Mean@{n}",
+    "majority": "Majority@{n}",
+    "select": "Self-select@{n}",
+    "pass": "Pass@{n} (oracle)",
+}
+SHORT_NAMES = {**NAMES, "majority": "Maj@{n}", "select": "Select@{n}", "pass": "Pass@{n}"}  # for 80 columns
+
+
+def strategies(m: Metrics, *splits: str) -> list[str]:
+    """Every strategy measured on those splits, in reading order."""
+    seen = {strategy: None for name in splits for _, split in m.splits(name) for strategy in split.strategies}
+    return [s for s in NAMES if s in seen] + [s for s in seen if s not in NAMES]
+
+
+def strategy_name(m: Metrics, strategy: str, names: Mapping[str, str] = NAMES) -> str:
+    """A known strategy with its number of samples, N where that differs; another one under its own name."""
+    measured = {split.n_samples for name in SPLITS for _, split in m.splits(name) if split.n_samples}
+    n = m.run.n_samples if not measured else measured.pop() if len(measured) == 1 else None
+    return names[strategy].format(n=n or "N") if strategy in names else strategy
 
 
 def percent(share: float | None, digits: int = 1) -> str:
     return NONE if share is None else f"{100 * share:.{digits}f}"
 
 
+def estimate(value: str, low: str, high: str) -> str:
+    """`51.0 [46.1, 55.9]`."""
+    return f"{value} [{low}, {high}]"
+
+
 def with_interval(score: Score | None) -> str:
     """`51.0 [46.1, 55.9]`, in percent."""
-    return NONE if score is None else f"{percent(score.accuracy)} [{percent(score.low)}, {percent(score.high)}]"
+    return NONE if score is None else estimate(*map(percent, (score.accuracy, score.low, score.high)))
 
 
-def rate(part: float | None, whole: int | None) -> str:
+def rate(part: float | None, whole: float | None) -> str:
     """`0.8%`, or – when either is unknown or the whole is empty."""
     return NONE if part is None or not whole else f"{100 * part / whole:.1f}%"
 
@@ -58,9 +90,21 @@ def iteration_name(iteration: int) -> str:
     return "0 (base)" if iteration == 0 else str(iteration)
 
 
+def printable(value: str) -> str:
+    """Without control characters and lone surrogates, which fonts and XML refuse."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in value)
+
+
 def text(value: str) -> str:
     """Plain text inside Markdown: a name cannot end a table cell, open a tag or become a link."""
     value = " ".join(value.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for mark in "\\|`*_":
         value = value.replace(mark, f"\\{mark}")
     return value.replace("](", "]\\(")
+
+
+def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]], left: int = 1) -> str:
+    """A pipe table of cells that are Markdown already; the first `left` columns hold words, the others numbers."""
+    head = [*header]
+    rule = [":--" if position < left else "--:" for position in range(len(head))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))

@@ -5,15 +5,17 @@ Drawn without pyplot and without the reader's matplotlibrc, so the same metrics 
 
 from __future__ import annotations
 
+import html
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selftrain.files import write_whole
-from selftrain.report.formatting import percent
-from selftrain.report.schema import Metrics, Score, check
+from selftrain.report.formatting import percent, printable, strategies, strategy_name
+from selftrain.runs.metrics import Metrics
+from selftrain.test_time.results import Score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +29,8 @@ CURVES: dict[str, tuple[str, str]] = {  # strategy: colour, marker
     "select": ("#00795b", "D"),
     "pass": ("#667085", "^"),
 }
+UNDRAWN = ("mean",)  # one sample is no way to answer, and its curve would cover the greedy one
+OTHER_CURVES = (("#8a3f7e", "P"), ("#a1760a", "X"), ("#0e7490", "v"))  # of all other strategies, in turn
 INK, MUTED, GRID, PAPER = "#1d2433", "#5d6675", "#e3e6eb", "#ffffff"
 # In the HTML page the same colours are variables, so that they follow a dark theme.
 VARIABLES = {
@@ -35,8 +39,9 @@ VARIABLES = {
     GRID: "var(--grid)",
     PAPER: "var(--paper)",
     **{colour: f"var(--{strategy})" for strategy, (colour, _) in CURVES.items()},
+    **{colour: f"var(--other{k})" for k, (colour, _) in enumerate(OTHER_CURVES)},
 }
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same on every machine
     "font.size": 9.5,
     "text.color": INK,
@@ -56,50 +61,47 @@ HEIGHT, TOP, BOTTOM, LEFT, PANEL, LABELS, GAP = 4.4, 0.75, 0.92, 0.55, 3.15, 1.7
 LINE = 13.5  # points between two labels
 
 
-def draw(metrics: Mapping[str, Any] | Metrics, folder: str | Path) -> list[Path]:
-    """Write curve.svg, curve.pdf and curve.png (200 dots per inch) into `folder` and return their paths.
-
-    ReportError when a required field is missing.
-    """
-    m = check(metrics)
-    # Dates and version strings would make two equal figures differ.
-    formats: dict[str, dict[str, Any]] = {
-        "svg": {"metadata": {"Date": None, "Creator": None}},
-        "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
-        "png": {"metadata": {"Software": None}, "dpi": 200},
-    }
-    drawn = _render(m, formats)
-    return [write_whole(Path(folder) / f"curve.{kind}", content) for kind, content in drawn.items()]
+# Dates and version strings would make two equal figures differ.
+FORMATS: dict[str, dict[str, Any]] = {
+    "svg": {"metadata": {"Date": None, "Creator": None}},
+    "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
+    "png": {"metadata": {"Software": None}, "dpi": 200},
+}
 
 
-def inline_svg(metrics: Mapping[str, Any] | Metrics) -> str:
+def draw(m: Metrics, folder: Path) -> list[Path]:
+    """Write curve.svg, curve.pdf and curve.png (200 dots per inch) into `folder` and return their paths."""
+    drawn = render(lambda: _figure(m), FORMATS)
+    return [write_whole(folder / f"curve.{kind}", content) for kind, content in drawn.items()]
+
+
+def inline_svg(m: Metrics) -> str:
     """The figure as an <svg> element for a page that defines the CSS variables of `VARIABLES`."""
-    m = check(metrics)
-    content = _render(m, {"svg": {"metadata": {"Date": None, "Creator": None}, "transparent": True}})["svg"].decode()
+    content = render(lambda: _figure(m), {"svg": {**FORMATS["svg"], "transparent": True}})["svg"].decode()
     content = content[content.index("<svg") :]
     for colour, variable in VARIABLES.items():
         content = content.replace(colour, variable)
-    return content.replace("<svg", f'<svg role="img" aria-label="{description(m)}"', 1)
+    return content.replace("<svg", f'<svg role="img" aria-label="{html.escape(printable(description(m)))}"', 1)
 
 
-def description(metrics: Mapping[str, Any] | Metrics) -> str:
-    """What the figure shows, for those who cannot see it. Plain words and numbers: safe inside an attribute."""
-    m = check(metrics)
+def description(m: Metrics) -> str:
+    """What the figure shows, for those who cannot see it."""
     parts = []
     for name in ("dev", "test"):
         for strategy, points in _curves(m, name).items():
             values = ", ".join(f"{percent(score.accuracy)} at {iteration}" for iteration, score in points)
-            parts.append(f"{name} {m.strategy_name(strategy)}: {values}")
+            parts.append(f"{name} {strategy_name(m, strategy)}: {values}")
     return "Accuracy in percent by iteration. " + "; ".join(parts)
 
 
-def _render(m: Metrics, formats: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
+def render(make: Callable[[], Figure], formats: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
+    """A figure in several formats, drawn with this project's style alone, by format."""
     import matplotlib
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
-        figure = _figure(m)
+        figure = make()
         drawn = {}
         for kind, options in formats.items():
             buffer = io.BytesIO()
@@ -130,12 +132,17 @@ def _figure(m: Metrics) -> Figure:
 
 
 def _curves(m: Metrics, name: str) -> dict[str, list[tuple[int, Score]]]:
-    curves: dict[str, list[tuple[int, Score]]] = {strategy: [] for strategy in CURVES}
-    for row, split in m.splits(name):
-        for strategy in CURVES:
-            if strategy in split.strategies:
-                curves[strategy].append((row.iteration, split.strategies[strategy]))
-    return {strategy: points for strategy, points in curves.items() if points}
+    drawn = [strategy for strategy in strategies(m, name) if strategy not in UNDRAWN]
+    return {
+        s: [(row.iteration, split.strategies[s]) for row, split in m.splits(name) if s in split.strategies]
+        for s in drawn
+    }
+
+
+def look_of(m: Metrics, strategy: str) -> tuple[str, str]:
+    """Colour and marker: a strategy's own, or the next free ones for a strategy that has none."""
+    others = [s for s in strategies(m, "dev", "test") if s not in CURVES and s not in UNDRAWN]
+    return CURVES[strategy] if strategy in CURVES else OTHER_CURVES[others.index(strategy) % len(OTHER_CURVES)]
 
 
 def _limits(m: Metrics, panels: Mapping[str, Mapping[str, Sequence[tuple[int, Score]]]]) -> tuple[float, float]:
@@ -163,7 +170,13 @@ def _panel(
         fontweight="bold",
         pad=32 if m.accepted == measured[0] and len(measured) > 1 else 22,
     )
-    above = {"xytext": (0, 5), "textcoords": "offset points", "va": "baseline", "fontsize": 8.5, "color": MUTED}
+    above: dict[str, Any] = {
+        "xytext": (0, 5),
+        "textcoords": "offset points",
+        "va": "baseline",
+        "fontsize": 8.5,
+        "color": MUTED,
+    }
     axes.annotate("Accuracy, %", (0, 1), xycoords="axes fraction", ha="left", **above)
     axes.set_xlim(measured[0] - 0.09 * span, measured[-1] + 0.09 * span)
     axes.set_xticks(measured if len(measured) <= 12 else measured[:: -(-len(measured) // 12)])
@@ -183,7 +196,7 @@ def _panel(
         axes.axhline(100 * m.run.chance, color=MUTED, linewidth=0.9, linestyle=(0, (1, 1.5)), zorder=1)
 
     for position, (strategy, points) in enumerate(curves.items()):
-        colour, marker = CURVES[strategy]
+        colour, marker = look_of(m, strategy)
         shift = (position - (len(curves) - 1) / 2) * 0.036 * span if few else 0.0
         x = [iteration + shift for iteration, _ in points]
         y = [100 * score.accuracy for _, score in points]
@@ -212,7 +225,11 @@ def _label_ends(
 ) -> None:
     """Name and last value of each curve in a column right of the axes, moved apart where they would overlap."""
     labels = [
-        (100 * points[-1][1].accuracy, f"{m.strategy_name(s)}  {percent(points[-1][1].accuracy)}", CURVES[s][0])
+        (
+            100 * points[-1][1].accuracy,
+            f"{printable(strategy_name(m, s))}  {percent(points[-1][1].accuracy)}",
+            look_of(m, s)[0],
+        )
         for s, points in curves.items()
     ]
     if m.run.chance is not None:
@@ -267,9 +284,7 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
 
 
 def _caption(m: Metrics) -> str:
-    samples = {strategy for name in ("dev", "test") for strategy in m.strategies(name)}
     notes = ["Bands and whiskers: 95% intervals."]
-    if "pass" in samples:
-        notes.append(f"{m.strategy_name('pass').split(' ')[0]} is an oracle: it picks with the gold answer.")
-    name = "".join(c if c.isprintable() else "\ufffd" for c in m.run.name)  # fonts and XML refuse control characters
-    return f"{' '.join(notes)} Run: {name}"
+    if "pass" in strategies(m, "dev", "test"):
+        notes.append(f"{strategy_name(m, 'pass').split(' ')[0]} is an oracle: it picks with the gold answer.")
+    return f"{' '.join(notes)} Run: {printable(m.run.name)}"

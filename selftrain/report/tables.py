@@ -5,47 +5,56 @@ No accuracy is printed without its n, its interval and an abstain rate.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from selftrain.report.formatting import (
     NONE,
+    SHORT_NAMES,
+    SPLITS,
     duration,
+    estimate,
     iteration_name,
+    markdown_table,
     number,
     p_value,
     percent,
     points,
     rate,
+    strategies,
+    strategy_name,
     text,
     with_interval,
 )
-from selftrain.report.schema import Comparison, Metrics, Split, check
+from selftrain.runs.metrics import Metrics
+from selftrain.runs.timing import Timing
+from selftrain.test_time.results import Comparison, SplitResult
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 POOL = {"all_right": "all right", "mixed": "mixed", "all_wrong": "all wrong", "unreadable": "unreadable"}
+DETAILS_NOTE = (
+    "Tokens are means per problem. Abstain: no readable answer. Truncated: completions that hit the token limit."
+)
 KINDS = {"qa": "QA", "cot": "CoT", "refine": "refine", "select": "select"}
-SPLITS = {"dev": "Dev", "test": "Test"}
 
 
-def abstain_rate(split: Split) -> str:
+def abstain_rate(split: SplitResult) -> str:
     """Of the greedy answer where there is one, otherwise of the first strategy."""
-    name = abstain_strategy(split)
-    return rate(split.strategies[name].abstain, split.responses(name))
+    score = split.strategies[abstain_strategy(split)]
+    return rate(score.abstain, score.n)
 
 
-def abstain_strategy(split: Split) -> str:
+def abstain_strategy(split: SplitResult) -> str:
     return "greedy" if "greedy" in split.strategies else next(iter(split.strategies))
 
 
 # ---------------------------------------------------------------------------------------------- sentences
 
 
-def provenance(metrics: Mapping[str, Any] | Metrics) -> str:
+def provenance(m: Metrics) -> str:
     """Which split was used for what, in one or two sentences."""
-    m = check(metrics)
     chosen = (
         "No iteration has been chosen yet."
         if m.accepted is None
@@ -58,16 +67,15 @@ def provenance(metrics: Mapping[str, Any] | Metrics) -> str:
     return f"{chosen} Test was read once, for iteration{plural} {' and '.join(tested)}, and chose nothing."
 
 
-def headline(metrics: Mapping[str, Any] | Metrics) -> str:
+def headline(m: Metrics) -> str:
     """The result in one sentence: greedy accuracy, base against accepted, on test where it was read."""
-    m = check(metrics)
     for name in ("test", "dev"):
         rows = {row.iteration: split for row, split in m.splits(name)}
-        shown = [s for s in m.strategies(name) if s != "pass"]
+        shown = [s for s in strategies(m, name) if s != "pass"]
         if not shown or (m.accepted is not None and m.accepted not in rows):
             continue
         strategy = shown[0]
-        label = f"{m.strategy_name(strategy)} accuracy on {name}"
+        label = f"{strategy_name(m, strategy)} accuracy on {name}"
         last = m.accepted if m.accepted is not None else max(rows)
         base, chosen = (rows[i].strategies.get(strategy) if i in rows else None for i in (0, last))
         if chosen is None:
@@ -88,9 +96,14 @@ def headline(metrics: Mapping[str, Any] | Metrics) -> str:
 def _change(m: Metrics, split: str, strategy: str, b: int, plain: float) -> str:
     for c in m.comparisons:
         if (c.split, c.strategy, c.a, c.b) == (split, strategy, 0, b):
-            interval = "" if c.low is None or c.high is None else f" [{points(c.low)}, {points(c.high)}]"
-            return f"{points(c.difference)} points{interval}{p_sentence(c.p)}"
+            return f"{change(c, ' points')}{p_sentence(c.p)}"
     return f"{points(plain)} points, not tested"
+
+
+def change(c: Comparison, unit: str = "") -> str:
+    """`+7.0 [+4.0, +10.0]`; without the interval where it is not known."""
+    value = points(c.difference) + unit
+    return value if c.low is None or c.high is None else estimate(value, points(c.low), points(c.high))
 
 
 def p_sentence(p: float | None) -> str:
@@ -102,14 +115,14 @@ def p_sentence(p: float | None) -> str:
 
 def score_rows(m: Metrics, name: str) -> tuple[list[str], list[tuple[bool, list[str]]]]:
     """Header and rows (is this the accepted iteration?, cells) of the accuracy table of one split."""
-    strategies = m.strategies(name)
+    shown = strategies(m, name)
     splits = list(m.splits(name))
     whose = {abstain_strategy(split) for _, split in splits}
-    abstain = f"Abstain ({m.strategy_name(whose.pop()).lower()})" if len(whose) == 1 else "Abstain"
-    header = ["Iteration", "n", *map(m.strategy_name, strategies), abstain]
+    abstain = f"Abstain ({strategy_name(m, whose.pop()).lower()})" if len(whose) == 1 else "Abstain"
+    header = ["Iteration", "n", *(strategy_name(m, s) for s in shown), abstain]
     rows = []
     for row, split in splits:
-        scores = [with_interval(split.strategies.get(s)) for s in strategies]
+        scores = [with_interval(split.strategies.get(s)) for s in shown]
         cells = [iteration_name(row.iteration), number(split.n), *scores, abstain_rate(split)]
         rows.append((row.iteration == m.accepted, cells))
     return header, rows
@@ -117,23 +130,23 @@ def score_rows(m: Metrics, name: str) -> tuple[list[str], list[tuple[bool, list[
 
 def detail_rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
     """Every split, iteration and strategy with what it cost and how often it gave no readable or no complete answer."""
-    header = ["Split", "Iteration", "Strategy", "Accuracy", "Correct", "n", "Abstain", "Cut off"]
+    header = ["Split", "Iteration", "Strategy", "Accuracy", "Correct", "n", "Abstain", "Truncated"]
     header += ["Generated tokens", "Prompt tokens"]
     rows = []
     for name, label in SPLITS.items():
         for row, split in m.splits(name):
-            for strategy in (s for s in m.strategies(name) if s in split.strategies):
-                score, among = split.strategies[strategy], split.responses(strategy)
+            for strategy in (s for s in strategies(m, name) if s in split.strategies):
+                score = split.strategies[strategy]
                 rows.append(
                     [
                         label,
                         iteration_name(row.iteration),
-                        m.strategy_name(strategy),
+                        strategy_name(m, strategy),
                         with_interval(score),
                         number(score.correct),
                         number(score.n),
-                        rate(score.abstain, among),
-                        rate(score.truncated, among),
+                        rate(score.abstain, score.n),
+                        rate(score.truncated, score.completions or score.n),
                         number(score.tokens_per_problem.generated),
                         number(score.tokens_per_problem.prompt),
                     ]
@@ -147,26 +160,26 @@ def comparison_rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
 
 
 def _comparison(m: Metrics, c: Comparison) -> list[str]:
-    interval = "" if c.low is None or c.high is None else f" [{points(c.low)}, {points(c.high)}]"
     return [
         SPLITS.get(c.split, c.split),
-        m.strategy_name(c.strategy),
+        strategy_name(m, c.strategy),
         f"{c.a} → {c.b}",
-        points(c.difference) + interval,
+        change(c),
         p_value(c.p),
         f"{number(c.gained)} / {number(c.lost)}",
         number(c.n),
     ]
 
 
-def training_rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
+def training_rows(m: Metrics, time: Timing) -> tuple[list[str], list[list[str]]]:
     """What each iteration was trained on; the base model has no row."""
-    header = ["Iteration", "Accepted", "Problems", "Candidates", "Correct", "Wrong", "Abstain", "Cut off"]
+    header = ["Iteration", "Accepted", "Problems", "Candidates", "Correct", "Wrong", "Abstain", "Truncated"]
     header += ["Pool", "Examples", "Dropped", "Steps", "Loss", "Time"]
     rows = []
     for row in m.iterations:
         if (t := row.train) is None:
             continue
+        spent = time.by_iteration.get(row.iteration, {})
         shares = [rate(part, t.candidates) for part in (t.correct, t.wrong, t.abstain, t.truncated)]
         rows.append(
             [
@@ -180,7 +193,7 @@ def training_rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
                 listed(t.dropped),
                 number(t.steps),
                 NONE if t.train_loss is None else f"{t.train_loss:.3f}",
-                ", ".join(f"{name} {duration(seconds)}" for name, seconds in t.seconds.items()) or NONE,
+                ", ".join(f"{kind} {duration(seconds)}" for kind, seconds in spent.items()) or NONE,
             ]
         )
     return header, rows
@@ -197,17 +210,17 @@ def named(counts: Mapping[str, int], names: Mapping[str, str] | None = None) -> 
     return [(names.get(key, key.replace("_", " ")), counts[key]) for key in order]
 
 
-def stage_rows(m: Metrics) -> list[tuple[str, float, float]]:
+def stage_rows(time: Timing) -> list[tuple[str, float, float]]:
     """(stage, seconds, share of the whole), with the unaccounted rest last. Shares are 0 where nothing took time."""
-    stages = list(m.run.stage_seconds.items())
+    stages = list(time.stage_seconds.items())
     spent = sum(seconds for _, seconds in stages)
-    whole = max(m.run.wall_seconds or 0.0, spent)  # overlapping stages may add up to more than the wall clock
+    whole = max(time.wall_seconds or 0.0, spent)  # overlapping stages may add up to more than the wall clock
     if stages and whole - spent > 0.05:
         stages.append(("other", whole - spent))
     return [(name, seconds, seconds / whole if whole else 0.0) for name, seconds in stages]
 
 
-def run_facts(m: Metrics) -> list[tuple[str, str]]:
+def run_facts(m: Metrics, time: Timing) -> list[tuple[str, str]]:
     run = m.run
     facts = {
         "Model": run.model,
@@ -215,8 +228,8 @@ def run_facts(m: Metrics) -> list[tuple[str, str]]:
         "Samples per problem": number(run.n_samples),
         "Seed": NONE if run.seed is None else str(run.seed),
         "Config digest": run.config_digest,
-        "Started": run.started,
-        "Wall clock": duration(run.wall_seconds),
+        "Started": time.started,
+        "Wall clock": duration(time.wall_seconds),
     }
     return [(name, value or NONE) for name, value in facts.items()]
 
@@ -224,12 +237,8 @@ def run_facts(m: Metrics) -> list[tuple[str, str]]:
 # ---------------------------------------------------------------------------------------------- Markdown
 
 
-def summary_table(metrics: Mapping[str, Any] | Metrics) -> str:
-    """Accuracy by iteration and strategy as Markdown, dev and then test, the accepted iteration in bold.
-
-    ReportError when a required field is missing.
-    """
-    m = check(metrics)
+def summary_table(m: Metrics) -> str:
+    """Accuracy by iteration and strategy as Markdown, dev and then test, the accepted iteration in bold."""
     parts = []
     for name, label in SPLITS.items():
         header, rows = score_rows(m, name)
@@ -239,51 +248,44 @@ def summary_table(metrics: Mapping[str, Any] | Metrics) -> str:
             [f"**{text(c)}**" for c in [f"{cells[0]}, accepted", *cells[1:]]] if accepted else [text(c) for c in cells]
             for accepted, cells in rows
         ]
-        parts.append(f"### {label}\n\n{_markdown([text(c) for c in header], marked, left=1)}")
+        parts.append(f"### {label}\n\n{markdown_table([text(c) for c in header], marked, left=1)}")
     parts.append(f"Accuracy in percent with 95% intervals. {provenance(m)}")
     return "\n\n".join(parts) + "\n"
 
 
-def report_markdown(metrics: Mapping[str, Any] | Metrics) -> str:
+def report_markdown(m: Metrics, time: Timing) -> str:
     """The whole report as Markdown; it shows `curve.svg`, which `draw` writes beside it."""
-    m = check(metrics)
     parts = [f"# {text(m.run.name)}", text(headline(m)), summary_table(m).rstrip()]
     parts.append("![Accuracy by iteration and strategy](curve.svg)")
     sections: list[tuple[str, tuple[list[str], list[list[str]]], int]] = [
         ("Paired comparisons", comparison_rows(m), 3),
-        ("Training data", training_rows(m), 2),
+        ("Training data", training_rows(m, time), 2),
         ("Cost and unreadable answers", detail_rows(m), 3),
     ]
     for title, (header, rows), left in sections:
         if rows:
-            body = _markdown([text(c) for c in header], [[text(c) for c in row] for row in rows], left)
+            body = markdown_table([text(c) for c in header], [[text(c) for c in row] for row in rows], left)
             parts.append(f"## {title}\n\n{body}")
-    parts.append("Tokens are means per problem. Abstain: no readable answer. Cut off: stopped by the token limit.")
+    parts.append(DETAILS_NOTE)
     facts = [
-        *run_facts(m),
-        *((f"Time: {name}", f"{duration(s)} ({100 * share:.0f}%)") for name, s, share in stage_rows(m)),
+        *run_facts(m, time),
+        *((f"Time: {name}", f"{duration(s)} ({100 * share:.0f}%)") for name, s, share in stage_rows(time)),
     ]
-    parts.append("## Run\n\n" + _markdown(["", ""], [[text(name), text(value)] for name, value in facts], left=2))
+    parts.append("## Run\n\n" + markdown_table(["", ""], [[text(name), text(value)] for name, value in facts], left=2))
     return "\n\n".join(parts) + "\n"
-
-
-def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:
-    """A pipe table: the first `left` columns hold words, the others numbers, aligned right."""
-    rule = [":--" if position < left else "--:" for position in range(len(header))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
 
 
 # ---------------------------------------------------------------------------------------------- terminal
 
 
-def terminal_table(metrics: Mapping[str, Any] | Metrics) -> Table:
+def terminal_table(m: Metrics) -> Table:
     """The accuracy table for the terminal, dev above test, the accepted iteration marked and bold."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    m = check(metrics)
-    strategies = [*m.strategies("dev"), *(s for s in m.strategies("test") if s not in m.strategies("dev"))]
+    shown = strategies(m, "dev", "test")
+    names = [strategy_name(m, s, SHORT_NAMES) for s in shown]
     table = Table(
         title=Text(m.run.name),
         caption=Text(provenance(m)),
@@ -291,12 +293,12 @@ def terminal_table(metrics: Mapping[str, Any] | Metrics) -> Table:
         title_justify="left",
         caption_justify="left",
     )
-    for position, column in enumerate(["Split", "Iter", "n", *map(m.short_name, strategies), "Abst."]):
+    for position, column in enumerate(["Split", "Iter", "n", *names, "Abst."]):
         table.add_column(Text(column), justify="left" if position < 2 else "right", no_wrap=position < 3)
     for name, label in SPLITS.items():
         for row, split in m.splits(name):
             chosen = row.iteration == m.accepted
-            scores = [with_interval(split.strategies.get(s)) for s in strategies]
+            scores = [with_interval(split.strategies.get(s)) for s in shown]
             cells = [label, f"{iteration_name(row.iteration)}{' ★' if chosen else ''}", number(split.n)]
             cells += [*scores, abstain_rate(split)]
             # Text, because a plain string would be read as rich markup.

@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
-import base64
 import random
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from data_process.io import load_problems, read_jsonl
+from data_process.io import load_problems
 from data_process.schema import DataError, Problem
 from data_process.seeds import seed_for
 from selftrain.config import Config
+from selftrain.runs.metrics import rows_of
+from selftrain.test_time.results import EvaluatedProblem, JudgedText
 
 SHOWN = 6
+SHOWN_SAMPLES = 3
 
 
-def choose_traces(path: Path, metrics: dict[str, Any], config: Config) -> list[dict[str, Any]]:
-    """At most SHOWN dev problems with the base's and the accepted iteration's answers, for `report.write_report`.
+@dataclass(frozen=True)
+class TraceText:
+    """One text, and who wrote it."""
+
+    strategy: str
+    iteration: int
+    judged: JudgedText
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One problem and what the strategies answered, to be read by a person."""
+
+    problem_id: str
+    question: str
+    choices: tuple[str, ...] = ()
+    gold: str | None = None
+    image: bytes | None = None  # shown only if it is a PNG file
+    texts: tuple[TraceText, ...] = ()
+
+
+def choose_traces(path: Path, accepted: int, config: Config) -> list[Trace]:
+    """At most SHOWN dev problems with the base's and the accepted iteration's answers.
 
     Changed problems come first (gained, then lost), drawn with the run's seed, so that a rerun shows the same ones.
+    RunError if an evaluation in the run folder `path` cannot be read.
     """
-    accepted = metrics["accepted"] or 0
-    before = {row["id"]: row for row in read_jsonl(path / "iter0/dev/rows.jsonl")}
-    after = {row["id"]: row for row in read_jsonl(path / f"iter{accepted}/dev/rows.jsonl")}
-
-    def right(row: dict[str, Any]) -> bool:
-        return row["greedy"]["verdict"]["status"] == "correct"
-
+    before = {row.id: row for row in rows_of(path, 0, "dev")}
+    after = {row.id: row for row in rows_of(path, accepted, "dev")}
     groups: list[list[str]] = [[], [], []]
     for identifier in sorted(after):
-        was, now = right(before[identifier]), right(after[identifier])
+        was, now = (rows[identifier].strategies["greedy"].credit == 1 for rows in (before, after))
         groups[0 if now and not was else 1 if was and not now else 2].append(identifier)
     rng = random.Random(seed_for(config.seed, "traces"))
     chosen: list[str] = []
@@ -40,41 +60,29 @@ def choose_traces(path: Path, metrics: dict[str, Any], config: Config) -> list[d
         problems = {p.id: p for p in load_problems(config.data.folder / config.data.dev, config.data.folder)}
     except DataError:  # the report of an old run can be written where its data are no longer: texts alone
         problems = {}
-    return [_trace(identifier, problems.get(identifier), before, after, accepted, config) for identifier in chosen]
+    return [_trace(identifier, problems.get(identifier), before, after, config) for identifier in chosen]
 
 
 def _trace(
     identifier: str,
     problem: Problem | None,
-    before: dict[str, dict[str, Any]],
-    after: dict[str, dict[str, Any]],
-    accepted: int,
+    before: Mapping[str, EvaluatedProblem],
+    after: Mapping[str, EvaluatedProblem],
     config: Config,
-) -> dict[str, Any]:
-    rows = [_row("greedy", 0, before[identifier]["greedy"])]
-    if accepted:
-        rows.append(_row("greedy", accepted, after[identifier]["greedy"]))
-    rows += [_row(f"sample {i}", accepted, sample) for i, sample in enumerate(after[identifier]["samples"][:3], 1)]
-    rows.append(_row("self-select", accepted, after[identifier]["select"]))
-    picture = config.data.folder / problem.image if problem and problem.image else None
-    is_png = picture is not None and picture.is_file() and picture.suffix.lower() == ".png"
-    return {
-        "problem_id": identifier,
-        "question": problem.question if problem else "(the data folder is not here any more)",
-        "choices": list(problem.choices) if problem else [],
-        "gold": after[identifier]["gold"],
-        "image_png_base64": base64.b64encode(picture.read_bytes()).decode() if picture and is_png else None,
-        "rows": rows,
-    }
-
-
-def _row(strategy: str, iteration: int, record: dict[str, Any]) -> dict[str, Any]:
-    verdict = record["verdict"]
-    return {
-        "strategy": strategy,
-        "iteration": iteration,
-        "text": record["text"],
-        "verdict": verdict["status"],
-        "extracted": verdict["extracted"],
-        "rule": verdict["rule"],
-    }
+) -> Trace:
+    base, now = before[identifier], after[identifier]
+    rows = [base, now] if now.iteration else [now]
+    texts = [TraceText("greedy", row.iteration, text) for row in rows for text in row.strategies["greedy"].texts]
+    samples = enumerate(now.samples[:SHOWN_SAMPLES], 1)
+    texts += [TraceText(f"sample {k}", now.iteration, sample) for k, sample in samples]
+    others = {name: result.texts for name, result in now.strategies.items() if name != "greedy"}
+    texts += [TraceText(name, now.iteration, text) for name, several in others.items() for text in several]
+    image = config.data.folder / problem.image if problem and problem.image else None
+    return Trace(
+        identifier,
+        problem.question if problem else "(the data folder is not here any more)",
+        problem.choices if problem else (),
+        now.gold,
+        image.read_bytes() if image and image.is_file() and image.suffix.lower() == ".png" else None,
+        tuple(texts),
+    )

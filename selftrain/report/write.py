@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from selftrain.files import write_whole
+from selftrain.config import build_config
+from selftrain.files import read_json, write_whole
 from selftrain.report.html_page import html_page
 from selftrain.report.plots import draw
-from selftrain.report.schema import Metrics, check, check_traces
 from selftrain.report.tables import report_markdown
+from selftrain.report.traces import Trace, choose_traces
+from selftrain.runs.metrics import Metrics
+from selftrain.runs.timing import Timing, timing
 
 
-def write_report(
-    metrics: Mapping[str, Any] | Metrics, folder: str | Path, traces: Iterable[Mapping[str, Any]] = ()
-) -> list[Path]:
+def write_report(m: Metrics, folder: Path, traces: Sequence[Trace] = (), time: Timing | None = None) -> list[Path]:
     """Write report.md, curve.svg, curve.pdf, curve.png and report.html into `folder` and return their paths.
 
-    Everything is checked before the first file is written. ReportError names a field that is missing or impossible.
-    The same metrics and traces give the same bytes.
+    The same metrics, traces and times give the same bytes.
     """
-    m, shown = check(metrics), check_traces(traces)
+    time = time or Timing()
     figures = draw(m, folder)  # before the files that show them
-    page = html_page(m, folder, shown)
-    return [write_whole(Path(folder) / "report.md", report_markdown(m)), *figures, page]
+    page = html_page(m, folder, traces, time)
+    return [write_whole(folder / "report.md", report_markdown(m, time)), *figures, page]
+
+
+def write_run_report(path: Path) -> list[Path]:
+    """The report of a finished run folder, from what lies in it. RunError names the file that cannot be used."""
+    m = Metrics.read(path / "metrics.json")
+    config = build_config(read_json(path / "config.json"), str(path / "config.json"))
+    return write_report(m, path, choose_traces(path, m.accepted or 0, config), timing(path))

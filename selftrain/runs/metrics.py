@@ -1,61 +1,142 @@
-"""metrics.json: what a run folder's stages left, in one record, and the report that is made from it."""
+"""metrics.json: what the stages of a run left, in one record. It says nothing of the clock: see `timing`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from data_process.io import read_jsonl
+from pydantic import Field, field_validator, model_validator
+
 from data_process.judging import JUDGE_VERSION
 from data_process.schema import Problem
 from data_process.seeds import seed_for
-from selftrain.config import build_config
-from selftrain.files import read_json
-from selftrain.runs.timing import timing
-from selftrain.stages import Run
-from selftrain.test_time.evaluate import compare
+from selftrain.config import Config
+from selftrain.files import Record, read_json
+from selftrain.runs.run_dir import RunDir
+from selftrain.test_time.results import Comparison, Count, EvaluatedProblem, Fraction, SplitResult, compare
+from selftrain.test_time.strategies import STRATEGIES
 
 
-def collect(run: Run, finished: Sequence[int], accepted: int, stopped: str | None) -> dict[str, Any]:
-    """metrics.json from what the stages left: a pure function of the run folder, without clock readings."""
-    config, path = run.config, run.folder.path
-    iterations = []
-    for k in finished:
-        entry: dict[str, Any] = {"iteration": k, "accepted": k == accepted, "train": None, "eval": {}}
-        if k:
-            counts = read_json(path / f"iter{k}/judge/counts.json")
-            built = read_json(path / f"iter{k}/build/counts.json")
-            trained = read_json(path / f"iter{k}/train/result.json")
-            entry["train"] = {
-                **{name: counts[name] for name in ("sampled_problems", "candidates", "correct", "wrong", "abstain")},
-                "truncated": counts["truncated"],
-                "pool": built["pool"],
-                "examples": built["examples"],
-                "dropped": {**built["dropped"], **trained["dropped"]},
-                "steps": trained["steps"],
-                "train_loss": trained["train_loss"],
-            }
-        for split in ("dev", "test"):
-            if run.folder.done(f"iter{k}/{split}"):
-                entry["eval"][split] = read_json(path / f"iter{k}/{split}/split.json")
-        iterations.append(entry)
-    return {
-        "run": {
-            "name": config.name,
-            "config_digest": config.digest(),
-            "seed": config.seed,
-            "model": str(config.model.path),
-            "recipe": "+".join(kind for kind, weight in config.build.parts.model_dump().items() if weight),
-            "n_samples": config.evaluation.n,
-            "chance": _chance(run.splits["test"]),
-            "judge": JUDGE_VERSION,
-        },
-        "stopped": stopped,
-        "iterations": iterations,
-        "accepted": accepted,
-        "comparisons": comparisons(run, finished, accepted),
-    }
+class JudgeCounts(Record):
+    """The candidates of one iteration: `judge/counts.json`."""
+
+    sampled_problems: Count | None = None
+    candidates: Count | None = None
+    correct: Count | None = None
+    wrong: Count | None = None
+    abstain: Count | None = None
+    truncated: Count | None = None
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> JudgeCounts:
+        parts = [part for part in (self.correct, self.wrong, self.abstain) if part is not None]
+        if self.candidates is not None and len(parts) == 3 and sum(parts) != self.candidates:
+            raise ValueError(f"correct + wrong + abstain = {sum(parts)}, but there are {self.candidates} candidates")
+        return self
+
+
+class TrainCounts(JudgeCounts):
+    """What one iteration was trained on."""
+
+    pool: Mapping[str, Count] = {}  # problems: all_right, mixed, all_wrong, unreadable
+    examples: Mapping[str, Count] = {}  # training rows by kind: qa, cot, refine, select
+    dropped: Mapping[str, Count] = {}  # reason: how many
+    steps: Count | None = None
+    train_loss: float | None = None
+
+
+class Iteration(Record):
+    """One iteration; 0 is the base model."""
+
+    iteration: Count
+    evaluation: Mapping[str, SplitResult] = Field(alias="eval")  # by split: dev, test
+    accepted: bool | None = None  # became the run's result
+    train: TrainCounts | None = None  # None for the base model
+
+
+class RunInfo(Record):
+    """Which run it was."""
+
+    name: str
+    config_digest: str | None = None
+    seed: int | None = None
+    model: str | None = None
+    recipe: str | None = None
+    n_samples: Count | None = None
+    chance: Fraction | None = None  # accuracy of guessing; None where some problem has no choices
+    judge: str | None = None  # version
+
+
+class Metrics(Record):
+    """A whole run."""
+
+    run: RunInfo
+    iterations: tuple[Iteration, ...] = Field(min_length=1)
+    accepted: Count | None  # the iteration that dev chose; None when none was chosen yet
+    comparisons: tuple[Comparison, ...] = ()
+    stopped: str | None = None  # why the loop ended early
+
+    @field_validator("iterations")
+    @classmethod
+    def _in_order(cls, iterations: tuple[Iteration, ...]) -> tuple[Iteration, ...]:
+        return tuple(sorted(iterations, key=lambda row: row.iteration))
+
+    @model_validator(mode="after")
+    def _iterations_are_distinct(self) -> Metrics:
+        numbers = [row.iteration for row in self.iterations]
+        if len(set(numbers)) != len(numbers):
+            raise ValueError(f"iterations are listed twice: {numbers}")
+        if self.accepted is not None and self.accepted not in numbers:
+            raise ValueError(f"accepted is {self.accepted}, but the iterations are {numbers}")
+        return self
+
+    def splits(self, name: str) -> Iterator[tuple[Iteration, SplitResult]]:
+        """The iterations that were evaluated on "dev" or "test", in order, with what was measured there."""
+        for row in self.iterations:
+            if name in row.evaluation:
+                yield row, row.evaluation[name]
+
+
+def rows_of(path: Path, iteration: int, split: str) -> list[EvaluatedProblem]:
+    """The evaluated problems of one iteration in a run folder; RunError names what is wrong with the file."""
+    return EvaluatedProblem.read_rows(path / f"iter{iteration}/{split}/rows.jsonl")
+
+
+def collect(
+    config: Config, folder: RunDir, test: Sequence[Problem], finished: Sequence[int], accepted: int, stopped: str | None
+) -> Metrics:
+    """The metrics of the `finished` iterations: a pure function of the run folder, without clock readings."""
+    return Metrics(
+        run=RunInfo(
+            name=config.name,
+            config_digest=config.digest(),
+            seed=config.seed,
+            model=str(config.model.path),
+            recipe="+".join(kind for kind, weight in config.build.parts.model_dump().items() if weight),
+            n_samples=config.evaluation.n,
+            chance=_chance(test),
+            judge=JUDGE_VERSION,
+        ),
+        iterations=tuple(_iteration(folder, k, k == accepted) for k in finished),
+        accepted=accepted,
+        comparisons=tuple(comparisons(config, folder, finished, accepted)),
+        stopped=stopped,
+    )
+
+
+def _iteration(folder: RunDir, k: int, accepted: bool) -> Iteration:
+    path = folder.path / f"iter{k}"
+    train = None
+    if k:
+        judged = JudgeCounts.read(path / "judge/counts.json")
+        built, trained = read_json(path / "build/counts.json"), read_json(path / "train/result.json")
+        dropped = {**built["dropped"], **trained["dropped"]}
+        kept = {key: built[key] for key in ("pool", "examples")} | {
+            key: trained[key] for key in ("steps", "train_loss")
+        }
+        train = TrainCounts.model_validate({**judged.to_json(), **kept, "dropped": dropped})
+    measured = {s: SplitResult.read(path / f"{s}/split.json") for s in ("dev", "test") if folder.done(f"iter{k}/{s}")}
+    return Iteration.model_validate({"iteration": k, "accepted": accepted, "train": train, "eval": measured})
 
 
 def _chance(problems: Sequence[Problem]) -> float | None:
@@ -64,25 +145,22 @@ def _chance(problems: Sequence[Problem]) -> float | None:
     return sum(1 / len(problem.choices) for problem in problems) / len(problems)
 
 
-def comparisons(run: Run, finished: Sequence[int], accepted: int) -> list[dict[str, Any]]:
-    """On dev each iteration against the one before and the base; on test the accepted one against the base."""
-    pairs = [("dev", a, b, ("greedy",)) for b in finished if b for a in sorted({0, b - 1})]
-    if accepted and run.folder.done(f"iter{accepted}/test"):
-        pairs.append(("test", 0, accepted, ("greedy", "majority", "select")))
+def comparisons(config: Config, folder: RunDir, finished: Sequence[int], accepted: int) -> list[Comparison]:
+    """On dev each iteration against the one before and the base, greedy; on test the accepted one against the base."""
+    pairs = [("dev", a, b) for b in finished if b for a in sorted({0, b - 1})]
+    if accepted and folder.done(f"iter{accepted}/test"):
+        pairs.append(("test", 0, accepted))
     results = []
-    for split, a, b, strategies in pairs:
-        before, after = (read_jsonl(run.folder.path / f"iter{k}/{split}/rows.jsonl") for k in (a, b))
-        seed = seed_for(run.config.seed, "bootstrap", split, a, b)
-        results += [compare(before, after, split, strategy, seed) for strategy in strategies]
+    for split, a, b in pairs:
+        before, after = (rows_of(folder.path, k, split) for k in (a, b))
+        seed = seed_for(config.seed, "bootstrap", split, a, b)
+        names = compared(before, after) if split == "test" else ["greedy"]
+        results += [compare(before, after, split, strategy, seed) for strategy in names]
     return results
 
 
-def write_run_report(path: Path) -> list[Path]:
-    """The report of a finished run folder, from what lies in it."""
-    from selftrain.report import write_report
-    from selftrain.report.traces import choose_traces
-
-    metrics = read_json(path / "metrics.json")
-    config = build_config(read_json(path / "config.json"), str(path / "config.json"))
-    metrics["run"].update(timing(path))
-    return write_report(metrics, path, choose_traces(path, metrics, config))
+def compared(*evaluations: Sequence[EvaluatedProblem]) -> list[str]:
+    """The strategies that all evaluations have and that give an answer: no averages over samples, no oracle."""
+    first, *others = ([*rows[0].strategies] for rows in evaluations)
+    measured = [name for name in first if all(name in other for other in others)]
+    return [name for name in measured if name not in STRATEGIES or STRATEGIES[name].answers]

@@ -66,6 +66,20 @@ def generate_data(config: Config, progress: Progress) -> None:
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def usable_problems(
+    problems: Sequence[Problem], store: ImageStore, config: Config, where: str
+) -> tuple[list[Problem], Sequence[tuple[str, str]]]:
+    """The problems whose image can be used, and (id, reason) of the others. DataError if these are too many."""
+    usable, reasons, failed = store.check(problems)
+    if len(failed) > config.data.max_dropped_share * len(problems):
+        shown = ", ".join(f"{name} {n}" for name, n in sorted(reasons.items()))
+        raise DataError(
+            f"{len(failed)} of {len(problems)} images of {where} cannot be used ({shown}; first: problem "
+            f"{failed[0][0]!r}, {failed[0][1]}); fix them, or leave them out by raising data.max_dropped_share"
+        )
+    return usable, failed
+
+
 def load_splits(
     config: Config, store: ImageStore, progress: Progress
 ) -> tuple[dict[str, list[Problem]], dict[str, Any]]:
@@ -80,21 +94,12 @@ def load_splits(
     splits: dict[str, list[Problem]] = {}
     card: dict[str, Any] = {}
     for split in SPLITS:
-        problems = load_problems(data.folder / getattr(data, split), data.folder)
-        limit = getattr(data, f"{split}_limit")
-        usable, reasons, failed = store.check(problems[:limit])
-        offered = len(problems[:limit])
-        if len(failed) > data.max_dropped_share * offered:
-            shown = ", ".join(f"{name} {n}" for name, n in sorted(reasons.items()))
-            raise DataError(
-                f"{len(failed)} of {offered} pictures of {split} in {data.folder} cannot be used ({shown}; first: "
-                f"problem {failed[0][0]!r}, {failed[0][1]}). Mend them, or leave them out by raising "
-                "data.max_dropped_share."
-            )
+        problems = load_problems(data.folder / getattr(data, split), data.folder)[: getattr(data, f"{split}_limit")]
+        usable, failed = usable_problems(problems, store, config, f"{split} in {data.folder}")
         if not usable:
             raise DataError(f"{data.folder / getattr(data, split)} holds no usable problem")
         splits[split] = usable
-        card[split] = {"offered": offered, "usable": len(usable), "left_out": [list(item) for item in failed]}
+        card[split] = {"offered": len(problems), "usable": len(usable), "left_out": [list(item) for item in failed]}
     seen: dict[str, str] = {}
     for split in SPLITS:
         for problem in splits[split]:

@@ -6,28 +6,45 @@ import contextlib
 import resource
 import time
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from selftrain.files import read_json, write_json
 
+KINDS = {"sample": "sampling", "train": "training", "dev": "evaluation", "test": "evaluation"}  # by stage, in order
 
-def timing(path: Path) -> dict[str, Any]:
-    """Wall-clock seconds of all sessions on this folder, and how they divide."""
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall-clock time of a run folder, in seconds.
+
+    A stage counts with the session that finished it: what an interrupted session had done of it is in "controller".
+    """
+
+    started: str | None = None  # of the first session, ISO 8601
+    wall_seconds: float | None = None  # of all sessions
+    stage_seconds: Mapping[str, float] = field(default_factory=dict)  # sampling, training, evaluation, controller
+    by_iteration: Mapping[int, Mapping[str, float]] = field(default_factory=dict)  # the same, of each iteration
+
+
+def timing(path: Path) -> Timing:
+    """How long the sessions on this folder took, and how that divides."""
     stage_seconds: Counter[str] = Counter()
-    kinds = {"sample": "sampling", "train": "training", "dev": "evaluation", "test": "evaluation"}
-    for file in path.glob("iter*/*/timing.json"):
-        kind = kinds.get(file.parent.name)
-        if kind:
-            stage_seconds[kind] += read_json(file)["seconds"]
+    by_iteration: dict[int, Counter[str]] = {}
+    for stage, kind in KINDS.items():
+        for file in sorted(path.glob(f"iter*/{stage}/timing.json")):
+            seconds = read_json(file)["seconds"]
+            stage_seconds[kind] += seconds
+            by_iteration.setdefault(int(file.parts[-3].removeprefix("iter")), Counter())[kind] += seconds
     sessions = read_json(path / "sessions.json") if (path / "sessions.json").exists() else []
     # A session that was killed left no entry, but the stages that it finished did.
     wall = max(sum(session["seconds"] for session in sessions), sum(stage_seconds.values()))
     stage_seconds["controller"] = max(0.0, wall - sum(stage_seconds.values()))
     started = sessions[0]["started"] if sessions else None
-    return {"started": started, "wall_seconds": wall, "stage_seconds": dict(stage_seconds)}
+    return Timing(started, wall, dict(stage_seconds), {k: dict(several) for k, several in by_iteration.items()})
 
 
 class Clock:
@@ -37,7 +54,7 @@ class Clock:
         self._path, self._started = path, started
 
     def __enter__(self) -> None:
-        # Read now, so that a damaged file is told at once and not after hours of work.
+        # Read now, so that a damaged file is reported at once and not after hours of work.
         self._sessions = read_json(self._path) if self._path.exists() else []
 
     def __exit__(

@@ -8,12 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from itertools import combinations
 
 from data_process.seeds import seed_for
 from selftrain import stats
-from selftrain.scaling.grid import FAMILIES
+from selftrain.scaling.grid import FAMILIES, Family
 from selftrain.scaling.measure import Measured
+from selftrain.scaling.records import (
+    BudgetRow,
+    ChosenSetting,
+    Difference,
+    FamilyDifference,
+    Findings,
+    LengthControl,
+    Power,
+    SelectAgainstVote,
+    SelectorAudit,
+)
 from selftrain.stats.scaling import Bounds
 from selftrain.test_time import audit, length_control, thinking_tokens
 
@@ -21,33 +32,38 @@ BUDGETS = 8  # token budgets of the table at equal tokens, evenly spaced on a lo
 POWER_POINTS = (0.02, 0.05)  # differences for which the number of questions needed is told
 
 
-def findings(dev: Sequence[Measured], test: Sequence[Measured], seed: int) -> dict[str, Any]:
-    """All that is concluded about one model, JSON-able. `dev` and `test` hold the same settings."""
+def findings(dev: Sequence[Measured], test: Sequence[Measured], seed: int) -> Findings:
+    """All that is concluded about one model. `dev` and `test` hold the same settings."""
     by_dev = {m.setting.name: m for m in dev}
     by_test = {m.setting.name: m for m in test}
     if by_dev.keys() != by_test.keys():
         raise ValueError("dev and test were measured with different settings")
     answering = [name for name, m in by_test.items() if m.setting.family != "oracle"]
-    chosen = {
-        family: record
-        for family in FAMILIES
-        if family != "oracle" and (record := _choose(family, by_dev, by_test, math.inf))
-    }
-    return {
-        "chosen": chosen,
-        "comparisons": _between_families(chosen, by_test, seed),
-        "budgets": _at_equal_tokens(by_dev, by_test, seed),
-        "frontier": stats.frontier({name: (by_test[name].cost, by_test[name].accuracy) for name in answering}),
-        "select_against_vote": _select_against_vote(by_test, seed),
-        "audits": {name: _audit(m, by_test) for name, m in by_test.items() if m.setting.family == "select"},
-        "scaling": _scaling(test),
-        "power": _power(by_test, seed),
-    }
+    chosen = _choose_each(by_dev, by_test, math.inf)
+    points = {name: (by_test[name].cost, by_test[name].accuracy) for name in answering}
+    return Findings(
+        chosen=chosen,
+        comparisons=tuple(_between_families(chosen, by_test, seed)),
+        budgets=tuple(_at_equal_tokens(by_dev, by_test, seed)),
+        frontier=tuple(stats.frontier(points)),
+        select_against_vote=tuple(_select_against_vote(by_test, seed)),
+        audits={name: _audit(m, by_test) for name, m in by_test.items() if m.calls},
+        scaling=_scaling(test),
+        power=_power(by_test),
+    )
+
+
+def _choose_each(
+    dev: Mapping[str, Measured], test: Mapping[str, Measured], tokens: float
+) -> dict[Family, ChosenSetting]:
+    """The best setting of each family that answers and has one within `tokens` per problem."""
+    found = {family: _choose(family, dev, test, tokens) for family in FAMILIES if family != "oracle"}
+    return {family: record for family, record in found.items() if record is not None}
 
 
 def _choose(
-    family: str, dev: Mapping[str, Measured], test: Mapping[str, Measured], tokens: float
-) -> dict[str, Any] | None:
+    family: Family, dev: Mapping[str, Measured], test: Mapping[str, Measured], tokens: float
+) -> ChosenSetting | None:
     """The family's best setting on dev among those within `tokens` there; None where there is none."""
     names = [name for name, m in dev.items() if m.setting.family == family and m.cost <= tokens]
     if not names:
@@ -58,37 +74,41 @@ def _choose(
         {name: dev[name].cost for name in names},
     )
     totals = test[best.setting].totals
-    return {**asdict(best), "unread": totals["unread"], "tokens_per_problem": totals["tokens_per_problem"]}
+    return ChosenSetting(
+        **asdict(best), abstain=(totals.abstain or 0.0) / totals.n, tokens_per_problem=totals.tokens_per_problem
+    )
 
 
-def _difference(a: Measured, b: Measured, seed: int) -> dict[str, Any]:
-    """b minus a on the same questions: paired bootstrap and sign-flip test."""
+def _difference(a: Measured, b: Measured, seed: int) -> Difference:
     difference, low, high, p = stats.paired_bootstrap(a.credits, b.credits, seed)
-    return {
-        "a": a.setting.name,
-        "b": b.setting.name,
-        "difference": difference,
-        "low": low,
-        "high": high,
-        "p": p,
-        "tokens_a": a.cost,
-        "tokens_b": b.cost,
-    }
+    return Difference(
+        a=a.setting.name,
+        b=b.setting.name,
+        difference=difference,
+        low=low,
+        high=high,
+        p=p,
+        tokens_a=a.cost,
+        tokens_b=b.cost,
+    )
 
 
-def _between_families(chosen: Mapping[str, Mapping[str, Any]], test: Mapping[str, Measured], seed: int) -> list[Any]:
+def _between_families(
+    chosen: Mapping[Family, ChosenSetting], test: Mapping[str, Measured], seed: int
+) -> list[FamilyDifference]:
     """Every pair of families by their best settings, Holm-corrected for the number of pairs."""
-    families = list(chosen)
-    records = []
-    for i, a in enumerate(families):
-        for b in families[i + 1 :]:
-            one, other = test[chosen[a]["setting"]], test[chosen[b]["setting"]]
-            records.append({"family_a": a, "family_b": b, **_difference(one, other, seed_for(seed, "families", a, b))})
-    adjusted = stats.holm({f"{r['family_a']}/{r['family_b']}": r["p"] for r in records})
-    return [{**r, "p_holm": adjusted[f"{r['family_a']}/{r['family_b']}"]} for r in records]
+    found = {
+        (a, b): _difference(test[chosen[a].setting], test[chosen[b].setting], seed_for(seed, "families", a, b))
+        for a, b in combinations(chosen, 2)
+    }
+    adjusted = stats.holm({f"{a}/{b}": pair.p for (a, b), pair in found.items()})
+    return [
+        FamilyDifference(**pair.to_json(), family_a=a, family_b=b, p_holm=adjusted[f"{a}/{b}"])
+        for (a, b), pair in found.items()
+    ]
 
 
-def _at_equal_tokens(dev: Mapping[str, Measured], test: Mapping[str, Measured], seed: int) -> list[dict[str, Any]]:
+def _at_equal_tokens(dev: Mapping[str, Measured], test: Mapping[str, Measured], seed: int) -> list[BudgetRow]:
     """For token budgets from the cheapest to the dearest setting: each family's best within the budget.
 
     Beside each family's number its difference to the vote's at the same budget.
@@ -99,34 +119,33 @@ def _at_equal_tokens(dev: Mapping[str, Measured], test: Mapping[str, Measured], 
     table = []
     for tokens in steps:
         tokens = math.ceil(tokens)
-        best = {
-            family: record
-            for family in FAMILIES
-            if family != "oracle" and (record := _choose(family, dev, test, tokens))
-        }
+        best = _choose_each(dev, test, tokens)
         if "vote" in best:
-            vote = test[best["vote"]["setting"]]
+            vote = test[best["vote"].setting]
             for family, record in best.items():
                 if family != "vote":
-                    pair = _difference(vote, test[record["setting"]], seed_for(seed, "budget", tokens, family))
-                    record["against_vote"] = {key: pair[key] for key in ("difference", "low", "high", "p")}
-        table.append({"tokens": tokens, "families": best})
+                    pair = _difference(vote, test[record.setting], seed_for(seed, "budget", tokens, family))
+                    best[family] = record.model_copy(update={"against_vote": pair})
+        table.append(BudgetRow(tokens=tokens, families=best))
     return table
 
 
-def _select_against_vote(test: Mapping[str, Measured], seed: int) -> list[dict[str, Any]]:
+def _select_against_vote(test: Mapping[str, Measured], seed: int) -> list[SelectAgainstVote]:
     """select@N minus vote@N at equal N, and minus the largest vote that costs no more tokens."""
-    votes, selects = _plain(test, "vote"), _plain(test, "select")
+    votes, selects = _plain(test, "majority"), _plain(test, "select")
     records = []
     for n, select in sorted(selects.items()):
-        record: dict[str, Any] = {"n": n}
+        record = SelectAgainstVote(n=n)
         if n in votes:
-            record["equal_n"] = _difference(votes[n], select, seed_for(seed, "equal n", n))
+            pair = _difference(votes[n], select, seed_for(seed, "equal n", n))
+            record = record.model_copy(update={"equal_n": pair})
         affordable = [vote for vote in votes.values() if vote.cost <= select.cost]
         if affordable:
             vote = max(affordable, key=lambda m: m.cost)
-            record["equal_tokens"] = _difference(vote, select, seed_for(seed, "equal tokens", n))
-            record["more_votes_untried"] = vote.setting.n == max(votes)  # a larger vote might also have been affordable
+            pair = _difference(vote, select, seed_for(seed, "equal tokens", n))
+            record = record.model_copy(
+                update={"equal_tokens": pair, "more_votes_untried": vote.setting.n == max(votes)}
+            )
         records.append(record)
     return records
 
@@ -143,34 +162,28 @@ def _plain(test: Mapping[str, Measured], strategy: str) -> dict[int, Measured]:
     }
 
 
-def _audit(m: Measured, test: Mapping[str, Measured]) -> dict[str, Any]:
-    """What is behind a selector's score."""
-    picks = audit.picks_of(m.outcomes)
-    n = m.setting.n
-    best = test.get(f"pass@{n}")
-    mean = test["mean@1"]
-    record: dict[str, Any] = {
-        "n": n,
-        "picks": len(picks),
-        "sources": dict(audit.sources(picks)),
-        "by_position": {place: asdict(rate) for place, rate in audit.by_position(picks).items()},
-        "given_right": {k: asdict(rate) for k, rate in audit.given_right(picks).items()},
-        "places": asdict(audit.position_bias(picks)),
-        "efficiency": audit.efficiency(m.accuracy, mean.accuracy, best.accuracy) if best else None,
-    }
-    if m.setting.strategy == "permuted":
-        record["agreement"] = asdict(audit.agreement(m.outcomes))
-    return record
+def _audit(m: Measured, test: Mapping[str, Measured]) -> SelectorAudit:
+    calls, n = m.calls, m.setting.n
+    best, mean = test.get(f"pass@{n}"), test["mean@1"]
+    return SelectorAudit(
+        n=n,
+        calls=len(calls),
+        sources=dict(audit.sources(calls)),
+        by_position=audit.by_position(calls),
+        given_right=audit.given_right(calls),
+        places=audit.position_bias(calls),
+        efficiency=audit.efficiency(m.accuracy, mean.accuracy, best.accuracy) if best else None,
+        agreement=audit.agreement(m.outcomes) if m.setting.strategy == "permuted" else None,
+    )
 
 
-def _scaling(test: Sequence[Measured]) -> dict[str, Any]:
+def _scaling(test: Sequence[Measured]) -> dict[str, LengthControl]:
     """s1's Scaling, Performance and Control of every way to set the length, forced and unforced ones apart.
 
-    A way is a curve of runs: ignore counts, limits, or a condition with its limits. `control` is s1's, over the means
-    of runs; `sample_control` is over single samples, where a mean hides nothing.
+    A way is a curve of runs: ignore counts, limits, or a condition with its limits.
     """
     greedy = [m for m in test if m.setting.strategy == "greedy"]
-    default = next(m for m in greedy if m.setting.name == "greedy").thinking["mean"]
+    default = next(m for m in greedy if m.setting.name == "greedy").thinking.mean
     ways: dict[str, list[tuple[Measured, Bounds | None]]] = {}
     for m in greedy:
         condition, limit = m.setting.plan.condition, m.setting.limit
@@ -188,41 +201,38 @@ def _scaling(test: Sequence[Measured]) -> dict[str, Any]:
     return {way: _way(runs) for way, runs in ways.items()}
 
 
-def _way(runs: Sequence[tuple[Measured, Bounds | None]]) -> dict[str, Any]:
+def _way(runs: Sequence[tuple[Measured, Bounds | None]]) -> LengthControl:
     bounded = [(m, bound) for m, bound in runs if bound is not None]
     lengths = [_kept_lengths(m) for m, _ in bounded]
     means = [sum(several) / len(several) if several else 0.0 for several in lengths]
     everything = [(_kept_lengths(m), m.accuracy) for m, _ in runs]
     points = [(max(sum(several) / len(several), 1e-9), accuracy) for several, accuracy in everything if several]
-    record = {
+    limits = [(m, m.setting.limit) for m, _ in runs if m.setting.strategy == "reject"]
+    rejecting = [(m, limit) for m, limit in limits if limit is not None]
+    asked = [bound for _, bound in bounded]
+    tokens = [x for x, _ in points]
+    return LengthControl(
+        runs=len(runs),
+        tokens=(min(tokens, default=0.0), max(tokens, default=0.0)),
         **asdict(stats.scaling(points)),
-        "runs": len(runs),
-        "tokens": [min((x for x, _ in points), default=0.0), max((x for x, _ in points), default=0.0)],
-        "performance": stats.performance([m.accuracy for m, _ in runs]),
-        "control": stats.control(means, [bound for _, bound in bounded]) if bounded else None,
-        "sample_control": stats.sample_control(lengths, [bound for _, bound in bounded]) if any(lengths) else None,
-    }
-    rejecting = [m for m, _ in runs if m.setting.strategy == "reject" and m.setting.limit is not None]
-    if rejecting:
-        record["tries"] = {
-            m.setting.name: asdict(length_control.tries(m.outcomes, m.setting.limit))
-            for m in rejecting
-            if m.setting.limit
-        }
-    return record
+        performance=stats.performance([m.accuracy for m, _ in runs]),
+        control=stats.control(means, asked) if bounded else None,
+        sample_control=stats.sample_control(lengths, asked) if any(lengths) else None,
+        tries={m.setting.name: length_control.tries(m.outcomes, limit) for m, limit in rejecting},
+    )
 
 
 def _kept_lengths(m: Measured) -> list[int]:
     """Thinking tokens of the samples that answered: of rejection sampling the accepted ones alone."""
     if m.setting.strategy != "reject" or m.setting.limit is None:
         return list(m.lengths)
-    kept = [outcome.path for outcome in m.outcomes if length_control.accepted(outcome.path, m.setting.limit)]
+    kept = [outcome.texts for outcome in m.outcomes if length_control.accepted(outcome.texts, m.setting.limit)]
     return [thinking_tokens(path[-1].completion) for path in kept]
 
 
-def _power(test: Mapping[str, Measured], seed: int) -> dict[str, Any] | None:
-    """What this many questions can resolve, from how often the plain vote and a greedy answer disagree."""
-    votes = [m for m in test.values() if m.setting.strategy == "vote" and not m.setting.forced]
+def _power(test: Mapping[str, Measured]) -> Power | None:
+    """What this many problems can resolve, from how often the plain vote and a greedy answer disagree."""
+    votes = [m for m in test.values() if m.setting.strategy == "majority" and not m.setting.forced]
     if not votes:
         return None
     vote, greedy = max(votes, key=lambda m: m.setting.n), test["greedy"]
@@ -230,9 +240,9 @@ def _power(test: Mapping[str, Measured], seed: int) -> dict[str, Any] | None:
     discordance = sum(abs(a[key] - b[key]) for key in a) / len(a)
     if not discordance:
         return None
-    return {
-        "n": len(a),
-        "discordance": discordance,
-        "detectable": stats.detectable_difference(len(a), discordance),
-        "needed": {str(d): stats.questions_needed(d, discordance) for d in POWER_POINTS if d < discordance},
-    }
+    return Power(
+        n=len(a),
+        discordance=discordance,
+        detectable=stats.detectable_difference(len(a), discordance),
+        needed={str(d): stats.questions_needed(d, discordance) for d in POWER_POINTS if d < discordance},
+    )

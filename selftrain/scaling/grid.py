@@ -13,7 +13,7 @@ from selftrain.config import ConfigError, build_section, parse_override, read_ya
 from selftrain.engine_settings import Positive, Section
 from selftrain.engines.base import SamplingParams
 from selftrain.engines.budget import PRESETS, Budget, preset
-from selftrain.test_time import Condition, Plan, Rejection, Room
+from selftrain.test_time import STRATEGIES, Condition, ContextLimit, Rejection, StrategyConfig
 from selftrain.test_time.length_control import TOKENS_PER_STEP
 
 # What a setting belongs to: the best of each family is chosen on dev. "oracle" is a bound, not a way to answer.
@@ -28,20 +28,34 @@ FAMILIES: dict[Family, str] = {
     "control": "ask for a length, or reject by length",
     "oracle": "a perfect choice (bound)",
 }
+# Strategies that the grid places itself, as far as its settings ask for them.
+# fmt: off
+PLACED = frozenset({
+    "greedy", "mean", "majority", "vote_logprob", "vote_reward", "best_logprob", "best_reward", "select", "tournament",
+    "recursive", "permuted", "refine", "refine_vote", "reject", "pass",
+})
+# fmt: on
+FAMILY_OF: dict[str, Family] = {
+    "single": "single",
+    "vote": "vote",
+    "best": "vote",
+    "select": "select",
+    "refine": "refine",
+}
 Count = Annotated[int, Field(ge=0)]
 
 
 class ScaleConfig(Section):
     """The grid. Every list may be empty, which leaves that part out."""
 
-    n: Positive = 10  # samples per question behind every vote and selection
+    n: Positive = 10  # samples per problem behind every vote and selection
     sizes: tuple[Positive, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)  # N of the curves
     select_sizes: tuple[Positive, ...] = (2, 3, 4, 5, 6, 7, 8, 9, 10)
-    draws: Positive = 1  # ordered subsets per question over which selection is averaged
+    draws: Positive = 1  # ordered subsets per problem over which selection is averaged
     permutations: Positive = 3  # orders of a permutation vote, among `audit_size` candidates
     audit_size: Positive = 5  # candidates of the permutation vote, the tournament and the distinct selection
     variants: bool = True  # of selection: each answer once, several orders, tournament, recursive
-    group: Annotated[int, Field(ge=2)] = 3  # candidates per question of a tournament
+    group: Annotated[int, Field(ge=2)] = 3  # candidates in one prompt of a tournament
     rounds: Count = 2  # of self-refinement
     budget: str = "tiny"  # preset of selftrain/engines/budget.py: delimiters, ignore strings, answer cue
     ignores: tuple[Count, ...] = (0, 1, 2, 3, 4, 5, 6, 7)  # ends of thinking that are replaced
@@ -56,7 +70,7 @@ class ScaleConfig(Section):
     condition_long: tuple[Positive, ...] = (48,)  # thinking tokens at least, where "long" is forced
     reject: tuple[Positive, ...] = (24, 32, 48)  # thinking tokens at most
     reject_tries: Positive = 10  # forced: the last of them is closed at the limit
-    problems: Positive | None = None  # use the first so many questions of each split
+    problems: Positive | None = None  # use the first so many problems of each split
 
     @model_validator(mode="after")
     def _fits(self) -> ScaleConfig:
@@ -71,7 +85,7 @@ class ScaleConfig(Section):
         return self
 
 
-# What --quick changes: the same picture from fewer questions and settings.
+# What --quick changes: fewer problems and settings.
 QUICK: dict[str, Any] = {
     "problems": 120,
     "sizes": [1, 2, 3, 5, 8],
@@ -97,16 +111,16 @@ def load_scale_config(path: Path | None, overrides: list[str], quick: bool) -> S
 
 @dataclass(frozen=True)
 class Setting:
-    """One point: how the questions are answered, and where it stands in the curves."""
+    """One point: how the problems are answered, and where it stands in the curves."""
 
     name: str  # unique
     family: Family
     strategy: str  # a key of test_time.STRATEGIES
-    plan: Plan
+    plan: StrategyConfig
     num_ignore: int | None = None  # ends of thinking replaced; None: nothing is forced
     limit: int | None = None  # thinking tokens at most
     least: int | None = None  # thinking tokens at least
-    # The same texts with a ledger, drawn for their lengths; None: those of `plan` have one, or no length is looked at.
+    # The same texts with a record of their thinking, drawn for their lengths; None: `plan` has it, or it is not needed.
     counted: SamplingParams | None = None
 
     @property
@@ -131,25 +145,27 @@ def grid(
     plain: SamplingParams,
     selecting: SamplingParams,
     prompts: PromptSet,
-    room: Room | None = None,
+    context_limit: ContextLimit | None = None,
     seed: int = 0,
 ) -> list[Setting]:
     """Every setting, in the order of the report. `plain` is how samples are drawn without a budget."""
-    base = Plan(
-        prompts=prompts, sampling=plain, selecting=selecting, seed=seed, room=room, group=config.group,
+    base = StrategyConfig(
+        prompts=prompts,
+        sampling=plain,
+        selecting=selecting,
+        seed=seed,
+        context_limit=context_limit,
+        group=config.group,
         permutations=config.permutations,
-    )  # fmt: skip
+    )
     many = replace(base, pool=config.n)
     # "short" and "long" are measured against the thinking of a run that is not asked for a length.
     counted = counting_params(config, plain) if {"short", "long"} & set(config.conditions) else None
-    settings = [
-        Setting("greedy", "single", "greedy", base, counted=counted),
-        Setting("mean@1", "single", "mean", many),
-    ]
+    settings = [Setting("greedy", "single", "greedy", base, counted=counted), Setting("mean@1", "single", "mean", many)]
     settings += _think(config, base)
     for n in config.sizes:
         if n > 1:
-            settings.append(Setting(f"vote@{n}", "vote", "vote", replace(many, n=n)))
+            settings.append(Setting(f"vote@{n}", "vote", "majority", replace(many, n=n)))
     for n in sorted({config.audit_size, config.n}):
         settings.append(Setting(f"likelihood-weighted vote@{n}", "vote", "vote_logprob", replace(many, n=n)))
         settings.append(Setting(f"most likely of {n}", "vote", "best_logprob", replace(many, n=n)))
@@ -166,9 +182,10 @@ def grid(
         forced = replace(many, sampling=forced_params(config, plain, num_ignore=k))
         settings.append(Setting(f"mean@1 +{k}", "think", "mean", forced, num_ignore=k))
         for n in config.combine_sizes:
-            for name, strategy in (("vote", "vote"), ("select", "select")):
+            for name, strategy in (("vote", "majority"), ("select", "select")):
                 settings.append(Setting(f"{name}@{n} +{k}", "combined", strategy, replace(forced, n=n), num_ignore=k))
     settings += _control(config, base)
+    settings += _others(many)
     settings += [Setting(f"pass@{n}", "oracle", "pass", replace(many, n=n)) for n in config.sizes if n > 1]
     names = [setting.name for setting in settings]
     if len(set(names)) < len(names):
@@ -176,7 +193,18 @@ def grid(
     return settings
 
 
-def _variants(config: ScaleConfig, many: Plan) -> list[Setting]:
+def _others(many: StrategyConfig) -> list[Setting]:
+    """Strategies of the table that the grid has no curve for, among all samples: one setting for each."""
+    found = {name: s for name, s in STRATEGIES.items() if name not in PLACED and s.answers and s.family != "reject"}
+    settings = []
+    for name, strategy in found.items():
+        if not (strategy.needs_reward or (strategy.needs_context_limit and many.context_limit is None)):
+            plan = replace(many, n=many.size)
+            settings.append(Setting(f"{name}@{plan.n}", FAMILY_OF[strategy.family], name, plan))
+    return settings
+
+
+def _variants(config: ScaleConfig, many: StrategyConfig) -> list[Setting]:
     """Other ways to let the model choose."""
     some = replace(many, n=config.audit_size, draws=1)
     every = replace(many, n=config.n)
@@ -185,7 +213,7 @@ def _variants(config: ScaleConfig, many: Plan) -> list[Setting]:
         Setting(f"select@{some.n} in {config.permutations} orders", "select", "permuted", some),
         Setting(f"tournament@{every.n} in groups of {config.group}", "select", "tournament", every),
     ]
-    if many.room is not None:
+    if many.context_limit is not None:
         settings.append(Setting(f"recursive@{every.n}", "select", "recursive", every))
     return settings
 
@@ -205,11 +233,11 @@ def forced_params(
 
 
 def counting_params(config: ScaleConfig, plain: SamplingParams) -> SamplingParams:
-    """`plain` with a budget that changes no text: it keeps the ledger of what is thinking and what is answer."""
+    """`plain` with a budget that changes no text: it records what is thinking and what is answer."""
     return replace(plain, budget=Budget(end=preset(config.budget).end))
 
 
-def _think(config: ScaleConfig, base: Plan) -> list[Setting]:
+def _think(config: ScaleConfig, base: StrategyConfig) -> list[Setting]:
     settings = []
     for k in config.ignores:
         plan = replace(base, sampling=forced_params(config, base.sampling, num_ignore=k))
@@ -220,8 +248,8 @@ def _think(config: ScaleConfig, base: Plan) -> list[Setting]:
     return settings
 
 
-def _control(config: ScaleConfig, base: Plan) -> list[Setting]:
-    """What s1 compares budget forcing with, each with and without it. Without, a ledger counts the thinking."""
+def _control(config: ScaleConfig, base: StrategyConfig) -> list[Setting]:
+    """What s1 compares budget forcing with, each with and without it. Without, thinking is only counted."""
     counted = replace(base, sampling=counting_params(config, base.sampling))
     settings = []
     for name in config.conditions:
@@ -256,7 +284,7 @@ def _held_to(config: ScaleConfig, name: str, asked: int | None) -> list[tuple[st
     """How a condition is forced: (what the setting is called, thinking tokens at most, at least).
 
     What has a limit is held to it, as by s1, whose steps have 100 tokens each. A class has none; what its forcing
-    means is ours: "short" is closed at a length, and "long" goes on until it has one.
+    means is ours: "short" is closed at a length, and "long" continues up to one.
     """
     if asked is not None:
         return [("forced", asked * (TOKENS_PER_STEP if name == "step" else 1), None)]

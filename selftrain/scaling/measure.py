@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from data_process.schema import Problem
 from selftrain.engines.base import Completion
 from selftrain.sampling.sampler import Sampler
 from selftrain.scaling.grid import Setting
-from selftrain.test_time import STRATEGIES, Outcome, Plan, Pool, draw_pool, run, summary, thinking_tokens
+from selftrain.scaling.records import RawResult, SettingResult, Thinking
+from selftrain.test_time import (
+    STRATEGIES,
+    Outcome,
+    Pool,
+    Score,
+    SelectorCall,
+    StrategyConfig,
+    audit,
+    draw_pool,
+    run,
+    score,
+    thinking_tokens,
+)
 from selftrain.test_time.strategies import preflight
 
 Told = Callable[[int, int, str], None]  # settings done, settings in all, how far the current one is
@@ -25,8 +37,8 @@ class Measured:
 
     setting: Setting
     outcomes: tuple[Outcome, ...]  # in the order of the problems
-    totals: dict[str, Any]  # test_time.summary
-    thinking: dict[str, Any]  # `thinking_of`
+    totals: Score
+    thinking: Thinking
     lengths: tuple[int, ...]  # thinking tokens of every attempt
 
     @property
@@ -34,13 +46,22 @@ class Measured:
         return {outcome.problem_id: outcome.credit for outcome in self.outcomes}
 
     @property
+    def calls(self) -> list[SelectorCall]:
+        """Every selector call, where the selection itself is measured: not on forced candidates."""
+        return audit.calls_of(self.outcomes) if self.setting.family == "select" else []
+
+    @property
     def cost(self) -> float:
         """Tokens per question, generated and prompt together."""
-        return float(self.totals["tokens_per_problem"]["total"])
+        return self.totals.tokens_per_problem.total
 
     @property
     def accuracy(self) -> float:
-        return float(self.totals["accuracy"])
+        return self.totals.accuracy
+
+    @property
+    def record(self) -> SettingResult:
+        return SettingResult.of(self.setting, self.totals, self.thinking)
 
 
 def measure(
@@ -56,7 +77,7 @@ def measure(
     """
     for setting in settings:
         preflight([setting.strategy], problems, setting.plan)
-    pools: dict[Any, Pool] = {}
+    pools: dict[Hashable, Pool] = {}
     measured = []
     for k, setting in enumerate(settings):
         told(k, len(settings), setting.name)
@@ -70,7 +91,7 @@ def measure(
         outcomes = run(setting.strategy, problems, sampler, setting.plan, pool)
         texts = _texts(setting, problems, sampler, pool, outcomes)
         lengths = tuple(thinking_tokens(completion) for completion in texts)
-        measured.append(Measured(setting, tuple(outcomes), summary(outcomes), thinking_of(texts), lengths))
+        measured.append(Measured(setting, tuple(outcomes), score(outcomes), thinking_of(texts), lengths))
     told(len(settings), len(settings), "")
     return measured
 
@@ -86,19 +107,14 @@ def _texts(
     if pool is not None:
         return [attempt.completion for attempts in pool.values() for attempt in attempts]
     if setting.strategy == "reject":
-        return [attempt.completion for outcome in outcomes for attempt in outcome.path]
-    plan: Plan = setting.plan if setting.counted is None else replace(setting.plan, sampling=setting.counted)
+        return [attempt.completion for outcome in outcomes for attempt in outcome.texts]
+    plan: StrategyConfig = setting.plan if setting.counted is None else replace(setting.plan, sampling=setting.counted)
     drawn = sampler.draw(plan.asks(problems), plan.greedy, 1)  # without `counted` they are in the bank
     return [completion for completions in drawn.values() for completion in completions]
 
 
-def thinking_of(completions: Sequence[Completion]) -> dict[str, Any]:
-    """Lengths of thinking in tokens, and what a budget did: counts that add up to `completions`.
-
-    `forced`: ignore strings put in, or closed by a limit or a loop. `unforced`: the model ended its thinking itself.
-    `no_delimiter`: the model never wrote the end of thinking, and nothing was done about it. `plain`: there is no
-    ledger, and all of the text counts.
-    """
+def thinking_of(completions: Sequence[Completion]) -> Thinking:
+    """How long the completions thought, and what a budget did to them."""
     lengths = sorted(thinking_tokens(completion) for completion in completions)
     status: Counter[str] = Counter()
     closed: Counter[str] = Counter()
@@ -107,35 +123,21 @@ def thinking_of(completions: Sequence[Completion]) -> dict[str, Any]:
         forcing = completion.forcing
         status[forcing.status if forcing else "plain"] += 1
         if forcing:
-            closed[forcing.closed_by or "cut"] += 1
+            closed[forcing.closed_by or "truncated"] += 1
             ignores += forcing.ignores
-    return {
-        "completions": len(completions),
-        "mean": statistics.fmean(lengths),
-        "median": statistics.median(lengths),
-        "p95": lengths[min(len(lengths) - 1, round(0.95 * (len(lengths) - 1)))],
-        "max": lengths[-1],
-        "status": dict(status),
-        "closed_by": dict(closed),
-        "ignores": ignores,
-        "cut": sum(completion.finish == "length" for completion in completions),
-    }
+    return Thinking(
+        completions=len(completions),
+        mean=statistics.fmean(lengths),
+        median=statistics.median(lengths),
+        p95=lengths[min(len(lengths) - 1, round(0.95 * (len(lengths) - 1)))],
+        max=lengths[-1],
+        status=dict(status),
+        closed_by=dict(closed),
+        ignores=ignores,
+        truncated=sum(completion.finish == "length" for completion in completions),
+    )
 
 
-def rows(measured: Sequence[Measured], subject: str, split: str) -> list[Mapping[str, Any]]:
-    """One record per setting and question: the raw results."""
-    return [
-        {
-            "subject": subject,
-            "split": split,
-            "setting": m.setting.name,
-            "id": outcome.problem_id,
-            "credit": outcome.credit,
-            "unread": outcome.unread,
-            "answers": [list(choice.answers) for choice in outcome.choices],
-            "generated": outcome.spent.generated,
-            "prompt": outcome.spent.prompt,
-        }
-        for m in measured
-        for outcome in m.outcomes
-    ]
+def rows(measured: Sequence[Measured], subject: str, split: str) -> list[RawResult]:
+    """One record per setting and problem: the raw results."""
+    return [RawResult.of(outcome, subject, split, m.setting.name) for m in measured for outcome in m.outcomes]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from selftrain.files import write_whole
-from selftrain.report.plots import GRID, INK, MUTED, PAPER, STYLE
+from selftrain.report.plots import FORMATS, GRID, INK, MUTED, PAPER, render
+from selftrain.scaling.records import ModelResult, ScaleResult, SettingResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's colours, darkened for text on white; a marker for each, so that colour is not needed.
 LOOK: dict[str, tuple[str, str]] = {
@@ -26,32 +28,21 @@ LOOK: dict[str, tuple[str, str]] = {
     "oracle": ("#98a2b3", "^"),
 }
 WIDTH, HEIGHT = 5.2, 3.9  # inches of one panel; models stand side by side
-DOTS = 200  # per inch
-FORMATS: dict[str, dict[str, Any]] = {  # without dates and versions, so that equal results give equal bytes
-    "svg": {"metadata": {"Date": None, "Creator": None}},
-    "pdf": {"metadata": {"CreationDate": None, "Creator": None, "Producer": None}},
-    "png": {"metadata": {"Software": None}, "dpi": DOTS},
-}
 
 
-def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
+Panel = Callable[["Axes", Mapping[str, SettingResult], ModelResult], None]
+
+
+def draw(result: ScaleResult, folder: Path) -> list[Path]:
     """tokens, candidates and ignores, each as SVG, PDF and PNG, one panel for every model; returns the paths."""
-    import matplotlib
-
     files = []
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        for name, panel in (("tokens", _tokens), ("candidates", _candidates), ("ignores", _ignores)):
-            figure = _figure(result["subjects"], panel)
-            for kind, options in FORMATS.items():
-                buffer = io.BytesIO()
-                figure.savefig(buffer, format=kind, **options)
-                files.append(write_whole(folder / f"{name}.{kind}", buffer.getvalue()))
+    for name, panel in (("tokens", _tokens), ("candidates", _candidates), ("ignores", _ignores)):
+        for kind, content in render(partial(_figure, result.subjects, panel), FORMATS).items():
+            files.append(write_whole(folder / f"{name}.{kind}", content))
     return files
 
 
-def _figure(subjects: Sequence[Mapping[str, Any]], panel: Any) -> Figure:
+def _figure(subjects: Sequence[ModelResult], panel: Panel) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -59,8 +50,8 @@ def _figure(subjects: Sequence[Mapping[str, Any]], panel: Any) -> Figure:
     FigureCanvasAgg(figure)
     grid = figure.subplots(1, len(subjects), sharey=True, squeeze=False)[0]
     for k, (axes, subject) in enumerate(zip(grid, subjects, strict=True)):
-        panel(axes, {s["name"]: s for s in subject["settings"]["test"]}, subject)
-        axes.set_title(subject["name"], loc="left", fontsize=10, color=INK)
+        panel(axes, {s.name: s for s in subject.settings["test"]}, subject)
+        axes.set_title(subject.name, loc="left", fontsize=10, color=INK)
         axes.grid(color=GRID, linewidth=0.7)
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
@@ -77,34 +68,30 @@ def _figure(subjects: Sequence[Mapping[str, Any]], panel: Any) -> Figure:
     return figure
 
 
-def _points(axes: Axes, settings: Sequence[Mapping[str, Any]], x: Sequence[float], family: str, label: str) -> None:
+def _points(axes: Axes, settings: Sequence[SettingResult], x: Sequence[float], family: str, label: str) -> None:
     """A curve with 95% intervals."""
     colour, marker = LOOK[family]
-    y = [100 * s["totals"]["accuracy"] for s in settings]
-    low = [value - 100 * s["totals"]["low"] for value, s in zip(y, settings, strict=True)]
-    high = [100 * s["totals"]["high"] - value for value, s in zip(y, settings, strict=True)]
+    y = [100 * s.totals.accuracy for s in settings]
+    low = [value - 100 * s.totals.low for value, s in zip(y, settings, strict=True)]
+    high = [100 * s.totals.high - value for value, s in zip(y, settings, strict=True)]
     axes.errorbar(
         x, y, yerr=[low, high], color=colour, marker=marker, markersize=5, linewidth=1.4, elinewidth=0.6,
         capsize=0, label=label, linestyle="--" if family == "oracle" else "-",
     )  # fmt: skip
 
 
-def _cost(s: Mapping[str, Any]) -> float:
-    return float(s["totals"]["tokens_per_problem"]["total"])
-
-
-def _tokens(axes: Axes, settings: Mapping[str, Mapping[str, Any]], subject: Mapping[str, Any]) -> None:
+def _tokens(axes: Axes, settings: Mapping[str, SettingResult], subject: ModelResult) -> None:
     """Every setting as a point; the frontier as a line."""
     for family, (colour, marker) in LOOK.items():
-        some = [s for s in settings.values() if s["family"] == family]
+        some = [s for s in settings.values() if s.family == family]
         if some and family != "oracle":
             axes.scatter(
-                [_cost(s) for s in some], [100 * s["totals"]["accuracy"] for s in some], color=colour, marker=marker,
+                [s.cost for s in some], [100 * s.totals.accuracy for s in some], color=colour, marker=marker,
                 s=60 if marker == "*" else 26, linewidths=0, label=family, alpha=0.85,
             )  # fmt: skip
-    best = sorted((settings[name] for name in subject["findings"]["frontier"]), key=_cost)
+    best = sorted((settings[name] for name in subject.findings.frontier), key=lambda s: s.cost)
     axes.step(
-        [_cost(s) for s in best], [100 * s["totals"]["accuracy"] for s in best], where="post", color=MUTED,
+        [s.cost for s in best], [100 * s.totals.accuracy for s in best], where="post", color=MUTED,
         linewidth=1, label="frontier",
     )  # fmt: skip
     axes.set_xscale("log", base=2)
@@ -112,44 +99,51 @@ def _tokens(axes: Axes, settings: Mapping[str, Mapping[str, Any]], subject: Mapp
     axes.set_xlabel("tokens per question, generated and prompt (log scale)")
 
 
-def _plain(settings: Mapping[str, Mapping[str, Any]], strategy: str) -> list[Mapping[str, Any]]:
-    found = [s for s in settings.values() if s["strategy"] == strategy and not s["forced"] and s["plain"]]
-    return sorted(found, key=lambda s: s["n"])
+def _plain(settings: Mapping[str, SettingResult], strategy: str) -> list[SettingResult]:
+    found = [s for s in settings.values() if s.strategy == strategy and not s.forced and s.plain]
+    return sorted(found, key=lambda s: s.n)
 
 
-def _greedy_line(axes: Axes, settings: Mapping[str, Mapping[str, Any]]) -> None:
-    accuracy = 100 * settings["greedy"]["totals"]["accuracy"]
+def _greedy_line(axes: Axes, settings: Mapping[str, SettingResult]) -> None:
+    accuracy = 100 * settings["greedy"].totals.accuracy
     axes.axhline(accuracy, color=INK, linewidth=0.9, linestyle=":", label="greedy")
 
 
-def _candidates(axes: Axes, settings: Mapping[str, Mapping[str, Any]], subject: Mapping[str, Any]) -> None:
+def _candidates(axes: Axes, settings: Mapping[str, SettingResult], subject: ModelResult) -> None:
     """Selection against vote against oracle."""
     one = settings["mean@1"]
     for strategy, family, label in (
         ("pass", "oracle", "pass@N (oracle)"),
-        ("vote", "vote", "vote@N"),
+        ("majority", "vote", "vote@N"),
         ("select", "select", "select@N"),
     ):
         some = [one, *_plain(settings, strategy)]
-        _points(axes, some, [s["n"] for s in some], family, label)
+        _points(axes, some, [s.n for s in some], family, label)
     _greedy_line(axes, settings)
     axes.set_xlabel("N, candidates per question")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(_whole_numbers())
 
 
-def _ignores(axes: Axes, settings: Mapping[str, Mapping[str, Any]], subject: Mapping[str, Any]) -> None:
+def _whole_numbers() -> MaxNLocator:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(nbins="auto", steps=[1, 2, 2.5, 5, 10], integer=True)  # matplotlib's default, of integers
+
+
+def _ignores(axes: Axes, settings: Mapping[str, SettingResult], subject: ModelResult) -> None:
     """Budget forcing against the number of ignores, with the mean thinking tokens at each point."""
-    forced = [
-        s for s in settings.values() if s["family"] == "think" and s["strategy"] == "greedy" and s["limit"] is None
-    ]
-    forced.sort(key=lambda s: s["num_ignore"])
-    if forced:
-        _points(axes, forced, [s["num_ignore"] for s in forced], "think", "greedy, forced")
-        for s in forced:
+    by_ignores = {
+        s.num_ignore: s
+        for s in settings.values()
+        if s.family == "think" and s.strategy == "greedy" and s.limit is None and s.num_ignore is not None
+    }
+    if by_ignores:
+        _points(axes, [by_ignores[k] for k in sorted(by_ignores)], sorted(by_ignores), "think", "greedy, forced")
+        for k, s in by_ignores.items():
             axes.annotate(
-                f"{s['thinking']['mean']:.0f}", (s["num_ignore"], 100 * s["totals"]["high"]), xytext=(0, 3),
+                f"{s.thinking.mean:.0f}", (k, 100 * s.totals.high), xytext=(0, 3),
                 textcoords="offset points", ha="center", fontsize=7.5, color=MUTED,
             )  # fmt: skip
     _greedy_line(axes, settings)
     axes.set_xlabel("ends of thinking replaced (above: mean thinking tokens)")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(_whole_numbers())

@@ -1,8 +1,7 @@
-"""The whole of `selftrain scale`: measure, conclude, write. Samples are in the bank, so a stopped command goes on."""
+"""The whole of `selftrain scale`: measure, conclude, write. Samples are in the bank, so the same command resumes."""
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from data_process.images.store import ImageStore
 from data_process.io import write_jsonl
@@ -31,21 +29,23 @@ from selftrain.scaling import plots, report
 from selftrain.scaling.analysis import findings
 from selftrain.scaling.grid import ScaleConfig, Setting, grid
 from selftrain.scaling.measure import Measured, measure, rows
+from selftrain.scaling.records import ModelResult, RawResult, ScaleResult
 from selftrain.scaling.targets import (
+    ModelUnderTest,
     Questions,
-    Subject,
     check_budgets,
+    context_limit_of,
     file_questions,
+    models_of,
     processor_of,
-    room_of,
     run_config,
     run_questions,
-    subjects_of,
 )
+from selftrain.test_time.strategy_config import selecting_params
 
 
 @dataclass(frozen=True)
-class Files:
+class FileTarget:
     """Questions and a model without a run folder."""
 
     problems: Path
@@ -56,12 +56,12 @@ class Files:
 
 
 @dataclass(frozen=True)
-class What:
+class Target:
     """What is measured: a run folder's weights on its questions, or a model on files."""
 
     run: Path | None = None
     weights: Sequence[str] = ("base", "accepted")
-    files: Files | None = None
+    files: FileTarget | None = None
 
     @property
     def name(self) -> str:
@@ -74,68 +74,67 @@ class What:
             raise ConfigError("nothing to measure: give a run folder, or questions and a model")
         return load_config(self.files.config, list(self.files.overrides))
 
-    def subjects(self, config: Config) -> list[Subject]:
+    def models(self, config: Config) -> list[ModelUnderTest]:
         if self.run is not None:
-            return subjects_of(self.run, self.weights)
-        named = subjects_of(Path(), [name for name in self.weights if "=" in name])
-        return [Subject(config.model.path.name, None, 0), *named]
+            return models_of(self.run, self.weights)
+        named = models_of(Path(), [name for name in self.weights if "=" in name])
+        return [ModelUnderTest(config.model.path.name, None, 0), *named]
 
 
 def scale(
     settings: ScaleConfig,
     output: Path,
-    what: What,
+    target: Target,
     *,
     processes: int = 1,
     progress: Progress | None = None,
     opener: Opener = open_engine,
-) -> dict[str, Any]:
+) -> ScaleResult:
     """Measure the grid and write scale.json, scale.md, the figures and the raw results into `output`.
 
-    `processes` models are sampled at once, each by an engine of its own; they share the bank. Returns what is in
-    scale.json. ConfigError, DataError or RunError before anything is sampled where something cannot work; EngineError
-    later: what was sampled is in the bank.
+    `processes` models are sampled at once, each by an engine of its own; they share the bank. ConfigError, DataError or
+    RunError before anything is sampled where something cannot work; EngineError later: samples stay in the bank.
     """
     if processes < 1:
         raise ConfigError(f"--processes {processes}: at least one process measures")
     progress = progress or Progress()
     started = time.monotonic()
-    config = what.config()
-    subjects = what.subjects(config)
-    if processes > 1 and len(subjects) > 1:
-        with _bench(settings, what, progress):
+    config = target.config()
+    models = target.models(config)
+    if processes > 1 and len(models) > 1:
+        with _bench(settings, target, progress):
             pass  # refuses here, once and readably, what would fail in every process
         try:
-            with ProcessPoolExecutor(min(processes, len(subjects)), multiprocessing.get_context("spawn")) as pool:
-                numbers = range(len(subjects))
-                for future in [pool.submit(_fill, settings, what, k, progress.quiet, opener) for k in numbers]:
+            with ProcessPoolExecutor(min(processes, len(models)), multiprocessing.get_context("spawn")) as pool:
+                numbers = range(len(models))
+                for future in [pool.submit(_fill, settings, target, k, progress.quiet, opener) for k in numbers]:
                     future.result()
         except BrokenProcessPool as error:
             raise EngineError(
-                "a process that was sampling ended without a word: it was killed, most often for memory; lower "
-                "--processes or engine.batch_size"
+                "a process that was sampling was killed, most often for memory; lower --processes or engine.batch_size"
             ) from error
-    with _bench(settings, what, progress) as bench, keeping(config, opener) as get_engine:
-        records, raw = [], []
-        for subject in subjects:
-            measured, drawn = bench.measure(subject, progress, get_engine)
+    with _bench(settings, target, progress) as bench, keeping(config, opener) as get_engine:
+        records: list[ModelResult] = []
+        raw: list[RawResult] = []
+        for model in models:
+            measured, drawn = bench.measure(model, progress, get_engine)
             for split, several in measured.items():
-                raw += rows(several, subject.name, split)
-            records.append(_subject_record(subject, config, measured, drawn))
+                raw += rows(several, model.name, split)
+            records.append(_model_result(model, config, measured, drawn))
             progress.say(report.answer(records[-1]))
-        result = {
-            "name": what.name,
-            "questions": bench.questions.about,
-            "n_dev": len(bench.questions.dev),
-            "n_test": len(bench.questions.test),
-            "judge": JUDGE_VERSION,
-            "seed": config.seed,
-            "settings": json.loads(settings.model_dump_json()),
-            "sampling": sampling_params(config.evaluation).to_json(),
-            "subjects": records,
-            "seconds": round(time.monotonic() - started, 1),
-        }
-    write_jsonl(output / "results.jsonl.gz", raw)
+        result = ScaleResult(
+            name=target.name,
+            questions=bench.questions.about,
+            n_dev=len(bench.questions.dev),
+            n_test=len(bench.questions.test),
+            judge=JUDGE_VERSION,
+            seed=config.seed,
+            settings=settings,
+            sampling=sampling_params(config.evaluation).to_json(),
+            subjects=tuple(records),
+            seconds=round(time.monotonic() - started, 1),
+        )
+    write_jsonl(output / "results.jsonl.gz", (row.to_json() for row in raw))
     write_json(output / "scale.json", result)
     write_whole(output / "scale.md", report.markdown(result))
     plots.draw(result, output)
@@ -152,23 +151,25 @@ class _Bench:
     points: Sequence[Setting]
     picture: Callable[[str], Picture]
 
-    def measure(self, subject: Subject, progress: Progress, opener: Opener) -> tuple[dict[str, list[Measured]], int]:
+    def measure(
+        self, model: ModelUnderTest, progress: Progress, opener: Opener
+    ) -> tuple[dict[str, list[Measured]], int]:
         """Every setting on dev and test, and how many samples had to be drawn for it."""
         everything = [*self.questions.dev, *self.questions.test]
         measured = {}
         with sampler_of(
-            self.config, self.bank, self.picture, everything, subject.adapter, subject.iteration, opener
+            self.config, self.bank, self.picture, everything, model.adapter, model.iteration, opener
         ) as sampler:
             for split, problems in (("dev", self.questions.dev), ("test", self.questions.test)):
-                with progress.stage(f"{subject.name}, {split}, {len(problems)} questions", "settings") as told:
+                with progress.stage(f"{model.name}, {split}, {len(problems)} problems", "settings") as told:
                     measured[split] = measure(self.points, problems, sampler, told)
         return measured, sampler.drawn
 
 
 @contextmanager
-def _bench(settings: ScaleConfig, what: What, progress: Progress) -> Iterator[_Bench]:
-    config = what.config()
-    images = config.data.folder if what.files is None else what.files.images
+def _bench(settings: ScaleConfig, target: Target, progress: Progress) -> Iterator[_Bench]:
+    config = target.config()
+    images = config.data.folder if target.files is None else target.files.images
     pixels = {"min_pixels": config.model.min_pixels, "max_pixels": config.model.max_pixels}
     with Bank(config.bank) as bank:
         store = ImageStore(config.bank.parent / "images", images, **pixels)
@@ -178,19 +179,18 @@ def _bench(settings: ScaleConfig, what: What, progress: Progress) -> Iterator[_B
             stored = store.add(relative)
             return Picture(stored.path, stored.id)
 
-        if what.run is not None:
-            questions = run_questions(what.run, config, store, bank, progress)
+        if target.run is not None:
+            questions = run_questions(target.run, config, store, bank, progress)
         else:
-            assert what.files is not None  # config() saw to it
-            questions = file_questions(what.files.problems, what.files.dev, images, store, config)
+            assert target.files is not None  # config() saw to it
+            questions = file_questions(target.files.problems, target.files.dev, images, store, config)
         if settings.problems is not None:
             k = settings.problems
             questions = replace(questions, dev=questions.dev[:k], test=questions.test[:k])
-        plain = sampling_params(config.evaluation)
-        selecting = replace(plain, temperature=0.0, top_p=1.0, top_k=0, max_tokens=config.evaluation.select_max_tokens)
+        plain, selecting = sampling_params(config.evaluation), selecting_params(config.evaluation)
         processor = processor_of(config)
-        room = room_of(config, picture, processor) if processor is not None else None
-        points = grid(settings, plain, selecting, prompt_set(config.prompts), room, config.seed)
+        limit = context_limit_of(config, picture, processor) if processor is not None else None
+        points = grid(settings, plain, selecting, prompt_set(config.prompts), limit, config.seed)
         if not config.engine.gives_logprobs:
             points = [point for point in points if not point.strategy.endswith("_logprob")]
             progress.say("engine.logprobs is false: settings that weigh answers by their likelihood are left out")
@@ -199,42 +199,25 @@ def _bench(settings: ScaleConfig, what: What, progress: Progress) -> Iterator[_B
         yield _Bench(config, questions, bank, points, picture)
 
 
-def _fill(settings: ScaleConfig, what: What, which: int, quiet: bool, opener: Opener) -> None:
+def _fill(settings: ScaleConfig, target: Target, which: int, quiet: bool, opener: Opener) -> None:
     """In a process of its own: put one model's samples into the bank."""
     from selftrain.environment import prepare_environment
 
-    config = what.config()
+    config = target.config()
     prepare_environment(config.engine.threads)
     progress = Progress(quiet=quiet, live=False)
-    with _bench(settings, what, progress) as bench:
-        bench.measure(what.subjects(config)[which], progress, opener)
+    with _bench(settings, target, progress) as bench:
+        bench.measure(target.models(config)[which], progress, opener)
 
 
-def _subject_record(
-    subject: Subject, config: Config, measured: dict[str, list[Measured]], drawn: int
-) -> dict[str, Any]:
-    return {
-        "name": subject.name,
-        "model": str(config.model.path),
-        "adapter": str(subject.adapter) if subject.adapter else None,
-        "samples_drawn": drawn,  # now and by this process; the others were in the bank
-        "settings": {split: [_record(m) for m in several] for split, several in measured.items()},
-        "findings": findings(measured["dev"], measured["test"], config.seed),
-    }
-
-
-def _record(m: Measured) -> dict[str, Any]:
-    s = m.setting
-    return {
-        "name": s.name,
-        "family": s.family,
-        "strategy": s.strategy,
-        "n": s.n,
-        "num_ignore": s.num_ignore,
-        "limit": s.limit,
-        "least": s.least,
-        "forced": s.forced,
-        "plain": not s.plan.distinct and s.plan.condition is None,
-        "totals": m.totals,
-        "thinking": m.thinking,
-    }
+def _model_result(
+    model: ModelUnderTest, config: Config, measured: dict[str, list[Measured]], drawn: int
+) -> ModelResult:
+    return ModelResult(
+        name=model.name,
+        model=str(config.model.path),
+        adapter=str(model.adapter) if model.adapter else None,
+        samples_drawn=drawn,
+        settings={split: tuple(m.record for m in several) for split, several in measured.items()},
+        findings=findings(measured["dev"], measured["test"], config.seed),
+    )

@@ -25,7 +25,7 @@ from selftrain.progress import Progress
 from selftrain.runs.run_dir import RunDir
 from selftrain.runs.splits import inputs, load_splits
 from selftrain.sampling.bank import Bank
-from selftrain.scaling.targets import run_config, subjects_of
+from selftrain.scaling.targets import models_of, run_config
 from selftrain.stages import tune
 
 
@@ -51,7 +51,7 @@ def select_data(run: Path, settings: SelectData, output: Path, progress: Progres
     """
     progress = progress or Progress()
     config = run_config(run)
-    accepted = subjects_of(run, ["accepted"])[0]
+    accepted = models_of(run, ["accepted"])[0]
     start = accepted.adapter if settings.start == "accepted" else None
     if not config.engine.has_model:
         raise ConfigError(f"{run} was a rehearsal without a model: there is nothing to train")

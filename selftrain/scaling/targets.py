@@ -20,18 +20,19 @@ from selftrain.engines.budget_forcing.state_machine import resolve
 from selftrain.engines.budget_forcing.tokenizer import TokenizerVocabulary
 from selftrain.files import RunError, read_json
 from selftrain.progress import Progress
-from selftrain.runs.splits import inputs, load_splits
+from selftrain.runs.metrics import Metrics
+from selftrain.runs.splits import inputs, load_splits, usable_problems
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.sampler import Picture
 from selftrain.scaling.grid import Setting
-from selftrain.test_time import Room
+from selftrain.test_time import ContextLimit
 from selftrain.training.row_lengths import frame_of
 
-DEV_SHARE = 1 / 3  # of the questions, where no dev file is given: a seeded draw, so that nothing is chosen on the rest
+DEV_SHARE = 1 / 3  # of the problems, where no dev file is given: a seeded draw, so that nothing is chosen on the rest
 
 
 @dataclass(frozen=True)
-class Subject:
+class ModelUnderTest:
     """Weights under a name."""
 
     name: str
@@ -91,50 +92,42 @@ def file_questions(test: Path, dev: Path | None, images: Path, store: ImageStore
 
 
 def _usable(path: Path, images: Path, store: ImageStore, config: Config) -> list[Problem]:
-    problems = load_problems(path, images)
-    usable, reasons, failed = store.check(problems)
-    if len(failed) > config.data.max_dropped_share * len(problems):
-        shown = ", ".join(f"{name} {n}" for name, n in sorted(reasons.items()))
-        raise DataError(
-            f"{len(failed)} of {len(problems)} pictures of {path} cannot be used ({shown}; first: problem "
-            f"{failed[0][0]!r}); mend them, or raise data.max_dropped_share"
-        )
-    return usable
+    return usable_problems(load_problems(path, images), store, config, str(path))[0]
 
 
-def subjects_of(run: Path, wanted: Sequence[str]) -> list[Subject]:
+def models_of(run: Path, wanted: Sequence[str]) -> list[ModelUnderTest]:
     """`base`, `accepted`, `iterK`, or NAME=ADAPTER_FOLDER, in order; base and accepted that are one stand once."""
-    found: dict[Path | None, Subject] = {}
+    found: dict[Path | None, ModelUnderTest] = {}
     for name in wanted:
-        subject = _subject(run, name)
-        found.setdefault(subject.adapter, subject)
+        model = _model(run, name)
+        found.setdefault(model.adapter, model)
     return list(found.values())
 
 
-def _subject(run: Path, name: str) -> Subject:
+def _model(run: Path, name: str) -> ModelUnderTest:
     if name == "base":
-        return Subject("base", None, 0)
+        return ModelUnderTest("base", None, 0)
     if "=" in name:
         label, _, folder = name.partition("=")
         if not (Path(folder) / "adapter_config.json").is_file() and not list(Path(folder).glob("adapter_model*")):
             raise ConfigError(f"--weights {name}: {folder} holds no adapter; give the folder with adapter_config.json")
-        return Subject(label, Path(folder), 0)
+        return ModelUnderTest(label, Path(folder), 0)
     if name == "accepted":
         if not (run / "metrics.json").is_file():
             raise RunError(
                 f"{run} is not finished, so no iteration is accepted; run the loop to its end, or name iterK"
             )
-        iteration = int(read_json(run / "metrics.json")["accepted"])
+        iteration = Metrics.read(run / "metrics.json").accepted or 0
     elif name.startswith("iter") and name[4:].isdigit():
         iteration = int(name[4:])
     else:
         raise ConfigError(f"--weights {name!r}: write base, accepted, iter1 or NAME=ADAPTER_FOLDER")
     if iteration == 0:
-        return Subject("base", None, 0)
+        return ModelUnderTest("base", None, 0)
     adapter = run / f"iter{iteration}" / "train" / "adapter"
     if not adapter.is_dir():
         raise RunError(f"{run} has no adapter of iteration {iteration}; there is no {adapter}")
-    return Subject(f"iteration {iteration}", adapter, iteration)
+    return ModelUnderTest(f"iteration {iteration}", adapter, iteration)
 
 
 def processor_of(config: Config) -> Any:
@@ -157,7 +150,7 @@ def check_budgets(points: Sequence[Setting], processor: Any) -> None:
                 raise ConfigError(f"the grid's budget cannot be kept by this model: {error}") from error
 
 
-def room_of(config: Config, picture: Callable[[str], Picture], processor: Any) -> Room:
+def context_limit_of(config: Config, picture: Callable[[str], Picture], processor: Any) -> ContextLimit:
     """The model's positions and a counter of prompt tokens, image tokens included."""
     from selftrain.training.row_lengths import count_image_tokens
 
@@ -178,4 +171,4 @@ def room_of(config: Config, picture: Callable[[str], Picture], processor: Any) -
         ids = processor.tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         return len(ids) + (image_tokens(image) - 1 if image is not None else 0)
 
-    return Room(limit, count)
+    return ContextLimit(limit, count)

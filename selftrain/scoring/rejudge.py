@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-from data_process.io import load_problems, read_jsonl, write_jsonl
+from data_process.io import each_row, load_problems, write_jsonl
 from data_process.judging import JUDGE_VERSION, judge
-from data_process.schema import Problem, Verdict
+from data_process.schema import Finish, Problem, Status, Verdict, judged_from_json
 from data_process.seeds import seed_for
 from selftrain import stats
 from selftrain.config import build_config
-from selftrain.files import RunError, read_json
-from selftrain.test_time.evaluate import compare
+from selftrain.files import Record, RunError, read_json
+from selftrain.runs.metrics import Metrics, compared, rows_of
+from selftrain.test_time.results import Comparison, EvaluatedProblem, compare
 
 STATUSES = ("correct", "wrong", "abstain")
 FLIPS_FOLDER = Path("outputs/rejudge")  # under the current folder: a finished run is not written to
@@ -34,7 +34,7 @@ class StoredAnswer:
     problem: Problem
     text: str
     truncated: bool
-    stored: Mapping[str, Any]  # the verdict as JSON
+    stored: Verdict
 
     def now(self) -> Verdict:
         """The verdict of today's judge."""
@@ -56,162 +56,216 @@ def stored_answers(run: Path, splits: Sequence[str] = ("train", "dev", "test")) 
         source = config.data.folder / getattr(config.data, split)
         problems = {p.id: p for p in load_problems(source, config.data.folder)}
         for file in files:
-            for row in read_jsonl(file):
-                identifier = row["candidate"]["problem_id"] if split == "train" else row["id"]
+            iteration = int(file.parts[-3].removeprefix("iter"))
+            for identifier, name, text, finish, verdict in _judged(file, split):
                 if identifier not in problems:
                     raise RunError(f"{file}: problem {identifier!r} is not in {source}; the data have changed")
-                iteration = int(file.parts[-3].removeprefix("iter"))
-                for name, record in _records(row):
-                    yield StoredAnswer(
-                        str(file.relative_to(run)),
-                        iteration,
-                        split,
-                        name,
-                        problems[identifier],
-                        record["text"],
-                        record["finish"] == "length",
-                        record["verdict"],
-                    )
+                where = str(file.relative_to(run))
+                problem, truncated = problems[identifier], finish == "length"
+                yield StoredAnswer(where, iteration, split, name, problem, text, truncated, verdict)
 
 
-def _records(row: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(name, record) of every judged text in a row, whatever strategies the evaluation had."""
-    if "candidate" in row:
-        candidate = row["candidate"]
-        yield f"sample {candidate['sample']}", {**candidate, "verdict": row["verdict"]}
+def _judged(file: Path, split: str) -> Iterator[tuple[str, str, str, Finish, Verdict]]:
+    """(problem id, name, text, finish, verdict) of every judged text, whatever strategies the evaluation had."""
+    if split == "train":
+        for row in each_row(file):
+            item = judged_from_json(row)
+            c = item.candidate
+            yield c.problem_id, f"sample {c.sample}", c.text, c.finish, item.verdict
         return
-    for key, value in row.items():
-        several = value if isinstance(value, list) else [value]
-        for index, record in enumerate(several):
-            if isinstance(record, dict) and {"text", "finish", "verdict"} <= record.keys():
-                yield f"{key.removesuffix('s')} {index}" if isinstance(value, list) else key, record
+    for problem in EvaluatedProblem.read_rows(file):
+        for name, one in problem.judged_texts():
+            yield problem.id, name, one.text, one.finish, one.verdict
 
 
-def rescore(run: Path) -> dict[str, Any]:
-    """Greedy accuracy of every evaluation in a run folder under today's judge.
+class Change(Record):
+    """An answer of an evaluation whose status is another one now."""
 
-    Returns {"judge", "evaluations": [{iteration, split, n, correct, wrong, abstain, accuracy, low, high, changed,
-    changes}]}; `changes` lists id, stored and new status of each answer (samples and select too) judged otherwise than
-    stored. Raises as `stored_answers` does, and RunError where there is no finished evaluation.
+    id: str
+    answer: str
+    stored: Status
+    now: Status
+
+
+class Rescored(Record):
+    """Greedy accuracy of one evaluation under today's judge, and the changes among all its answers."""
+
+    iteration: int
+    split: str
+    n: int
+    correct: int
+    wrong: int
+    abstain: int
+    accuracy: float
+    low: float
+    high: float
+    changed: int
+    changes: tuple[Change, ...]
+
+
+class RunScore(Record):
+    """All evaluations of a run under today's judge."""
+
+    judge: str
+    evaluations: tuple[Rescored, ...]
+
+
+def rescore(run: Path) -> RunScore:
+    """Judge every evaluation in a run folder again.
+
+    Raises as `stored_answers` does, and RunError where there is no finished evaluation.
     """
     counts: dict[tuple[str, int], Counter[str]] = {}
-    changes: dict[tuple[str, int], list[dict[str, str]]] = {}
+    changes: dict[tuple[str, int], list[Change]] = {}
     for answer in stored_answers(run, ("dev", "test")):
         key, now = (answer.split, answer.iteration), answer.now()
         counts.setdefault(key, Counter())
         changes.setdefault(key, [])
         if answer.name == "greedy":
             counts[key][now.status] += 1
-        if now.status != answer.stored["status"]:
+        if now.status != answer.stored.status:
             changes[key].append(
-                {
-                    "id": answer.problem.id,
-                    "answer": answer.name,
-                    "stored": answer.stored["status"],
-                    "now": now.status,
-                }
+                Change(id=answer.problem.id, answer=answer.name, stored=answer.stored.status, now=now.status)
             )
     if not counts:
         raise RunError(f"{run} holds no finished evaluation; run the loop first")
     evaluations = []
     for (split, iteration), found in counts.items():
-        n = found.total()
-        low, high = stats.wilson(found["correct"], n)
+        n, correct = found.total(), found["correct"]
+        low, high = stats.wilson(correct, n)
         evaluations.append(
-            {
-                "iteration": iteration,
-                "split": split,
-                "n": n,
-                **{status: found[status] for status in STATUSES},
-                "accuracy": found["correct"] / n,
-                "low": low,
-                "high": high,
-                "changed": len(changes[split, iteration]),
-                "changes": changes[split, iteration],
-            }
+            Rescored(
+                iteration=iteration,
+                split=split,
+                n=n,
+                correct=correct,
+                wrong=found["wrong"],
+                abstain=found["abstain"],
+                accuracy=correct / n,
+                low=low,
+                high=high,
+                changed=len(changes[split, iteration]),
+                changes=tuple(changes[split, iteration]),
+            )
         )
-    return {"judge": JUDGE_VERSION, "evaluations": evaluations}
+    return RunScore(judge=JUDGE_VERSION, evaluations=tuple(evaluations))
 
 
-def rejudge(run: Path, flips: Path | None = None) -> dict[str, Any]:
-    """Re-read every stored answer of a run under today's judge; the list of what changed goes to the file `flips`.
+class Reading(Record):
+    """What a judge made of an answer."""
 
-    Returns counts that add up: `answers` = `unchanged` + `flipped` (another status) + `other_answer` (the same status,
-    another extracted answer, which moves votes); `by_status` and `by_rule` count the flips as "stored -> now";
-    `examples` holds the first 20 changes. The run folder is not written to. Raises as `stored_answers` does, and
-    RunError where the run has no judged answer.
+    status: Status
+    extracted: str | None
+    rule: str
+
+    @classmethod
+    def of(cls, verdict: Verdict) -> Reading:
+        return cls(status=verdict.status, extracted=verdict.extracted, rule=verdict.rule)
+
+
+class Flip(Record):
+    """An answer that is judged otherwise than stored: a line of the list of changes."""
+
+    id: str
+    file: str
+    answer: str
+    gold: str
+    stored: Reading
+    now: Reading
+    end_of_text: str  # its last 200 characters
+
+
+class Rejudged(Record):
+    """Counts that add up: answers = unchanged + flipped + other_answer."""
+
+    run: str
+    judge: str
+    answers: int
+    unchanged: int
+    flipped: int  # another status
+    other_answer: int  # the same status, another extracted answer, which moves votes
+    stored: Mapping[str, int]  # answers by status
+    now: Mapping[str, int]
+    by_status: Mapping[str, int]  # flips as "stored -> now"
+    by_rule: Mapping[str, int]
+    examples: tuple[Flip, ...]  # the first SHOWN_FLIPS changes
+    flips: str  # the file that lists all changes
+
+
+def rejudge(run: Path, flips: Path | None = None) -> Rejudged:
+    """Judge every stored answer of a run again; the list of what changed goes to the file `flips`.
+
+    The run folder is not written to. Raises as `stored_answers` does, and RunError where the run has no judged answer.
     """
-    counted: Counter[str] = Counter()
+    unchanged = 0
     by_status: Counter[str] = Counter()
     by_rule: Counter[str] = Counter()
     stored, now_counts = Counter[str](), Counter[str]()
-    changed = []
+    flipped, other_answer = [], []
     for answer in stored_answers(run):
-        now = answer.now()
-        before = answer.stored
-        stored[before["status"]] += 1
+        before, now = Reading.of(answer.stored), Reading.of(answer.now())
+        stored[before.status] += 1
         now_counts[now.status] += 1
-        if (before["status"], before["extracted"]) == (now.status, now.extracted):
-            counted["unchanged"] += 1
+        if (before.status, before.extracted) == (now.status, now.extracted):
+            unchanged += 1
             continue
-        flipped = before["status"] != now.status
-        counted["flipped" if flipped else "other_answer"] += 1
-        if flipped:
-            by_status[f"{before['status']} -> {now.status}"] += 1
-            by_rule[f"{before['rule']} -> {now.rule}"] += 1
-        changed.append(
-            {
-                "id": answer.problem.id,
-                "file": answer.file,
-                "answer": answer.name,
-                "gold": answer.problem.answer,
-                "stored": {key: before[key] for key in ("status", "extracted", "rule")},
-                "now": {"status": now.status, "extracted": now.extracted, "rule": now.rule},
-                "end_of_text": answer.text[-200:],
-            }
+        flip = Flip(
+            id=answer.problem.id,
+            file=answer.file,
+            answer=answer.name,
+            gold=answer.problem.answer,
+            stored=before,
+            now=now,
+            end_of_text=answer.text[-200:],
         )
+        if before.status == now.status:
+            other_answer.append(flip)
+            continue
+        flipped.append(flip)
+        by_status[f"{before.status} -> {now.status}"] += 1
+        by_rule[f"{before.rule} -> {now.rule}"] += 1
     if not stored:
         raise RunError(f"{run} holds no judged answers; run the loop first")
     path = flips or FLIPS_FOLDER / f"{run.resolve().name}.{sha256(str(run.resolve()).encode()).hexdigest()[:8]}.jsonl"
-    changed.sort(key=lambda row: row["stored"]["status"] == row["now"]["status"])  # the flips first
+    changed = [*flipped, *other_answer]
     try:
-        write_jsonl(path, changed)
+        write_jsonl(path, (flip.to_json() for flip in changed))
     except OSError as error:
         raise RunError(f"{error}; name a file that can be written with --flips FILE") from error
-    return {
-        "run": str(run),
-        "judge": JUDGE_VERSION,
-        "answers": stored.total(),
-        **{key: counted[key] for key in ("unchanged", "flipped", "other_answer")},
-        "stored": {status: stored[status] for status in STATUSES},
-        "now": {status: now_counts[status] for status in STATUSES},
-        "by_status": dict(by_status.most_common()),
-        "by_rule": dict(by_rule.most_common()),
-        "examples": changed[:SHOWN_FLIPS],
-        "flips": str(path.resolve()),
-    }
+    return Rejudged(
+        run=str(run),
+        judge=JUDGE_VERSION,
+        answers=stored.total(),
+        unchanged=unchanged,
+        flipped=len(flipped),
+        other_answer=len(other_answer),
+        stored={status: stored[status] for status in STATUSES},
+        now={status: now_counts[status] for status in STATUSES},
+        by_status=dict(by_status.most_common()),
+        by_rule=dict(by_rule.most_common()),
+        examples=tuple(changed[:SHOWN_FLIPS]),
+        flips=str(path.resolve()),
+    )
 
 
-def compare_runs(a: Path, b: Path, split: str = "test") -> list[dict[str, Any]]:
-    """Paired comparison of the accepted iterations of two runs on the same problems, a record per strategy.
+def compare_runs(a: Path, b: Path, split: str = "test") -> tuple[str, str, list[Comparison]]:
+    """Paired comparison of the accepted iterations of two runs on the same problems, for every strategy of both.
 
-    Records as in metrics.json, with the two runs' names. Raises RunError if a run has no such evaluation, or if the two
+    Returns the runs' names and the comparisons, b minus a, whose `a` and `b` are the runs' accepted iterations.
+    Averages over samples and the oracle are left out. Raises RunError if a run has no such evaluation, or if the two
     were not measured on the same problems.
     """
-    rows, names = [], []
+    names, rows = [], []
     for run in (a, b):
-        metrics = read_json(run / "metrics.json")
-        file = run / f"iter{metrics['accepted']}/{split}/rows.jsonl"
-        if not file.is_file():
+        metrics = Metrics.read(run / "metrics.json")
+        if not (run / f"iter{metrics.accepted}/{split}/rows.jsonl").is_file():
             raise RunError(f"{run} has no evaluation of its accepted iteration on {split}; run it to its end first")
-        rows.append(read_jsonl(file))
-        names.append(metrics["run"]["name"])
-    gold = [{row["id"]: row["gold"] for row in part} for part in rows]
+        rows.append(rows_of(run, metrics.accepted or 0, split))
+        names.append(metrics.run.name)
+    gold = [{row.id: row.gold for row in part} for part in rows]
     if gold[0] != gold[1]:
         only = set(gold[0].items()) ^ set(gold[1].items())
         raise RunError(f"{a} and {b} were measured on different problems ({len(only)} differ), so they have no pairs")
+    before, after = rows
     seed = seed_for("compare", split)
-    return [
-        {**compare(*rows, split, strategy, seed), "run_a": names[0], "run_b": names[1]}
-        for strategy in ("greedy", "majority", "select")
-    ]
+    return names[0], names[1], [compare(before, after, split, name, seed) for name in compared(before, after)]

@@ -1,6 +1,6 @@
 """What is behind a selector's score: places, orders, invented answers, and how much of the possible gain it takes.
 
-Functions of outcomes and their picks. A count stands beside every share, and a share of nothing is None.
+Functions of outcomes and their calls. A count stands beside every share, and a share of nothing is None.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 from selftrain import stats
-from selftrain.test_time.records import Outcome, Pick
+from selftrain.test_time.records import Outcome, SelectorCall
 
 LEAST_EXPECTED = 5.0  # expected counts below this make a chi-square p-value unreliable (Cochran 1954)
 
@@ -31,18 +31,18 @@ class Rate:
         return self.correct / self.n
 
 
-def picks_of(outcomes: Iterable[Outcome]) -> list[Pick]:
-    return [pick for outcome in outcomes for pick in outcome.picks]
+def calls_of(outcomes: Iterable[Outcome]) -> list[SelectorCall]:
+    return [call for outcome in outcomes for call in outcome.calls]
 
 
-def by_position(picks: Iterable[Pick]) -> dict[int, Rate]:
+def by_position(calls: Iterable[SelectorCall]) -> dict[int, Rate]:
     """Accuracy by the place (from 1) of the right candidate, where exactly one candidate is right."""
-    return _rates((pick.right.index(True) + 1, float(pick.correct)) for pick in picks if sum(pick.right) == 1)
+    return _rates((call.right.index(True) + 1, float(call.correct)) for call in calls if sum(call.right) == 1)
 
 
-def given_right(picks: Iterable[Pick]) -> dict[int, Rate]:
+def given_right(calls: Iterable[SelectorCall]) -> dict[int, Rate]:
     """A selector's accuracy by how many of the candidates it was shown are right, 0 included."""
-    return _rates((sum(pick.right), float(pick.correct)) for pick in picks)
+    return _rates((sum(call.right), float(call.correct)) for call in calls)
 
 
 def given_right_candidates(outcomes: Iterable[Outcome]) -> dict[int, Rate]:
@@ -54,31 +54,31 @@ def given_right_candidates(outcomes: Iterable[Outcome]) -> dict[int, Rate]:
 
 
 @dataclass(frozen=True)
-class Places:
+class PositionBias:
     """Test of position bias. Under no bias each place is chosen equally often."""
 
-    chosen: dict[int, int]  # place (from 1) -> picks whose answer exactly the candidate there gave
+    chosen: dict[int, int]  # place (from 1) -> calls whose answer exactly the candidate there gave
     expected: dict[int, float]
-    left_out: int  # picks that name no place: unreadable, novel, or an answer of several candidates
+    left_out: int  # calls that name no place: unreadable, novel, or an answer of several candidates
     chi_square: float | None  # None: nothing to test
     p: float | None
     reliable: bool  # whether every expected count reaches LEAST_EXPECTED
 
 
-def position_bias(picks: Iterable[Pick]) -> Places:
+def position_bias(calls: Iterable[SelectorCall]) -> PositionBias:
     """Pearson's chi-square test that the chosen candidate stands in each place equally often.
 
     It needs no gold answers, but orders that do not depend on quality, as samples drawn alike or shuffled have. Picks
     among different numbers of candidates are strata: their statistics and degrees of freedom add up. Picks of one
-    problem in several orders are not independent: give one pick for each problem where p matters.
+    problem in several orders are not independent: give one call for each problem where p matters.
     """
     strata: dict[int, Counter[int]] = {}  # candidates shown -> place -> times chosen
     left_out = 0
-    for pick in picks:
-        if pick.answer is None or pick.shown.count(pick.answer) != 1:
+    for call in calls:
+        if call.answer is None or call.shown.count(call.answer) != 1:
             left_out += 1
         else:
-            strata.setdefault(len(pick.shown), Counter())[pick.shown.index(pick.answer) + 1] += 1
+            strata.setdefault(len(call.shown), Counter())[call.shown.index(call.answer) + 1] += 1
     chosen: Counter[int] = Counter()
     expected: dict[int, float] = {}
     chi_square, freedom = 0.0, 0
@@ -90,7 +90,7 @@ def position_bias(picks: Iterable[Pick]) -> Places:
             chi_square += (places[place] - share) ** 2 / share
         freedom += size - 1
     least = min((places.total() / size for size, places in strata.items()), default=0.0)
-    return Places(
+    return PositionBias(
         {place: chosen[place] for place in expected},
         expected,
         left_out,
@@ -106,17 +106,17 @@ def _chi_square_p(statistic: float, freedom: int) -> float:
     return float(chi2.sf(statistic, freedom))
 
 
-def sources(picks: Iterable[Pick]) -> Counter[str]:
-    """Where selected answers come from: "candidate", "novel" (no candidate gave it), "unread". They add up to all."""
-    return Counter("unread" if pick.answer is None else "novel" if pick.novel else "candidate" for pick in picks)
+def sources(calls: Iterable[SelectorCall]) -> Counter[str]:
+    """Where selected answers come from: "candidate", "novel" (no candidate gave it), "abstain". They add up to all."""
+    return Counter("abstain" if call.answer is None else "novel" if call.novel else "candidate" for call in calls)
 
 
-def naming(picks: Iterable[Pick]) -> Counter[str]:
+def naming(calls: Iterable[SelectorCall]) -> Counter[str]:
     """Does the answer follow from the prediction that the text calls correct? "same", "other", "unnamed"; for the
-    reasoning form. They add up to all picks."""
+    reasoning form. They add up to all calls."""
     return Counter(
-        "unnamed" if pick.named is None else "same" if pick.shown[pick.named - 1] == pick.answer else "other"
-        for pick in picks
+        "unnamed" if call.named is None else "same" if call.shown[call.named - 1] == call.answer else "other"
+        for call in calls
     )
 
 
@@ -130,13 +130,13 @@ class Agreement:
 
 
 def agreement(outcomes: Iterable[Outcome]) -> Agreement:
-    """Agreement of a permutation vote's picks. ValueError for outcomes with several draws, whose picks are mixed."""
+    """Agreement of a permutation vote's calls. ValueError for outcomes with several draws, whose calls are mixed."""
     shares = []
     for outcome in outcomes:
         if len(outcome.choices) != 1:
             raise ValueError(f"{outcome.problem_id}: agreement is between orders of one draw, not of several")
-        if len(outcome.picks) > 1:
-            pairs = list(combinations([pick.answer for pick in outcome.picks], 2))
+        if len(outcome.calls) > 1:
+            pairs = list(combinations([call.answer for call in outcome.calls], 2))
             shares.append(sum(a == b and a is not None for a, b in pairs) / len(pairs))
     if not shares:
         return Agreement(0, None, None)
@@ -157,7 +157,7 @@ def refinement(outcomes: Iterable[Outcome]) -> list[Counter[str]]:
     names = {(True, True): "kept", (False, True): "fixed", (True, False): "broke", (False, False): "missed"}
     rounds: list[Counter[str]] = []
     for outcome in outcomes:
-        for k, (before, after) in enumerate(pairwise(outcome.path)):
+        for k, (before, after) in enumerate(pairwise(outcome.texts)):
             if k == len(rounds):
                 rounds.append(Counter())
             rounds[k][names[before.right, after.right]] += 1

@@ -2,7 +2,7 @@
 
 A condition is part of the plan, so it goes with every strategy; a budget is part of `plan.sampling`, so it goes with
 both. Give `plan.sampling` a budget that has an `end` and nothing else where nothing is to be forced: it changes no
-text, and the ledger tells thinking from answer; without one, all that was generated counts as thinking.
+text, and the record of forcing tells thinking from answer; without one, all that was generated counts as thinking.
 Whether thinking obeyed is measured by `stats.control` and `stats.sample_control` with the bounds given here.
 """
 
@@ -16,9 +16,9 @@ from selftrain.config import ConfigError
 from selftrain.engines.base import Completion
 from selftrain.sampling.sampler import Ask, Sampler
 from selftrain.stats.scaling import Bounds
-from selftrain.test_time.records import Attempt, Outcome, attempt, choice_of, settled
-from selftrain.test_time.strategy_config import Condition, Plan
-from selftrain.test_time.tokens import Spent, generated_tokens, spent_on, thinking_tokens
+from selftrain.test_time.records import Attempt, Outcome, attempt, choice_of, single_outcome
+from selftrain.test_time.strategy_config import Condition, StrategyConfig
+from selftrain.test_time.tokens import TokenCost, cost_of, generated_tokens, thinking_tokens
 
 TOKENS_PER_STEP = 100  # what s1 allows an instructed step (arXiv 2501.19393, appendix on step-conditional control)
 
@@ -38,10 +38,10 @@ def bounds(condition: Condition, default_tokens: float | None = None) -> Bounds:
     return None, float(condition.limit * (TOKENS_PER_STEP if condition.name == "step" else 1))
 
 
-def reject(problems: Sequence[Problem], sampler: Sampler, plan: Plan) -> list[Outcome]:
+def reject(problems: Sequence[Problem], sampler: Sampler, plan: StrategyConfig) -> list[Outcome]:
     """The first sample that thinks for at most `plan.rejection.limit` tokens, among at most `plan.rejection.tries`.
 
-    `Outcome.path` holds the tries, the accepted one last; a problem without one is unread and earns nothing. With
+    `Outcome.texts` holds the tries, the accepted one last; a problem without one counts as an abstention. With
     `plan.rejection.last` there is none such: the last try comes to its own end within the limit, like any other, or is
     closed there and answers.
     Samples come from the bank's own stream of `plan.sampling`, so all that decodes with it reads the same ones: other
@@ -75,7 +75,7 @@ def reject(problems: Sequence[Problem], sampler: Sampler, plan: Plan) -> list[Ou
         path = paths[p.id]
         kept = path[-1:] if accepted(path, limit) else []
         choice = choice_of((a.answer for a in kept if a.answer is not None), path)
-        outcomes.append(settled(p, choice, _spent(path, limit), path=tuple(path)))
+        outcomes.append(single_outcome(p, choice, _cost(path, limit), texts=path))
     return outcomes
 
 
@@ -86,7 +86,7 @@ def accepted(path: Sequence[Attempt], limit: int) -> bool:
 
 def _keeps_to(completion: Completion, limit: int) -> bool:
     forcing = completion.forcing
-    # A text that was cut while it was thinking has not shown how long it would have been.
+    # A text that was truncated while it was thinking has not shown how long it would have been.
     ended = completion.finish != "length" if forcing is None else forcing.closed_by is not None
     return ended and thinking_tokens(completion) <= limit
 
@@ -106,16 +106,16 @@ def tries(outcomes: Sequence[Outcome], limit: int) -> Tries:
     """Tries behind the outcomes of `reject`; ValueError when there are none."""
     if not outcomes:
         raise ValueError("the tries of no problems")
-    counts = [len(outcome.path) for outcome in outcomes]
-    exhausted = sum(not accepted(outcome.path, limit) for outcome in outcomes)
-    ledgers = [outcome.path[-1].completion.forcing for outcome in outcomes]
-    forced = sum(ledger is not None and ledger.status == "forced" for ledger in ledgers)
+    counts = [len(outcome.texts) for outcome in outcomes]
+    exhausted = sum(not accepted(outcome.texts, limit) for outcome in outcomes)
+    records = [outcome.texts[-1].completion.forcing for outcome in outcomes]
+    forced = sum(record is not None and record.status == "forced" for record in records)
     return Tries(len(counts), sum(counts) / len(counts), max(counts), exhausted, forced)
 
 
-def _spent(path: Sequence[Attempt], limit: int) -> Spent:
-    whole = spent_on([a.completion for a in path])
+def _cost(path: Sequence[Attempt], limit: int) -> TokenCost:
+    whole = cost_of([a.completion for a in path])
     lengths = [generated_tokens(a.completion) for a in path]
     rejected = lengths[:-1] if accepted(path, limit) else lengths
     saved = sum(max(0, length - limit - 1) for length in rejected)
-    return Spent(whole.generated - saved, whole.prompt, whole.completions, whole.cut)
+    return TokenCost(whole.generated - saved, whole.prompt, whole.completions, whole.truncated)

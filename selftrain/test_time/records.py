@@ -1,17 +1,15 @@
-"""The records of this package: a judged attempt, a choice among several, what a strategy did with one question."""
+"""The records of this package: a judged attempt, a choice among several, what a strategy did with one problem."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from data_process.judging import judge
 from data_process.schema import Problem, Verdict
-from selftrain import stats
 from selftrain.engines.base import Completion
-from selftrain.test_time.tokens import Spent, mean_spent
+from selftrain.test_time.tokens import TokenCost, mean_cost
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Attempt:
 
     @property
     def answer(self) -> str | None:
-        """Canonical, so equal for equivalent answers; None when nothing is readable."""
+        """Canonical, so equal for equivalent answers; None when the judge could not read one."""
         return self.verdict.extracted
 
     @property
@@ -43,7 +41,7 @@ def attempt(completion: Completion, problem: Problem) -> Attempt:
 def most_likely(attempts: Sequence[Attempt]) -> Attempt:
     """The attempt with the largest mean log-probability; the order of `attempts` does not matter.
 
-    One whose log-probability is not known comes after all others; among such ones the text decides.
+    Attempts without a log-probability come after all others; among these the text decides.
     """
 
     def rank(one: Attempt) -> tuple[float, str, tuple[int, ...]]:
@@ -54,15 +52,15 @@ def most_likely(attempts: Sequence[Attempt]) -> Attempt:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a rule settles on. `answers` are sorted and share first place; () when nothing was readable."""
+    """What a rule chose. `answers` are sorted and share first place; () when no candidate was readable."""
 
     answers: tuple[str, ...]
     credit: float  # of a fair draw among `answers`, in [0, 1]
-    n_right: int  # right ones among the candidates
+    n_right: int  # correct ones among the candidates
 
 
 def choice_of(answers: Iterable[str], attempts: Sequence[Attempt]) -> Choice:
-    """The choice that consists of `answers`; the judge's verdict on `attempts` says which of them are right."""
+    """The choice that consists of `answers`; the judge's verdict on `attempts` says which of them are correct."""
     chosen = tuple(sorted(set(answers)))
     right = {a.answer for a in attempts if a.right}
     credit = len(right & set(chosen)) / len(chosen) if chosen else 0.0
@@ -70,18 +68,18 @@ def choice_of(answers: Iterable[str], attempts: Sequence[Attempt]) -> Choice:
 
 
 @dataclass(frozen=True)
-class Pick:
-    """One question put to a selector: what it was shown, in order, and what it said."""
+class SelectorCall:
+    """One call of a selector: the candidates it was shown, in order, and what it answered."""
 
     shown: tuple[str | None, ...]  # answers of the candidates; None is an unreadable candidate
     right: tuple[bool, ...]
-    answer: str | None  # None: nothing readable was said
+    answer: str | None  # None: the selector's text holds no readable answer
     correct: bool
     named: int | None = None  # the prediction that the text calls correct, from 1; only the reasoning form asks for it
 
     @property
     def novel(self) -> bool:
-        """The selector gave an answer that no candidate gave. (Two right answers may be written differently.)"""
+        """The selector gave an answer that no candidate gave. (Two correct answers may be written differently.)"""
         return self.answer is not None and self.answer not in self.shown and not (self.correct and any(self.right))
 
 
@@ -91,21 +89,31 @@ class Outcome:
 
     problem_id: str
     credit: float  # in [0, 1]; a mean over draws or over all subsets where there are several
-    unread: float  # share of draws in which nothing readable was chosen (credit 0)
-    spent: Spent
+    abstain: float  # share of draws without a readable answer (credit 0)
+    cost: TokenCost
     choices: tuple[Choice, ...] = ()  # one for each draw; () for an exact mean over all subsets
     error: float | None = 0.0  # Monte-Carlo standard error of `credit`; 0: nothing was drawn, None: one draw of many
-    picks: tuple[Pick, ...] = ()  # every question put to a selector, in order
-    path: tuple[Attempt, ...] = ()  # the attempts of a chain: rounds of refinement, tries of rejection sampling
+    calls: tuple[SelectorCall, ...] = ()  # every selector call, in order
+    # What the model wrote for this problem besides its samples, in order: a greedy answer, rounds of refinement, tries
+    # of rejection sampling, a selector's answers.
+    texts: tuple[Attempt, ...] = ()
 
 
-def settled(problem: Problem, choice: Choice, spent: Spent, **more: Any) -> Outcome:
+def single_outcome(
+    problem: Problem,
+    choice: Choice,
+    cost: TokenCost,
+    *,
+    calls: Sequence[SelectorCall] = (),
+    texts: Sequence[Attempt] = (),
+) -> Outcome:
     """The outcome of a single draw."""
-    return Outcome(problem.id, choice.credit, float(not choice.answers), spent, (choice,), **more)
+    abstain = float(not choice.answers)
+    return Outcome(problem.id, choice.credit, abstain, cost, (choice,), calls=tuple(calls), texts=tuple(texts))
 
 
 def mean_outcome(draws: Sequence[Outcome], exhaustive: bool) -> Outcome:
-    """Several draws for one problem as one outcome: means, every choice and pick kept.
+    """Several draws for one problem as one outcome: means; every choice, call and text is kept.
 
     `exhaustive`: the draws are all there are, so nothing is left to chance. Otherwise `error` is s / sqrt(m) of m
     draws; draws with balanced positions differ more from each other than independent ones, so it is rather too large
@@ -117,12 +125,12 @@ def mean_outcome(draws: Sequence[Outcome], exhaustive: bool) -> Outcome:
     return Outcome(
         draws[0].problem_id,
         credit,
-        math.fsum(draw.unread for draw in draws) / len(draws),
-        mean_spent([draw.spent for draw in draws]),
+        math.fsum(draw.abstain for draw in draws) / len(draws),
+        mean_cost([draw.cost for draw in draws]),
         tuple(choice for draw in draws for choice in draw.choices),
         error,
-        tuple(pick for draw in draws for pick in draw.picks),
-        tuple(step for draw in draws for step in draw.path),
+        tuple(call for draw in draws for call in draw.calls),
+        tuple(text for draw in draws for text in draw.texts),
     )
 
 
@@ -135,36 +143,6 @@ def mean_and_error(credits: Sequence[float], exhaustive: bool) -> tuple[float, f
     if m == 1:
         return credit, None
     return credit, math.sqrt(math.fsum((c - credit) ** 2 for c in credits) / (m - 1) / m)
-
-
-def summary(outcomes: Sequence[Outcome], level: float = 0.95) -> dict[str, Any]:
-    """Totals of one strategy over a split, JSON-able: a row of the table by total tokens.
-
-    `accuracy`, `low`, `high`, `unread` are fractions, `tokens_per_problem` means; `drawing_error` is the standard error
-    of the accuracy that the drawing of subsets leaves (it is part of no interval: those are over questions), None where
-    some question had a single draw of many. ValueError without outcomes or with a problem that occurs twice.
-    """
-    n = len(outcomes)
-    if not n:
-        raise ValueError("a summary of no problems")
-    if len({o.problem_id for o in outcomes}) < n:
-        raise ValueError("a problem occurs twice in one summary")
-    correct = min(math.fsum(o.credit for o in outcomes), float(n))  # thirds may add up to n and 1e-16
-    low, high = stats.wilson(correct, n, level)
-    errors = [o.error for o in outcomes]
-    spent = mean_spent([o.spent for o in outcomes])
-    return {
-        "n": n,
-        "correct": correct,
-        "accuracy": correct / n,
-        "low": low,
-        "high": high,
-        "unread": math.fsum(o.unread for o in outcomes) / n,
-        "drawing_error": None if None in errors else math.sqrt(math.fsum(e**2 for e in errors if e)) / n,
-        "tokens_per_problem": {"generated": spent.generated, "prompt": spent.prompt, "total": spent.total},
-        "completions_per_problem": spent.completions,
-        "cut_per_problem": spent.cut,
-    }
 
 
 def credits(outcomes: Sequence[Outcome]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """The model chooses among its own attempts: all at once, in a tournament, or several times in other orders.
 
-The picture stays in the prompt. A selector's answer is judged as an answer to the problem; nothing asks whether it
-names a candidate, but an answer that no candidate gave is counted (`Pick.novel`).
+The image stays in the prompt. A selector's answer is judged as an answer to the problem; nothing asks whether it
+names a candidate, but an answer that no candidate gave is counted (`SelectorCall.novel`).
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from selftrain.test_time.records import (
     Attempt,
     Choice,
     Outcome,
-    Pick,
+    SelectorCall,
     attempt,
     choice_of,
     mean_outcome,
     most_likely,
-    settled,
+    single_outcome,
 )
-from selftrain.test_time.strategy_config import Plan, Pool
-from selftrain.test_time.tokens import Spent, spent_on
+from selftrain.test_time.strategy_config import Pool, StrategyConfig
+from selftrain.test_time.tokens import TokenCost, cost_of
 
 
 @dataclass(frozen=True)
-class Contest:
+class SelectionTask:
     """Candidates of one problem in the order in which they are shown."""
 
     key: str  # unique; holds the problem's id
@@ -42,25 +42,29 @@ class Contest:
     candidates: tuple[Attempt, ...]
 
 
-Choose = Callable[[Sequence[Contest], Sampler, Plan], list[Outcome]]  # one outcome for each contest, in order
+Choose = Callable[
+    [Sequence[SelectionTask], Sampler, StrategyConfig], list[Outcome]
+]  # one outcome for each task, in order
 Split = Callable[[Problem, Sequence[Attempt]], list[list[Attempt]]]
 
 
-def select(choose: Choose, problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool) -> list[Outcome]:
+def select(
+    choose: Choose, problems: Sequence[Problem], sampler: Sampler, plan: StrategyConfig, pool: Pool
+) -> list[Outcome]:
     """Run `choose` on every problem: on its n samples as sampled, or on `draws` balanced ordered subsets of the pool.
 
-    The mean over subsets keeps every choice and pick; `Outcome.error` is what the drawing leaves uncertain.
+    The mean over subsets keeps every choice and call; `Outcome.error` is what the drawing leaves uncertain.
     """
-    contests: list[Contest] = []
+    tasks: list[SelectionTask] = []
     for problem in problems:
         samples = pool[problem.id]
         if plan.whole:
-            contests.append(Contest(problem.id, problem, tuple(samples)))
+            tasks.append(SelectionTask(problem.id, problem, tuple(samples)))
             continue
         seed = seed_for(plan.seed, problem.id, "subsets", plan.size, plan.n)
         for k, chosen in enumerate(subsets.ordered(plan.size, plan.n, plan.draws, seed)):
-            contests.append(Contest(f"{problem.id}/draw{k}", problem, tuple(samples[i] for i in chosen)))
-    found = choose(contests, sampler, plan)
+            tasks.append(SelectionTask(f"{problem.id}/draw{k}", problem, tuple(samples[i] for i in chosen)))
+    found = choose(tasks, sampler, plan)
     if plan.whole:
         return found
     return [
@@ -68,50 +72,51 @@ def select(choose: Choose, problems: Sequence[Problem], sampler: Sampler, plan: 
     ]
 
 
-def flat(contests: Sequence[Contest], sampler: Sampler, plan: Plan) -> list[Outcome]:
+def flat(tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyConfig) -> list[Outcome]:
     """All candidates in one prompt. A single candidate is the answer without a call."""
-    return _outcomes(contests, _play(contests, sampler, plan, lambda problem, shown: [list(shown)], plan.n))
+    return _outcomes(tasks, _play(tasks, sampler, plan, lambda problem, shown: [list(shown)], plan.n))
 
 
-def tournament(contests: Sequence[Contest], sampler: Sampler, plan: Plan) -> list[Outcome]:
+def tournament(tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyConfig) -> list[Outcome]:
     """Groups of at most `plan.group`, of even sizes; winners go on until one group is left, whose answer counts."""
-    played = _play(contests, sampler, plan, lambda problem, shown: even_groups(shown, plan.group), plan.group)
-    return _outcomes(contests, played)
+    played = _play(tasks, sampler, plan, lambda problem, shown: even_groups(shown, plan.group), plan.group)
+    return _outcomes(tasks, played)
 
 
-def recursive(contests: Sequence[Contest], sampler: Sampler, plan: Plan) -> list[Outcome]:
+def recursive(tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyConfig) -> list[Outcome]:
     """As many candidates in a prompt as fit; where not all do, winners go on as in a tournament.
 
-    ConfigError without `plan.room`, or when not even two candidates fit.
+    ConfigError without `plan.context_limit`, or when not even two candidates fit.
     """
-    if plan.room is None:
-        raise ConfigError("recursive selection needs room: the model's positions and a way to count a prompt's tokens")
-    return _outcomes(contests, _play(contests, sampler, plan, lambda problem, shown: _packed(problem, shown, plan), 2))
+    if plan.context_limit is None:
+        raise ConfigError("recursive selection needs a context limit; give the plan one")
+    return _outcomes(tasks, _play(tasks, sampler, plan, lambda problem, shown: _packed(problem, shown, plan), 2))
 
 
-def permuted(contests: Sequence[Contest], sampler: Sampler, plan: Plan) -> list[Outcome]:
-    """Each contest in `plan.permutations` different orders; the majority of the selected answers, a tie shared."""
-    shuffled: list[Contest] = []
+def permuted(tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyConfig) -> list[Outcome]:
+    """Each task in `plan.permutations` different orders; the majority of the selected answers, a tie shared."""
+    shuffled: list[SelectionTask] = []
     sizes = []
-    for contest in contests:
-        shown = distinct(contest.candidates) if plan.distinct else contest.candidates
-        seed = seed_for(plan.seed, contest.key, "orders", len(shown))
+    for task in tasks:
+        shown = distinct(task.candidates) if plan.distinct else task.candidates
+        seed = seed_for(plan.seed, task.key, "orders", len(shown))
         rows = subsets.orders(len(shown), plan.permutations, seed)
         sizes.append(len(rows))
         shuffled += [
-            Contest(f"{contest.key}/order{k}", contest.problem, tuple(shown[i] for i in row))
+            SelectionTask(f"{task.key}/order{k}", task.problem, tuple(shown[i] for i in row))
             for k, row in enumerate(rows)
         ]
     found = iter(_play(shuffled, sampler, plan, lambda problem, shown: [list(shown)], plan.n))
     outcomes = []
-    for contest, size in zip(contests, sizes, strict=True):
+    for task, size in zip(tasks, sizes, strict=True):
         parts = [next(found) for _ in range(size)]
         finals = [part.final for part in parts]
         choice = choice_of(stats.majority([final.answer for final in finals]).answers, finals)
-        spent = sum((part.spent for part in parts), spent_on([a.completion for a in contest.candidates]))
-        picks = tuple(pick for part in parts for pick in part.picks)
-        n_right = sum(a.right for a in contest.candidates)
-        outcomes.append(settled(contest.problem, replace(choice, n_right=n_right), spent, picks=picks))
+        cost = sum((part.cost for part in parts), cost_of([a.completion for a in task.candidates]))
+        calls = [call for part in parts for call in part.calls]
+        texts = [text for part in parts for text in part.texts]
+        choice = replace(choice, n_right=sum(a.right for a in task.candidates))
+        outcomes.append(single_outcome(task.problem, choice, cost, calls=calls, texts=texts))
     return outcomes
 
 
@@ -120,7 +125,7 @@ def distinct(candidates: Sequence[Attempt]) -> tuple[Attempt, ...]:
 
     Unreadable ones are left out, unless there is nothing else: then the most likely of them stays.
     """
-    answers = {a.answer for a in candidates if a.answer is not None} or {None}
+    answers: set[str | None] = {a.answer for a in candidates if a.answer is not None} or {None}
     kept = [most_likely([a for a in candidates if a.answer == answer]) for answer in answers]
     places = sorted(next(i for i, a in enumerate(candidates) if a is one) for one in kept)
     return tuple(candidates[i] for i in places)
@@ -133,13 +138,13 @@ def even_groups(candidates: Sequence[Attempt], most: int) -> list[list[Attempt]]
     return [list(candidates[start:end]) for start, end in pairwise(ends)]
 
 
-def preflight(problems: Sequence[Problem], plan: Plan, shown: int) -> None:
+def preflight(problems: Sequence[Problem], plan: StrategyConfig, shown: int) -> None:
     """Before anything is sampled: ConfigError if a prompt with `shown` empty candidates already does not fit."""
     asks = [Ask(p.id, wording.select(p, [""] * shown, plan.prompts, plan.form), p.image) for p in problems]
-    plan.check_room(asks, plan.selecting.max_tokens, f"that is with {shown} empty candidates; show fewer of them")
+    plan.check_fits(asks, plan.selecting.max_tokens, f"that is with {shown} empty candidates; show fewer of them")
 
 
-def show(problem: Problem, candidates: Sequence[Attempt], plan: Plan) -> str:
+def show(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfig) -> str:
     """The selector's prompt."""
     return wording.select(problem, [a.completion.text for a in candidates], plan.prompts, plan.form)
 
@@ -160,32 +165,34 @@ def winner(group: Sequence[Attempt], said: Attempt) -> Attempt:
 
 @dataclass(frozen=True)
 class _Played:
-    """A contest that is over; `spent` is the selector's calls alone."""
+    """A task that is over; `cost` is the selector's calls alone."""
 
     final: Attempt  # the last selector's answer, or the only candidate
-    picks: tuple[Pick, ...]
-    spent: Spent
+    calls: tuple[SelectorCall, ...]
+    texts: tuple[Attempt, ...]  # of the calls
+    cost: TokenCost
 
 
-def _play(contests: Sequence[Contest], sampler: Sampler, plan: Plan, split: Split, at_once: int) -> list[_Played]:
-    """Every round of all contests goes to the sampler together. At most the `at_once` longest meet in one prompt."""
-    standing = [list(distinct(c.candidates) if plan.distinct else c.candidates) for c in contests]
+def _play(
+    tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyConfig, split: Split, at_once: int
+) -> list[_Played]:
+    """Every round of all tasks goes to the sampler together. At most the `at_once` longest meet in one prompt."""
+    standing = [list(distinct(c.candidates) if plan.distinct else c.candidates) for c in tasks]
     longest = [sorted(shown, key=lambda a: -len(a.completion.token_ids))[:at_once] for shown in standing]
-    plan.check_room(
-        [Ask(c.key, show(c.problem, shown, plan), c.problem.image) for c, shown in zip(contests, longest, strict=True)],
+    plan.check_fits(
+        [Ask(c.key, show(c.problem, shown, plan), c.problem.image) for c, shown in zip(tasks, longest, strict=True)],
         plan.selecting.max_tokens,
         "show fewer candidates at once: recursive selection takes as many as fit, a tournament groups of a size",
     )
-    final: list[Attempt | None] = [None] * len(contests)
-    picks: list[list[Pick]] = [[] for _ in contests]
-    spent = [Spent() for _ in contests]
-    playing = list(range(len(contests)))
+    final: list[Attempt | None] = [None] * len(tasks)
+    calls: list[list[SelectorCall]] = [[] for _ in tasks]
+    texts: list[list[Attempt]] = [[] for _ in tasks]
+    costs = [TokenCost() for _ in tasks]
+    playing = list(range(len(tasks)))
     for turn in count():
-        groups = {i: split(contests[i].problem, standing[i]) for i in playing}
+        groups = {i: split(tasks[i].problem, standing[i]) for i in playing}
         asks = [
-            Ask(
-                f"{contests[i].key}/select{turn}.{k}", show(contests[i].problem, group, plan), contests[i].problem.image
-            )
+            Ask(f"{tasks[i].key}/select{turn}.{k}", show(tasks[i].problem, group, plan), tasks[i].problem.image)
             for i, several in groups.items()
             for k, group in enumerate(several)
             if len(group) > 1
@@ -199,10 +206,11 @@ def _play(contests: Sequence[Contest], sampler: Sampler, plan: Plan, split: Spli
                     if len(several) == 1:
                         final[i] = group[0]
                     continue
-                (completion,) = drawn[f"{contests[i].key}/select{turn}.{k}"]
-                said = attempt(completion, contests[i].problem)
-                picks[i].append(_pick(group, said))
-                spent[i] += spent_on([completion])
+                (completion,) = drawn[f"{tasks[i].key}/select{turn}.{k}"]
+                said = attempt(completion, tasks[i].problem)
+                calls[i].append(_call(group, said))
+                texts[i].append(said)
+                costs[i] += cost_of([completion])
                 winners.append(winner(group, said))
                 if len(several) == 1:
                     final[i] = said
@@ -211,14 +219,14 @@ def _play(contests: Sequence[Contest], sampler: Sampler, plan: Plan, split: Spli
         if not playing:
             break
     return [
-        _Played(one, tuple(several), cost)
-        for one, several, cost in zip(final, picks, spent, strict=True)
+        _Played(one, tuple(several), tuple(said), cost)
+        for one, several, said, cost in zip(final, calls, texts, costs, strict=True)
         if one is not None
     ]
 
 
-def _pick(group: Sequence[Attempt], said: Attempt) -> Pick:
-    return Pick(
+def _call(group: Sequence[Attempt], said: Attempt) -> SelectorCall:
+    return SelectorCall(
         tuple(a.answer for a in group),
         tuple(a.right for a in group),
         said.answer,
@@ -227,13 +235,13 @@ def _pick(group: Sequence[Attempt], said: Attempt) -> Pick:
     )
 
 
-def _packed(problem: Problem, candidates: Sequence[Attempt], plan: Plan) -> list[list[Attempt]]:
+def _packed(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfig) -> list[list[Attempt]]:
     """Neighbours in groups that fit. Any two fit, as `_play` has seen to, so every round has fewer candidates."""
-    assert plan.room is not None
+    assert plan.context_limit is not None
     groups: list[list[Attempt]] = [[]]
     for candidate in candidates:
         longer = [*groups[-1], candidate]
-        fits = plan.room.lacking(show(problem, longer, plan), problem.image, plan.selecting.max_tokens) is None
+        fits = plan.context_limit.lacking(show(problem, longer, plan), problem.image, plan.selecting.max_tokens) is None
         if len(longer) > 2 and not fits:
             groups.append([candidate])
         else:
@@ -241,11 +249,11 @@ def _packed(problem: Problem, candidates: Sequence[Attempt], plan: Plan) -> list
     return groups
 
 
-def _outcomes(contests: Sequence[Contest], played: Sequence[_Played]) -> list[Outcome]:
+def _outcomes(tasks: Sequence[SelectionTask], played: Sequence[_Played]) -> list[Outcome]:
     outcomes = []
-    for contest, one in zip(contests, played, strict=True):
+    for task, one in zip(tasks, played, strict=True):
         answers = () if one.final.answer is None else (one.final.answer,)
-        choice = Choice(answers, float(one.final.right), sum(a.right for a in contest.candidates))
-        spent = spent_on([a.completion for a in contest.candidates]) + one.spent
-        outcomes.append(settled(contest.problem, choice, spent, picks=one.picks))
+        choice = Choice(answers, float(one.final.right), sum(a.right for a in task.candidates))
+        cost = cost_of([a.completion for a in task.candidates]) + one.cost
+        outcomes.append(single_outcome(task.problem, choice, cost, calls=one.calls, texts=one.texts))
     return outcomes

@@ -1,4 +1,4 @@
-"""The table of strategies, and what each needs."""
+"""The table of strategies. The loop, `scale` and `compare` all read it; a new strategy is added here, or registered."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from data_process.seeds import seed_for
 from selftrain.config import ConfigError
 from selftrain.sampling.sampler import Sampler
 from selftrain.test_time import length_control, refine, select, subsets, vote
-from selftrain.test_time.records import Attempt, Choice, Outcome, attempt, choice_of, mean_and_error, settled
-from selftrain.test_time.strategy_config import Plan, Pool, pool_of
-from selftrain.test_time.tokens import Spent, spent_on
+from selftrain.test_time.records import Attempt, Outcome, attempt, choice_of, mean_and_error, single_outcome
+from selftrain.test_time.strategy_config import Pool, StrategyConfig, pool_of
+from selftrain.test_time.tokens import TokenCost, cost_of
 
 # Subsets behind a weighted vote@n, which has no closed form: all of them for 10 samples (at most 252), and for more
 # samples so many that drawing leaves at most 0.016 of uncertainty on one problem and a thousandth on a split of 250.
 VOTE_SUBSETS = 1000
 
-Family = Literal["single", "vote", "best", "select", "refine", "reject", "oracle"]
-Run = Callable[[Sequence[Problem], Sampler, Plan, Pool | None], list[Outcome]]
-Rule = Callable[[Sequence[Attempt], Sequence[float]], Choice]
-Weigh = Callable[[Problem, Sequence[Attempt], Plan], list[float]]
+# "average" and "oracle" describe samples; all others are ways to answer.
+Family = Literal["single", "average", "vote", "best", "select", "refine", "reject", "oracle"]
+RunStrategy = Callable[[Sequence[Problem], Sampler, StrategyConfig, Pool | None], list[Outcome]]
+Rule = Callable[[Problem, Sequence[Attempt], StrategyConfig], Outcome]
+Weigh = Callable[[Problem, Sequence[Attempt], StrategyConfig], list[float]]
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,35 @@ class Strategy:
 
     about: str
     family: Family
-    run: Run
-    shown: Callable[[Plan], int] | None = None  # candidates that a selector's prompt holds at least, for the preflight
+    run: RunStrategy
+    shown: Callable[[StrategyConfig], int] | None = (
+        None  # candidates that a selector's prompt holds at least, for the preflight
+    )
     needs_pool: bool = True
     needs_reward: bool = False
+    needs_context_limit: bool = False
+
+    @property
+    def answers(self) -> bool:
+        """Whether it gives an answer, so that two systems can be compared by it."""
+        return self.family not in ("average", "oracle")
 
 
-def preflight(names: Sequence[str], problems: Sequence[Problem], plan: Plan) -> None:
+def register_strategy(name: str, strategy: Strategy) -> None:
+    """Add a strategy to the table, as a module from outside the package does when it is imported.
+
+    `evaluation.strategies` can then name it, and `scale` measures it. ConfigError if the name is taken.
+    """
+    if name in STRATEGIES:
+        raise ConfigError(f"there is a strategy {name!r} already; register this one under another name")
+    STRATEGIES[name] = strategy
+
+
+def preflight(names: Sequence[str], problems: Sequence[Problem], plan: StrategyConfig) -> None:
     """Refuse what cannot work before anything is sampled.
 
     ConfigError: an unknown strategy, a plan that lacks what one needs, no problems, an id that occurs twice, or a
-    prompt that does not fit (with the arithmetic, when the plan has `room`).
+    prompt that does not fit (with the arithmetic, when the plan has a context limit).
     """
     if not problems:
         raise ConfigError("there is no problem to answer")
@@ -52,24 +71,22 @@ def preflight(names: Sequence[str], problems: Sequence[Problem], plan: Plan) -> 
     plan.asks(problems)
     for name in names:
         if name not in STRATEGIES:
-            raise ConfigError(f"no strategy {name!r}; known: {', '.join(STRATEGIES)}")
+            raise ConfigError(f"there is no strategy {name!r}; known: {', '.join(STRATEGIES)}")
         strategy = STRATEGIES[name]
         if strategy.needs_reward and plan.reward is None:
-            raise ConfigError(
-                f"strategy {name} needs a reward; give the plan one, or take {name.split('_')[0]}_logprob"
-            )
+            raise ConfigError(f"strategy {name} needs a reward; give the plan one, or use {name.split('_')[0]}_logprob")
         if strategy.family == "reject" and plan.rejection is None:
             raise ConfigError(f"strategy {name} needs a rejection limit in thinking tokens")
-        if name == "recursive" and plan.room is None:
+        if strategy.needs_context_limit and plan.context_limit is None:
             raise ConfigError(
-                "strategy recursive needs room: the model's positions and a way to count a prompt's tokens"
+                f"strategy {name} needs a context limit: the model's positions and a way to count a prompt's tokens"
             )
         if strategy.shown is not None and not plan.distinct:  # distinct candidates may be fewer
             select.preflight(problems, plan, strategy.shown(plan))
 
 
 def run(
-    name: str, problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None = None
+    name: str, problems: Sequence[Problem], sampler: Sampler, plan: StrategyConfig, pool: Pool | None = None
 ) -> list[Outcome]:
     """One strategy of the table on `problems`.
 
@@ -80,108 +97,83 @@ def run(
     return STRATEGIES[name].run(problems, sampler, plan, pool)
 
 
-def _greedy(problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None) -> list[Outcome]:
+def per_problem(rule: Rule) -> RunStrategy:
+    """The strategy that makes an outcome of each problem's samples, which are the first `plan.size` of the pool."""
+
+    def apply(problems: Sequence[Problem], sampler: Sampler, plan: StrategyConfig, pool: Pool | None) -> list[Outcome]:
+        samples = pool_of(problems, sampler, plan, pool)
+        return [rule(problem, samples[problem.id], plan) for problem in problems]
+
+    return apply
+
+
+def _greedy(problems: Sequence[Problem], sampler: Sampler, plan: StrategyConfig, pool: Pool | None) -> list[Outcome]:
     drawn = sampler.draw(plan.asks(problems), plan.greedy, 1)
     outcomes = []
     for problem in problems:
         one = [attempt(drawn[problem.id][0], problem)]
         choice = choice_of((a.answer for a in one if a.answer is not None), one)
-        outcomes.append(settled(problem, choice, spent_on(drawn[problem.id])))
+        outcomes.append(single_outcome(problem, choice, cost_of(drawn[problem.id]), texts=one))
     return outcomes
 
 
-def _mean(problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None) -> list[Outcome]:
-    samples = pool_of(problems, sampler, plan, pool)
-    return [
-        Outcome(p.id, vote.mean(samples[p.id]), vote.silent_at_n(samples[p.id], 1), _cost(samples[p.id], 1))
-        for p in problems
-    ]
+def _mean(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig) -> Outcome:
+    return Outcome(problem.id, vote.mean(samples), vote.no_answer_rate(samples, 1), _cost(samples, 1))
 
 
-def _pass(problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None) -> list[Outcome]:
-    return _exact(problems, sampler, plan, pool, lambda problem, a: vote.pass_at_n(a, plan.n))
+def _pass(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig) -> Outcome:
+    return _exact(problem, samples, plan, vote.pass_at_n(samples, plan.n))
 
 
-def _vote(problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None) -> list[Outcome]:
+def _majority(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig) -> Outcome:
     if plan.size > plan.n:
-        return _exact(problems, sampler, plan, pool, lambda problem, a: vote.majority_at_n(a, plan.n))
-    samples = pool_of(problems, sampler, plan, pool)
-    return [settled(p, vote.majority(samples[p.id]), _cost(samples[p.id], plan.n)) for p in problems]
+        return _exact(problem, samples, plan, vote.majority_at_n(samples, plan.n))
+    return single_outcome(problem, vote.majority(samples), _cost(samples, plan.n))
 
 
-def _best(problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None, score: Weigh) -> list[Outcome]:
+def _best(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig, score: Weigh) -> Outcome:
+    scores = score(problem, samples, plan)
     if plan.size > plan.n:
-        return _exact(
-            problems, sampler, plan, pool, lambda problem, a: vote.best_of_at_n(a, score(problem, a, plan), plan.n)
-        )
-    samples = pool_of(problems, sampler, plan, pool)
-    return [
-        settled(p, vote.best_of(samples[p.id], score(p, samples[p.id], plan)), _cost(samples[p.id], plan.n))
-        for p in problems
-    ]
+        return _exact(problem, samples, plan, vote.best_of_at_n(samples, scores, plan.n))
+    return single_outcome(problem, vote.best_of(samples, scores), _cost(samples, plan.n))
 
 
-def _weighted(
-    problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None, weigh: Weigh
-) -> list[Outcome]:
-    samples = pool_of(problems, sampler, plan, pool)
-    outcomes = []
-    for p in problems:
-        weights, cost = weigh(p, samples[p.id], plan), _cost(samples[p.id], plan.n)
-        if plan.size == plan.n:
-            outcomes.append(settled(p, vote.weighted(samples[p.id], weights), cost))
-            continue
-        seed = seed_for(plan.seed, p.id, "weighted", plan.size, plan.n)
-        chosen, every = subsets.unordered(plan.size, plan.n, VOTE_SUBSETS, seed)
-        credit, error = mean_and_error(vote.weighted_credits(samples[p.id], weights, chosen), every)
-        outcomes.append(Outcome(p.id, credit, vote.silent_at_n(samples[p.id], plan.n), cost, error=error))
-    return outcomes
+def _weighted(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig, weigh: Weigh) -> Outcome:
+    weights = weigh(problem, samples, plan)
+    if plan.size == plan.n:
+        return single_outcome(problem, vote.weighted(samples, weights), _cost(samples, plan.n))
+    seed = seed_for(plan.seed, problem.id, "weighted", plan.size, plan.n)
+    chosen, every = subsets.unordered(plan.size, plan.n, VOTE_SUBSETS, seed)
+    credit, error = mean_and_error(vote.weighted_credits(samples, weights, chosen), every)
+    return _exact(problem, samples, plan, credit, error)
 
 
 def _exact(
-    problems: Sequence[Problem],
-    sampler: Sampler,
-    plan: Plan,
-    pool: Pool | None,
-    credit: Callable[[Problem, Sequence[Attempt]], float],
-) -> list[Outcome]:
-    """The exact mean over all subsets of n: no draw, so no choices."""
-    samples = pool_of(problems, sampler, plan, pool)
-    return [
-        Outcome(
-            p.id,
-            credit(p, samples[p.id]),
-            vote.silent_at_n(samples[p.id], plan.n),
-            _cost(samples[p.id], plan.n),
-        )
-        for p in problems
-    ]
+    problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig, credit: float, error: float | None = 0.0
+) -> Outcome:
+    """A mean over subsets of n: no single draw, so no choices."""
+    silent = vote.no_answer_rate(samples, plan.n)
+    return Outcome(problem.id, credit, silent, _cost(samples, plan.n), error=error)
 
 
-def _select(
-    problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None, choose: select.Choose
-) -> list[Outcome]:
-    return select.select(choose, problems, sampler, plan, pool_of(problems, sampler, plan, pool))
+def _select(choose: select.Choose) -> RunStrategy:
+    return lambda problems, sampler, plan, pool: select.select(
+        choose, problems, sampler, plan, pool_of(problems, sampler, plan, pool)
+    )
 
 
-def _refine(
-    problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None, keep: Literal["last", "vote"]
-) -> list[Outcome]:
-    return refine.refine(problems, sampler, plan, keep)
+def _refine(keep: Literal["last", "vote"]) -> RunStrategy:
+    return lambda problems, sampler, plan, pool: refine.refine(problems, sampler, plan, keep)
 
 
-def _reject(problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None) -> list[Outcome]:
-    return length_control.reject(problems, sampler, plan)
-
-
-def _cost(samples: Sequence[Attempt], n: int) -> Spent:
+def _cost(samples: Sequence[Attempt], n: int) -> TokenCost:
     """Mean cost of n of the samples: one prompt, and n / pool of what was generated."""
-    whole = spent_on([a.completion for a in samples])
+    whole = cost_of([a.completion for a in samples])
     share = n / len(samples)
-    return Spent(whole.generated * share, whole.prompt, whole.completions * share, whole.cut * share)
+    return TokenCost(whole.generated * share, whole.prompt, whole.completions * share, whole.truncated * share)
 
 
-def _likelihoods(problem: Problem, attempts: Sequence[Attempt], plan: Plan) -> list[float]:
+def _likelihoods(problem: Problem, attempts: Sequence[Attempt], plan: StrategyConfig) -> list[float]:
     unknown = sum(a.logprob is None for a in attempts)
     if unknown:
         raise ConfigError(
@@ -192,7 +184,7 @@ def _likelihoods(problem: Problem, attempts: Sequence[Attempt], plan: Plan) -> l
     return [vote.likelihood(a) for a in attempts]
 
 
-def _rewards(problem: Problem, attempts: Sequence[Attempt], plan: Plan) -> list[float]:
+def _rewards(problem: Problem, attempts: Sequence[Attempt], plan: StrategyConfig) -> list[float]:
     assert plan.reward is not None
     rewards = [float(plan.reward(problem, a.completion)) for a in attempts]
     if not all(math.isfinite(reward) for reward in rewards):
@@ -200,7 +192,7 @@ def _rewards(problem: Problem, attempts: Sequence[Attempt], plan: Plan) -> list[
     return rewards
 
 
-def _weights(problem: Problem, attempts: Sequence[Attempt], plan: Plan) -> list[float]:
+def _weights(problem: Problem, attempts: Sequence[Attempt], plan: StrategyConfig) -> list[float]:
     rewards = _rewards(problem, attempts, plan)
     if min(rewards) < 0:
         raise ConfigError(f"a reward at problem {problem.id} is negative and cannot weigh a vote; use best_reward")
@@ -209,54 +201,61 @@ def _weights(problem: Problem, attempts: Sequence[Attempt], plan: Plan) -> list[
 
 STRATEGIES: dict[str, Strategy] = {
     "greedy": Strategy("one answer at temperature 0", "single", _greedy, needs_pool=False),
-    "mean": Strategy("one sample, on average over the pool", "single", _mean),
-    "vote": Strategy("majority of n over equivalent answers, a tie shared; exact over subsets", "vote", _vote),
+    "mean": Strategy("one sample, on average over the pool", "average", per_problem(_mean)),
+    "majority": Strategy(
+        "majority of n over equivalent answers, a tie shared; exact over subsets", "vote", per_problem(_majority)
+    ),
     "vote_logprob": Strategy(
-        "vote weighted by exp(mean log-probability)", "vote", partial(_weighted, weigh=_likelihoods)
+        "vote weighted by exp(mean log-probability)", "vote", per_problem(partial(_weighted, weigh=_likelihoods))
     ),
-    "vote_reward": Strategy("vote weighted by a reward", "vote", partial(_weighted, weigh=_weights), needs_reward=True),
-    "best_logprob": Strategy("the most likely of n; exact over subsets", "best", partial(_best, score=_likelihoods)),
+    "vote_reward": Strategy(
+        "vote weighted by a reward", "vote", per_problem(partial(_weighted, weigh=_weights)), needs_reward=True
+    ),
+    "best_logprob": Strategy(
+        "the most likely of n; exact over subsets", "best", per_problem(partial(_best, score=_likelihoods))
+    ),
     "best_reward": Strategy(
-        "the highest reward of n; exact over subsets", "best", partial(_best, score=_rewards), needs_reward=True
+        "the highest reward of n; exact over subsets",
+        "best",
+        per_problem(partial(_best, score=_rewards)),
+        needs_reward=True,
     ),
-    "select": Strategy(
-        "the model chooses among n in one prompt", "select", partial(_select, choose=select.flat), lambda plan: plan.n
-    ),
+    "select": Strategy("the model chooses among n in one prompt", "select", _select(select.flat), lambda plan: plan.n),
     "tournament": Strategy(
-        "the model chooses in groups, winners go on",
+        "the model chooses in groups; the winners meet in the next round",
         "select",
-        partial(_select, choose=select.tournament),
+        _select(select.tournament),
         lambda plan: min(plan.n, plan.group),
     ),
     "recursive": Strategy(
-        "the model chooses among as many as fit, winners go on",
+        "the model chooses among as many as fit; the winners meet in the next round",
         "select",
-        partial(_select, choose=select.recursive),
+        _select(select.recursive),
         lambda plan: min(plan.n, 2),
+        needs_context_limit=True,
     ),
     "permuted": Strategy(
         "the model chooses in several orders, the majority of its choices counts",
         "select",
-        partial(_select, choose=select.permuted),
+        _select(select.permuted),
         lambda plan: plan.n,
     ),
     "refine": Strategy(
-        "a greedy attempt, judged and refined in rounds; the last counts",
-        "refine",
-        partial(_refine, keep="last"),
-        needs_pool=False,
+        "a greedy attempt, judged and refined in rounds; the last counts", "refine", _refine("last"), needs_pool=False
     ),
     "refine_vote": Strategy(
         "a greedy attempt, judged and refined in rounds; the majority of all counts",
         "refine",
-        partial(_refine, keep="vote"),
+        _refine("vote"),
         needs_pool=False,
     ),
     "reject": Strategy(
         "the first sample that thinks no longer than a limit, in a bounded number of tries",
         "reject",
-        _reject,
+        lambda problems, sampler, plan, pool: length_control.reject(problems, sampler, plan),
         needs_pool=False,
     ),
-    "pass": Strategy("a perfect choice among n: the bound of every choice (unbiased pass@n)", "oracle", _pass),
+    "pass": Strategy(
+        "a perfect choice among n: the bound of every choice (unbiased pass@n)", "oracle", per_problem(_pass)
+    ),
 }

@@ -1,4 +1,4 @@
-"""What a strategy runs with: wordings, decoding, how many samples, and what each family of strategies needs besides."""
+"""What a strategy runs with: prompts, decoding, numbers of samples, and what single strategies need besides."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from data_process import prompts as wording
 from data_process.prompts import PromptSet, SelectFormat
 from data_process.schema import Problem
-from selftrain.config import ConfigError
+from selftrain.config import ConfigError, EvaluationConfig
 from selftrain.engines.base import Completion, SamplingParams
+from selftrain.sampling.engine_factory import sampling_params
 from selftrain.sampling.sampler import Ask, Sampler
 from selftrain.test_time.records import Attempt, attempt
-from selftrain.test_time.tokens import Room, refuse
+from selftrain.test_time.tokens import ContextLimit, refuse
 
 Pool = Mapping[str, Sequence[Attempt]]  # problem id -> its judged samples, sample 0 first
 Reward = Callable[[Problem, Completion], float]
@@ -50,8 +51,8 @@ class Rejection:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One setting. `sampling` may hold a budget: then every attempt is forced, whatever chooses among them."""
+class StrategyConfig:
+    """How a strategy runs. `sampling` may hold a budget: then every attempt is forced, whatever chooses among them."""
 
     prompts: PromptSet
     sampling: SamplingParams  # of the attempts; `greedy` and `refine` take it at temperature 0
@@ -70,7 +71,7 @@ class Plan:
     condition: Condition | None = None
     rejection: Rejection | None = None
     reward: Reward | None = None  # finite; not negative where it weighs votes
-    room: Room | None = None  # None: nothing is checked before the engine is asked
+    context_limit: ContextLimit | None = None  # None: no prompt is checked before the engine is asked
 
     def __post_init__(self) -> None:
         for name, least in (("n", 1), ("draws", 1), ("group", 2), ("permutations", 1), ("rounds", 1)):
@@ -95,30 +96,40 @@ class Plan:
 
     @property
     def greedy(self) -> SamplingParams:
-        return replace(self.sampling, temperature=0.0, top_p=1.0, top_k=0)
+        return greedy(self.sampling)
 
     def prompt(self, problem: Problem) -> str:
-        """What an attempt is asked with."""
+        """The prompt of an attempt."""
         if self.condition is None:
             return wording.cot(problem, self.prompts)
         return wording.conditioned(problem, self.prompts, self.condition.name, self.condition.limit)
 
     def asks(self, problems: Sequence[Problem]) -> list[Ask]:
-        """One for each problem. ConfigError, before anything is generated, if a prompt does not fit in `room`."""
+        """One for each problem. ConfigError, before anything is generated, if a prompt does not fit."""
         asks = [Ask(p.id, self.prompt(p), p.image) for p in problems]
         last = self.rejection.last if self.rejection is not None else None
         longest = max(self.sampling.max_tokens, last.max_tokens if last is not None else 0)
-        self.check_room(asks, longest, "lower max_tokens or take a model with more positions")
+        self.check_fits(asks, longest, "lower max_tokens or take a model with more positions")
         return asks
 
-    def check_room(self, asks: Sequence[Ask], max_tokens: int, advice: str) -> None:
+    def check_fits(self, asks: Sequence[Ask], max_tokens: int, advice: str) -> None:
         """ConfigError with the arithmetic if one of `asks` does not fit with an answer of `max_tokens`."""
-        if self.room is not None:
-            room = self.room
-            refuse(((ask.id, room.lacking(ask.prompt, ask.image, max_tokens)) for ask in asks), advice)
+        if self.context_limit is not None:
+            limit = self.context_limit
+            refuse(((ask.id, limit.lacking(ask.prompt, ask.image, max_tokens)) for ask in asks), advice)
 
 
-def draw_pool(problems: Sequence[Problem], sampler: Sampler, plan: Plan) -> dict[str, list[Attempt]]:
+def greedy(params: SamplingParams) -> SamplingParams:
+    """The same decoding at temperature 0."""
+    return replace(params, temperature=0.0, top_p=1.0, top_k=0)
+
+
+def selecting_params(config: EvaluationConfig) -> SamplingParams:
+    """How a selector's answer is decoded."""
+    return replace(greedy(sampling_params(config)), max_tokens=config.select_max_tokens)
+
+
+def draw_pool(problems: Sequence[Problem], sampler: Sampler, plan: StrategyConfig) -> dict[str, list[Attempt]]:
     """`plan.size` judged samples of every problem, through the bank. Draw it once and give it to every strategy.
 
     ConfigError if a prompt does not fit, EngineError from the engine.
@@ -127,7 +138,9 @@ def draw_pool(problems: Sequence[Problem], sampler: Sampler, plan: Plan) -> dict
     return {p.id: [attempt(completion, p) for completion in drawn[p.id]] for p in problems}
 
 
-def pool_of(problems: Sequence[Problem], sampler: Sampler, plan: Plan, pool: Pool | None) -> dict[str, list[Attempt]]:
+def pool_of(
+    problems: Sequence[Problem], sampler: Sampler, plan: StrategyConfig, pool: Pool | None
+) -> dict[str, list[Attempt]]:
     """The first `plan.size` samples of each problem: of `pool`, which may hold more, or drawn.
 
     ConfigError if `pool` lacks a problem or holds fewer samples.

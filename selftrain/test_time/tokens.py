@@ -10,35 +10,35 @@ from selftrain.engines.base import Completion
 
 
 @dataclass(frozen=True)
-class Spent:
+class TokenCost:
     """Cost of answering one question once. Fractions come from means over draws."""
 
     generated: float = 0.0  # tokens; forced ones, ones taken out again and the end of turn included
     prompt: float = 0.0  # tokens, chat template and image included
     completions: float = 0.0
-    cut: float = 0.0  # completions among them that ran into the token limit
+    truncated: float = 0.0  # completions among them that hit the token limit
 
     @property
     def total(self) -> float:
         return self.generated + self.prompt
 
-    def __add__(self, other: Spent) -> Spent:
-        return Spent(
+    def __add__(self, other: TokenCost) -> TokenCost:
+        return TokenCost(
             self.generated + other.generated,
             self.prompt + other.prompt,
             self.completions + other.completions,
-            self.cut + other.cut,
+            self.truncated + other.truncated,
         )
 
 
-def spent_on(completions: Sequence[Completion]) -> Spent:
+def cost_of(completions: Sequence[Completion]) -> TokenCost:
     """Cost of several completions of one prompt: the prompt is prefilled once, whatever their number.
 
     ValueError when their prompts have different lengths, so are not one prompt.
     """
     if len({c.n_prompt_tokens for c in completions}) > 1:
         raise ValueError("completions of different prompts do not share a prefill; count each prompt apart")
-    return Spent(
+    return TokenCost(
         float(sum(generated_tokens(c) for c in completions)),
         float(completions[0].n_prompt_tokens) if completions else 0.0,
         float(len(completions)),
@@ -46,16 +46,16 @@ def spent_on(completions: Sequence[Completion]) -> Spent:
     )
 
 
-def mean_spent(parts: Sequence[Spent]) -> Spent:
+def mean_cost(parts: Sequence[TokenCost]) -> TokenCost:
     """The mean of several ways of answering the same question; ValueError when there are none."""
     if not parts:
         raise ValueError("the mean cost of nothing")
     n = len(parts)
-    return Spent(
+    return TokenCost(
         sum(p.generated for p in parts) / n,
         sum(p.prompt for p in parts) / n,
         sum(p.completions for p in parts) / n,
-        sum(p.cut for p in parts) / n,
+        sum(p.truncated for p in parts) / n,
     )
 
 
@@ -66,14 +66,14 @@ def generated_tokens(completion: Completion) -> int:
 
 
 def thinking_tokens(completion: Completion) -> int:
-    """Tokens spent on thinking: by the ledger of a forced completion, otherwise everything in the text."""
+    """Tokens spent on thinking: as recorded for a forced completion, otherwise everything in the text."""
     forcing = completion.forcing
     return len(completion.token_ids) if forcing is None else forcing.thinking_tokens
 
 
 @dataclass(frozen=True)
-class Room:
-    """How much the model can hold, and how long a prompt is, so that what cannot fit is refused before it is sent."""
+class ContextLimit:
+    """How many tokens the model can hold, and how long a prompt is, so that what cannot fit is refused early."""
 
     limit: int  # positions: prompt and answer together
     count: Callable[[str, str | None], int]  # (prompt, image as in Problem) -> tokens, chat template and image included
@@ -87,7 +87,7 @@ class Room:
 
 
 def refuse(lacking: Iterable[tuple[str, str | None]], advice: str) -> None:
-    """ConfigError naming the first problem that lacks room and how many do; `lacking` gives (id, why or None)."""
+    """ConfigError for prompts that do not fit; `lacking` gives (problem id, reason or None)."""
     without = [(problem_id, why) for problem_id, why in lacking if why is not None]
     if without:
         problem_id, why = without[0]

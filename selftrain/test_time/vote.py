@@ -121,8 +121,10 @@ def best_of_at_n(attempts: Sequence[Attempt], scores: Sequence[float], n: int) -
     return math.fsum(credit)
 
 
-def silent_at_n(attempts: Sequence[Attempt], n: int) -> float:
+def no_answer_rate(attempts: Sequence[Attempt], n: int) -> float:
     """Chance that n of the samples contain nothing readable."""
+    if n == 1:
+        return sum(a.answer is None for a in attempts) / len(attempts)  # not a rounding error away from it
     return 1 - stats.pass_at_k(len(attempts), sum(a.answer is not None for a in attempts), n)
 
 

@@ -27,15 +27,17 @@ from data_process.schema import DataError
 from data_process.sources import minigeo
 from selftrain import loop, stages
 from selftrain.cli.run import EXIT_STOPPED, run_main
-from selftrain.config import Config, load_config
+from selftrain.config import Config, ConfigError, load_config
 from selftrain.engines.base import EngineError
 from selftrain.files import RunError, read_json
 from selftrain.loop import run_loop
 from selftrain.progress import Progress
 from selftrain.runs import splits
+from selftrain.runs.metrics import Metrics
 from selftrain.runs.run_dir import folder_digests
 from selftrain.runs.splits import generate_data, load_splits
 from selftrain.sampling.engine_factory import open_engine
+from selftrain.test_time.results import Score, SplitResult
 
 ROOT = Path(__file__).parents[2]
 REHEARSAL = ROOT / "configs/rehearsal.yaml"
@@ -116,10 +118,11 @@ def test_evaluations_add_up_from_the_samples(finished, data):
             rows = read_jsonl(finished / f"iter{entry['iteration']}/{split}/rows.jsonl")
             assert [row["id"] for row in rows] == list(problems)
             credit: Counter[str] = Counter()
-            unread: Counter[str] = Counter()
+            unread: dict[str, float] = Counter()
             for row in rows:
                 problem = problems[row["id"]]
-                greedy, select = (judge(row[name]["text"], problem) for name in ("greedy", "select"))
+                texts = {name: row["strategies"][name]["texts"][0]["text"] for name in ("greedy", "select")}
+                greedy, select = (judge(texts[name], problem) for name in ("greedy", "select"))
                 samples = [judge(sample["text"], problem) for sample in row["samples"]]
                 assert len(samples) == 3
                 letters = Counter(v.extracted for v in samples if v.extracted)
@@ -131,7 +134,7 @@ def test_evaluations_add_up_from_the_samples(finished, data):
                 credit["pass"] += problem.answer in letters
                 unread["greedy"] += greedy.extracted is None
                 unread["select"] += select.extracted is None
-                unread["mean"] += sum(v.extracted is None for v in samples)
+                unread["mean"] += sum(v.extracted is None for v in samples) / 3
                 unread["majority"] += not letters
                 unread["pass"] += not letters
             assert totals["n"] == len(rows) == 24
@@ -139,7 +142,7 @@ def test_evaluations_add_up_from_the_samples(finished, data):
                 score = totals["strategies"][name]
                 assert score["correct"] == pytest.approx(credit[name])
                 assert score["accuracy"] == pytest.approx(credit[name] / 24)
-                assert score["abstain"] == unread[name]
+                assert score["abstain"] == pytest.approx(unread[name])
 
 
 def test_training_counts_add_up_from_the_candidates(finished, data):
@@ -210,13 +213,14 @@ def test_more_iterations_go_on_from_where_it_was(config, finished, no_report):
 )
 def test_the_earliest_of_the_best_is_accepted(dev, accepted):
     """No gain, no change: of equals the one that took less training."""
-    assert stages.accept({k: {"strategies": {"greedy": {"accuracy": a}}} for k, a in enumerate(dev)}) == accepted
+    scores = [Score(n=10, accuracy=a, low=0, high=1) for a in dev]
+    assert stages.accept({k: SplitResult(n=10, strategies={"greedy": s}) for k, s in enumerate(scores)}) == accepted
 
 
 @pytest.mark.parametrize("test", ["all", "none"])
 def test_which_iterations_are_tested(config, no_report, test):
     metrics = run_loop(config("iters=1", f"evaluation.test={test}"), QUIET).metrics
-    assert ["test" in entry["eval"] for entry in metrics["iterations"]] == [test == "all"] * 2
+    assert ["test" in entry.evaluation for entry in metrics.iterations] == [test == "all"] * 2
 
 
 @pytest.mark.parametrize(
@@ -231,10 +235,30 @@ def test_which_iterations_are_tested(config, no_report, test):
 )
 def test_other_settings(config, no_report, more):
     metrics = run_loop(config("iters=2", *more), QUIET).metrics
-    assert len(metrics["iterations"]) == 3
+    assert len(metrics.iterations) == 3
     if "build.max_rows=7" in more:
-        assert [sum(e["train"]["examples"].values()) for e in metrics["iterations"][1:]] == [7, 7]
-        assert [e["train"]["sampled_problems"] for e in metrics["iterations"][1:]] == [20, 20]
+        assert [sum(e.train.examples.values()) for e in metrics.iterations[1:]] == [7, 7]
+        assert [e.train.sampled_problems for e in metrics.iterations[1:]] == [20, 20]
+
+
+def test_the_strategies_are_settings(config, no_report):
+    """The loop measures what it is told to, `metrics.json` is the record that the loop returns, and both compare."""
+    strategies = ("greedy", "majority", "refine", "permuted")
+    outcome = run_loop(config("iters=2", f"evaluation.strategies=[{', '.join(strategies)}]"), QUIET)
+    assert Metrics.read(config().output / "metrics.json") == outcome.metrics
+    for _, split in (*outcome.metrics.splits("dev"), *outcome.metrics.splits("test")):
+        assert {*split.strategies} == {*strategies}
+    tested = [c.strategy for c in outcome.metrics.comparisons if c.split == "test"]
+    assert tested == ([*strategies] if outcome.metrics.accepted else [])
+    row = read_jsonl(config().output / "iter0/dev/rows.jsonl")[0]["strategies"]
+    assert [len(row[name]["texts"]) for name in ("greedy", "majority", "refine")] == [1, 0, 3]
+    assert config().digest() != config("evaluation.n=3", f"evaluation.strategies=[{', '.join(strategies)}]").digest()
+
+
+def test_an_unknown_strategy_is_refused_before_anything_is_sampled(config):
+    opened = lambda *args: pytest.fail("an engine was opened")  # noqa: E731
+    with pytest.raises(ConfigError, match="no strategy 'elect'; known: greedy"):
+        run_loop(config("evaluation.strategies=[greedy, elect]"), QUIET, open_engine=opened)
 
 
 # ---- stopped and continued ----------------------------------------------------------------------------------------
@@ -411,7 +435,7 @@ def test_nothing_to_learn(data, banks, tmp_path, capsys):
         assert set(entry["eval"]) == {"dev", "test"}
         for split in entry["eval"].values():
             assert {s["accuracy"] for s in split["strategies"].values()} == {float(name == "right")}
-            assert split["strategies"]["mean"]["abstain"] == (72 if name == "unreadable" else 0)
+            assert split["strategies"]["mean"]["abstain"] == (24 if name == "unreadable" else 0)
         assert (tmp_path / name / "report.md").is_file()
         assert (tmp_path / name / "report.html").is_file()
 
@@ -522,7 +546,7 @@ def test_unusable_pictures_are_counted_or_too_many(config, own, reason):
     SPOIL[reason](own / rows[22]["image"])  # beyond the limit: nobody looks
     splits_of(chosen)
     SPOIL[reason](own / rows[4]["image"])
-    with pytest.raises(DataError, match=rf"2 of 20 pictures of dev .*{reason} 2; first: problem '{rows[3]['id']}'"):
+    with pytest.raises(DataError, match=rf"2 of 20 images of dev .*{reason} 2; first: problem '{rows[3]['id']}'"):
         splits_of(chosen)
 
 
@@ -532,7 +556,7 @@ def test_a_left_out_problem_is_reported_with_the_run(config, own, no_report):
     (own / last["image"]).unlink()
     metrics = run_loop(chosen, QUIET).metrics
     assert read_json(chosen.output / "data.json")["train"]["left_out"] == [[last["id"], "missing"]]
-    assert metrics["iterations"][1]["train"]["sampled_problems"] == 59
+    assert metrics.iterations[1].train.sampled_problems == 59
 
 
 def edit(row: dict[str, Any], **changes: Any) -> bytes:

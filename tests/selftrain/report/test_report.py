@@ -13,10 +13,16 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from selftrain.report import ReportError, draw, headline, html_page, summary_table, terminal_table, write_report
+from data_process.schema import Verdict
+from selftrain.files import RunError, write_json
+from selftrain.report import draw, headline, html_page, summary_table, terminal_table, write_report, write_run_report
 from selftrain.report.formatting import duration, number, p_value, points, rate
 from selftrain.report.plots import spread
+from selftrain.report.traces import Trace, TraceText
+from selftrain.runs.metrics import Metrics
+from selftrain.runs.timing import Timing
 from selftrain.stats import wilson
+from selftrain.test_time.results import JudgedText
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)> $a^$ | `b` "\' \x00 \ud800'
 GREEDY = ("iterations", 0, "eval", "dev", "strategies", "greedy")
@@ -47,7 +53,6 @@ def train():
         "dropped": {"no_positive": 10},
         "steps": 100,
         "train_loss": 0.31,
-        "seconds": {"sample": 1, "train": 2},
     }
 
 
@@ -72,9 +77,6 @@ def metrics():
             "model": "tiny",
             "recipe": "r3v",
             "n_samples": 8,
-            "started": "2025-01-01T12:00:00",
-            "wall_seconds": 900.0,
-            "stage_seconds": {"sampling": 300.0, "training": 400.0},
             "chance": 0.25,
         },
         "iterations": iterations,
@@ -83,11 +85,28 @@ def metrics():
     }
 
 
+TIME = Timing(
+    "2025-01-01T12:00:00",
+    900.0,
+    {"sampling": 300.0, "training": 400.0},
+    {1: {"sampling": 100.0, "training": 200.0}, 2: {"sampling": 200.0, "training": 200.0}},
+)
+
+
 @pytest.fixture(scope="module")
-def png():
+def png() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4), "red").save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()
+
+
+def record(metrics) -> Metrics:
+    return Metrics.model_validate(metrics)
+
+
+def said(text, status="correct", extracted="B", rule="cue") -> JudgedText:
+    verdict = Verdict(status, extracted, rule)
+    return JudgedText(text=text, tokens=1, prompt_tokens=1, finish="stop", verdict=verdict)
 
 
 def bare(metrics):
@@ -112,7 +131,7 @@ class Tags(HTMLParser):
 
 
 def test_summary_table(metrics):
-    table = summary_table(metrics)
+    table = summary_table(record(metrics))
     assert "| 0 (base) | 400 | 51.0 [46.1, 55.9] | 50.0 [45.1, 54.9] |" in table
     assert "| **1, accepted** | **400** | **57.0 [" in table
     assert table.count("accepted") == 2  # once in dev, once in test
@@ -126,30 +145,30 @@ def test_summary_table(metrics):
 def test_without_test_split(metrics):
     for row in metrics["iterations"]:
         row["eval"].pop("test", None)
-    assert "### Test" not in summary_table(metrics)
-    assert "The test split has not been read." in summary_table(metrics)
-    assert headline(metrics).startswith("Greedy accuracy on dev: 51.0% → 57.0% [")
-    assert "+6.0 points, not tested" in headline(metrics)
+    assert "### Test" not in summary_table(record(metrics))
+    assert "The test split has not been read." in summary_table(record(metrics))
+    assert headline(record(metrics)).startswith("Greedy accuracy on dev: 51.0% → 57.0% [")
+    assert "+6.0 points, not tested" in headline(record(metrics))
 
 
 def test_headline(metrics):
-    assert headline(metrics) == (
+    assert headline(record(metrics)) == (
         "Greedy accuracy on test: 50.0% → 57.0% [53.5, 60.4] of 800 problems after iteration 1 "
         "(+7.0 points [+4.0, +10.0], p < 0.0001)."
     )
     metrics["accepted"] = 0
-    assert "no later iteration was accepted" in headline(metrics)
+    assert "no later iteration was accepted" in headline(record(metrics))
 
 
 def test_order_of_iterations_is_by_number(metrics):
     turned = {**metrics, "iterations": metrics["iterations"][::-1]}
-    assert summary_table(turned) == summary_table(metrics)
+    assert summary_table(record(turned)) == summary_table(record(metrics))
 
 
 @pytest.mark.slow
 def test_mean_counts_abstentions_among_responses(metrics, tmp_path):
-    metrics["iterations"][0]["eval"]["dev"]["strategies"]["mean"]["abstain"] = 320
-    write_report(metrics, tmp_path)
+    metrics["iterations"][0]["eval"]["dev"]["strategies"]["mean"]["abstain"] = 320  # as earlier versions counted
+    write_report(record(metrics), tmp_path)
     row = next(r for r in (tmp_path / "report.md").read_text().splitlines() if "| Dev | 0 (base) | Mean@8" in r)
     assert "| 10.0% |" in row  # of 400 problems with 8 samples each
 
@@ -157,7 +176,7 @@ def test_mean_counts_abstentions_among_responses(metrics, tmp_path):
 def test_terminal_table(metrics):
     metrics["run"]["name"] = "[bold]demo[/bold]"
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(terminal_table(metrics))
+    console.print(terminal_table(record(metrics)))
     shown = console.export_text()
     assert "[bold]demo[/bold]" in shown
     assert "57.0 [52.1, 61.8]" in shown
@@ -203,11 +222,13 @@ def test_missing_field_is_named(metrics, tmp_path, where, named):
     for step in path:
         part = part[step]
     del part[last]
-    with pytest.raises(ReportError) as error:
-        write_report(metrics, tmp_path)
+    write_json(tmp_path / "metrics.json", metrics)
+    with pytest.raises(RunError) as error:
+        write_run_report(tmp_path)
+    assert f"{tmp_path / 'metrics.json'}: " in str(error.value)
     assert named in str(error.value)
-    assert "regenerate metrics.json" in str(error.value)
-    assert list(tmp_path.iterdir()) == []
+    assert "restore the file, or delete it and run the command that wrote it again" in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
 
 
 @pytest.mark.parametrize(
@@ -221,18 +242,14 @@ def test_missing_field_is_named(metrics, tmp_path, where, named):
         (GREEDY, "low", 0.6, "outside its interval"),
     ],
 )
-def test_impossible_metrics_are_refused(metrics, where, field, value, named):
+def test_impossible_metrics_are_refused(metrics, tmp_path, where, field, value, named):
     part = metrics
     for step in where:
         part = part[step]
     part[field] = value
-    with pytest.raises(ReportError, match=re.escape(named)):
-        summary_table(metrics)
-
-
-def test_trace_without_question_is_refused(metrics, tmp_path):
-    with pytest.raises(ReportError, match="trace 0 cannot be shown: question is missing"):
-        html_page(metrics, tmp_path, [{"problem_id": "p"}])
+    write_json(tmp_path / "metrics.json", metrics)
+    with pytest.raises(RunError, match=re.escape(named)):
+        Metrics.read(tmp_path / "metrics.json")
 
 
 # ---------------------------------------------------------------------------------------------- files
@@ -240,9 +257,9 @@ def test_trace_without_question_is_refused(metrics, tmp_path):
 
 @pytest.mark.slow
 def test_write_report_twice_gives_the_same_bytes(metrics, tmp_path, png):
-    trace = {"problem_id": "p1", "question": "Why?", "image_png_base64": png}
-    first = write_report(metrics, tmp_path / "a", [trace])
-    second = write_report(copy.deepcopy(metrics), tmp_path / "b", [trace])
+    trace = Trace("p1", "Why?", image=png)
+    first = write_report(record(metrics), tmp_path / "a", [trace], TIME)
+    second = write_report(record(copy.deepcopy(metrics)), tmp_path / "b", [trace], TIME)
     assert [path.name for path in first] == ["report.md", "curve.svg", "curve.pdf", "curve.png", "report.html"]
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == sorted(path.name for path in first)  # no .partial
     for one, two in zip(first, second, strict=True):
@@ -251,7 +268,7 @@ def test_write_report_twice_gives_the_same_bytes(metrics, tmp_path, png):
 
 @pytest.mark.slow
 def test_figure_shows_something(metrics, tmp_path):
-    svg, pdf, png = draw(metrics, tmp_path)
+    svg, pdf, png = draw(record(metrics), tmp_path)
     assert pdf.read_bytes().startswith(b"%PDF")
     assert svg.read_text().count("<path") > 20
     image = Image.open(png).convert("RGB")
@@ -261,13 +278,12 @@ def test_figure_shows_something(metrics, tmp_path):
 
 @pytest.mark.slow
 def test_bare_metrics(metrics, tmp_path):
-    write_report(bare(metrics), tmp_path)
+    write_report(record(bare(metrics)), tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "No iteration has been chosen yet. The test split has not been read." in text
     assert "| Model | – |" in text
-    metrics["run"].update(wall_seconds=0, stage_seconds={"sampling": 0.0})
     metrics["iterations"][1]["train"].update(pool={"mixed": 0}, candidates=0, correct=0, wrong=0, abstain=0)
-    write_report(metrics, tmp_path)
+    write_report(record(metrics), tmp_path, (), Timing("", 0.0, {"sampling": 0.0}))
 
 
 @pytest.mark.parametrize("values", [[50, 50, 50, 50], [0, 1, 2, 99], [100, 99, 98, 97], [40, 60, 41, 61], [5], []])
@@ -284,24 +300,17 @@ def test_labels_are_kept_apart(values):
 
 @pytest.mark.slow
 def test_hostile_text_stays_text(metrics, tmp_path, png):
-    row = {
-        "strategy": HOSTILE,
-        "iteration": 1,
-        "text": HOSTILE,
-        "verdict": HOSTILE,
-        "extracted": HOSTILE,
-        "rule": HOSTILE,
-    }
-    trace = {"problem_id": HOSTILE, "question": HOSTILE, "choices": [HOSTILE], "gold": HOSTILE, "rows": [row]}
-    images = [png, 'x" onerror="alert(1)', base64.b64encode(b"<svg onload=alert(1)>").decode()]
-    metrics["run"].update(dict.fromkeys(("name", "model", "recipe", "config_digest", "started"), HOSTILE))
-    metrics["run"]["stage_seconds"] = {HOSTILE: 1.0}
+    text = TraceText(HOSTILE, 1, said(HOSTILE, "wrong", HOSTILE, HOSTILE))
+    images = [png, b'x" onerror="alert(1)', b"<svg onload=alert(1)>"]
+    traces = [Trace(HOSTILE, HOSTILE, (HOSTILE,), HOSTILE, image, (text,)) for image in images]
+    metrics["run"].update(dict.fromkeys(("name", "model", "recipe", "config_digest"), HOSTILE))
+    time = Timing(HOSTILE, 1.0, {HOSTILE: 1.0}, {1: {HOSTILE: 1.0}})
     for row in metrics["iterations"]:
         row["eval"]["dev"]["strategies"][HOSTILE] = score(5, 10)
     metrics["iterations"][1]["train"]["dropped"] = {HOSTILE: 1}
     metrics["iterations"][1]["train"]["pool"] = {HOSTILE: 1}
     metrics["comparisons"][0].update(strategy=HOSTILE, split=HOSTILE)
-    *_, path = write_report(metrics, tmp_path, [{**trace, "image_png_base64": image} for image in images])
+    *_, path = write_report(record(metrics), tmp_path, traces, time)
     page = path.read_text()
     tags = Tags(page).found
     assert "script" not in {tag for tag, _ in tags}
@@ -311,25 +320,14 @@ def test_hostile_text_stays_text(metrics, tmp_path, png):
     assert "&lt;script&gt;alert(&quot;x&quot;)" in page
     assert "\x00" not in page
     assert "default-src 'none'" in page
-    summary = summary_table(metrics)
+    summary = summary_table(record(metrics))
     assert "<script" not in summary
 
 
 def test_page_is_self_contained_and_tells_all(metrics, tmp_path, png):
-    rows = [
-        {"strategy": "greedy", "iteration": 0, "text": "So (B).\nAnswer: (B)", "verdict": "correct", "extracted": "B"}
-    ]
-    traces = [
-        {
-            "problem_id": "geo-1",
-            "question": "Angle?",
-            "choices": ["10°", "20°"],
-            "gold": "B",
-            "image_png_base64": png,
-            "rows": rows,
-        }
-    ]
-    page = html_page(metrics, tmp_path, traces).read_text()
+    texts = (TraceText("greedy", 0, said("So (B).\nAnswer: (B)")),)
+    traces = [Trace("geo-1", "Angle?", ("10°", "20°"), "B", png, texts)]
+    page = html_page(record(metrics), tmp_path, traces, TIME).read_text()
     for tag, attributes in Tags(page).found:
         assert tag not in ("link", "iframe", "object")
         assert all(
@@ -337,12 +335,36 @@ def test_page_is_self_contained_and_tells_all(metrics, tmp_path, png):
         ), tag
     for words in ("Paired comparisons", "&lt; 0.0001", "all right", "sampling", "geo-1", "Self-select@8", "90 / 34"):
         assert words in page
+    assert base64.b64encode(png).decode() in page
     svg = page[page.index("<svg") : page.index("</svg>")]
     assert 'role="img"' in svg
     assert "var(--greedy)" in svg
     assert "#0067a6" not in svg  # every colour follows the theme
     ids = [attributes["id"] for _, attributes in Tags(page).found if "id" in attributes]
     assert len(ids) == len(set(ids))
+
+
+def test_time_is_shown_where_it_is_known(metrics, tmp_path):
+    """By stage for the run, and beside what each iteration was trained on."""
+    page = html_page(record(metrics), tmp_path, (), TIME).read_text()
+    assert "sampling 1 min 40 s, training 3 min 20 s" in page
+    assert "Wall clock, 15 min 00 s in all" in page
+    assert "Where the time went" not in html_page(record(metrics), tmp_path).read_text()
+
+
+@pytest.mark.slow
+def test_strategies_that_were_added_are_drawn(metrics, tmp_path):
+    """Under their own names, in colours that no other has, while there are enough."""
+    for row in metrics["iterations"]:
+        row["eval"]["dev"]["strategies"] |= {"refine": score(210, 400), "my vote": score(215.5, 400)}
+    _, _, png = draw(record(metrics), tmp_path)
+    colours = {colour for _, colour in Image.open(png).convert("RGB").getcolors(maxcolors=1 << 20)}
+    assert {(0x8A, 0x3F, 0x7E), (0xA1, 0x76, 0x0A)} <= colours
+    page = html_page(record(metrics), tmp_path).read_text()
+    assert "dev my vote: 53.9 at 0" in page
+    assert "var(--other0)" in page
+    assert '"#8a3f7e"' not in page
+    assert "| my vote |" in summary_table(record(metrics))
 
 
 def test_importing_draws_nothing_in():

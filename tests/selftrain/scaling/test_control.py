@@ -23,7 +23,7 @@ from selftrain.scaling.analysis import findings
 from selftrain.scaling.grid import ScaleConfig, Setting, counting_params, grid, load_scale_config
 from selftrain.scaling.measure import measure
 from selftrain.scaling.report import markdown
-from selftrain.scaling.run import Files, What, scale
+from selftrain.scaling.run import FileTarget, Target, scale
 from selftrain.test_time import thinking_tokens
 from tests.selftrain.test_time.helpers import problems, sampler
 
@@ -132,43 +132,43 @@ def measured(tmp_path_factory):
 def test_thinking_is_counted_alike_with_and_without_forcing(measured):
     by_name, *_ = measured
     for name in ("greedy", "asked: token 16", "asked: step 2", "asked: short", "asked: long", "reject above 14"):
-        assert set(by_name[name].thinking["status"]) == {"unforced"}, name
+        assert set(by_name[name].thinking.status) == {"unforced"}, name
     assert by_name["greedy"].lengths == (12,) * 8  # seed 0; `</think>`, `Answer:` and the letter are no thinking
     assert by_name["asked: long"].lengths == (21,) * 8
     assert by_name["asked: step 2, forced"].lengths == by_name["asked: step 2"].lengths
     assert by_name["asked: token 16, forced"].lengths == by_name["asked: token 16"].lengths == (12,) * 8
     assert by_name["asked: short, forced to at most 6"].lengths == (6,) * 8
     assert min(by_name["asked: long, forced to at least 30"].lengths) >= 30
-    assert by_name["asked: long, forced to at least 30"].thinking["ignores"] > 0
+    assert by_name["asked: long, forced to at least 30"].thinking.ignores > 0
 
 
 def test_rejection_counts_every_try(measured):
     by_name, *_ = measured
     free, forced = by_name["reject above 14"], by_name["reject above 14, forced"]
     for m in (free, forced):
-        assert m.lengths == tuple(thinking_tokens(a.completion) for o in m.outcomes for a in o.path)
-        assert m.thinking["completions"] == m.totals["completions_per_problem"] * 8
-    assert all(outcome.unread == 0 for outcome in forced.outcomes)
-    assert max(thinking_tokens(o.path[-1].completion) for o in forced.outcomes) <= 14
+        assert m.lengths == tuple(thinking_tokens(a.completion) for o in m.outcomes for a in o.texts)
+        assert m.thinking.completions == m.totals.completions
+    assert all(outcome.abstain == 0 for outcome in forced.outcomes)
+    assert max(thinking_tokens(o.texts[-1].completion) for o in forced.outcomes) <= 14
     for a, b in zip(free.outcomes, forced.outcomes, strict=True):
-        if thinking_tokens(a.path[-1].completion) <= 14 and len(a.path) < 4:
+        if thinking_tokens(a.texts[-1].completion) <= 14 and len(a.texts) < 4:
             assert a == b  # nothing had to be forced
 
 
 def test_control_is_reported_with_and_without_forcing(measured):
     by_name, others, _ = measured
-    ways = findings(others, list(by_name.values()), 0)["scaling"]
+    ways = findings(others, list(by_name.values()), 0).scaling
     names = {"asked: token", "asked: step", "asked: class", "reject"}
     assert set(ways) - {"ignores"} == names | {f"{name}, forced" for name in names}
     for name in names:
-        assert (ways[f"{name}, forced"]["control"], ways[f"{name}, forced"]["sample_control"]) == (1, 1), name
+        assert (ways[f"{name}, forced"].control, ways[f"{name}, forced"].sample_control) == (1, 1), name
     # "short" and "long" against the 12 tokens of a greedy answer
     classes = [by_name["asked: short"].lengths, by_name["asked: long"].lengths]
-    assert ways["asked: class"]["sample_control"] == stats.sample_control(classes, [(None, 12), (12, None)])
-    (tries,) = ways["reject, forced"]["tries"].values()
-    (free,) = ways["reject"]["tries"].values()
-    assert (tries["exhausted"], free["forced"]) == (0, 0)
-    assert tries["most"] <= 4
+    assert ways["asked: class"].sample_control == stats.sample_control(classes, [(None, 12), (12, None)])
+    (tries,) = ways["reject, forced"].tries.values()
+    (free,) = ways["reject"].tries.values()
+    assert (tries.exhausted, free.forced) == (0, 0)
+    assert tries.most <= 4
 
 
 def test_progress_names_the_setting_and_its_samples(measured):
@@ -190,9 +190,9 @@ def test_on_the_tiny_model(tmp_path, monkeypatch):
     data, bank = tmp_path / "data", tmp_path / "bank.sqlite"
     minigeo.write(data, {"train": 1, "dev": 2, "test": 10}, seed=0)
     overrides = (f"model.path={ROOT / 'models/tiny-qwen2vl'}", f"bank={bank}")
-    files = Files(data / "test.jsonl", data / "dev.jsonl", data, ROOT / "configs/demo.yaml", overrides)
+    files = FileTarget(data / "test.jsonl", data / "dev.jsonl", data, ROOT / "configs/demo.yaml", overrides)
     config = ScaleConfig(**{**CONTROL, "condition_short": (24,), "condition_long": (48,), "reject": (24,)})
-    result = scale(config, tmp_path / "out", What(weights=(), files=files), progress=Progress(quiet=True))
+    result = scale(config, tmp_path / "out", Target(weights=(), files=files), progress=Progress(quiet=True))
 
     counting = json.loads(json.dumps(asdict(Budget(end="</think>"))))
     greedy = defaultdict(dict)
@@ -208,15 +208,15 @@ def test_on_the_tiny_model(tmp_path, monkeypatch):
     assert len(pairs) == 12
     assert all(texts[True] == texts[False] for texts in pairs)
 
-    (subject,) = result["subjects"]
-    thinking = {s["name"]: s["thinking"] for s in subject["settings"]["test"]}
-    unread = {s["name"]: s["totals"]["unread"] for s in subject["settings"]["test"]}
-    assert all("plain" not in t["status"] for name, t in thinking.items() if name.startswith(("asked", "reject")))
-    assert thinking["asked: short, forced to at most 24"]["max"] <= 24
-    assert thinking["asked: token 16, forced"]["max"] <= 16
-    assert thinking["asked: long, forced to at least 48"]["median"] >= 48
-    assert unread["reject above 24, forced"] == 0
-    for way, found in subject["findings"]["scaling"].items():
+    (subject,) = result.subjects
+    thinking = {s.name: s.thinking for s in subject.settings["test"]}
+    abstain = {s.name: s.totals.abstain for s in subject.settings["test"]}
+    assert all("plain" not in t.status for name, t in thinking.items() if name.startswith(("asked", "reject")))
+    assert thinking["asked: short, forced to at most 24"].max <= 24
+    assert thinking["asked: token 16, forced"].max <= 16
+    assert thinking["asked: long, forced to at least 48"].median >= 48
+    assert abstain["reject above 24, forced"] == 0
+    for way, found in subject.findings.scaling.items():
         if way.endswith(", forced"):
-            assert found["control"] == 1, way
+            assert found.control == 1, way
     assert "reject above 24, forced: " in markdown(result)

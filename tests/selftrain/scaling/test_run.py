@@ -6,6 +6,7 @@ import math
 import os
 import signal
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,10 @@ from selftrain.progress import Progress
 from selftrain.sampling.engine_factory import open_engine
 from selftrain.scaling import plots
 from selftrain.scaling.grid import FAMILIES, ScaleConfig, grid, load_scale_config
-from selftrain.scaling.run import Files, What, scale
-from selftrain.scaling.targets import check_budgets, subjects_of
+from selftrain.scaling.records import ScaleResult
+from selftrain.scaling.run import FileTarget, Target, scale
+from selftrain.scaling.targets import check_budgets, models_of
+from selftrain.test_time import STRATEGIES
 
 pytestmark = pytest.mark.slow  # two grids over a rehearsed loop
 
@@ -67,7 +70,15 @@ def no_figures(monkeypatch):
 
 @pytest.fixture(scope="module")
 def result(run):
-    return scale(ScaleConfig(**SMALL), run / "scale", What(run, ("base", "iter1")), progress=QUIET)
+    """What lies in scale.json, which is the record that `scale` returns."""
+    found = scale(ScaleConfig(**SMALL), run / "scale", Target(run, ("base", "iter1")), progress=QUIET)
+    assert ScaleResult.read(run / "scale/scale.json") == found
+    return read_json(run / "scale/scale.json")
+
+
+def cost(setting) -> float:
+    """Tokens per problem."""
+    return sum(setting["totals"]["tokens_per_problem"].values())
 
 
 def test_every_question_is_answered_in_every_setting(result, run):
@@ -95,8 +106,7 @@ def test_totals_are_those_of_the_raw_results(result, run):
             for s in subject["settings"][split]:
                 credit, generated, prompt = sums[subject["name"], split, s["name"]]
                 assert math.isclose(s["totals"]["accuracy"], credit / n, abs_tol=1e-9), s["name"]
-                tokens = s["totals"]["tokens_per_problem"]
-                assert math.isclose(tokens["total"], (generated + prompt) / n), s["name"]
+                assert math.isclose(cost(s), (generated + prompt) / n), s["name"]
 
 
 def test_nothing_is_chosen_on_test(result):
@@ -118,24 +128,24 @@ def test_budgets_hold_and_grow(result):
             assert row["tokens"] > before
             before = row["tokens"]
             for record in row["families"].values():
-                assert dev[record["setting"]]["totals"]["tokens_per_problem"]["total"] <= row["tokens"]
+                assert cost(dev[record["setting"]]) <= row["tokens"]
 
 
 def test_selection_is_compared_with_the_vote_at_equal_n_and_tokens(result):
     for subject in result["subjects"]:
-        cost = {s["name"]: s["totals"]["tokens_per_problem"]["total"] for s in subject["settings"]["test"]}
+        costs = {s["name"]: cost(s) for s in subject["settings"]["test"]}
         records = subject["findings"]["select_against_vote"]
         assert [record["n"] for record in records] == [2, 4]
         for record in records:
             assert (record["equal_n"]["a"], record["equal_n"]["b"]) == (f"vote@{record['n']}", f"select@{record['n']}")
             vote = record["equal_tokens"]["a"]
-            assert cost[vote] <= cost[f"select@{record['n']}"]
+            assert costs[vote] <= costs[f"select@{record['n']}"]
 
 
 def test_the_frontier_is_beaten_by_nothing(result):
     for subject in result["subjects"]:
         points = {
-            s["name"]: (s["totals"]["tokens_per_problem"]["total"], s["totals"]["accuracy"])
+            s["name"]: (cost(s), s["totals"]["accuracy"])
             for s in subject["settings"]["test"]
             if s["family"] != "oracle"
         }
@@ -156,8 +166,8 @@ def test_what_is_written(result, run):
 
 
 def test_a_second_run_draws_nothing_and_writes_the_same(result, run, tmp_path):
-    again = scale(ScaleConfig(**SMALL), tmp_path / "again", What(run, ("base", "iter1")), progress=QUIET)
-    assert [s["samples_drawn"] for s in again["subjects"]] == [0, 0]
+    again = scale(ScaleConfig(**SMALL), tmp_path / "again", Target(run, ("base", "iter1")), progress=QUIET)
+    assert [s.samples_drawn for s in again.subjects] == [0, 0]
     for name in ("results.jsonl.gz", "tokens.svg", "candidates.pdf", "ignores.png"):
         assert (tmp_path / "again" / name).read_bytes() == (run / "scale" / name).read_bytes(), name
 
@@ -188,28 +198,30 @@ def test_a_dead_engine_keeps_what_was_drawn(run, tmp_path, no_figures):
     fresh = scale(
         ScaleConfig(**SMALL), tmp_path / "fresh", files_of(run, f"bank={tmp_path / 'b2.sqlite'}"), progress=QUIET
     )  # fmt: skip
-    assert 0 < second["subjects"][0]["samples_drawn"] < fresh["subjects"][0]["samples_drawn"]
-    assert second["subjects"][0]["settings"] == fresh["subjects"][0]["settings"]
+    assert 0 < second.subjects[0].samples_drawn < fresh.subjects[0].samples_drawn
+    assert second.subjects[0].settings == fresh.subjects[0].settings
 
 
-def files_of(run: Path, *overrides: str) -> What:
+def files_of(run: Path, *overrides: str) -> Target:
     data = run.parent / "data"
-    return What(weights=(), files=Files(data / "test.jsonl", data / "dev.jsonl", data, REHEARSAL, overrides))
+    return Target(weights=(), files=FileTarget(data / "test.jsonl", data / "dev.jsonl", data, REHEARSAL, overrides))
 
 
 def test_without_a_dev_file_a_third_is_for_choosing(run, tmp_path, no_figures):
-    files = Files(run.parent / "data/test.jsonl", None, run.parent / "data", REHEARSAL, (f"bank={tmp_path / 'b'}",))
-    found = scale(ScaleConfig(**SMALL), tmp_path / "out", What(weights=(), files=files), progress=QUIET)
-    assert (found["n_dev"], found["n_test"]) == (7, 13)
+    files = FileTarget(
+        run.parent / "data/test.jsonl", None, run.parent / "data", REHEARSAL, (f"bank={tmp_path / 'b'}",)
+    )
+    found = scale(ScaleConfig(**SMALL), tmp_path / "out", Target(weights=(), files=files), progress=QUIET)
+    assert (found.n_dev, found.n_test) == (7, 13)
     ids = Counter(row["id"] for row in read_jsonl(tmp_path / "out/results.jsonl.gz"))
     assert len(ids) == 20
 
 
 def test_a_question_in_dev_and_test_is_refused(run, tmp_path):
     data = run.parent / "data"
-    files = Files(data / "test.jsonl", data / "test.jsonl", data, REHEARSAL, (f"bank={tmp_path / 'b'}",))
+    files = FileTarget(data / "test.jsonl", data / "test.jsonl", data, REHEARSAL, (f"bank={tmp_path / 'b'}",))
     with pytest.raises(DataError, match="20 ids are in"):
-        scale(ScaleConfig(**SMALL), tmp_path / "out", What(weights=(), files=files), progress=QUIET)
+        scale(ScaleConfig(**SMALL), tmp_path / "out", Target(weights=(), files=files), progress=QUIET)
 
 
 def test_changed_data_are_refused(run, tmp_path):
@@ -219,7 +231,7 @@ def test_changed_data_are_refused(run, tmp_path):
     try:
         write_jsonl(test, read_jsonl(test)[1:])
         with pytest.raises(RunError, match=r"test of .* changed since it was run"):
-            scale(ScaleConfig(**SMALL), tmp_path / "out", What(run), progress=QUIET)
+            scale(ScaleConfig(**SMALL), tmp_path / "out", Target(run), progress=QUIET)
     finally:
         test.write_bytes(kept)
 
@@ -232,6 +244,12 @@ def test_names_in_the_grid_are_unique_and_each_family_is_tried():
         assert len(set(names)) == len(names)
         assert {s.family for s in settings} >= {"single", "think", "vote", "select", "refine", "combined", "oracle"}
     assert {s.family for s in grid(ScaleConfig(), PLAIN, SELECTING, SHORT)} == set(FAMILIES)
+
+
+def test_a_strategy_that_was_added_has_a_setting(monkeypatch):
+    monkeypatch.setitem(STRATEGIES, "added", replace(STRATEGIES["majority"], about="added"))
+    (added,) = [s for s in grid(ScaleConfig(), PLAIN, SELECTING, SHORT) if s.strategy == "added"]
+    assert (added.name, added.family, added.n) == ("added@10", "vote", 10)
 
 
 @pytest.mark.parametrize(
@@ -262,11 +280,11 @@ def test_bad_settings(overrides, match):
 )
 def test_unknown_weights(run, name, match):
     with pytest.raises((ConfigError, RunError), match=match):
-        subjects_of(run, [name])
+        models_of(run, [name])
 
 
 def test_weights_that_are_the_same_stand_once(run):
-    found = subjects_of(run, ["base", "iter0", "accepted", "iter1"])
+    found = models_of(run, ["base", "iter0", "accepted", "iter1"])
     assert found[0].name == "base"
     assert len({subject.adapter for subject in found}) == len(found) == 2
 
@@ -333,11 +351,9 @@ def killed(*args):
 
 
 def test_a_killed_process_is_told_and_several_processes_find_the_same(run, result, tmp_path, no_figures):
-    what = What(run, ("base", "iter1"))
-    assert (
-        scale(ScaleConfig(**SMALL), tmp_path / "two", what, processes=2, progress=QUIET)["subjects"][0]["settings"]
-        == (result["subjects"][0]["settings"])
-    )
+    what = Target(run, ("base", "iter1"))
+    found = scale(ScaleConfig(**SMALL), tmp_path / "two", what, processes=2, progress=QUIET).to_json()
+    assert found["subjects"][0]["settings"] == result["subjects"][0]["settings"]
     more = ScaleConfig(**{**SMALL, "limits": (9,)})  # not in the bank, so an engine is opened
     with pytest.raises(EngineError, match="killed, most often for memory"):
         scale(more, tmp_path / "killed", what, processes=2, progress=QUIET, opener=killed)
@@ -345,4 +361,4 @@ def test_a_killed_process_is_told_and_several_processes_find_the_same(run, resul
 
 def test_no_process_at_all(run, tmp_path):
     with pytest.raises(ConfigError, match="at least one process"):
-        scale(ScaleConfig(**SMALL), tmp_path / "out", What(run), processes=0, progress=QUIET)
+        scale(ScaleConfig(**SMALL), tmp_path / "out", Target(run), processes=0, progress=QUIET)

@@ -17,7 +17,7 @@ from selftrain.sampling.sampler import Ask
 from selftrain.sampling.weights import sampler_of
 from selftrain.scaling import plots
 from selftrain.scaling.grid import ScaleConfig
-from selftrain.scaling.run import Files, What, scale
+from selftrain.scaling.run import FileTarget, Target, scale
 from tests.selftrain.engines.chat_server import ChatServer, Reply
 
 ROOT = Path(__file__).parents[3]
@@ -47,14 +47,14 @@ def test_a_served_model_is_measured(data, tmp_path, monkeypatch):
     with ChatServer(lambda request, seed: f"<think>so</think>\nAnswer: ({'ABCD'[seed % 4]})") as server:
         config = tmp_path / "served.yaml"
         config.write_text("prompts: short\n")
-        files = Files(data / "test.jsonl", data / "dev.jsonl", data, config, overrides(server, tmp_path))
-        found = scale(ScaleConfig(**GRID), tmp_path / "out", What(weights=(), files=files), progress=QUIET)
+        files = FileTarget(data / "test.jsonl", data / "dev.jsonl", data, config, overrides(server, tmp_path))
+        found = scale(ScaleConfig(**GRID), tmp_path / "out", Target(weights=(), files=files), progress=QUIET)
         asked = len(server.calls)
-        again = scale(ScaleConfig(**GRID), tmp_path / "again", What(weights=(), files=files), progress=QUIET)
+        again = scale(ScaleConfig(**GRID), tmp_path / "again", Target(weights=(), files=files), progress=QUIET)
         assert len(server.calls) == asked, "what the bank holds is not asked for again"
-    assert again["subjects"][0]["settings"] == found["subjects"][0]["settings"]
-    (subject,) = found["subjects"]
-    assert {s["name"]: s["totals"]["n"] for s in subject["settings"]["test"]}["vote@3"] == 8
+    assert again.subjects[0].settings == found.subjects[0].settings
+    (subject,) = found.subjects
+    assert {s.name: s.totals.n for s in subject.settings["test"]}["vote@3"] == 8
 
 
 def test_a_failing_call_loses_no_answer_of_the_others(data, tmp_path):

@@ -20,7 +20,7 @@ TEXTS = ("Answer: (B)", "Answer: (A)", "no idea", "Answer: (C)")
 
 def record(text, **stored):
     verdict = to_json(judge(text, PROBLEM)) | stored
-    return {"text": text, "finish": "stop", "tokens": 3, "verdict": verdict}
+    return {"text": text, "finish": "stop", "tokens": 3, "prompt_tokens": 5, "verdict": verdict}
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def edit(path: Path, change) -> None:
 
 
 def test_nothing_changed(run, tmp_path):
-    result = rejudge(run, tmp_path / "flips.jsonl")
+    result = rejudge(run, tmp_path / "flips.jsonl").to_json()
     assert result["answers"] == result["unchanged"] == 4 + 1 + 3 + 1 + 1
     assert result["flipped"] == result["other_answer"] == 0
     assert result["stored"] == result["now"] == {"correct": 2, "wrong": 5, "abstain": 3}
@@ -106,7 +106,7 @@ def test_examples_are_few_and_the_list_is_whole(run, tmp_path):
             rows[-1]["verdict"] = {**rows[0]["verdict"], "status": "wrong"}
 
     edit(run / "iter1/judge/judged.jsonl", grow)
-    result = rejudge(run, tmp_path / "flips.jsonl")
+    result = rejudge(run, tmp_path / "flips.jsonl").to_json()
     assert result["flipped"] == 60 == len(read_jsonl(tmp_path / "flips.jsonl"))
     assert len(result["examples"]) == 20
 
@@ -115,7 +115,7 @@ def test_a_truncated_answer_is_read_as_one(run, tmp_path):
     edit(
         run / "iter1/dev/rows.jsonl", lambda rows: rows[0]["greedy"].update(finish="length", text="So the answer is B")
     )
-    result = rejudge(run, tmp_path / "flips.jsonl")
+    result = rejudge(run, tmp_path / "flips.jsonl").to_json()
     assert result["by_status"] == {"correct -> abstain": 1}
 
 

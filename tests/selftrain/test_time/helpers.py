@@ -16,7 +16,7 @@ from selftrain.engines.scripted import ScriptedEngine
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.sampler import Sampler
 from selftrain.test_time.records import Attempt, attempt
-from selftrain.test_time.strategy_config import Plan
+from selftrain.test_time.strategy_config import StrategyConfig
 
 PROMPTS = wording.SHORT
 SAMPLING = SamplingParams(temperature=0.9, max_tokens=60, top_p=0.95, top_k=50)
@@ -25,8 +25,8 @@ PROBLEM = Problem("q", "How large is x?", "B", ("10", "20", "30", "40"))
 NUMBER = Problem("n", "How much is it?", "1/3", answer_type="number")
 
 
-def plan(n: int = 3, **changes: object) -> Plan:
-    return Plan(**{"prompts": PROMPTS, "sampling": SAMPLING, "selecting": SELECTING, "n": n, **changes})
+def plan(n: int = 3, **changes: object) -> StrategyConfig:
+    return StrategyConfig(**{"prompts": PROMPTS, "sampling": SAMPLING, "selecting": SELECTING, "n": n, **changes})
 
 
 def problems(count: int, gold: str = "B") -> list[Problem]:

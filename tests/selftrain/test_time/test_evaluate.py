@@ -9,13 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_process import prompts as wording
+from data_process.io import write_jsonl
 from data_process.schema import Problem
-from selftrain.config import EvaluationConfig
+from selftrain.config import ConfigError, EvaluationConfig
 from selftrain.engines.scripted import ScriptedEngine
+from selftrain.files import RunError, write_json
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.sampler import Sampler
-from selftrain.test_time.evaluate import STRATEGIES, compare, credits, evaluate
+from selftrain.test_time.evaluate import check_strategies, evaluate
+from selftrain.test_time.results import EvaluatedProblem, SplitResult, StrategyResult, compare
 
+STRATEGIES = ("greedy", "mean", "majority", "select", "pass")
 PROMPTS = wording.SHORT
 UNREADABLE = "The figure shows nothing of use."
 CUT = " ".join(["word"] * 60)
@@ -57,6 +61,10 @@ def evaluation(
         return evaluate(problems, sampler, config, PROMPTS, iteration)
 
 
+def credits(row: EvaluatedProblem) -> dict[str, float]:
+    return {name: result.credit for name, result in row.strategies.items()}
+
+
 def choice(number: int, gold: str = "B") -> Problem:
     return Problem(f"p{number}", f"Question {number}?", gold, ("10", "20", "30", "40"))
 
@@ -90,15 +98,18 @@ def test_credits(tmp_path, name):
     [row] = result.rows
     assert credits(row) == pytest.approx(dict(zip(STRATEGIES, expected, strict=True)))
     for strategy, credit in zip(STRATEGIES, expected, strict=True):
-        assert result.split["strategies"][strategy]["correct"] == pytest.approx(credit)
-    abstained = {strategy: result.split["strategies"][strategy]["abstain"] for strategy in STRATEGIES}
-    assert abstained == {
-        "greedy": int(greedy == "?"),
-        "mean": samples.count("?"),
-        "majority": int(samples == "???"),
-        "select": int(selected == "?"),
-        "pass": int(samples == "???"),
-    }
+        assert result.split.strategies[strategy].correct == pytest.approx(credit)
+    abstained = {strategy: result.split.strategies[strategy].abstain for strategy in STRATEGIES}
+    assert abstained == pytest.approx(
+        {
+            "greedy": int(greedy == "?"),
+            "mean": samples.count("?") / 3,  # in problems, as everywhere
+            "majority": int(samples == "???"),
+            "select": int(selected == "?"),
+            "pass": int(samples == "???"),
+        }
+    )
+    assert {name: one.abstain for name, one in row.strategies.items()} == pytest.approx(abstained)
 
 
 def test_three_unreadable_outputs_with_gold_d_are_wrong(tmp_path):
@@ -106,9 +117,9 @@ def test_three_unreadable_outputs_with_gold_d_are_wrong(tmp_path):
     unreadable = ["FAILED", "", "[FAILED] DNF"]
     result = evaluation(tmp_path, [choice(1, gold="D")], ["FAILED"], [unreadable], ["FAILED"])
     assert set(credits(result.rows[0]).values()) == {0.0}
-    assert result.rows[0]["majority"] == {"answers": [], "votes": 0, "credit": 0.0}
-    assert {s["verdict"]["status"] for s in result.rows[0]["samples"]} == {"abstain"}
-    assert {result.split["strategies"][s]["accuracy"] for s in STRATEGIES} == {0.0}
+    assert result.rows[0].strategies["majority"] == StrategyResult(credit=0.0, abstain=1.0)
+    assert {s.verdict.status for s in result.rows[0].samples} == {"abstain"}
+    assert {result.split.strategies[s].accuracy for s in STRATEGIES} == {0.0}
 
 
 def test_numbers_are_as_near_for_the_vote_as_for_the_judge(tmp_path):
@@ -116,7 +127,7 @@ def test_numbers_are_as_near_for_the_vote_as_for_the_judge(tmp_path):
     problem = Problem("n", "How much?", "1/3", answer_type="number")
     near, far = "Answer: 0.33333333", "Answer: 7"
     result = evaluation(tmp_path, [problem], [near], [[near, near, far]], [far])
-    assert [s["verdict"]["status"] for s in result.rows[0]["samples"]] == ["correct", "correct", "wrong"]
+    assert [s.verdict.status for s in result.rows[0].samples] == ["correct", "correct", "wrong"]
     assert credits(result.rows[0]) == pytest.approx({"greedy": 1, "mean": 2 / 3, "majority": 1, "select": 0, "pass": 1})
 
 
@@ -139,27 +150,27 @@ def test_totals_are_the_sum_of_rows(tmp_path_factory, table, shuffle):
         n=2,
     )
     split = result.split
-    assert (split["n"], split["n_samples"]) == (len(table), 2)
-    assert [row["id"] for row in result.rows] == [problem.id for problem in problems]
+    assert (split.n, split.n_samples) == (len(table), 2)
+    assert [row.id for row in result.rows] == [problem.id for problem in problems]
     per_row = [credits(row) for row in result.rows]
-    for strategy, score in split["strategies"].items():
-        assert score["correct"] == pytest.approx(sum(row[strategy] for row in per_row))
-        assert score["accuracy"] == pytest.approx(score["correct"] / len(table))
-        assert 0 <= score["low"] <= score["accuracy"] <= score["high"] <= 1
-    scores = {name: score["correct"] for name, score in split["strategies"].items()}
+    for strategy, score in split.strategies.items():
+        assert score.correct == pytest.approx(sum(row[strategy] for row in per_row))
+        assert score.accuracy == pytest.approx(score.correct / len(table))
+        assert 0 <= score.low <= score.accuracy <= score.high <= 1
+    scores = {name: score.correct for name, score in split.strategies.items()}
     assert scores["mean"] <= scores["pass"] + 1e-9
     assert scores["majority"] <= scores["pass"] + 1e-9
     # Right, wrong and unreadable are all there is.
-    flat = [s for row in result.rows for s in row["samples"]]
-    assert sum(s["verdict"]["status"] == "abstain" for s in flat) == split["strategies"]["mean"]["abstain"]
-    assert sum(s["verdict"]["status"] == "correct" for s in flat) == pytest.approx(2 * scores["mean"])
-    assert all((s["verdict"]["extracted"] is None) == (s["verdict"]["status"] == "abstain") for s in flat)
+    verdicts = [s.verdict for row in result.rows for s in row.samples]
+    assert sum(v.status == "abstain" for v in verdicts) == pytest.approx(2 * split.strategies["mean"].abstain)
+    assert sum(v.status == "correct" for v in verdicts) == pytest.approx(2 * scores["mean"])
+    assert all((v.extracted is None) == (v.status == "abstain") for v in verdicts)
     # A comparison joins by id: the order of the rows says nothing.
     shuffled = list(result.rows)
     shuffle.shuffle(shuffled)
     for strategy in STRATEGIES:
         same = compare(result.rows, shuffled, "dev", strategy, 0)
-        assert (same["difference"], same["n"]) == (0, len(table))
+        assert (same.difference, same.n) == (0, len(table))
 
 
 def test_tokens(tmp_path):
@@ -172,7 +183,7 @@ def test_tokens(tmp_path):
         [["a", "a b", "a b c"], ["a", "a", "a"]],
         ["x y z", "x"],
     )
-    spent = {name: score["tokens_per_problem"] for name, score in result.split["strategies"].items()}
+    spent = {name: score.tokens_per_problem.to_json() for name, score in result.split.strategies.items()}
     prompt = len(wording.cot(problems[0], PROMPTS).split())
     selector = [
         len(wording.select(problems[0], ["a", "a b", "a b c"], PROMPTS).split()),
@@ -188,12 +199,77 @@ def test_tokens(tmp_path):
     }
 
 
-def test_cut_texts_are_counted(tmp_path):
+def test_truncated_completions_are_counted(tmp_path):
+    """Among all completions that a strategy pays for."""
     result = evaluation(tmp_path, [choice(1)], [CUT], [[CUT, CUT, says("B")]], [says("B")], max_tokens=50)
-    truncated = {name: score["truncated"] for name, score in result.split["strategies"].items()}
-    assert truncated == {"greedy": 1, "mean": 2, "majority": 0, "select": 0, "pass": 0}
-    assert result.rows[0]["greedy"]["finish"] == "length"
-    assert result.rows[0]["greedy"]["tokens"] == 50
+    counts = {name: (score.truncated, score.completions) for name, score in result.split.strategies.items()}
+    assert counts.pop("mean") == pytest.approx((2 / 3, 1))
+    assert counts == {"greedy": (1, 1), "majority": (2, 3), "select": (2, 4), "pass": (2, 3)}
+    [greedy] = result.rows[0].strategies["greedy"].texts
+    assert (greedy.finish, greedy.tokens) == ("length", 50)
+
+
+def test_a_selector_is_not_asked_about_a_single_sample(tmp_path):
+    result = evaluation(tmp_path, [choice(1)], [says("A")], [[says("B")]], ["never asked"], n=1)
+    select, mean = (result.rows[0].strategies[name] for name in ("select", "mean"))
+    assert (select.credit, select.answers, select.texts) == (1.0, ("B",), ())
+    assert select.credit == mean.credit
+    assert result.split.strategies["select"].completions == 1
+
+
+@pytest.mark.parametrize(
+    ("strategies", "message"),
+    [
+        (("greedy", "elect"), "no strategy 'elect'; known: greedy"),
+        (("greedy", "best_reward"), "needs a reward"),
+        (("greedy", "reject"), "needs a rejection limit"),
+        (("greedy", "recursive"), "needs a context limit"),
+    ],
+)
+def test_strategies_that_the_loop_cannot_run(strategies, message):
+    with pytest.raises(ConfigError, match=message):
+        check_strategies(EvaluationConfig(strategies=strategies), [choice(1)], PROMPTS)
+
+
+@pytest.mark.parametrize("strategies", [(), ("mean",), ("greedy", "greedy")])
+def test_greedy_is_always_measured(strategies):
+    with pytest.raises(ValueError, match="greedy among them"):
+        EvaluationConfig(strategies=strategies)
+
+
+def test_records_come_back_from_their_files(tmp_path):
+    """What is written is read into the same records, and a fault in a file is named."""
+    result = evaluation(tmp_path, [choice(1), choice(2)], ["?", says("B")], [["?", says("B"), "x"]] * 2, ["?"] * 2)
+    write_jsonl(tmp_path / "rows.jsonl", (row.to_json() for row in result.rows))
+    write_json(tmp_path / "split.json", result.split)
+    assert EvaluatedProblem.read_rows(tmp_path / "rows.jsonl") == result.rows
+    assert SplitResult.read(tmp_path / "split.json") == result.split
+    spoilt = [row.to_json() for row in result.rows]
+    del spoilt[1]["strategies"]["greedy"]["credit"]
+    spoilt[1]["samples"][2]["finish"] = "cut"
+    write_jsonl(tmp_path / "rows.jsonl", spoilt)
+    faults = (
+        r"rows.jsonl, line 2: samples\[2\].finish is wrong .*, strategies.greedy.credit is missing; restore the file"
+    )
+    with pytest.raises(RunError, match=faults):
+        EvaluatedProblem.read_rows(tmp_path / "rows.jsonl")
+
+
+def test_files_of_earlier_versions_are_read(tmp_path):
+    """A strategy's text stood under its name, and under "mean" samples were counted, not problems."""
+    result = evaluation(tmp_path, [choice(1)], [says("B")], [[says("B"), says("A"), "?"]], [says("A")])
+    [row] = result.rows
+    text = {name: one.texts[0].to_json() for name, one in row.strategies.items() if one.texts}
+    old = {"id": row.id, "gold": row.gold, "iteration": 0, "samples": [s.to_json() for s in row.samples]}
+    old |= {"greedy": text["greedy"], "select": text["select"]}
+    old |= {"majority": {"answers": ["A", "B"], "votes": 1, "credit": 0.5}}
+    write_jsonl(tmp_path / "rows.jsonl", [old])
+    [read] = EvaluatedProblem.read_rows(tmp_path / "rows.jsonl")
+    assert {**read.strategies} == {**row.strategies}
+    mean = {"accuracy": 0.5, "low": 0.2, "high": 0.8, "n": 4, "correct": 2, "abstain": 6, "truncated": 3}
+    write_json(tmp_path / "split.json", {"n": 4, "n_samples": 3, "strategies": {"mean": mean}})
+    counted = SplitResult.read(tmp_path / "split.json").strategies["mean"]
+    assert (counted.abstain, counted.truncated) == (2, 1)
 
 
 def test_no_problem_is_an_error(tmp_path):
@@ -202,15 +278,18 @@ def test_no_problem_is_an_error(tmp_path):
 
 
 def rows(iteration: int, **greedy: str):
+    credit = {"r": 1.0, "h": 0.5, "w": 0.0}
     return [
-        {
-            "id": identifier,
-            "iteration": iteration,
-            "greedy": {"verdict": {"status": "correct" if mark == "r" else "wrong"}},
-            "select": {"verdict": {"status": "wrong"}},
-            "samples": [{"verdict": {"status": "wrong"}}],
-            "majority": {"credit": {"r": 1.0, "h": 0.5, "w": 0.0}[mark]},
-        }
+        EvaluatedProblem(
+            id=identifier,
+            gold="A",
+            iteration=iteration,
+            samples=(),
+            strategies={
+                "greedy": StrategyResult(credit=float(mark == "r"), abstain=0),
+                "majority": StrategyResult(credit=credit[mark], abstain=0),
+            },
+        )
         for identifier, mark in greedy.items()
     ]
 
@@ -218,11 +297,11 @@ def rows(iteration: int, **greedy: str):
 def test_compare_joins_by_id():
     before, after = rows(0, a="r", b="w", c="w", d="r"), rows(2, d="w", c="r", b="r", a="r")
     found = compare(before, after, "dev", "greedy", 0)
-    assert {key: found[key] for key in ("split", "strategy", "a", "b", "n", "gained", "lost", "difference")} == {
+    assert found.to_json().items() >= {
         "split": "dev", "strategy": "greedy", "a": 0, "b": 2, "n": 4, "gained": 2, "lost": 1, "difference": 0.25,
-    }  # fmt: skip
+    }.items()  # fmt: skip
     fractions = compare(rows(0, a="h", b="w"), rows(1, b="r", a="h"), "dev", "majority", 0)
-    assert (fractions["difference"], fractions["gained"]) == (0.5, None)
+    assert (fractions.difference, fractions.gained) == (0.5, None)
     assert fractions == compare(rows(0, a="h", b="w"), rows(1, b="r", a="h"), "dev", "majority", 0)
     with pytest.raises(ValueError, match="same problems"):
         compare(before, after[:-1], "dev", "greedy", 0)

@@ -12,7 +12,7 @@ from selftrain import stats
 from selftrain.config import ConfigError
 from selftrain.engines.base import SamplingParams
 from selftrain.engines.budget import Budget, preset
-from selftrain.test_time import Condition, Rejection, Room, audit, length_control, run
+from selftrain.test_time import Condition, ContextLimit, Rejection, audit, length_control, run
 from selftrain.test_time.tokens import thinking_tokens
 from tests.selftrain.test_time.helpers import PROMPTS, SAMPLING, plan, problems, sampler, says
 
@@ -32,25 +32,25 @@ def test_refinement(tmp_path):
         prompts = [r.prompt for call in held.engine.calls for r in call.requests]
         assert all(call.params.temperature == 0 for call in held.engine.calls)
     assert [o.credit for o in last] == [1, 0, 0]
-    assert [o.unread for o in last] == [0, 1, 0]
+    assert [o.abstain for o in last] == [0, 1, 0]
     assert [o.credit for o in voted] == [1, 0.5, 0]
-    assert [[a.answer for a in o.path] for o in last] == [["A", "B", "B"], ["B", "A", None], ["A", "A", "A"]]
+    assert [[a.answer for a in o.texts] for o in last] == [["A", "B", "B"], ["B", "A", None], ["A", "A", "A"]]
     assert len(prompts) == 9  # the vote found every round in the bank
-    assert sum(o.spent.prompt for o in last) == sum(len(prompt.split()) for prompt in prompts)
-    assert last[0].spent == voted[0].spent
-    assert last[0].spent.completions == 3
+    assert sum(o.cost.prompt for o in last) == sum(len(prompt.split()) for prompt in prompts)
+    assert last[0].cost == voted[0].cost
+    assert last[0].cost.completions == 3
     assert audit.refinement(last) == [{"fixed": 1, "broke": 1, "missed": 1}, {"kept": 1, "missed": 2}]
-    assert wording.refine(asked[0], last[0].path[0].completion.text, PROMPTS) in prompts
+    assert wording.refine(asked[0], last[0].texts[0].completion.text, PROMPTS) in prompts
 
 
 def test_a_refinement_that_does_not_fit_is_refused(tmp_path):
     cot = len(wording.cot(problems(1)[0], PROMPTS).split())
-    room = Room(cot + 62, lambda prompt, image: len(prompt.split()))
+    room = ContextLimit(cot + 62, lambda prompt, image: len(prompt.split()))
     with (
         sampler(tmp_path, rounds) as held,
         pytest.raises(ConfigError, match=r"problem p0 .and 2 more. does not fit.*lower max_tokens"),
     ):
-        run("refine", problems(3), held, plan(1, room=room))
+        run("refine", problems(3), held, plan(1, context_limit=room))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_refinement_that_does_not_fit_is_refused(tmp_path):
 def test_conditions_are_in_the_prompt_of_every_attempt(tmp_path, condition, ending):
     setting = plan(2, condition=condition)
     with sampler(tmp_path, lambda request, seed: says("B")) as held:
-        for name in ("greedy", "vote", "reject"):
+        for name in ("greedy", "majority", "reject"):
             run(name, problems(2), held, replace(setting, rejection=Rejection(60)))
         prompts = {r.prompt for call in held.engine.calls for r in call.requests}
     assert len(prompts) == 2
@@ -81,7 +81,7 @@ def test_conditions_that_say_nothing(tmp_path, condition):
         sampler(tmp_path, lambda request, seed: pytest.fail("asked")) as held,
         pytest.raises(DataError, match="condition"),
     ):
-        run("vote", problems(1), held, plan(2, condition=condition))
+        run("majority", problems(1), held, plan(2, condition=condition))
 
 
 def test_bounds():
@@ -127,21 +127,21 @@ def test_rejection(tmp_path):
     tries = length_control.tries(outcomes, 20)
     for outcome in outcomes:
         stream = samples[outcome.problem_id]
-        assert [a.completion for a in outcome.path] == stream[: len(outcome.path)]
+        assert [a.completion for a in outcome.texts] == stream[: len(outcome.texts)]
         fits = [thinking_tokens(c) <= 20 for c in stream]
         expected = fits.index(True) if True in fits else 7
-        assert len(outcome.path) == expected + 1
+        assert len(outcome.texts) == expected + 1
         rejected = stream[:expected] if True in fits else stream
         kept = stream[expected : expected + 1] if True in fits else []
         cost = sum(min(len(c.token_ids), 21) for c in rejected) + sum(len(c.token_ids) for c in kept)
-        assert (outcome.spent.generated, outcome.spent.completions) == (cost, expected + 1)
-        assert outcome.spent.prompt == stream[0].n_prompt_tokens
+        assert (outcome.cost.generated, outcome.cost.completions) == (cost, expected + 1)
+        assert outcome.cost.prompt == stream[0].n_prompt_tokens
         if not kept:
-            assert (outcome.credit, outcome.unread, outcome.choices[0].answers) == (0, 1, ())
+            assert (outcome.credit, outcome.abstain, outcome.choices[0].answers) == (0, 1, ())
     assert tries.n == 12
-    assert tries.mean == sum(len(o.path) for o in outcomes) / 12
-    assert tries.most == max(len(o.path) for o in outcomes)
-    assert tries.exhausted == sum(o.unread == 1 for o in outcomes)
+    assert tries.mean == sum(len(o.texts) for o in outcomes) / 12
+    assert tries.most == max(len(o.texts) for o in outcomes)
+    assert tries.exhausted == sum(o.abstain == 1 for o in outcomes)
     assert length_control.tries(other, 30).mean < tries.mean
     with pytest.raises(ValueError, match="no problems"):
         length_control.tries([], 20)
@@ -152,8 +152,8 @@ def test_rejection_gives_up(tmp_path):
         outcomes = run("reject", problems(3), held, plan(1, rejection=Rejection(limit=1, tries=5)))
         assert held.drawn == 15
     assert length_control.tries(outcomes, 1) == length_control.Tries(3, 5.0, 5, 3, 0)
-    assert [o.unread for o in outcomes] == [1, 1, 1]
-    assert [o.spent.generated for o in outcomes] == [10, 10, 10]  # each of the five tries was stopped at two tokens
+    assert [o.abstain for o in outcomes] == [1, 1, 1]
+    assert [o.cost.generated for o in outcomes] == [10, 10, 10]  # each of the five tries was stopped at two tokens
     exactly = len(says("B").split())
     with sampler(tmp_path, lambda request, seed: says("B"), weights="other") as held:
         outcomes = run("reject", problems(3), held, plan(1, rejection=Rejection(exactly, tries=5)))
@@ -195,8 +195,8 @@ def test_a_ledger_counts_thinking_and_changes_no_text(tmp_path):
         lengths = [thought(completion) for completion in samples[outcome.problem_id]]
         assert [thinking_tokens(completion) for completion in samples[outcome.problem_id]] == lengths
         fits = [length <= 20 for length in lengths]
-        assert len(outcome.path) == (fits.index(True) + 1 if True in fits else 8)
-        assert outcome.unread == (True not in fits)
+        assert len(outcome.texts) == (fits.index(True) + 1 if True in fits else 8)
+        assert outcome.abstain == (True not in fits)
 
 
 @pytest.mark.parametrize("limit", [4, 12, 30])
@@ -216,15 +216,15 @@ def test_rejection_with_forcing_answers_every_question(tmp_path, limit, tries):
         free = samples[outcome.problem_id][: tries - 1]
         fits = [thought(completion) <= limit for completion in free]
         at = fits.index(True) if True in fits else tries - 1
-        path = [a.completion for a in outcome.path]
+        path = [a.completion for a in outcome.texts]
         last = free[at] if True in fits else lasts[outcome.problem_id][0]
         assert path == [*free[:at], last]
         assert thinking_tokens(last) <= limit
-        assert outcome.unread == 0
-        assert outcome.credit == outcome.path[-1].right
+        assert outcome.abstain == 0
+        assert outcome.credit == outcome.texts[-1].right
         rejected = sum(min(len(completion.token_ids), limit + 1) for completion in free[:at])
-        assert outcome.spent.generated == rejected + len(last.token_ids) + last.forcing.discarded
-        assert outcome.spent.completions == at + 1
+        assert outcome.cost.generated == rejected + len(last.token_ids) + last.forcing.discarded
+        assert outcome.cost.completions == at + 1
         by_force += last.forcing.closed_by == "budget"
     found = length_control.tries(outcomes, limit)
     assert (found.exhausted, found.forced) == (0, by_force)
@@ -249,9 +249,9 @@ def test_a_last_try_that_is_not_closed_at_the_limit(last):
 
 def test_the_last_try_must_fit_too(tmp_path):
     words = len(wording.cot(problems(1)[0], PROMPTS).split())
-    room = Room(words + SAMPLING.max_tokens, lambda prompt, image: len(prompt.split()))
+    room = ContextLimit(words + SAMPLING.max_tokens, lambda prompt, image: len(prompt.split()))
     longer = replace(closing(8), max_tokens=SAMPLING.max_tokens + 1)
     with sampler(tmp_path, thinks) as held:
-        run("reject", problems(1), held, plan(1, room=room, rejection=Rejection(8, 3, closing(8))))
+        run("reject", problems(1), held, plan(1, context_limit=room, rejection=Rejection(8, 3, closing(8))))
         with pytest.raises(ConfigError, match=r"does not fit.*lower max_tokens"):
-            run("reject", problems(1), held, plan(1, room=room, rejection=Rejection(8, 3, longer)))
+            run("reject", problems(1), held, plan(1, context_limit=room, rejection=Rejection(8, 3, longer)))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from data_process import prompts as wording
 from data_process.judging import judge
 from selftrain.config import ConfigError
-from selftrain.test_time import Room, draw_pool, run, select
+from selftrain.test_time import ContextLimit, draw_pool, run, select
 from selftrain.test_time.records import attempt
 from tests.selftrain.test_time.helpers import (
     NUMBER,
@@ -29,7 +29,7 @@ from tests.selftrain.test_time.helpers import (
 )
 
 SELECTIONS = ("select", "tournament", "recursive", "permuted")
-WIDE = Room(10_000, lambda prompt, image: len(prompt.split()))
+WIDE = ContextLimit(10_000, lambda prompt, image: len(prompt.split()))
 
 
 def script(letters, choose=lambda shown: shown[0]):
@@ -51,7 +51,7 @@ def knows(shown):
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 10])
 def test_a_selector_that_knows_is_an_oracle(tmp_path, name, n):
     asked = problems(6)
-    setting = plan(n, room=WIDE)
+    setting = plan(n, context_limit=WIDE)
     with sampler(tmp_path, script("ABCAD", knows)) as held:
         pool = draw_pool(asked, held, setting)
         outcomes = run(name, asked, held, setting, pool)
@@ -60,28 +60,28 @@ def test_a_selector_that_knows_is_an_oracle(tmp_path, name, n):
     assert [o.credit for o in outcomes] == [o.credit for o in best]
     for problem, outcome in zip(asked, outcomes, strict=True):
         assert outcome.choices[0].n_right == sum(a.right for a in pool[problem.id])
-        assert all(1 < len(pick.shown) <= (setting.group if name == "tournament" else n) for pick in outcome.picks)
+        assert all(1 < len(call.shown) <= (setting.group if name == "tournament" else n) for call in outcome.calls)
         if n == 1:
-            assert not outcome.picks
-            assert outcome.spent.completions == 1
+            assert not outcome.calls
+            assert outcome.cost.completions == 1
 
 
 @pytest.mark.parametrize("name", SELECTIONS)
 def test_tokens_add_up(tmp_path, name):
     """Recounted from what the engine was asked: a word is a token."""
     asked = problems(3)
-    setting = plan(5, room=WIDE, permutations=3)
+    setting = plan(5, context_limit=WIDE, permutations=3)
     with sampler(tmp_path, script("ABCAD")) as held:
         outcomes = run(name, asked, held, setting)
         calls = [(call, request) for call in held.engine.calls for request in call.requests]
         samples = [(call, request) for call, request in calls if not is_selection(request.prompt)]
         selections = [(call, request) for call, request in calls if is_selection(request.prompt)]
         generated = sum(len(held.engine.respond(r, s).split()) for _, r in calls for s in r.seeds)
-    assert sum(o.spent.prompt for o in outcomes) == sum(len(r.prompt.split()) for _, r in samples + selections)
-    assert sum(o.spent.generated for o in outcomes) == generated
-    assert sum(o.spent.completions for o in outcomes) == 3 * 5 + len(selections)
-    assert sum(len(o.picks) for o in outcomes) == len(selections)
-    assert all(o.spent.total == o.spent.prompt + o.spent.generated for o in outcomes)
+    assert sum(o.cost.prompt for o in outcomes) == sum(len(r.prompt.split()) for _, r in samples + selections)
+    assert sum(o.cost.generated for o in outcomes) == generated
+    assert sum(o.cost.completions for o in outcomes) == 3 * 5 + len(selections)
+    assert sum(len(o.calls) for o in outcomes) == len(selections)
+    assert all(o.cost.total == o.cost.prompt + o.cost.generated for o in outcomes)
 
 
 def test_flat_selection_shares_the_bank_with_evaluation(tmp_path):
@@ -109,8 +109,8 @@ def test_novel_and_unreadable_selections_are_counted(tmp_path):
     with sampler(tmp_path, respond) as held:
         outcomes = run("select", asked, held, plan(3))
     assert [o.credit for o in outcomes] == [0, 1, 0, 0]  # a novel answer may be right, and then it is credited
-    assert [o.unread for o in outcomes] == [0, 0, 1, 0]
-    assert [o.picks[0].novel for o in outcomes] == [False, True, False, True]
+    assert [o.abstain for o in outcomes] == [0, 0, 1, 0]
+    assert [o.calls[0].novel for o in outcomes] == [False, True, False, True]
 
 
 def test_the_same_value_in_another_form_is_not_novel(tmp_path):
@@ -120,8 +120,8 @@ def test_the_same_value_in_another_form_is_not_novel(tmp_path):
     with sampler(tmp_path, respond) as held:
         [outcome] = run("select", [NUMBER], held, plan(2))
     assert outcome.credit == 1
-    assert outcome.picks[0].answer not in outcome.picks[0].shown
-    assert not outcome.picks[0].novel
+    assert outcome.calls[0].answer not in outcome.calls[0].shown
+    assert not outcome.calls[0].novel
 
 
 def test_winner():
@@ -155,7 +155,7 @@ def test_tournament_rounds(tmp_path):
     with_right = [o for o in outcomes if o.choices[0].n_right]
     assert with_right
     for outcome in outcomes:
-        assert len(outcome.picks) == 4 + 2 + 1
+        assert len(outcome.calls) == 4 + 2 + 1
         assert outcome.credit == float(outcome.choices[0].n_right > 0)
 
 
@@ -169,11 +169,11 @@ def test_distinct_candidates():
 def test_one_distinct_answer_needs_no_call(tmp_path):
     with sampler(tmp_path, script("B", lambda shown: pytest.fail("asked"))) as held:
         for name in SELECTIONS:
-            [outcome] = run(name, problems(1), held, plan(4, distinct=True, room=WIDE))
-            assert (outcome.credit, outcome.picks, outcome.spent.completions) == (1, (), 4)
+            [outcome] = run(name, problems(1), held, plan(4, distinct=True, context_limit=WIDE))
+            assert (outcome.credit, outcome.calls, outcome.cost.completions) == (1, (), 4)
     with sampler(tmp_path, script("AB"), weights="other") as held:
         outcomes = run("select", problems(20), held, plan(4, distinct=True))
-    shown = {tuple(sorted(pick.shown)) for o in outcomes for pick in o.picks}
+    shown = {tuple(sorted(call.shown)) for o in outcomes for call in o.calls}
     assert shown == {("A", "B")}
 
 
@@ -187,16 +187,16 @@ def test_permutation_vote(tmp_path):
     mixed = [o for o in outcomes if o.choices[0].n_right == 1]
     assert mixed
     for outcome in mixed:
-        assert len(outcome.picks) == 2  # two candidates have two orders, however many were asked for
+        assert len(outcome.calls) == 2  # two candidates have two orders, however many were asked for
         assert (outcome.choices[0].answers, outcome.credit) == (("A", "B"), 0.5)
-        assert {pick.shown for pick in outcome.picks} == {("A", "B"), ("B", "A")}
+        assert {call.shown for call in outcome.calls} == {("A", "B"), ("B", "A")}
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.randoms(use_true_random=False), st.sampled_from(SELECTIONS))
 def test_order_of_problems_changes_nothing(tmp_path_factory, random, name):
     asked = problems(4)
-    setting = plan(3, pool=4, draws=3, room=WIDE, permutations=2)
+    setting = plan(3, pool=4, draws=3, context_limit=WIDE, permutations=2)
     with sampler(tmp_path_factory.mktemp("o"), script("ABCD", lambda shown: min(shown[:2]))) as held:
         one = {o.problem_id: o for o in run(name, asked, held, setting)}
         shuffled = random.sample(asked, len(asked))
@@ -214,13 +214,13 @@ def test_select_at_n_over_subsets(tmp_path):
     # Six draws from a pool of six: every sample stands first exactly once, so here the mean is even exact.
     assert [o.credit for o in outcomes] == pytest.approx([o.credit for o in mean])
     for outcome in outcomes:
-        assert len(outcome.choices) == len(outcome.picks) == 6
+        assert len(outcome.choices) == len(outcome.calls) == 6
         credits = [choice.credit for choice in outcome.choices]
         spread = sum((c - outcome.credit) ** 2 for c in credits) / 5
         assert outcome.error == pytest.approx(math.sqrt(spread / 6))
         for place in (0, 1):
-            assert sum(pick.right[place] for pick in outcome.picks) == sum(a.right for a in pool[outcome.problem_id])
-        assert outcome.spent.completions == 3  # of one draw: two samples and a selection
+            assert sum(call.right[place] for call in outcome.calls) == sum(a.right for a in pool[outcome.problem_id])
+        assert outcome.cost.completions == 3  # of one draw: two samples and a selection
     with sampler(tmp_path, script("ABCB")) as held:
         alone = run("select", asked[:2], held, replace(setting, draws=1))
         assert [o.error for o in alone] == [None, None]
@@ -254,19 +254,19 @@ def test_the_stated_error_is_honest(tmp_path):
 def test_recursive_takes_as_many_as_fit(tmp_path):
     question = len(wording.select(problems(1)[0], [], PROMPTS).split())
     each = 3 + len(says("A").split())  # "Prediction 2:" and the text, which begins with try...
-    room = Room(question + 4 * each + 20, lambda prompt, image: len(prompt.split()))
+    room = ContextLimit(question + 4 * each + 20, lambda prompt, image: len(prompt.split()))
     short = replace(SAMPLING, max_tokens=10)
     with sampler(tmp_path, script("ACDABADCAD", knows)) as held:
-        outcomes = run("recursive", problems(5), held, plan(10, room=room, sampling=short))
+        outcomes = run("recursive", problems(5), held, plan(10, context_limit=room, sampling=short))
         with pytest.raises(ConfigError, match=r"does not fit: \d+ tokens of prompt \+ 20 of answer > \d+ positions"):
-            run("select", problems(5), held, plan(10, room=room, sampling=short))
+            run("select", problems(5), held, plan(10, context_limit=room, sampling=short))
         before = len(held.engine.calls)
-        narrow = Room(question + each + 20, room.count)
+        narrow = ContextLimit(question + each + 20, room.count)
         with pytest.raises(ConfigError, match=r"problem p0 \(and 4 more\) does not fit"):
-            run("recursive", problems(5), held, plan(10, room=narrow, sampling=short))
+            run("recursive", problems(5), held, plan(10, context_limit=narrow, sampling=short))
         assert len(held.engine.calls) == before
     for outcome in outcomes:
-        assert [len(pick.shown) for pick in outcome.picks] == [4, 4, 2, 3]
+        assert [len(call.shown) for call in outcome.calls] == [4, 4, 2, 3]
         assert outcome.credit == float(outcome.choices[0].n_right > 0)
 
 
@@ -275,8 +275,8 @@ def test_the_longest_that_may_meet_must_fit(tmp_path):
     long, short = made("A", tokens=40), made("B", tokens=3)
     long = replace(long, completion=replace(long.completion, text="word " * 38 + "Answer: A"))
     empty = len(wording.select(PROBLEM, [], PROMPTS).split())
-    room = Room(empty + 20 + 70, lambda prompt, image: len(prompt.split()))
-    setting = plan(4, room=room, group=2)
+    room = ContextLimit(empty + 20 + 70, lambda prompt, image: len(prompt.split()))
+    setting = plan(4, context_limit=room, group=2)
     with sampler(tmp_path, lambda request, seed: says("B")) as held:
         for name in ("tournament", "recursive"):
             assert run(name, [PROBLEM], held, setting, {"q": [long, short, short, short]})[0].credit == 1
@@ -292,9 +292,9 @@ def test_what_cannot_fit_is_refused_before_sampling(tmp_path):
         count = lambda prompt, image: len(prompt.split())  # noqa: E731
         cot = len(wording.cot(problems(1)[0], PROMPTS).split())
         with pytest.raises(ConfigError, match=f"{cot} tokens of prompt . 60 of answer > {cot + 59} positions"):
-            run("vote", problems(2), held, plan(2, room=Room(cot + 59, count)))
+            run("majority", problems(2), held, plan(2, context_limit=ContextLimit(cot + 59, count)))
         with pytest.raises(ConfigError, match="with 30 empty candidates"):
-            run("select", problems(2), held, plan(30, room=Room(cot + 60, count)))
+            run("select", problems(2), held, plan(30, context_limit=ContextLimit(cot + 60, count)))
 
 
 def test_the_reasoning_form(tmp_path):
@@ -306,5 +306,5 @@ def test_the_reasoning_form(tmp_path):
 
     with sampler(tmp_path, respond) as held:
         outcomes = run("select", problems(6), held, plan(2, form="reasoning"))
-    assert {pick.named for o in outcomes for pick in o.picks} == {2}
+    assert {call.named for o in outcomes for call in o.calls} == {2}
     assert {o.credit for o in outcomes} == {1.0}

@@ -14,13 +14,26 @@ from hypothesis import strategies as st
 from selftrain import stats
 from selftrain.config import ConfigError
 from selftrain.engines.base import Completion
-from selftrain.test_time import STRATEGIES, Rejection, Room, credits, draw_pool, preflight, run, summary, vote
+from selftrain.test_time import (
+    STRATEGIES,
+    ContextLimit,
+    Rejection,
+    Strategy,
+    credits,
+    draw_pool,
+    preflight,
+    register_strategy,
+    run,
+    score,
+    strategies,
+    vote,
+)
 from selftrain.test_time.records import Outcome, mean_outcome
-from selftrain.test_time.tokens import Spent, spent_on
+from selftrain.test_time.tokens import TokenCost, cost_of
 from tests.selftrain.test_time.helpers import PROBLEM, attempts, is_selection, made, plan, problems, sampler, says
 
-WIDE = Room(10_000, lambda prompt, image: len(prompt.split()))
-EVERYTHING = {"room": WIDE, "rejection": Rejection(40, 4), "reward": lambda problem, c: len(c.text)}
+WIDE = ContextLimit(10_000, lambda prompt, image: len(prompt.split()))
+EVERYTHING = {"context_limit": WIDE, "rejection": Rejection(40, 4), "reward": lambda problem, c: len(c.text)}
 
 
 def respond(request, seed):
@@ -44,16 +57,16 @@ def test_every_strategy(tmp_path, name, n, pool):
     assert [o.problem_id for o in outcomes] == [p.id for p in asked]
     for outcome in outcomes:
         assert 0 <= outcome.credit <= 1
-        assert outcome.credit + outcome.unread <= 1 + 1e-12
-        assert outcome.spent.total > 0
+        assert outcome.credit + outcome.abstain <= 1 + 1e-12
+        assert outcome.cost.total > 0
         if STRATEGIES[name].family in ("vote", "best", "oracle"):
             assert outcome.credit <= best[outcome.problem_id] + 1e-12
         if outcome.choices:
             assert outcome.credit == pytest.approx(sum(c.credit for c in outcome.choices) / len(outcome.choices))
-    total = summary(outcomes)
-    json.dumps(total)
-    assert total["correct"] == pytest.approx(sum(credits(outcomes).values()))
-    assert total["low"] <= total["accuracy"] <= total["high"]
+    total = score(outcomes)
+    json.dumps(total.to_json())
+    assert total.correct == pytest.approx(sum(credits(outcomes).values()))
+    assert total.low <= total.accuracy <= total.high
 
 
 @pytest.mark.slow
@@ -65,10 +78,10 @@ def test_votes_over_subsets(tmp_path_factory, pools, n):
     asked = [replace(PROBLEM, id=name) for name in pool]
     setting = plan(n, pool=4, reward=lambda problem, c: -c.mean_logprob)
     with sampler(tmp_path_factory.mktemp("s"), lambda request, seed: pytest.fail("asked")) as held:
-        found = {name: run(name, asked, held, setting, pool) for name in STRATEGIES if "_" in name or name == "vote"
+        found = {name: run(name, asked, held, setting, pool) for name in STRATEGIES if "_" in name or name == "majority"
                  if STRATEGIES[name].family in ("vote", "best")}  # fmt: skip
     rules = {
-        "vote": lambda few: vote.majority(few).credit,
+        "majority": lambda few: vote.majority(few).credit,
         "vote_logprob": lambda few: vote.weighted(few, [vote.likelihood(a) for a in few]).credit,
         "vote_reward": lambda few: vote.weighted(few, [-a.logprob for a in few]).credit,
         "best_logprob": lambda few: vote.best_of(few, [a.logprob for a in few]).credit,
@@ -80,9 +93,9 @@ def test_votes_over_subsets(tmp_path_factory, pools, n):
             subsets = [list(few) for few in itertools.combinations(pool[outcome.problem_id], n)]
             assert outcome.credit == pytest.approx(sum(map(rules[name], subsets)) / len(subsets)), name
             assert outcome.error == 0
-            costs = [spent_on([a.completion for a in few]) for few in subsets]
-            assert outcome.spent.generated == pytest.approx(sum(c.generated for c in costs) / len(costs))
-            assert (outcome.spent.prompt, outcome.spent.completions) == (7, pytest.approx(n))
+            costs = [cost_of([a.completion for a in few]) for few in subsets]
+            assert outcome.cost.generated == pytest.approx(sum(c.generated for c in costs) / len(costs))
+            assert (outcome.cost.prompt, outcome.cost.completions) == (7, pytest.approx(n))
 
 
 def test_a_large_pool_is_drawn_from_and_says_how_uncertain_that_is(tmp_path):
@@ -107,7 +120,7 @@ def test_samples_without_log_probabilities_weigh_nothing(tmp_path, name, size):
             pool = {"q": cast}
             with pytest.raises(ConfigError, match=rf"{name}.* need log-prob.* of 3 samples of problem q .*logprobs to"):
                 run(name, [PROBLEM], held, plan(size, pool=3), pool)
-            [plain] = run("vote", [PROBLEM], held, plan(3), pool)
+            [plain] = run("majority", [PROBLEM], held, plan(3), pool)
             assert plain.credit == float(cast[0] is unknown)
 
 
@@ -121,8 +134,8 @@ def test_greedy_and_mean_by_hand(tmp_path):
         [mean] = run("mean", [PROBLEM], held, plan(4), pool)
         [best] = run("pass", [PROBLEM], held, plan(2, pool=4), pool)
         [of_two] = run("mean", [PROBLEM], held, plan(2), pool)
-    assert (greedy.credit, greedy.unread, greedy.choices[0].answers) == (1, 0, ("B",))
-    assert (mean.credit, mean.unread, mean.spent) == (0.5, 0.25, Spent(6.0, 7.0, 1.0, 0.0))
+    assert (greedy.credit, greedy.abstain, greedy.choices[0].answers) == (1, 0, ("B",))
+    assert (mean.credit, mean.abstain, mean.cost) == (0.5, 0.25, TokenCost(6.0, 7.0, 1.0, 0.0))
     assert best.credit == pytest.approx(1 - 1 / 6)
     assert of_two.credit == 1  # a pool may hold more than the plan asks for: the first two count
 
@@ -132,34 +145,46 @@ def test_cost_counts_what_a_budget_took_out_again():
 
     forcing = ForcingRecord(6, 3, 1, (2,), "model", 6, ((2, 4),), discarded=4)
     forced = Completion("Wait B", tuple(range(10)), 7, "length", -0.5, forcing)
-    assert spent_on([forced, forced]) == Spent(28.0, 7.0, 2.0, 2.0)
-    assert (Spent(1, 2, 3, 4) + Spent(1, 1, 1, 1)).total == 5
+    assert cost_of([forced, forced]) == TokenCost(28.0, 7.0, 2.0, 2.0)
+    assert (TokenCost(1, 2, 3, 4) + TokenCost(1, 1, 1, 1)).total == 5
     with pytest.raises(ValueError, match="different prompts"):
-        spent_on([forced, replace(forced, n_prompt_tokens=8)])
+        cost_of([forced, replace(forced, n_prompt_tokens=8)])
 
 
-def test_summary():
+def test_score():
     rows = [
-        Outcome("a", 1.0, 0.0, Spent(10, 5, 1, 0), error=0.3),
-        Outcome("b", 0.5, 0.0, Spent(20, 5, 1, 1), error=0.4),
-        Outcome("c", 0.0, 1.0, Spent(0, 5, 1, 0)),
+        Outcome("a", 1.0, 0.0, TokenCost(10, 5, 1, 0), error=0.3),
+        Outcome("b", 0.5, 0.0, TokenCost(20, 5, 1, 1), error=0.4),
+        Outcome("c", 0.0, 1.0, TokenCost(0, 5, 1, 0)),
     ]
-    total = summary(rows)
-    assert (total["n"], total["correct"], total["accuracy"], total["unread"]) == (3, 1.5, 0.5, pytest.approx(1 / 3))
-    assert (total["low"], total["high"]) == stats.wilson(1.5, 3)
-    assert total["drawing_error"] == pytest.approx(0.5 / 3)
-    assert total["tokens_per_problem"] == {"generated": 10, "prompt": 5, "total": 15}
-    assert (total["completions_per_problem"], total["cut_per_problem"]) == (1, pytest.approx(1 / 3))
-    assert summary([*rows, replace(rows[0], problem_id="d", error=None)])["drawing_error"] is None
+    total = score(rows)
+    assert (total.n, total.correct, total.accuracy, total.abstain) == (3, 1.5, 0.5, 1)
+    assert (total.low, total.high) == stats.wilson(1.5, 3)
+    assert total.drawing_error == pytest.approx(0.5 / 3)
+    tokens = total.tokens_per_problem
+    assert (tokens.generated, tokens.prompt, tokens.total) == (10, 5, 15)
+    assert (total.completions, total.truncated) == (3, 1)
+    assert score([*rows, replace(rows[0], problem_id="d", error=None)]).drawing_error is None
     for bad in ([], [rows[0], rows[0]]):
-        with pytest.raises(ValueError, match="summary"):
-            summary(bad)
+        with pytest.raises(ValueError, match="score"):
+            score(bad)
+
+
+def test_a_strategy_is_registered_once(tmp_path, monkeypatch):
+    """It runs by its name like any other; a name that is taken is refused."""
+    monkeypatch.setattr(strategies, "STRATEGIES", dict(STRATEGIES))
+    register_strategy("again", Strategy("greedy under another name", "single", STRATEGIES["greedy"].run))
+    with sampler(tmp_path, respond) as held:
+        assert run("again", problems(2), held, plan(1)) == run("greedy", problems(2), held, plan(1))
+    with pytest.raises(ConfigError, match="there is a strategy 'again' already"):
+        register_strategy("again", STRATEGIES["greedy"])
+    assert [name for name, s in STRATEGIES.items() if not s.answers] == ["mean", "pass"]
 
 
 def test_mean_outcome():
-    draws = [Outcome("a", c, 0.0, Spent(c, 1, 1, 0)) for c in (0.0, 1.0, 1.0)]
+    draws = [Outcome("a", c, 0.0, TokenCost(c, 1, 1, 0)) for c in (0.0, 1.0, 1.0)]
     joined = mean_outcome(draws, exhaustive=False)
-    assert (joined.credit, joined.spent.generated) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+    assert (joined.credit, joined.cost.generated) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
     assert joined.error == pytest.approx(math.sqrt((4 / 9 + 1 / 9 + 1 / 9) / 2 / 3))
     assert mean_outcome(draws, exhaustive=True).error == 0
     assert mean_outcome(draws[:1], exhaustive=False).error is None
@@ -170,12 +195,16 @@ def test_mean_outcome():
 @pytest.mark.parametrize(
     ("names", "setting", "message"),
     [
-        (["vote", "elect"], {}, "no strategy 'elect'; known: greedy"),
+        (["majority", "elect"], {}, "no strategy 'elect'; known: greedy"),
         (["vote_reward"], {}, "vote_reward needs a reward; .*vote_logprob"),
         (["best_reward"], {}, "best_reward needs a reward; .*best_logprob"),
         (["reject"], {}, "needs a rejection limit"),
-        (["recursive"], {}, "needs room"),
-        (["select"], {"room": Room(100, lambda prompt, image: 81)}, r"81 tokens of prompt \+ 20 of answer > 100"),
+        (["recursive"], {}, "needs a context limit"),
+        (
+            ["select"],
+            {"context_limit": ContextLimit(100, lambda prompt, image: 81)},
+            r"81 tokens of prompt \+ 20 of answer > 100",
+        ),
     ],
 )
 def test_preflight(names, setting, message):
@@ -210,7 +239,7 @@ def test_a_pool_or_reward_that_does_not_do(tmp_path):
     pool = {"q": [made("A"), made("B")]}
     with sampler(tmp_path, lambda request, seed: pytest.fail("asked")) as held:
         with pytest.raises(ConfigError, match="2 of 3 samples of problem q"):
-            run("vote", [PROBLEM], held, plan(3), pool)
+            run("majority", [PROBLEM], held, plan(3), pool)
         with pytest.raises(ConfigError, match="negative"):
             run("vote_reward", [PROBLEM], held, plan(2, reward=lambda problem, c: -1.0), pool)
         with pytest.raises(ConfigError, match="not finite"):

@@ -88,7 +88,7 @@ def test_at_n_is_the_mean_over_all_subsets(cast, weights, data):
     assert vote.majority_at_n(cast, n) == over_subsets(lambda few, w: vote.majority(few).credit)
     assert vote.best_of_at_n(cast, weights[: len(cast)], n) == over_subsets(lambda few, w: vote.best_of(few, w).credit)
     assert vote.pass_at_n(cast, n) == over_subsets(lambda few, w: float(any(a.right for a in few)))
-    assert vote.silent_at_n(cast, n) == over_subsets(lambda few, w: float(all(a.answer is None for a in few)))
+    assert vote.no_answer_rate(cast, n) == over_subsets(lambda few, w: float(all(a.answer is None for a in few)))
 
 
 @fast

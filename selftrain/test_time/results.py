@@ -1,0 +1,221 @@
+"""What an evaluation leaves: one record per problem (`rows.jsonl`), totals (`split.json`), paired comparisons.
+
+Proportions are fractions of 1. Counts are in problems, and fractional where ties share a point or samples are averaged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from data_process.schema import Finish, Verdict
+from selftrain import stats
+from selftrain.files import Record
+from selftrain.test_time.records import Attempt, Outcome
+from selftrain.test_time.tokens import generated_tokens, mean_cost
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0)]
+Difference = Annotated[float, Field(ge=-1, le=1)]
+
+
+class JudgedText(Record):
+    """One text of the model with its verdict."""
+
+    text: str
+    tokens: Count  # generated
+    prompt_tokens: Count  # image tokens included
+    finish: Finish
+    verdict: Verdict
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> JudgedText:
+        completion = attempt.completion
+        return cls(
+            text=completion.text,
+            tokens=generated_tokens(completion),
+            prompt_tokens=completion.n_prompt_tokens,
+            finish=completion.finish,
+            verdict=attempt.verdict,
+        )
+
+
+class StrategyResult(Record):
+    """What one strategy made of one problem."""
+
+    credit: Fraction
+    abstain: Fraction  # share of draws without a readable answer
+    answers: tuple[str, ...] = ()  # that share first place; () where nothing was chosen, or credit is a mean
+    texts: tuple[JudgedText, ...] = ()  # what the model wrote for this strategy besides the samples, in order
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> StrategyResult:
+        return cls(
+            credit=min(outcome.credit, 1.0),
+            abstain=min(outcome.abstain, 1.0),
+            answers=outcome.choices[0].answers if len(outcome.choices) == 1 else (),
+            texts=tuple(map(JudgedText.of, outcome.texts)),
+        )
+
+
+class EvaluatedProblem(Record):
+    """One problem under every strategy: a line of `rows.jsonl`."""
+
+    id: str
+    gold: str
+    iteration: Count  # whose weights answered; 0 is the base model
+    samples: tuple[JudgedText, ...]  # that votes and selections share; sample 0 first
+    strategies: Mapping[str, StrategyResult]
+
+    def judged_texts(self) -> list[tuple[str, JudgedText]]:
+        """Every text with a name: "sample 0", "greedy", "refine 1"."""
+        named = [(f"sample {k}", text) for k, text in enumerate(self.samples)]
+        for strategy, result in self.strategies.items():
+            several = len(result.texts) > 1
+            named += [(f"{strategy} {k}" if several else strategy, text) for k, text in enumerate(result.texts)]
+        return named
+
+    @model_validator(mode="before")
+    @classmethod
+    def _before_strategies_were_a_table(cls, row: Any) -> Any:
+        """Rows of earlier versions have a strategy's single text, or the majority's vote, under its name."""
+        if not isinstance(row, Mapping) or "strategies" in row:
+            return row
+        rest = {key: value for key, value in row.items() if key not in cls.model_fields and isinstance(value, Mapping)}
+        verdicts = [sample.get("verdict", {}) for sample in row.get("samples", ())]
+        right = [verdict.get("status") == "correct" for verdict in verdicts]
+        silent = [verdict.get("status") == "abstain" for verdict in verdicts]
+        found: dict[str, Any] = {}
+        if right:
+            n = len(right)
+            found["mean"] = {"credit": sum(right) / n, "abstain": sum(silent) / n}
+            found["pass"] = {"credit": float(any(right)), "abstain": float(all(silent))}
+        for name, value in rest.items():
+            if "verdict" in value:
+                status, answer = value["verdict"].get("status"), value["verdict"].get("extracted")
+                answers = [] if answer is None else [answer]
+                credit: float | None = float(status == "correct")
+                found[name] = {"credit": credit, "abstain": float(not answers), "answers": answers, "texts": [value]}
+            else:
+                answers, credit = value.get("answers", []), value.get("credit")
+                found[name] = {"credit": credit, "abstain": float(not answers), "answers": answers}
+        return {**{key: value for key, value in row.items() if key not in rest}, "strategies": found}
+
+
+class Tokens(Record):
+    """Mean tokens that one problem costs: generated, and read as prompt (image tokens included)."""
+
+    generated: Amount | None = None
+    prompt: Amount | None = None
+
+    @property
+    def total(self) -> float:
+        return (self.generated or 0.0) + (self.prompt or 0.0)
+
+
+class Score(Record):
+    """One strategy on one split. Only what a result cannot do without is required of a file."""
+
+    n: Count
+    accuracy: Fraction
+    low: Fraction  # 95% interval over problems (Wilson)
+    high: Fraction
+    correct: Amount | None = None
+    abstain: Amount | None = None  # problems without a readable answer
+    completions: Amount | None = None  # that were paid for
+    truncated: Amount | None = None  # completions that hit the token limit
+    tokens_per_problem: Tokens = Tokens()
+    # Standard error of the accuracy that drawing subsets leaves, in no interval; None: one draw of many for a problem.
+    drawing_error: Amount | None = 0.0
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Score:
+        slack = 1e-3  # accuracies may have been rounded before they were written
+        if not self.low - slack <= self.accuracy <= self.high + slack:
+            raise ValueError(f"accuracy {self.accuracy} lies outside its interval [{self.low}, {self.high}]")
+        if self.correct is not None and self.n and abs(self.correct / self.n - self.accuracy) > slack:
+            raise ValueError(f"accuracy {self.accuracy} is not correct / n = {self.correct:g} / {self.n}")
+        return self
+
+
+def score(outcomes: Sequence[Outcome]) -> Score:
+    """The totals of one strategy over a split. ValueError without outcomes or with a problem that occurs twice."""
+    n = len(outcomes)
+    if not n:
+        raise ValueError("a score of no problems")
+    if len({o.problem_id for o in outcomes}) < n:
+        raise ValueError("a problem occurs twice in one score")
+    correct = min(math.fsum(o.credit for o in outcomes), float(n))  # thirds may add up to n and 1e-16
+    low, high = stats.wilson(correct, n)
+    errors = [o.error for o in outcomes]
+    cost = mean_cost([o.cost for o in outcomes])
+    return Score(
+        n=n,
+        accuracy=correct / n,
+        low=low,
+        high=high,
+        correct=correct,
+        abstain=math.fsum(o.abstain for o in outcomes),
+        completions=math.fsum(o.cost.completions for o in outcomes),
+        truncated=math.fsum(o.cost.truncated for o in outcomes),
+        tokens_per_problem=Tokens(generated=cost.generated, prompt=cost.prompt),
+        drawing_error=None if None in errors else math.sqrt(math.fsum(e**2 for e in errors if e)) / n,
+    )
+
+
+class SplitResult(Record):
+    """Every strategy on one split: `split.json`."""
+
+    n: Count
+    strategies: Mapping[str, Score] = Field(min_length=1)
+    n_samples: Count | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _before_counts_were_in_problems(cls, value: Any) -> Any:
+        """Under "mean" earlier versions counted samples, not problems."""
+        if not isinstance(value, Mapping) or not isinstance(value.get("strategies"), Mapping):
+            return value
+        mean, n_samples = value["strategies"].get("mean"), value.get("n_samples")
+        if not isinstance(mean, Mapping) or "completions" in mean or not n_samples:
+            return value
+        counts = {key: mean[key] / n_samples for key in ("abstain", "truncated") if mean.get(key) is not None}
+        return {**value, "strategies": {**value["strategies"], "mean": {**mean, **counts}}}
+
+
+class Comparison(Record):
+    """Iteration b against iteration a on the same problems; differences are b minus a."""
+
+    split: str
+    strategy: str
+    a: Count
+    b: Count
+    difference: Difference
+    low: Difference | None = None
+    high: Difference | None = None
+    p: Fraction | None = None  # two-sided
+    gained: Count | None = None  # problems; None where credits are fractional
+    lost: Count | None = None
+    n: Count | None = None
+
+
+def compare(
+    before: Sequence[EvaluatedProblem], after: Sequence[EvaluatedProblem], split: str, strategy: str, seed: int
+) -> Comparison:
+    """Paired comparison of two evaluations of the same problems, joined by id.
+
+    Whole credits get the exact McNemar test; fractional ones, as of ties, the paired bootstrap. ValueError if the
+    problems differ.
+    """
+    a, b = ({row.id: row.strategies[strategy].credit for row in rows} for rows in (before, after))
+    names = {"split": split, "strategy": strategy, "a": before[0].iteration, "b": after[0].iteration, "n": len(a)}
+    if {*a.values(), *b.values()} <= {0.0, 1.0}:
+        test = stats.paired_test({k: v == 1 for k, v in a.items()}, {k: v == 1 for k, v in b.items()})
+        found = {key: getattr(test, key) for key in ("difference", "low", "high", "p", "gained", "lost")}
+    else:
+        found = dict(zip(("difference", "low", "high", "p"), stats.paired_bootstrap(a, b, seed), strict=True))
+    return Comparison.model_validate({**names, **found})

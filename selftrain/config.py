@@ -21,6 +21,7 @@ from selftrain.engines.base import SamplingParams
 
 Positive = Annotated[int, Field(ge=1, strict=True)]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+TrainingDtype = Literal["auto", "base", "float32", "bfloat16"]
 
 
 class ConfigError(UserError, ValueError):
@@ -188,10 +189,13 @@ class TrainingConfig(Section):
     launcher: tuple[str, ...] = ()
     master: str | None = None  # HOST:PORT of the first node as the others reach it; None: its host name, a free port
     threads: Positive | None = None  # OpenMP threads per rank; None: cores / ranks
+    # Of the base model's weights. "base": as they are stored; "auto": the same where this machine has matrix kernels for
+    # it, float32 elsewhere. A run keeps the dtype that it started with.
+    dtype: TrainingDtype = "auto"
     per_device_batch: Positive = 8
     max_length: Positive = 2048  # tokens, image tokens included; longer rows are dropped and counted
     max_dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.05
-    # Optimizer steps between checkpoints, from which an interrupted training goes on; None: none, it starts anew.
+    # Optimizer steps between checkpoints, from which an interrupted training resumes; None: it starts again.
     save_steps: Positive | None = None
 
     @model_validator(mode="after")
@@ -240,7 +244,8 @@ class Config(Section):
             values.pop(key)
         for key in _SPEED_ONLY:
             values["engine"].pop(key)
-        for key in ("threads", "launcher", "master", "save_steps"):
+        # "auto" depends on the machine, so the dtype that is used is among the run's inputs (runs/splits.py).
+        for key in ("threads", "launcher", "master", "save_steps", "dtype"):
             values["training"].pop(key)
         values["training"]["processes"] *= values["training"].pop("nodes")  # ranks, wherever they are
         return values

@@ -34,6 +34,7 @@ from selftrain.stages import (
     train_stage,
 )
 from selftrain.training.dry_run import training_plan
+from selftrain.training.precision import settle
 from selftrain.trust import parity_stage
 
 
@@ -63,6 +64,9 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
     started = time.time()
     with RunDir(config.output) as folder:
         clock = Clock(folder.path / "sessions.json", started)
+        if config.engine.kind != "scripted":
+            config, precision = settle(config)
+            progress.say(str(precision))
         with Bank(config.bank) as bank, clock:
             store = ImageStore(
                 config.bank.parent / "images",

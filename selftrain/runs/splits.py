@@ -153,4 +153,6 @@ def inputs(config: Config, splits: Mapping[str, Sequence[Problem]], store: Image
         result["model"] = weights_digest(bank, config.model.path, None)
     if config.engine.kind != "scripted":
         result["hyperparameters"] = file_digest(config.training.hyperparameters)[:16]
+        if config.training.dtype != "base":
+            result["training_dtype"] = config.training.dtype
     return result

@@ -189,8 +189,8 @@ class TrainingConfig(Section):
     launcher: tuple[str, ...] = ()
     master: str | None = None  # HOST:PORT of the first node as the others reach it; None: its host name, a free port
     threads: Positive | None = None  # OpenMP threads per rank; None: cores / ranks
-    # Of the base model's weights. "base": as they are stored; "auto": the same where this machine has matrix kernels for
-    # it, float32 elsewhere. A run keeps the dtype that it started with.
+    # Of the base model's weights. "base": as they are stored; "auto": the same where this machine has matrix kernels
+    # for it, float32 elsewhere. A run keeps the dtype that it started with.
     dtype: TrainingDtype = "auto"
     per_device_batch: Positive = 8
     max_length: Positive = 2048  # tokens, image tokens included; longer rows are dropped and counted

@@ -29,6 +29,7 @@ from selftrain.stages import (
     Run,
     build_stage,
     evaluate_stage,
+    first_look,
     judge_stage,
     sample_stage,
     train_stage,
@@ -86,6 +87,7 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
             ):
                 stopped = None
                 parity_stage(run, 0)
+                first_look(run)
                 evaluate_stage(run, 0, "dev")
                 try:
                     for iteration in range(1, config.iters + 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -28,9 +28,12 @@ from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import open_engine
 from selftrain.sampling.sampler import Ask, Picture, Sampler
 from selftrain.sampling.weights import sampler_of
+from selftrain.stats import wilson
 from selftrain.test_time.evaluate import candidate, evaluate
 from selftrain.training.checkpoints import discard
 from selftrain.training.dry_run import settings_of
+
+FIRST_LOOK = 96  # problems of dev that the first number on screen is measured on
 
 # Bytes of weights up to which a trained adapter is also tried on a prompt, on the CPU, before it is trusted. A larger
 # model would take minutes; its adapter's numbers are checked in any case.
@@ -305,6 +308,30 @@ def tune(
         "rows": result.rows,
         "dropped": dict(result.dropped),
     }
+
+
+def first_look(run: Run) -> None:
+    """Show the base model's greedy accuracy on a part of dev, before the whole of dev is measured.
+
+    The part is a seeded draw. Its samples stay in the bank, where the evaluation of dev finds them.
+    """
+    if run.folder.done("iter0/dev"):
+        return
+    problems = problems_for(run.splits["dev"], FIRST_LOOK, run.config.seed, 0)
+    prompts, params = prompt_set(run.config.prompts), run.config.evaluation.params()
+    asks = [Ask(p.id, wording.cot(p, prompts), p.image) for p in problems]
+    sampler = run.sampler(0)
+    with run.progress.stage("first look at the base model", "samples") as sampler.on_progress:
+        found = sampler.draw(asks, replace(params, temperature=0.0, top_p=1.0, top_k=0), 1)
+    correct = 0
+    for problem in problems:
+        (completion,) = found[problem.id]
+        correct += judge(completion.text, problem, truncated=completion.finish == "length").correct
+    low, high = wilson(correct, len(problems))
+    run.progress.say(
+        f"  base model, greedy, on {len(problems)} of {len(run.splits['dev'])} dev problems: "
+        f"{100 * correct / len(problems):.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
+    )
 
 
 def evaluate_stage(run: Run, iteration: int, split: str) -> None:

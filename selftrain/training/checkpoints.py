@@ -75,7 +75,7 @@ def holding(folder: Path, seconds: float) -> Iterator[int]:
 def resume_point(
     folder: Path, attempt: Mapping[str, Any], ranks: int, say: Callable[[str], None] = lambda _: None
 ) -> Checkpoint | None:
-    """The checkpoint from which `attempt` resumes, or None if it starts again; everything else in the folder is removed.
+    """The checkpoint from which `attempt` resumes, None if it starts again; everything else in the folder is removed.
 
     `attempt` is all that the training depends on, JSON-able. `say` gets a line for each checkpoint that is skipped, and
     one if the training that was interrupted cannot be resumed.
@@ -109,7 +109,7 @@ def newest_whole(folder: Path, ranks: int, say: Callable[[str], None] = lambda _
         reason = corruption_reason(path, ranks)
         if reason is None:
             return Checkpoint(path, step, _read(path / "trainer_state.json") or {})
-        say(f"  {path.name} is skipped: it is not whole ({reason})")
+        say(f"  {path.name} is not whole ({reason}); it is skipped")
     return None
 
 

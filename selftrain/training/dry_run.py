@@ -50,11 +50,12 @@ def training_plan(config: Config) -> list[str]:
         chosen = read_hyperparameters(training.hyperparameters, training.overrides, interpreter_of(training))
         config, precision = settle(config)
         settings = settings_of(config, config.seed)
-        lines.append(str(precision))
+        steps = accumulation_steps(chosen, settings)
         lines.append(
-            f"{chosen['global_batch_size']} rows a step = {settings.per_device_batch} at a time x "
-            f"{settings.processes} processes x {settings.nodes} nodes x {accumulation_steps(chosen, settings)} accumulated"
+            f"{chosen['global_batch_size']} rows per step = {settings.per_device_batch} at a time x "
+            f"{settings.processes} processes x {settings.nodes} nodes x {steps} accumulated"
         )
+        lines.append(str(precision))
     except (TrainingError, DeviceError) as error:
         lines.append(f"hyper-parameters not checked: {error}")
         chosen = {}

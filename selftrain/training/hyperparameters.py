@@ -186,7 +186,7 @@ def accumulation_steps(hyperparameters: Mapping[str, Any], settings: TrainingSet
     """Steps of gradient accumulation. HyperparameterError if the file and the settings exclude each other."""
     if settings.save_steps and hyperparameters.get("fsdp"):
         raise HyperparameterError(
-            "training.save_steps cannot be used with fsdp: accelerate 1.11 reads an adapter's FSDP checkpoint back with "
+            "training.save_steps cannot be used with fsdp: from an adapter's FSDP checkpoint, accelerate 1.11 restores "
             "other weights than it saved; use deepspeed, or leave save_steps out"
         )
     return divide_batch(hyperparameters["global_batch_size"], settings.per_device_batch, settings.ranks)

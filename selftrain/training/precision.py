@@ -96,7 +96,8 @@ def link_base(base_model: Path, dtype: str, folder: Path) -> Path:
     for path in base_model.resolve().iterdir():
         if path.name != CONFIG:
             (folder / path.name).symlink_to(path)
-    write_json(folder / CONFIG, _with_dtype(_read_config(base_model / CONFIG), dtype))
+    config = _with_dtype(_read_config(base_model / CONFIG), dtype)
+    write_json(folder / CONFIG, {**config, "dtype": dtype})
     return folder
 
 

@@ -70,9 +70,10 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> Any:
     # Letters of choices stay tokens of their own: "(C" in a prompt and " (C" in an answer share the token "C".
     raw.train_from_iterator((re.sub(r"\([A-D]\)", "( )", text) for text in texts), trainer)
     learned = json.loads(raw.to_str())["model"]
+    merges: Any = [tuple(merge) for merge in learned["merges"]]
     tokenizer = Qwen2Tokenizer(
         vocab=learned["vocab"],
-        merges=[tuple(m) for m in learned["merges"]],
+        merges=merges,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         unk_token="<|endoftext|>",
@@ -87,7 +88,8 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> Any:
 
 def build_processor(tokenizer: Any) -> Qwen2VLProcessor:
     """Qwen2-VL's processor around a tokenizer, with pixel limits that fit the tiny model."""
-    from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
+    from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor
+    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
     size = {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS}
     return Qwen2VLProcessor(

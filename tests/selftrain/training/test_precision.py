@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from data_process.schema import DataError
+from data_process.sources import minigeo
 from selftrain.config import Config, load_config
 from selftrain.environment import Device
 from selftrain.files import RunError
@@ -145,8 +146,9 @@ def test_a_damaged_config_is_named(tmp_path):
 @pytest.mark.slow
 def test_a_cpu_without_bf16_kernels_trains_in_float32(tmp_path):
     """A whole small run, restricted to AVX2: the plan, the progress, the adapter and the resumed run agree."""
-    words = ["data.train_limit=40", "data.dev_limit=4", "data.test_limit=4", "training.overrides={max_steps: 1}"]
-    words += [f"bank={tmp_path / 'bank.sqlite'}", f"data.folder={tmp_path / 'data'}", "evaluation.test=none"]
+    minigeo.write(tmp_path / "data", {"train": 40, "dev": 4, "test": 4}, seed=0)
+    words = [f"data.folder={tmp_path / 'data'}", f"bank={tmp_path / 'bank.sqlite'}", "data.leakage=ignore"]
+    words += ["training.overrides={max_steps: 3}", "evaluation.test=none"]
     command = [sys.executable, "run.py", "--config", "configs/smoke.yaml", "--iters", "1"]
     command += ["--output", str(tmp_path / "run"), *(part for word in words for part in ("--set", word))]
 

@@ -38,6 +38,7 @@ def examine(config: Config) -> Iterator[Finding]:
         yield from _torch()
         yield from _model(config)
         yield from _training(config)
+        yield from _precision(config)
     yield from _engine(config)
     yield from _data(config)
     yield from _room(config)
@@ -164,29 +165,26 @@ def _training(config: Config) -> Iterator[Finding]:
     else:
         yield Finding("ok", "LLaMA-Factory", f"{answer['llamafactory']} ({interpreter})")
     path = config.training.hyperparameters
-    if path.is_file():
-        yield _precision(config)
-    else:
+    if not path.is_file():
         yield Finding("fail", "hyper-parameters", f"there is no {path}", "set training.hyperparameters")
-    if (
-        path.is_file()
-        and not isinstance(answer, str)
-        and answer["deepspeed"] is None
-        and "\ndeepspeed:" in path.read_text("utf-8")
-    ):
+    elif not isinstance(answer, str) and answer["deepspeed"] is None and "\ndeepspeed:" in path.read_text("utf-8"):
         yield Finding("fail", "DeepSpeed", f"{path} needs it, {interpreter} has none", "`uv pip install deepspeed`")
 
 
-def _precision(config: Config) -> Finding:
+def _precision(config: Config) -> Iterator[Finding]:
+    """What the base model is trained in, and why."""
     from selftrain.environment import DeviceError
     from selftrain.training.precision import settle
 
+    if config.engine.kind == "server" or not config.training.hyperparameters.is_file():
+        return
     try:
-        settled, precision = settle(config)
+        _, precision = settle(config)
     except DeviceError as error:
-        return Finding("fail", "precision", str(error))
-    chosen = config.training.dtype == "auto" and settled.training.dtype != "base"
-    return Finding("note" if chosen else "ok", "precision", str(precision))
+        yield Finding("fail", "precision", str(error))
+        return
+    converted = config.training.dtype == "auto" and precision.dtype != "base"
+    yield Finding("note" if converted else "ok", "precision", str(precision))
 
 
 def _versions(*names: str) -> str:

@@ -77,18 +77,18 @@ class Progress:
     def stage(self, title: str, unit: str) -> Iterator[NotedUpdate]:
         """Show a stage; call what it yields with (done, total) in `unit`s, and a note where one unit takes long."""
         started = time.monotonic()
-        pace, total = Pace(started), 0
+        pace, wanted = Pace(started), 0
         show = self._bar(title) if self._live else self._lines(title, unit, started)
         with show as shown:
 
-            def update(done: int, of: int, note: str = "") -> None:
-                nonlocal total
-                total = of
+            def update(done: int, total: int, note: str = "") -> None:
+                nonlocal wanted
+                wanted = total
                 pace.update(time.monotonic(), done)
-                shown(done, of, pace.text(done, of), note)
+                shown(done, total, pace.text(done, total), note)
 
             yield update
-        counts = f"{total} {unit}, " if total else ""
+        counts = f"{wanted} {unit}, " if wanted else ""
         self.say(f"{title}: {counts}{time.monotonic() - started:.1f} s")
 
     @contextmanager

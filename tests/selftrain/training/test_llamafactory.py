@@ -547,7 +547,7 @@ def test_preflight_refuses_pictures_the_checkpoint_would_resize(tiny_model_path,
     Image.new("RGB", (448, 448)).save(picture)
     with pytest.raises(ImageError, match="limits within those"):
         preflight([example(0, image="x")], tiny_model_path, lambda _: picture, 2000)
-    with pytest.raises(ImageError, match="no canonical picture"):
+    with pytest.raises(ImageError, match="no canonical image"):
         preflight([example(0, image="x")], tiny_model_path, lambda _: store.root / "gone.png", 2000)
 
 

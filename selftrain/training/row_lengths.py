@@ -81,7 +81,7 @@ def preflight(
 def row_lengths(examples: Sequence[Example], processor: Any, image_tokens: dict[str, int]) -> list[int]:
     """Tokens of each row. Prompt and target are tokenised separately, as in sampling and in LLaMA-Factory.
 
-    `image_tokens`: the number of tokens that each image becomes. `processor` needs `tokenizer` and `apply_chat_template`.
+    `image_tokens`: the tokens that each image becomes. `processor` needs `tokenizer` and `apply_chat_template`.
     """
     frames = {with_image: frame_of(processor, with_image) for with_image in {e.image is not None for e in examples}}
     lengths: list[int] = []

@@ -31,6 +31,8 @@ from selftrain.engine_settings import (
     stack_engine,
 )
 
+TrainingDtype = Literal["auto", "base", "float32", "bfloat16"]
+
 
 class ConfigError(UserError, ValueError):
     """A setting is unknown, of the wrong type or out of range; the message names the key and what it may be."""
@@ -124,10 +126,13 @@ class TrainingConfig(Section):
     # HOST:PORT of the first node as the others reach it; None: its host name, a free port
     master: Annotated[str | None, FreeToChange] = None
     threads: Annotated[Positive | None, FreeToChange] = None  # OpenMP threads per rank; None: cores / ranks
+    # Of the base model's weights. "base": as they are stored; "auto": the same where this machine has matrix kernels
+    # for it, float32 elsewhere. A run keeps the dtype that it started with: it is among the inputs of the run.
+    dtype: Annotated[TrainingDtype, FreeToChange] = "auto"
     per_device_batch: Positive = 8
     max_length: Positive = 2048  # tokens, image tokens included; longer rows are dropped and counted
     max_dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.05
-    # Optimizer steps between checkpoints, from which an interrupted training resumes; None: none, it starts anew.
+    # Optimizer steps between checkpoints, from which an interrupted training resumes; None: it starts again.
     save_steps: Annotated[Positive | None, FreeToChange] = None
 
     @model_validator(mode="after")

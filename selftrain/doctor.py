@@ -1,4 +1,4 @@
-"""`python -m selftrain doctor`: can this machine do what a configuration asks for, before anything is computed."""
+"""`selftrain doctor`: check that this machine can run a configuration, before anything is computed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ASK_LIMIT = 120.0  # seconds for another interpreter to answer; a cold import of
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     state: Literal["ok", "note", "fail"]
     what: str
@@ -31,13 +31,14 @@ class Finding:
 
 
 def examine(config: Config) -> Iterator[Finding]:
-    """Everything that a run of `config` needs, in the order in which it would be missed."""
+    """Check everything that a run of `config` needs, in the order in which the run needs it."""
     yield _python()
     if config.engine.has_model:
         yield from _packages()
         yield from _torch()
         yield from _model(config)
         yield from _training(config)
+        yield from _precision(config)
     yield from _engine(config)
     yield from _data(config)
     yield from _room(config)
@@ -48,7 +49,7 @@ def _python() -> Finding:
 
 
 def pins(path: Path = REQUIREMENTS) -> dict[str, str]:
-    """package -> version of the set that was seen to work together; empty where the file did not come along."""
+    """package -> version of the tested set; empty if there is no such file."""
     if not path.is_file():
         return {}
     lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
@@ -67,14 +68,14 @@ def _packages() -> Iterator[Finding]:
             missing.append(name)
             continue
         if installed.split("+")[0] != version:
-            other.append(f"{name} {installed} (seen to work: {version})")
+            other.append(f"{name} {installed} (tested: {version})")
     if missing:
         advice = "`make .venv/.runtime`, or `uv pip install -r requirements.txt`"
         yield Finding("fail", "packages", f"not installed: {', '.join(missing)}", advice)
     elif other:
-        yield Finding("note", "packages", ", ".join(other), "not the set that was seen to work together")
+        yield Finding("note", "packages", ", ".join(other), "other versions than the tested ones")
     elif known:
-        yield Finding("ok", "packages", f"{len(known)} in the versions that were seen to work together")
+        yield Finding("ok", "packages", f"{len(known)} in the tested versions")
 
 
 def _torch() -> Iterator[Finding]:
@@ -105,11 +106,11 @@ def _torch() -> Iterator[Finding]:
         gpus = ", ".join(f"{name} with {memory / 2**30:.0f} GiB" for name, memory in answer["gpus"])
         yield Finding("ok", "GPUs", gpus)
     else:
-        yield Finding("note", "GPUs", "none that torch can use", "enough for the tiny model, not for a 7B one")
+        yield Finding("note", "GPUs", "torch finds none", "a CPU is enough for the tiny model, not for a 7B one")
 
 
 def ask(interpreter: Path, script: str) -> Any:
-    """What a script prints as JSON on its last line under another Python; a text that says why, if it fails."""
+    """What a script prints as JSON on its last line under another Python; if it fails, the reason as text."""
     try:
         done = subprocess.run(
             [str(interpreter), "-c", script], capture_output=True, text=True, timeout=ASK_LIMIT, check=False
@@ -117,7 +118,7 @@ def ask(interpreter: Path, script: str) -> Any:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{interpreter} cannot be run: {error}"
     if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        last = done.stderr.strip().splitlines()[-1:] or ["it printed nothing"]
         return f"{interpreter} failed: {last[0]}"
     try:
         return json.loads(done.stdout.strip().splitlines()[-1])
@@ -137,7 +138,7 @@ def _model(config: Config) -> Iterator[Finding]:
     if index.is_file():
         wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         if lacking := sorted(wanted - {file.name for file in weights}):
-            advice = "the download was cut short; fetch them again"
+            advice = "the download is incomplete; download the missing files"
             yield Finding("fail", "model", f"{path} lacks {len(lacking)} of {len(wanted)} shards: {lacking[0]}", advice)
             return
     if not weights:
@@ -165,9 +166,25 @@ def _training(config: Config) -> Iterator[Finding]:
         yield Finding("ok", "LLaMA-Factory", f"{answer['llamafactory']} ({interpreter})")
     path = config.training.hyperparameters
     if not path.is_file():
-        yield Finding("fail", "hyper-parameters", f"{path} is not there", "set training.hyperparameters")
+        yield Finding("fail", "hyper-parameters", f"there is no {path}", "set training.hyperparameters")
     elif not isinstance(answer, str) and answer["deepspeed"] is None and "\ndeepspeed:" in path.read_text("utf-8"):
-        yield Finding("fail", "DeepSpeed", f"{path} asks for it, {interpreter} has none", "`uv pip install deepspeed`")
+        yield Finding("fail", "DeepSpeed", f"{path} needs it, {interpreter} has none", "`uv pip install deepspeed`")
+
+
+def _precision(config: Config) -> Iterator[Finding]:
+    """What the base model is trained in, and why."""
+    from selftrain.environment import DeviceError
+    from selftrain.training.precision import settle
+
+    if config.engine.kind == "server" or not config.training.hyperparameters.is_file():
+        return
+    try:
+        _, precision = settle(config)
+    except DeviceError as error:
+        yield Finding("fail", "precision", str(error))
+        return
+    converted = config.training.dtype == "auto" and precision.dtype != "base"
+    yield Finding("note" if converted else "ok", "precision", str(precision))
 
 
 def _versions(*names: str) -> str:

@@ -31,6 +31,7 @@ from selftrain.stages import (
     RunContext,
     build_stage,
     evaluate_stage,
+    first_look,
     judge_stage,
     parity_stage,
     sample_stage,
@@ -39,6 +40,7 @@ from selftrain.stages import (
 from selftrain.test_time.evaluate import check_strategies
 from selftrain.test_time.results import SplitResult
 from selftrain.training.dry_run import training_plan
+from selftrain.training.precision import settle
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,9 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
     started = time.time()
     with RunDir(config.output) as folder:
         clock = Clock(folder.path / "sessions.json", started)
+        if config.engine.kind != "scripted":
+            config, precision = settle(config)
+            progress.say(str(precision))
         with Bank(config.bank) as bank, clock:
             store = ImageStore(
                 config.bank.parent / "images",
@@ -84,6 +89,7 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
             ):
                 stopped = None
                 parity_stage(run, 0)
+                first_look(run)
                 evaluate_stage(run, 0, "dev")
                 try:
                     for iteration in range(1, config.iters + 1):

@@ -36,6 +36,8 @@ from selftrain.test_time.results import SplitResult
 from selftrain.training.checkpoints import discard
 from selftrain.training.dry_run import settings_of
 
+FIRST_LOOK = 96  # problems of dev that the first number on screen is measured on
+
 # Bytes of weights up to which a trained adapter is also tried on a prompt, on the CPU, before it is trusted. A larger
 # model would take minutes; its adapter's numbers are checked in any case.
 PROBE_LIMIT = 2 * 1024**3
@@ -328,6 +330,26 @@ def tune(
         "rows": result.rows,
         "dropped": dict(result.dropped),
     }
+
+
+def first_look(run: RunContext) -> None:
+    """Show the base model's greedy accuracy on a part of dev, before the whole of dev is measured.
+
+    The part is a seeded draw. Its samples stay in the bank, where the evaluation of dev finds them.
+    """
+    if run.folder.done("iter0/dev"):
+        return
+    config = run.config
+    problems = problems_for(run.splits["dev"], FIRST_LOOK, config.seed, 0)
+    greedy = config.evaluation.model_copy(update={"strategies": ("greedy",)})
+    sampler = run.sampler(0)
+    with run.progress.stage("first look at the base model", "samples") as sampler.on_progress:
+        found = evaluate(problems, sampler, greedy, prompt_set(config.prompts), 0, config.seed)
+    score = found.split.strategies["greedy"]
+    run.progress.say(
+        f"  base model, greedy, on {len(problems)} of {len(run.splits['dev'])} dev problems: "
+        f"{100 * score.accuracy:.1f}% [{100 * score.low:.1f}, {100 * score.high:.1f}]"
+    )
 
 
 def evaluate_stage(run: RunContext, iteration: int, split: str) -> None:

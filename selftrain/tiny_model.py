@@ -1,7 +1,7 @@
 """A Qwen2-VL of a few million parameters, built from nothing, with the classes, template and tokens of the real one.
 
-It stands in for the pretrained model in the demo and in tests, so that every line of the real stack (processor, image
-tokens, multimodal rotary positions, LoRA through LLaMA-Factory) runs on a laptop. `scripts/make_tiny_base.py` trains
+It replaces the pretrained model in the demo and in tests, so that the whole real stack (processor, image tokens,
+multimodal rotary positions, LoRA through LLaMA-Factory) runs on a laptop. `scripts/make_tiny_base.py` trains
 the one that ships in `models/tiny-qwen2vl`.
 """
 
@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
@@ -27,7 +27,7 @@ SPECIAL_TOKENS = (
     "<|video_pad|>",
 )
 
-# Qwen2-VL's template for text and images, written out anew: a system turn is added when there is none, an image becomes
+# Qwen2-VL's template for text and images, rewritten: a system turn is added when there is none, an image becomes
 # <|vision_start|><|image_pad|><|vision_end|>, every turn is closed by <|im_end|> and a newline.
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -70,9 +70,10 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> Any:
     # Letters of choices stay tokens of their own: "(C" in a prompt and " (C" in an answer share the token "C".
     raw.train_from_iterator((re.sub(r"\([A-D]\)", "( )", text) for text in texts), trainer)
     learned = json.loads(raw.to_str())["model"]
+    merges: Any = [tuple(merge) for merge in learned["merges"]]
     tokenizer = Qwen2Tokenizer(
         vocab=learned["vocab"],
-        merges=[tuple(m) for m in learned["merges"]],
+        merges=merges,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         unk_token="<|endoftext|>",
@@ -87,7 +88,8 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> Any:
 
 def build_processor(tokenizer: Any) -> Qwen2VLProcessor:
     """Qwen2-VL's processor around a tokenizer, with pixel limits that fit the tiny model."""
-    from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
+    from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor
+    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
 
     size = {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS}
     return Qwen2VLProcessor(
@@ -158,13 +160,13 @@ def build_model(
 
 
 def _prepare_attention(model: Any, heads: int) -> None:
-    """Start attention from useful circuits instead of noise: alone, they form only over tens of millions of tokens.
+    """Start attention from useful circuits instead of noise: training alone forms them over tens of millions of tokens.
 
     In the spirit of mimetic initialisation (Trockman and Kolter 2023, arXiv 2305.09828) and of the induction heads of
     Olsson et al. 2022 (arXiv 2209.11895). Layer 0: head h looks h + 1 tokens back, by way of query and key biases under
     rotary positions, so every token hears what stands 1, 2, 3, 4 tokens before it. Layer 1: the first head copies what
-    followed an earlier occurrence of the present token; the upper half, asked after "60 is (", finds "60" in
-    "(C) 60" and fetches what stands three tokens before it. All of it is only a start: everything is trained.
+    followed an earlier occurrence of the current token; the upper half, after "60 is (", finds "60" in "(C) 60" and
+    fetches the token three places before it. This is only the initialisation: all weights are trained.
     """
     import math
 
@@ -178,8 +180,8 @@ def _prepare_attention(model: Any, heads: int) -> None:
     # Contents far apart can only be compared where the rotation is slow: a radian over a hundred tokens.
     slow = torch.cat([torch.where(frequencies < 0.012)[0], half + torch.where(frequencies < 0.012)[0]])
 
-    # Token embeddings start in the first half of the residual stream, what layer 0 hears in the second, so that neither
-    # is noise to the other; `channel` directions per head carry a token's content from one to the other.
+    # Token embeddings start in the first half of the residual stream, the output of layer 0 in the second, so that
+    # neither is noise to the other; `channel` directions per head carry a token's content between them.
     own, channel = width // 2, min(size, width // 2 // heads)
 
     def frame() -> torch.Tensor:
@@ -238,7 +240,7 @@ def _prepare_attention(model: Any, heads: int) -> None:
 def _prepare_numbers(model: Any, tokenizer: Any) -> None:
     """Start the number tokens from waves of their value, so that sums are rotations rather than a table to learn.
 
-    After the Fourier number embedding of Zhou et al. 2025 (arXiv 2502.09741); as everything here, only a start.
+    After the Fourier number embedding of Zhou et al. 2025 (arXiv 2502.09741); only an initialisation, too.
     """
     import math
 
@@ -256,12 +258,12 @@ def _prepare_numbers(model: Any, tokenizer: Any) -> None:
             table[row, waves:] *= 0.5
 
 
-def save(model: Any, processor: Any, folder: Path) -> None:
-    """Write model (bfloat16 safetensors) and processor."""
+def save(model: Any, processor: Any, folder: Path, dtype: Literal["bfloat16", "float32"] = "bfloat16") -> None:
+    """Write the model (safetensors in `dtype`) and its processor."""
     import copy
 
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
-    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
+    copy.deepcopy(model).to(getattr(torch, dtype)).save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -26,6 +26,9 @@ VOLATILE = ("timing.json", "train.log", "trainer_log.jsonl", "trainer_state.json
             "all_results.json", "training_args.bin", "README.md", "train.yaml", "adapter_config.json")  # fmt: skip
 
 
+# What a run folder is bound to: {"config": ..., "inputs": ...}.
+IDENTITY = "identity.json"
+
 # A stage's folder for what another program was given and said: made from digested files, with this machine's paths.
 SCRATCH = "work"
 
@@ -39,6 +42,13 @@ def folder_digests(folder: Path) -> dict[str, str]:
         if not skipped and not any(part.startswith("checkpoint-") for part in parts):
             digests[str(path.relative_to(folder))] = file_digest(path)
     return digests
+
+
+def claimed_inputs(run: Path) -> dict[str, Any] | None:
+    """The inputs that a run folder is bound to; None if no run has claimed it."""
+    path = run / IDENTITY
+    inputs: dict[str, Any] | None = read_json(path)["inputs"] if path.exists() else None
+    return inputs
 
 
 class RunDir:
@@ -92,7 +102,7 @@ class RunDir:
 
     def claim(self, identity: Mapping[str, Any], inputs: Mapping[str, Any]) -> None:
         """Bind the folder to a configuration and to its inputs; refuse another one, showing the difference."""
-        path = self.path / "identity.json"
+        path = self.path / IDENTITY
         wanted = {"config": dict(identity), "inputs": dict(inputs)}
         if path.exists():
             changed = differences(read_json(path), json.loads(json.dumps(wanted)))
@@ -102,7 +112,7 @@ class RunDir:
                 )
                 raise RunError(
                     f"{self.path} was started with other settings or data:\n  {shown}\n"
-                    "Use the old ones to go on, or another --output to start anew (samples in the bank are reused)."
+                    "Use the old ones to resume, or another --output to start again (samples in the bank are reused)."
                 )
             return
         write_json(path, wanted)

@@ -156,4 +156,6 @@ def inputs(config: Config, splits: Mapping[str, Sequence[Problem]], store: Image
         result["model"] = model
     if config.engine.has_model:
         result["hyperparameters"] = file_digest(config.training.hyperparameters)[:16]
+        if config.training.dtype != "base":
+            result["training_dtype"] = config.training.dtype
     return result

@@ -1,8 +1,8 @@
-"""The checkpoints of a training that may be interrupted: whose they are, which are whole, and where to go on.
+"""The checkpoints of a training that may be interrupted: which training they belong to, and which of them are whole.
 
-They lie in a folder of their own beside the stage, because a half-done stage is cleared away: `attempt.json` says what
-is being trained, `checkpoint-N/` is LLaMA-Factory's, N the number of optimizer steps. What is resumed from a whole one
-is the same training: weights, optimizer, schedule, place in the data and random states are all in it.
+They lie in a folder of their own beside the stage, because an unfinished stage is removed. `attempt.json` says what is
+being trained; `checkpoint-N/` is LLaMA-Factory's, N the number of optimizer steps. A whole checkpoint resumes the same
+training: it holds weights, optimizer, schedule, position in the data and random states.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from selftrain.training.hyperparameters import TrainingError
 ATTEMPT, LOCK, PROGRESS = "attempt.json", "lock", "trainer_log.jsonl"
 PREFIX = "checkpoint-"
 
-# What a checkpoint holds beside the adapter, to go on training from it.
+# What a checkpoint holds beside the adapter, to resume training from it.
 TRAINER_FILES = ("optimizer.*", "scheduler.pt", "scaler.pt", "rng_state*.pth", "global_step*", "latest", "zero_to_*.py")
 
 
@@ -41,16 +41,16 @@ class Checkpoint:
 
     @property
     def last(self) -> bool:
-        """No step is left to train. Resuming would train one more: the trainer looks only after a step."""
-        return self.step >= self.state["max_steps"]
+        """No step is left to train. Resuming would train one more: the trainer checks only after a step."""
+        return self.step >= int(self.state["max_steps"])
 
 
 @contextlib.contextmanager
 def holding(folder: Path, seconds: float) -> Iterator[int]:
-    """Hold a folder of checkpoints; yields a file descriptor for `launching.run_child` to pass on.
+    """Lock a folder of checkpoints; yields a file descriptor for `launcher.run_child` to pass on.
 
-    The lock lasts as long as any process has it open: after a run was killed, until the training that it had started
-    has ended too. TrainingError if that takes more than `seconds`.
+    The lock lasts as long as any process has it open. After a run was killed, that is until the training that it had
+    started has ended too. TrainingError if that takes more than `seconds`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -72,13 +72,13 @@ def holding(folder: Path, seconds: float) -> Iterator[int]:
         os.close(handle)
 
 
-def take_up(
+def resume_point(
     folder: Path, attempt: Mapping[str, Any], ranks: int, say: Callable[[str], None] = lambda _: None
 ) -> Checkpoint | None:
-    """The checkpoint from which `attempt` goes on, or None if it starts anew; nothing else is left in the folder.
+    """The checkpoint from which `attempt` resumes, None if it starts again; everything else in the folder is removed.
 
-    `attempt` is all that the training depends on, JSON-able. `say` is told why a training that was there is not gone on
-    with, and which checkpoint is passed over.
+    `attempt` is all that the training depends on, JSON-able. `say` gets a line for each checkpoint that is skipped, and
+    one if the training that was interrupted cannot be resumed.
     """
     attempt = json.loads(json.dumps(attempt))
     found = None
@@ -86,17 +86,17 @@ def take_up(
     if stored is not None:
         changed = differences(stored, attempt)
         if changed:
-            say(f"  the interrupted training was of something else ({'; '.join(changed[:3])}), so it starts anew")
+            say(f"  training starts again: the interrupted one had other settings or rows ({'; '.join(changed[:3])})")
         else:
             found = newest_whole(folder, ranks, say)
             if found is None:
-                say("  the interrupted training left no whole checkpoint, so it starts anew")
+                say("  training starts again: the interrupted one left no whole checkpoint")
     for path in folder.iterdir():
         if path.name == LOCK or (found and path.name in (found.path.name, PROGRESS)):
             continue
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     if found:
-        _cut_progress(folder / PROGRESS, found.step)
+        _trim_progress(folder / PROGRESS, found.step)
     write_json(folder / ATTEMPT, attempt)
     return found
 
@@ -106,25 +106,22 @@ def newest_whole(folder: Path, ranks: int, say: Callable[[str], None] = lambda _
     steps = [int(path.name.removeprefix(PREFIX)) for path in folder.glob(f"{PREFIX}*") if path.name[11:].isdigit()]
     for step in sorted(steps, reverse=True):
         path = folder / f"{PREFIX}{step}"
-        torn = why_torn(path, ranks)
-        if torn is None:
+        reason = corruption_reason(path, ranks)
+        if reason is None:
             return Checkpoint(path, step, _read(path / "trainer_state.json") or {})
-        say(f"  {path.name} is not whole ({torn}) and is passed over")
+        say(f"  {path.name} is not whole ({reason}); it is skipped")
     return None
 
 
-def why_torn(checkpoint: Path, ranks: int) -> str | None:
-    """What shows that a checkpoint was not written to its end, by `ranks` processes; None if it is whole.
+def corruption_reason(checkpoint: Path, ranks: int) -> str | None:
+    """Why a checkpoint of `ranks` processes is incomplete or damaged; None if it is whole.
 
-    The first process writes trainer_state.json last, the others their random states in their own time.
+    The first process writes trainer_state.json last; the others write their random states independently of it.
     """
     state = _read(checkpoint / "trainer_state.json")
-    if (
-        not isinstance(state, dict)
-        or state.get("global_step") != int(checkpoint.name.removeprefix(PREFIX))
-        or "max_steps" not in state
-    ):
-        return "trainer_state.json is missing, torn or of another step"
+    step = int(checkpoint.name.removeprefix(PREFIX))
+    if state is None or state.get("global_step") != step or "max_steps" not in state:
+        return "trainer_state.json is missing, damaged or of another step"
     random_states = ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]
     deepspeed = checkpoint / "latest"
     if deepspeed.is_file():
@@ -143,20 +140,22 @@ def why_torn(checkpoint: Path, ranks: int) -> str | None:
         return str(error)
     for path in sorted(p for p in checkpoint.rglob("*") if p.suffix in (".pt", ".pth", ".bin")):
         if not _whole_archive(path):  # torch.save writes zip archives, whose directory stands at their end
-            return f"{path.name} is cut or damaged"
+            return f"{path.name} is truncated or damaged"
     return None
 
 
 def discard(folder: Path) -> None:
-    """Remove a training's checkpoints, which nothing needs any more."""
+    """Remove the checkpoints of a finished training."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> dict[str, Any] | None:
+    """A JSON mapping; None if the file is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
+    return content if isinstance(content, dict) else None
 
 
 def _whole_archive(path: Path) -> bool:
@@ -167,12 +166,12 @@ def _whole_archive(path: Path) -> bool:
         return False
 
 
-def _cut_progress(path: Path, step: int) -> None:
-    """Leave only the progress up to `step`: what came after it is trained again."""
+def _trim_progress(path: Path, step: int) -> None:
+    """Keep only the progress up to `step`; later steps are trained again."""
     if path.is_file():
         lines = []
         for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):  # the last line may be torn
+            with contextlib.suppress(ValueError):  # the last line may be incomplete
                 if json.loads(line)["current_steps"] <= step:
                     lines.append(line + "\n")
         path.write_text("".join(lines), encoding="utf-8")

@@ -1,17 +1,17 @@
-"""From a run's settings to those of a training, and what that training will do, in words, before it does it."""
+"""The settings of a run's training, and the plan that `--dry-run` prints."""
 
 from __future__ import annotations
 
 import os
 import shlex
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from selftrain.config import Config
-from selftrain.training.hyperparameters import TrainingError, TrainingSettings, read_hyperparameters, split
+from selftrain.environment import DeviceError
+from selftrain.training.hyperparameters import TrainingError, TrainingSettings, accumulation_steps, read_hyperparameters
 from selftrain.training.launcher import launched_command, pinned_environment, train_command
+from selftrain.training.precision import choose, interpreter_of, settle
 
 
 def settings_of(config: Config, seed: int, overrides: Mapping[str, Any] | None = None) -> TrainingSettings:
@@ -26,8 +26,8 @@ def settings_of(config: Config, seed: int, overrides: Mapping[str, Any] | None =
         launcher=settings.launcher,
         master=settings.master,
         save_steps=settings.save_steps,
-        # Absolute, because LLaMA-Factory runs in another folder; links stay, or a virtual environment would be left.
-        interpreter=Path(os.path.abspath(settings.interpreter or sys.executable)),
+        interpreter=interpreter_of(settings),
+        dtype=choose(settings, config.model.path).dtype,
         seed=seed % 2**31,
         max_length=settings.max_length,
         max_dropped_share=settings.max_dropped_share,
@@ -39,23 +39,28 @@ def training_plan(config: Config) -> list[str]:
     """Batch, commands and variables of an iteration's training, a line each; no training is started.
 
     The interpreter is asked where LLaMA-Factory is; if it cannot say (on another machine than the run's, for instance),
-    a line tells that. HyperparameterError for settings that no training would start with.
+    a line says so. HyperparameterError for settings that no training would start with.
     """
     if not config.engine.has_model:
         return ["rehearsal: nothing is trained"]
-    settings = settings_of(config, config.seed)
+    training = config.training
     out = config.output / "iter1" / "train.partial" / "work"
     lines = []
     try:
-        chosen = read_hyperparameters(settings.hyperparameters, settings.overrides, settings.interpreter)
-    except TrainingError as error:
+        chosen = read_hyperparameters(training.hyperparameters, training.overrides, interpreter_of(training))
+        config, precision = settle(config)
+        settings = settings_of(config, config.seed)
+        steps = accumulation_steps(chosen, settings)
+        lines.append(
+            f"{chosen['global_batch_size']} rows per step = {settings.per_device_batch} at a time x "
+            f"{settings.processes} processes x {settings.nodes} nodes x {steps} accumulated"
+        )
+        lines.append(str(precision))
+    except (TrainingError, DeviceError) as error:
         lines.append(f"hyper-parameters not checked: {error}")
         chosen = {}
-    else:
-        lines.append(
-            f"{chosen['global_batch_size']} rows a step = {settings.per_device_batch} at a time x "
-            f"{settings.processes} processes x {settings.nodes} nodes x {split(chosen, settings)} accumulated"
-        )
+        unknown = training.model_copy(update={"dtype": "base"})
+        settings = settings_of(config.model_copy(update={"training": unknown}), config.seed)
     environment = pinned_environment(settings, chosen, out)
     if settings.launcher:
         environment["NNODES"] = str(settings.nodes)
@@ -64,8 +69,8 @@ def training_plan(config: Config) -> list[str]:
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(environment.items()))
     lines.append(f"cd {shlex.quote(str(out))} && {variables} {shlex.join(train_command(settings))}")
     lines.append(
-        f"a checkpoint every {settings.save_steps} steps, from the last of which an interrupted training goes on"
+        f"a checkpoint every {settings.save_steps} steps; an interrupted training resumes from the last one"
         if settings.save_steps
-        else "no checkpoints: an interrupted training starts anew (training.save_steps)"
+        else "no checkpoints: an interrupted training starts again (set training.save_steps to keep some)"
     )
     return lines

@@ -1,7 +1,7 @@
-"""What one training depends on besides its data and its model, and the `train.yaml` that comes of it.
+"""The hyper-parameters of a training, and the `train.yaml` that they resolve to.
 
 The hyper-parameter file is read, resolved and saved beside the result; it is never written to. Works with LLaMA-Factory
-0.9.5; what is said of it below was read in, or measured on, that version.
+0.9.5; the remarks on it below were read in, or measured on, that version.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 
 from data_process.errors import FailedError
 from data_process.schema import DataError
-from selftrain.config import ConfigError, read_yaml
+from selftrain.config import ConfigError, TrainingDtype, read_yaml
 from selftrain.training.adapter import shape_of
 
 DATASET = "train"
 
-# Set here, from arguments that the rest of the loop shares; a hyper-parameter file that also set them would be a second
-# truth, so it may not.
+# Set here, from arguments that the rest of the loop shares. A hyper-parameter file may not set them as well: the two
+# values could disagree.
 OWNED = frozenset(
     {
         *("stage", "do_train", "do_eval", "do_predict", "finetuning_type", "freeze_vision_tower", "template"),
@@ -39,7 +39,7 @@ OWNED = frozenset(
 
 
 class TrainingError(FailedError, RuntimeError):
-    """Training gave no adapter that can be trusted. The message says why, or shows the end of the log."""
+    """Training left no valid adapter. The message says why, or shows the end of the log."""
 
     heading = "training failed"
 
@@ -60,10 +60,11 @@ class TrainingSettings:
     launcher: Sequence[str] = ()  # words before the command that starts it once on each of them
     master: str | None = None  # HOST:PORT of the first of them; None: its host name and a free port
     save_steps: int | None = None  # optimizer steps between checkpoints; None: none are written
+    dtype: TrainingDtype = "base"  # of the base's weights; "base": as they are stored
     interpreter: Path = Path(sys.executable)  # Python that has LLaMA-Factory; may be another environment
     seed: int = 0
-    max_length: int = 2048  # tokens of a whole row, image tokens included; longer rows are dropped, never cut
-    max_dropped_share: float = 0.05  # of the rows; if more would go, that is an error
+    max_length: int = 2048  # tokens of a whole row, image tokens included; longer rows are dropped, never truncated
+    max_dropped_share: float = 0.05  # of the rows; more is an error
     threads: int = 1  # OpenMP threads per process; spinning threads on shared cores are many times slower
     environment: Mapping[str, str] = field(default_factory=dict)  # added last to the child's environment
 
@@ -76,6 +77,8 @@ class TrainingSettings:
             raise ValueError(f"{self.nodes} nodes need a launcher that starts a command once on each of them")
         if not 0 <= self.max_dropped_share <= 1:
             raise ValueError(f"max_dropped_share must be in [0, 1], not {self.max_dropped_share}")
+        if self.dtype == "auto":
+            raise ValueError("dtype must be decided before a training starts; see precision.choose")
 
     @property
     def ranks(self) -> int:
@@ -159,7 +162,7 @@ def _is_init(default: ast.expr | None) -> bool:
     )
 
 
-def accumulation(global_batch: int, per_device: int, processes: int) -> int:
+def divide_batch(global_batch: int, per_device: int, processes: int) -> int:
     """Steps of gradient accumulation that make the global batch exact; else HyperparameterError with what would."""
     steps, rest = divmod(global_batch, per_device * processes)
     if steps and not rest:
@@ -179,14 +182,14 @@ def accumulation(global_batch: int, per_device: int, processes: int) -> int:
     raise HyperparameterError(f"{message}; per_device_batch can be {', '.join(map(str, fitting))}")
 
 
-def split(hyperparameters: Mapping[str, Any], settings: TrainingSettings) -> int:
-    """Steps of gradient accumulation; HyperparameterError if file and settings cannot go together."""
+def accumulation_steps(hyperparameters: Mapping[str, Any], settings: TrainingSettings) -> int:
+    """Steps of gradient accumulation. HyperparameterError if the file and the settings exclude each other."""
     if settings.save_steps and hyperparameters.get("fsdp"):
         raise HyperparameterError(
-            "training.save_steps and fsdp do not go together: what comes back from an FSDP checkpoint of an adapter is "
-            "not what was saved (accelerate 1.11); use deepspeed, or leave save_steps out"
+            "training.save_steps cannot be used with fsdp: from an adapter's FSDP checkpoint, accelerate 1.11 restores "
+            "other weights than it saved; use deepspeed, or leave save_steps out"
         )
-    return accumulation(hyperparameters["global_batch_size"], settings.per_device_batch, settings.ranks)
+    return divide_batch(hyperparameters["global_batch_size"], settings.per_device_batch, settings.ranks)
 
 
 def resolve(
@@ -199,7 +202,7 @@ def resolve(
     init_adapter: Path | None = None,
     output: Path | None = None,
 ) -> dict[str, Any]:
-    """The whole of train.yaml: every path absolute, nothing that matters left to a default.
+    """Everything in train.yaml: every path is absolute, and no setting that matters is left to a default.
 
     `longest` is the length in tokens of the longest row, image tokens included. If a hyper-parameter file turns on
     packing, the global batch counts packs of up to that length instead of rows. `output` is where LLaMA-Factory writes,
@@ -214,12 +217,12 @@ def resolve(
         "trust_remote_code": False,
         "template": "qwen2_vl",
         "freeze_vision_tower": True,
-        # Canonical pictures lie within the limits already, so LLaMA-Factory's own resizing rule never applies.
+        # Canonical images lie within the limits already, so LLaMA-Factory's own resizing rule never applies.
         "image_min_pixels": image_limits[0],
         "image_max_pixels": image_limits[1],
         "dataset": DATASET,
         "dataset_dir": str((out / "data").resolve()),
-        # Above the longest row: cutting would shorten prompt and target in proportion, or crash on an image.
+        # Above the longest row: truncation would shorten prompt and target in proportion, or crash on an image.
         # A multiple of 8, because neat_packing crashes when its packs are padded further ("position_ids shape ...").
         "cutoff_len": (longest // 8 + 2) * 8,
         "overwrite_cache": True,
@@ -236,7 +239,7 @@ def resolve(
         "seed": settings.seed,
         "data_seed": settings.seed,
         "per_device_train_batch_size": settings.per_device_batch,
-        "gradient_accumulation_steps": split(hyperparameters, settings),
+        "gradient_accumulation_steps": accumulation_steps(hyperparameters, settings),
     }
     if settings.ranks > 1:
         resolved["ddp_timeout"] = 1800  # seconds
@@ -244,10 +247,12 @@ def resolve(
         resolved |= {"save_steps": settings.save_steps, "save_total_limit": 1, "save_only_model": False}
     if init_adapter is not None:
         for key, value in shape_of(init_adapter).items():
-            if key in chosen and chosen[key] != value:  # LLaMA-Factory would keep the adapter's without a word
+            if key in chosen and chosen[key] != value:  # LLaMA-Factory would silently keep the adapter's
                 raise HyperparameterError(
-                    f"{key} is {chosen[key]}, but {init_adapter} was made with {value}; make them equal"
+                    f"{key} is {chosen[key]}, but {init_adapter} was trained with {value}; set it to {value}"
                 )
         resolved["adapter_name_or_path"] = str(init_adapter.resolve())
         resolved["create_new_adapter"] = False
+    if settings.dtype == "float32":
+        chosen["bf16"] = False  # mixed precision would bring the bfloat16 products back
     return resolved | chosen

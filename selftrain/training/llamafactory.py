@@ -1,8 +1,8 @@
 """Train one LoRA adapter on one set of examples, by running LLaMA-Factory as a child program.
 
 This module owns `train.yaml` and the dataset folder of one iteration. Nothing outside the stage folder and the folder
-of its checkpoints is written. The adapter is checked before it is returned. Works with LLaMA-Factory 0.9.5; what is
-said of it below was read in, or measured on, that version.
+of its checkpoints is written. The adapter is checked before it is returned. Works with LLaMA-Factory 0.9.5; the remarks
+on it below were read in, or measured on, that version.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from selftrain.training.hyperparameters import (
     resolve,
 )
 from selftrain.training.launcher import log_end, run_child
+from selftrain.training.precision import link_base, stored_dtype, unlink_base
 from selftrain.training.row_lengths import PreflightReport, preflight
 
 __all__ = ["HyperparameterError", "TrainingError", "TrainingResult", "TrainingSettings", "train"]
@@ -69,13 +70,13 @@ def train(
 ) -> TrainingResult:
     """Train a LoRA adapter on `examples` into `out`, an empty or absent folder, and check it.
 
-    `image_path` maps an example's image to its canonical file, `image_limits` is the image store's (min, max) pixels.
-    With `init_adapter` its weights are the start (same rank and alpha), the optimizer is new. `on_progress` gets each
-    line of LLaMA-Factory's progress log: current_steps, total_steps, loss, lr, epoch, percentage.
+    `image_path` maps an example's image to its canonical file; `image_limits` is the image store's (min, max) pixels.
+    With `init_adapter`, training starts from its weights (same rank and alpha) with a new optimizer. `on_progress` gets
+    each line of LLaMA-Factory's progress log: current_steps, total_steps, loss, lr, epoch, percentage.
 
-    `checkpoints` is a folder that outlives `out`: if an interrupted training of the same rows with the same settings
-    has left a whole checkpoint there, this one goes on from it (`settings.save_steps`). It is the caller's to remove,
-    once the adapter is where it belongs. `say` is told what is taken up and what is not.
+    `checkpoints` is a folder that outlives `out`. If an interrupted training of the same rows with the same settings
+    has left a whole checkpoint there, this one resumes from it (`settings.save_steps`). The caller removes the folder
+    once the adapter is in its final place. `say` gets a line for each checkpoint that is resumed or rejected.
 
     Leaves `data/`, `train.yaml`, `train.log` and `adapter/` in `out`. Raises HyperparameterError, DataError or (for
     `init_adapter`) AdapterError before anything is started, TrainingError when training itself goes wrong; an interrupt
@@ -87,12 +88,22 @@ def train(
     hyperparameters = read_hyperparameters(settings.hyperparameters, settings.overrides, settings.interpreter)
     report = preflight(examples, base_model, image_path, settings.max_length, settings.max_dropped_share)
     longest = max(report.lengths)
-    resolved = resolve(
-        hyperparameters, settings, base_model, out, longest, image_limits, init_adapter=init_adapter, output=checkpoints
-    )
     out.mkdir(parents=True, exist_ok=True)
+    linked = None
+    if settings.dtype not in ("base", stored_dtype(base_model)):
+        linked = link_base(base_model, settings.dtype, out / f"base-{settings.dtype}")
+    resolved = resolve(
+        hyperparameters,
+        settings,
+        linked or base_model,
+        out,
+        longest,
+        image_limits,
+        init_adapter=init_adapter,
+        output=checkpoints,
+    )
     written = write_dataset(out / "data", DATASET, report.kept, lambda image: image_path(image).resolve())
-    if written["written"] != len(report.kept):  # the pre-flight asks the same question, so this is a bug
+    if written["written"] != len(report.kept):  # the pre-flight applies the same rules, so this is a bug
         raise TrainingError(f"{len(report.kept)} rows passed the pre-flight, but the dataset has {dict(written)}")
 
     started = time.monotonic()
@@ -105,8 +116,8 @@ def train(
         rows = file_digest(out / "data" / f"{DATASET}.jsonl")
         attempt = {"settings": resolved, "ranks": settings.ranks, "rows": rows, "start": start}
         with kept.holding(checkpoints, 2 * launcher.STOP_GRACE) as held:
-            point = kept.take_up(checkpoints, attempt, settings.ranks, say)
-            go_on(point, settings, resolved, out, on_progress, held, say)
+            point = kept.resume_point(checkpoints, attempt, settings.ranks, say)
+            resume(point, settings, resolved, out, on_progress, held, say)
             collect(checkpoints, point, out / "adapter")
     seconds = time.monotonic() - started
 
@@ -115,6 +126,8 @@ def train(
         shutil.rmtree(path)
     try:
         check_adapter(adapter)
+        if linked:
+            unlink_base(linked, base_model, adapter)
         steps, loss = read_results(adapter, log, point)
     except (AdapterError, TrainingError) as error:
         if checkpoints:  # they lead to the same adapter again
@@ -131,7 +144,7 @@ def write_yaml(out: Path, resolved: Mapping[str, Any]) -> None:
     (out / "train.yaml").write_text(text, encoding="utf-8")
 
 
-def go_on(
+def resume(
     point: Checkpoint | None,
     settings: TrainingSettings,
     resolved: dict[str, Any],
@@ -140,10 +153,10 @@ def go_on(
     held: int,
     say: Callable[[str], None],
 ) -> None:
-    """Train from a checkpoint, or from the start without one; nothing is run if it is the last. Adds to `resolved`."""
+    """Train from a checkpoint, or from the start without one; run nothing if it is the last. Adds to `resolved`."""
     if point is not None:
         resolved["resume_from_checkpoint"] = str(point.path.resolve())
-        say(f"  going on with the interrupted training, after step {point.step} of {point.state['max_steps']}")
+        say(f"  resuming the interrupted training after step {point.step} of {point.state['max_steps']}")
     write_yaml(out, resolved)
     if point is not None and point.last:
         return
@@ -153,13 +166,13 @@ def go_on(
         if point is None:
             raise
         raise TrainingError(
-            f"{error}\nThis training had gone on from {point.path}. If that fails again, remove {point.path.parent}: "
-            "the training then starts anew"
+            f"{error}\nThis training had resumed from {point.path}. If it fails again, remove {point.path.parent}; the "
+            "training then starts again"
         ) from error
 
 
 def collect(checkpoints: Path, point: Checkpoint | None, adapter: Path) -> None:
-    """Move what LLaMA-Factory wrote at its end out of the folder of checkpoints; they stay until the caller is done.
+    """Move the files of the finished adapter out of the folder of checkpoints; the checkpoints stay.
 
     If `point` is the last checkpoint of its training, nothing was run and its adapter is the result.
     """
@@ -178,7 +191,7 @@ def collect(checkpoints: Path, point: Checkpoint | None, adapter: Path) -> None:
 def read_results(adapter: Path, log: Path, point: Checkpoint | None = None) -> tuple[int, float]:
     """Optimizer steps and mean loss. TrainingError if they are missing, or the loss is not a finite number.
 
-    After going on from `point` the mean is taken over the logged losses: LLaMA-Factory's own divides the sum over the
+    After resuming from `point`, the mean is taken over the logged losses: LLaMA-Factory's own divides the sum over the
     steps since then by all steps.
     """
     try:

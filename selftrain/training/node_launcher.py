@@ -65,7 +65,8 @@ def read_when_there(path: Path, seconds: float) -> dict[str, Any] | None:
     until = time.monotonic() + seconds
     while True:
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return content
         except (FileNotFoundError, ValueError):
             if time.monotonic() > until:
                 return None
@@ -215,7 +216,8 @@ def train(launch: dict[str, Any], meeting: Meeting) -> int:
             meeting.check()
             time.sleep(POLL)
     finally:
-        child.stdin.close()  # the supervisor takes it as the order to stop; after a normal end there is nobody to stop
+        assert child.stdin is not None
+        child.stdin.close()  # the supervisor takes this as the order to stop; after a normal end it is gone already
         child.wait()
     if child.returncode and not meeting.signalled:
         raise NodeError(f"LLaMA-Factory ended with status {child.returncode}")

@@ -1,7 +1,7 @@
-"""How long is each training row really, image tokens included, before anything is trained.
+"""The length in tokens of each training row, image tokens included, measured before training.
 
-LLaMA-Factory cuts what is too long: prompt and target in proportion, or it crashes on an image. So rows are measured
-here with the checkpoint's own tokenizer and chat template, and too long ones are dropped whole and counted.
+LLaMA-Factory truncates a row that is too long, prompt and target in proportion, or crashes on an image. So rows are
+measured here with the checkpoint's own tokenizer and chat template; rows that are too long are dropped and counted.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from data_process.building.sharegpt import rejection_reason
 from data_process.images.store import ImageError, png_size, smart_resize
 from data_process.schema import DataError, Example
 
-BATCH = 4096  # rows tokenised at a time: bounds memory, and is long enough for the tokenizer's threads
+BATCH = 4096  # rows tokenised at a time: bounds the memory, and keeps the tokenizer's threads busy
 
-# Cannot occur in a question, and no template trims or escapes them.
+# Cannot occur in a prompt, and no template trims or escapes them.
 _PROMPT, _TARGET = "\ue000prompt\ue001", "\ue000target\ue001"
 
 
@@ -49,8 +49,8 @@ def preflight(
 ) -> PreflightReport:
     """Measure every row; drop those above `max_length` tokens (`too_long`) and those with a `rejection_reason`.
 
-    DataError if no row is left, if more than `max_dropped_share` of the rows would go, or if a picture is not one that
-    the checkpoint's processor leaves as it is.
+    DataError if no row is left, if more than `max_dropped_share` of the rows would be dropped, or if the checkpoint's
+    processor would resize an image.
     """
     from transformers import AutoProcessor
 
@@ -79,9 +79,9 @@ def preflight(
 
 
 def row_lengths(examples: Sequence[Example], processor: Any, image_tokens: dict[str, int]) -> list[int]:
-    """Tokens of each row. Prompt and target are tokenised apart, as they are in sampling and in LLaMA-Factory.
+    """Tokens of each row. Prompt and target are tokenised separately, as in sampling and in LLaMA-Factory.
 
-    `image_tokens`: what each image expands to. `processor` needs `tokenizer` and `apply_chat_template`.
+    `image_tokens`: the tokens that each image becomes. `processor` needs `tokenizer` and `apply_chat_template`.
     """
     frames = {with_image: frame_of(processor, with_image) for with_image in {e.image is not None for e in examples}}
     lengths: list[int] = []
@@ -99,7 +99,7 @@ def row_lengths(examples: Sequence[Example], processor: Any, image_tokens: dict[
 
 
 def frame_of(processor: Any, with_image: bool) -> Frame:
-    """Render the chat template once and take it apart; a hundred thousand rows then need no template engine."""
+    """Render the chat template once and split it, so that no row needs the template engine."""
     content = [{"type": "image"}] * with_image + [{"type": "text", "text": _PROMPT}]
     user = {"role": "user", "content": content}
     assistant = {"role": "assistant", "content": [{"type": "text", "text": _TARGET}]}
@@ -126,7 +126,7 @@ def count_image_tokens(images: set[str], image_path: Callable[[str], Path], imag
             width, height = png_size(path)
         except OSError as error:
             raise ImageError(
-                "missing", f"no canonical picture {path} for {image}; add it to the image store"
+                "missing", f"there is no canonical image {path} for {image}; add it to the image store"
             ) from error
         if smart_resize(height, width, factor, low, high) != (height, width):
             raise ImageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,14 @@ def tiny_model_path(tmp_path_factory) -> Path:
     from data_process import prompts
     from data_process.sources import minigeo
     from selftrain import tiny_model
+    from selftrain.environment import training_device
 
     torch.set_num_threads(1)
     texts = [prompts.cot(problem, prompts.SHORT) for problem, _ in minigeo.generate("base", 12)]
     tokenizer = tiny_model.build_tokenizer(texts * 3, vocab_size=384)
     model = tiny_model.build_model(tokenizer, hidden=64, layers=3, vision_hidden=32, vision_depth=1)
     folder = tmp_path_factory.mktemp("tiny") / "model"
-    tiny_model.save(model, tiny_model.build_processor(tokenizer), folder)
+    # Tests train this base as it is stored: bfloat16, like published ones, where that is not emulated.
+    dtype = "bfloat16" if training_device(Path(sys.executable), use_cpu=True).bf16 else "float32"
+    tiny_model.save(model, tiny_model.build_processor(tokenizer), folder, dtype)
     return folder

@@ -113,7 +113,7 @@ def test_one_node(cluster):
     assert (settings["training"]["processes"], settings["training"]["nodes"]) == (8, 1)
     assert settings["training"]["save_steps"] == 50
     assert settings["model"]["path"] == "/models/Qwen2-VL-7B"
-    assert "64 rows a step = 4 at a time x 8 processes x 1 nodes x 2 accumulated" in output
+    assert "64 rows per step = 4 at a time x 8 processes x 1 nodes x 2 accumulated" in output
     assert "NPROC_PER_NODE=8" in output
     assert not calls
 
@@ -134,7 +134,7 @@ def test_many_nodes(cluster, tmp_path):
     assert status == 0, output
     assert settings["engine"]["address"] == "127.0.0.1:20007"
     assert (settings["training"]["nodes"], settings["training"]["processes"]) == (2, 8)
-    assert "64 rows a step = 4 at a time x 8 processes x 2 nodes x 1 accumulated" in output
+    assert "64 rows per step = 4 at a time x 8 processes x 2 nodes x 1 accumulated" in output
     assert calls["127.0.0.1"].startswith("start --head --port=20007 --num-cpus=64 --num-gpus=8")
     assert calls["127.0.0.2"].startswith("start --address=127.0.0.1:20007 --num-cpus=64 --num-gpus=8")
     # The training is started by a step like Ray's, which the machines' Slurm has taken already.

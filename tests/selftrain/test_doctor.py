@@ -10,6 +10,8 @@ import pytest
 from selftrain import doctor
 from selftrain.cli.main import main
 from selftrain.config import build_config
+from selftrain.environment import Device, DeviceError
+from selftrain.training import precision
 from tests.selftrain.engines.chat_server import ChatServer
 
 
@@ -97,6 +99,32 @@ def test_training(tmp_path):
     assert "training.interpreter" in next(doctor._training(config(tmp_path, training=training))).advice
 
 
+@pytest.mark.parametrize(
+    ("bf16", "dtype", "state", "found"),
+    [
+        (False, "auto", "note", "training in float32: this CPU has no bf16 kernels"),
+        (True, "auto", "ok", "training in bfloat16: this CPU has bf16 kernels"),
+        (False, "float32", "ok", "training in float32: training.dtype is float32"),
+    ],
+)
+def test_precision(tmp_path, monkeypatch, bf16, dtype, state, found):
+    monkeypatch.setattr(precision, "training_device", lambda interpreter, use_cpu: Device("CPU", bf16))
+    base = model(tmp_path / "model")
+    (base / "config.json").write_text(json.dumps({"model_type": "qwen2_vl", "dtype": "bfloat16"}))
+    settings = config(tmp_path, model={"path": str(base)}, training={"dtype": dtype})
+    (finding,) = doctor._precision(settings)
+    assert (finding.state, finding.found) == (state, found)
+
+
+def test_precision_of_a_gpu_that_does_not_answer(tmp_path, monkeypatch):
+    def broken(interpreter: Path, use_cpu: bool) -> Device:
+        raise DeviceError("torch cannot be asked")
+
+    monkeypatch.setattr(precision, "training_device", broken)
+    (finding,) = doctor._precision(config(tmp_path))
+    assert (finding.state, finding.found) == ("fail", "torch cannot be asked")
+
+
 def test_server(tmp_path):
     with ChatServer(lambda request, seed: "x") as server:
         engine = {"kind": "server", "url": server.url, "model_name": "m", "retries": 0}
@@ -129,7 +157,7 @@ def test_packages_of_other_versions_are_noted(monkeypatch):
     monkeypatch.setattr(doctor, "pins", lambda: {"pytest": "0.0.1", "pydantic": "0.0.1"})
     (finding,) = doctor._packages()
     assert finding.state == "note"
-    assert "seen to work: 0.0.1" in finding.found
+    assert "tested: 0.0.1" in finding.found
     monkeypatch.setattr(doctor, "pins", lambda: {"no-such-package-at-all": "1"})
     (finding,) = doctor._packages()
     assert (finding.state, finding.found) == ("fail", "not installed: no-such-package-at-all")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import io
 import json
 import os
 import shutil
@@ -107,6 +108,36 @@ def test_the_stages_of_a_loop(finished):
         *("config.json", "curve.pdf", "curve.png", "curve.svg", "data.json", "identity.json", "lock", "metrics.json"),
         *("report.html", "report.md", "sessions.json"),
     }
+
+
+def test_a_first_look_before_dev_draws_nothing_twice(config, monkeypatch, no_report):
+    """A part of dev is measured first; the evaluation of dev asks the engine for the other problems only."""
+    monkeypatch.setattr(stages, "FIRST_LOOK", 10)
+    asked = []
+
+    def spying(*args):
+        engine = open_engine(*args)
+        generate = engine.generate
+        if args[2] == 0:  # the base model
+            engine.generate = lambda requests, params: asked.append((requests, params)) or generate(requests, params)
+        return engine
+
+    out = io.StringIO()
+    run_loop(config("iters=1", "evaluation.test=none"), Progress(out), open_engine=spying)
+    first = read_jsonl(config().output / "iter0/dev/rows.jsonl")
+    greedy = [(r.id, r.prompt) for requests, params in asked if params.temperature == 0 for r in requests]
+    assert len(asked[0][0]) == 10
+    assert len(set(greedy)) == len(greedy)
+    looked_at = {request.id for request in asked[0][0]}
+    correct = sum(row["greedy"]["verdict"]["status"] == "correct" for row in first if row["id"] in looked_at)
+    line = f"  base model, greedy, on 10 of 24 dev problems: {10 * correct}.0% ["
+    said = out.getvalue()
+    assert line in said
+    assert said.index(line) < said.index("iteration 0: evaluating on dev")
+    # a run that is resumed after dev has been measured does not look again
+    again = io.StringIO()
+    run_loop(config("iters=2", "evaluation.test=none"), Progress(again), open_engine=spying)
+    assert "first look" not in again.getvalue()
 
 
 def test_evaluations_add_up_from_the_samples(finished, data):

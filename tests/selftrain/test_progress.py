@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 
 import pytest
 
@@ -16,21 +15,71 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass when a test says so."""
+
+    class Clock:
+        now = 1000.0
+
+    monkeypatch.setattr(progress.time, "monotonic", lambda: Clock.now)
+    return Clock
+
+
 @pytest.mark.parametrize(
-    ("told", "line"),
+    ("calls", "lines"),
     [
-        ((3, 10), r"  grid: 3/10 settings, \d+\.\d/s, about \d+ s left\n"),
-        ((3, 10, "greedy: 5/8 samples"), r"  grid: 3/10 settings, \d+\.\d/s, about \d+ s left; greedy: 5/8 samples\n"),
-        ((0, 10, "greedy: 5/8 samples"), r"  grid: 0/10 settings; greedy: 5/8 samples\n"),
-        ((0, 10), r""),
+        ([(20, (3, 10))], ["3/10 settings, starting"]),
+        ([(20, (3, 10, "greedy: 5/8 samples"))], ["3/10 settings, starting; greedy: 5/8 samples"]),
+        ([(20, (0, 10, "greedy: 5/8 samples"))], ["0/10 settings, starting; greedy: 5/8 samples"]),
+        ([(20, (0, 10))], []),
+        ([(9, (1, 10))], []),
+        (
+            [(20, (1, 10)), (10, (6, 10)), (1, (7, 10))],
+            ["1/10 settings, starting", "6/10 settings, 2.0 s each, about 8 s left"],
+        ),
+        ([(20, (1, 99)), (10, (51, 99))], ["1/99 settings, starting", "51/99 settings, 5.0/s, about 10 s left"]),
     ],
 )
-def test_lines_where_there_is_no_terminal(monkeypatch, told, line):
-    monkeypatch.setattr(progress, "PLAIN_EVERY", 0.0)
+def test_lines_where_there_is_no_terminal(clock, calls, lines):
     out = io.StringIO()
     with Progress(out).stage("grid", "settings") as update:
-        update(*told)
-    assert re.fullmatch(rf"grid \.\.\.\n{line}grid: 10 settings, \d+\.\d s\n", out.getvalue())
+        for seconds, call in calls:
+            clock.now += seconds
+            update(*call)
+    total = sum(seconds for seconds, _ in calls)
+    shown = "".join(f"  grid: {line}\n" for line in lines)
+    assert out.getvalue() == f"grid ...\n{shown}grid: {calls[-1][1][1]} settings, {total:.1f} s\n"
+
+
+@pytest.mark.parametrize(
+    ("reports", "rate"),
+    [
+        ([], None),
+        ([(12, 1)], None),  # start-up and the first step cannot be told apart
+        ([(12, 1), (14, 2)], 0.5),
+        ([(12, 1), (12.01, 2)], None),  # reported together
+        ([(12, 1), (12.01, 2), (14.01, 3)], 2 / 2.01),
+        ([(0.1, 60), (12, 61), (14, 62)], 0.5),  # a resumed stage found 60
+        ([(0.1, 60), (0.2, 120)], None),
+        ([(12, 1), (14, 2), (20, 2)], 0.5),  # nothing new
+        ([(10 * k, k) for k in range(1, 11)] + [(100 + k, 10 + k) for k in range(1, 90)], 1.0),  # the recent minute
+        ([(100 * k, k) for k in range(1, 9)], 0.01),  # a unit that takes longer than that
+    ],
+)
+def test_rate_leaves_out_the_start_up(reports, rate):
+    pace = progress.Pace(started=0.0)
+    for now, done in reports:
+        pace.update(now, done)
+    assert pace.rate == (rate if rate is None else pytest.approx(rate))
+
+
+def test_time_left_of_a_training_whose_start_up_took_long():
+    """200 steps of a second after 10 s of imports: 190 s are left after 10 steps, not 2,000."""
+    pace = progress.Pace(started=0.0)
+    for step in range(1, 11):
+        pace.update(10.0 + step, step)
+    assert pace.text(10, 200) == "1.0/s, about 190 s left"
 
 
 def test_a_terminal_shows_the_note_below_the_bar():

@@ -11,7 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from selftrain.training.checkpoints import ATTEMPT, LOCK, PROGRESS, holding, newest_whole, take_up, why_torn
+from selftrain.training.checkpoints import (
+    ATTEMPT,
+    LOCK,
+    PROGRESS,
+    corruption_reason,
+    holding,
+    newest_whole,
+    resume_point,
+)
 from selftrain.training.llamafactory import TrainingError, mean_loss
 from tests.selftrain.training.test_llamafactory import save_adapter
 
@@ -42,7 +50,7 @@ def save_checkpoint(folder: Path, step: int, ranks: int = 1, deepspeed: bool = F
 
 @pytest.mark.parametrize(("ranks", "deepspeed"), [(1, False), (4, False), (4, True)])
 def test_a_whole_checkpoint(tmp_path, ranks, deepspeed):
-    assert why_torn(save_checkpoint(tmp_path, 6, ranks, deepspeed), ranks) is None
+    assert corruption_reason(save_checkpoint(tmp_path, 6, ranks, deepspeed), ranks) is None
 
 
 def cut(path: Path) -> None:
@@ -57,12 +65,12 @@ def damage(path: Path) -> None:
 
 TORN = {
     "no state": (1, False, lambda path: (path / "trainer_state.json").unlink(), "trainer_state.json is missing"),
-    "half a state": (1, False, lambda path: cut(path / "trainer_state.json"), "trainer_state.json is .*torn"),
+    "half a state": (1, False, lambda path: cut(path / "trainer_state.json"), "trainer_state.json is .*damaged"),
     "another step's": (1, False, lambda path: path.rename(path.with_name("checkpoint-7")), "of another step"),
     "no optimizer": (1, False, lambda path: (path / "optimizer.pt").unlink(), "optimizer.pt is missing"),
-    "half an optimizer": (1, False, lambda path: cut(path / "optimizer.pt"), "optimizer.pt is cut"),
-    "an empty file": (1, False, lambda path: (path / "scheduler.pt").write_bytes(b""), "scheduler.pt is cut"),
-    "a changed byte": (1, False, lambda path: damage(path / "optimizer.pt"), "optimizer.pt is cut or damaged"),
+    "half an optimizer": (1, False, lambda path: cut(path / "optimizer.pt"), "optimizer.pt is truncated"),
+    "an empty file": (1, False, lambda path: (path / "scheduler.pt").write_bytes(b""), "scheduler.pt is truncated"),
+    "a changed byte": (1, False, lambda path: damage(path / "optimizer.pt"), "optimizer.pt is truncated or damaged"),
     "no schedule": (1, False, lambda path: (path / "scheduler.pt").unlink(), "scheduler.pt is missing"),
     "no random state": (1, False, lambda path: (path / "rng_state.pth").unlink(), "rng_state.pth is missing"),
     "a slow rank": (3, False, lambda path: (path / "rng_state_2.pth").unlink(), "rng_state_2.pth is missing"),
@@ -70,13 +78,13 @@ TORN = {
     "no adapter": (1, False, lambda path: (path / "adapter_model.safetensors").unlink(), "adapter_model"),
     "half an adapter": (1, False, lambda path: cut(path / "adapter_model.safetensors"), "not a whole safetensors"),
     "DeepSpeed": (2, True, lambda path: next(path.glob("*/*rank_1*")).unlink(), "1 of 2 DeepSpeed optimizer files"),
-    "DeepSpeed, cut": (2, True, lambda path: cut(next(path.glob("*/*rank_1*"))), "optim_states.pt is cut"),
+    "DeepSpeed, cut": (2, True, lambda path: cut(next(path.glob("*/*rank_1*"))), "optim_states.pt is truncated"),
     "DeepSpeed, empty": (2, True, lambda path: (path / "latest").write_text(""), "0 of 2 DeepSpeed"),
 }
 
 
 @pytest.mark.parametrize("case", TORN)
-def test_a_torn_checkpoint_is_told_and_passed_over(tmp_path, case):
+def test_a_torn_checkpoint_is_skipped_with_its_reason(tmp_path, case):
     ranks, deepspeed, tear, message = TORN[case]
     older = save_checkpoint(tmp_path, 4, ranks, deepspeed)
     tear(save_checkpoint(tmp_path, 6, ranks, deepspeed))
@@ -112,7 +120,7 @@ def test_the_same_training_goes_on(tmp_path):
     folder = interrupted(tmp_path / "kept", 4, 6)
     cut(folder / "checkpoint-6" / "optimizer.pt")
     said = []
-    found = take_up(folder, ATTEMPTED, 1, said.append)
+    found = resume_point(folder, ATTEMPTED, 1, said.append)
     assert found.step == 4
     assert "checkpoint-6 is not whole" in said[0]
     assert {path.name for path in folder.iterdir()} == {LOCK, ATTEMPT, PROGRESS, "checkpoint-4"}
@@ -136,7 +144,7 @@ def test_another_training_starts_anew_and_says_so(tmp_path, case):
     attempt, message = OTHERS[case]
     folder = interrupted(tmp_path / "kept", 4)
     said = []
-    assert take_up(folder, attempt, 1, said.append) is None
+    assert resume_point(folder, attempt, 1, said.append) is None
     assert len(said) == 1
     assert message in said[0]
     assert {path.name for path in folder.iterdir()} == {LOCK, ATTEMPT}
@@ -147,14 +155,14 @@ def test_nothing_whole_and_nothing_at_all(tmp_path):
     folder = interrupted(tmp_path / "kept", 4)
     shutil.rmtree(folder / "checkpoint-4")
     said = []
-    assert take_up(folder, ATTEMPTED, 1, said.append) is None
-    assert said == ["  the interrupted training left no whole checkpoint, so it starts anew"]
+    assert resume_point(folder, ATTEMPTED, 1, said.append) is None
+    assert said == ["  training starts again: the interrupted one left no whole checkpoint"]
     (tmp_path / "new").mkdir()
-    assert take_up(tmp_path / "new", ATTEMPTED, 1, pytest.fail) is None
+    assert resume_point(tmp_path / "new", ATTEMPTED, 1, pytest.fail) is None
     # Killed before it was written down whose checkpoints these are: nobody's.
     save_checkpoint(folder, 4)
     (folder / ATTEMPT).write_text('{"settings": {')
-    assert take_up(folder, ATTEMPTED, 1) is None
+    assert resume_point(folder, ATTEMPTED, 1) is None
     assert not (folder / "checkpoint-4").exists()
 
 

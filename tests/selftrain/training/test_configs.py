@@ -60,13 +60,14 @@ def test_every_run_could_train(name):
 def test_the_plan_names_command_variables_and_checkpoints():
     words = ["training.nodes=2", "training.processes=4", "training.launcher=[srun, --nodes=2]", "training.save_steps=9"]
     plan = training_plan(load_config(ROOT / "configs/geoqa_qwen2vl_7b.yaml", words))
-    assert plan[0] == "64 rows a step = 4 at a time x 4 processes x 2 nodes x 2 accumulated"
-    assert plan[1].startswith("srun --nodes=2 ")
-    assert plan[1].endswith("/iter1/train.partial/work/nodes-ID/launch.json 60")
-    assert "FORCE_TORCHRUN=1 " in plan[3]
-    assert "NNODES=2 NPROC_PER_NODE=4 " in plan[3]
-    assert plan[3].endswith(" -m llamafactory.cli train train.yaml")
-    assert plan[4].startswith("a checkpoint every 9 steps")
+    assert plan[0] == "64 rows per step = 4 at a time x 4 processes x 2 nodes x 2 accumulated"
+    assert plan[1].startswith("training in ")
+    assert plan[2].startswith("srun --nodes=2 ")
+    assert plan[2].endswith("/iter1/train.partial/work/nodes-ID/launch.json 60")
+    assert "FORCE_TORCHRUN=1 " in plan[4]
+    assert "NNODES=2 NPROC_PER_NODE=4 " in plan[4]
+    assert plan[4].endswith(" -m llamafactory.cli train train.yaml")
+    assert plan[5].startswith("a checkpoint every 9 steps")
 
 
 def test_the_plan_of_another_machine(tmp_path):
@@ -79,7 +80,7 @@ def test_the_plan_of_another_machine(tmp_path):
     ("words", "message"),
     [
         (["training.processes=3"], "global_batch_size 64 is not a multiple of 4 rows x 3 processes"),
-        (["training.overrides={fsdp: full_shard}", "training.save_steps=5"], "save_steps and fsdp do not go together"),
+        (["training.overrides={fsdp: full_shard}", "training.save_steps=5"], "save_steps cannot be used with fsdp"),
         (["training.overrides={learning_rat: 1}"], "did you mean learning_rate"),
     ],
 )

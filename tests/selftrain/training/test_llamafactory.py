@@ -25,7 +25,7 @@ from data_process.schema import DataError, Example
 from selftrain.processes.child import LOG_LINES
 from selftrain.training import hyperparameters, launcher, llamafactory
 from selftrain.training.adapter import AdapterError, check_adapter, merge, verify_adapter
-from selftrain.training.hyperparameters import accumulation
+from selftrain.training.hyperparameters import divide_batch
 from selftrain.training.llamafactory import HyperparameterError, TrainingError, TrainingSettings, train
 from selftrain.training.row_lengths import PreflightReport, frame_of, preflight, row_lengths
 
@@ -103,7 +103,7 @@ def test_bfloat16_is_read(tmp_path):
     ("batch", "per_device", "processes", "steps"), [(64, 8, 1, 8), (64, 2, 8, 4), (64, 64, 1, 1), (60, 4, 3, 5)]
 )
 def test_global_batch_is_exact(batch, per_device, processes, steps):
-    assert accumulation(batch, per_device, processes) == steps
+    assert divide_batch(batch, per_device, processes) == steps
     assert per_device * processes * steps == batch
 
 
@@ -118,7 +118,7 @@ def test_global_batch_is_exact(batch, per_device, processes, steps):
 )
 def test_inexact_global_batch_says_what_would_work(batch, per_device, processes, advice):
     with pytest.raises(HyperparameterError, match=f"{batch} is not a multiple.*{advice}"):
-        accumulation(batch, per_device, processes)
+        divide_batch(batch, per_device, processes)
 
 
 @pytest.mark.parametrize(("name", "global_batch"), [("tiny_lora.yaml", 32), ("qwen2vl_7b_lora.yaml", 64)])
@@ -208,7 +208,7 @@ def test_continuing_needs_the_same_shape(tmp_path):
     resolved = resolve(tmp_path, adapter)
     assert resolved["adapter_name_or_path"] == str(adapter.resolve())
     assert resolved["create_new_adapter"] is False
-    with pytest.raises(HyperparameterError, match=r"lora_rank is 8, but .* was made with 4"):
+    with pytest.raises(HyperparameterError, match=r"lora_rank is 8, but .* was trained with 4"):
         resolve(tmp_path, adapter, lora_rank=8)
     with pytest.raises(AdapterError, match="not a LoRA adapter"):
         resolve(tmp_path, tmp_path / "nowhere")
@@ -548,7 +548,7 @@ def test_preflight_refuses_pictures_the_checkpoint_would_resize(tiny_model_path,
     Image.new("RGB", (448, 448)).save(picture)
     with pytest.raises(ImageError, match="limits within those"):
         preflight([example(0, image="x")], tiny_model_path, lambda _: picture, 2000)
-    with pytest.raises(ImageError, match="no canonical picture"):
+    with pytest.raises(ImageError, match="no canonical image"):
         preflight([example(0, image="x")], tiny_model_path, lambda _: store.root / "gone.png", 2000)
 
 

@@ -89,7 +89,7 @@ def test_several_processes_go_on_with_an_interrupted_training(tiny_model_path, s
     shutil.rmtree(kept / "checkpoint-4")
     shutil.rmtree(work)
     again = train(rows(32), out=work, checkpoints=kept, say=said.append, **shared)
-    assert said == ["  going on with the interrupted training, after step 2 of 4"]
+    assert said == ["  resuming the interrupted training after step 2 of 4"]
     assert again.steps == whole.steps == 4
     assert again.train_loss == pytest.approx(whole.train_loss, abs=1e-5)
     assert (again.adapter / WEIGHTS).read_bytes() == expected

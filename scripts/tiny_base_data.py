@@ -1,0 +1,250 @@
+"""The training data of the tiny base model: rows of generated problems, and their tensors.
+
+All problems come from MiniGeo's `base` split. Part of the rationales make a slip, say `Wait,` and correct it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from data_process import prompts as wording
+from data_process.prompts import SHORT
+from data_process.schema import Problem
+from data_process.seeds import seed_for
+from data_process.sources import minigeo
+
+WAIT_SHARE = 0.2  # of the rationales contain a slip and its correction, or a needless second look
+SELECT_SHARE = 0.12  # of the picture batches show the refine and select prompts
+BUCKET = 8  # batches drawn together and sorted by length
+TEXT_SHARE = 0.4  # of the batches are text alone
+
+
+@dataclass(frozen=True)
+class Row:
+    """One training sequence."""
+
+    prompt: str
+    target: str
+    picture: int | None  # index into the cached pictures
+
+
+# ---- rationales with a slip ---------------------------------------------------------------------------------------
+
+
+def _slip(value: int, rng: random.Random) -> int:
+    wrong = value + rng.choice((-20, -10, -10, -1, 1, 10, 10, 20))
+    return wrong if wrong > 1 else value + 10
+
+
+def joined(labels: Sequence[str]) -> str:
+    return " and ".join(labels)
+
+
+def _verdict(value: int, choices: Sequence[str]) -> str:
+    """How the text speaks of a result: the choice it is, or that it is none of them."""
+    text = str(value)
+    return f"{text} is ({'ABCD'[list(choices).index(text)]})." if text in choices else f"{text} is none."
+
+
+def with_wait(problem: Problem, labels: Sequence[str], steps: Sequence[str], rng: random.Random) -> str:
+    """A response that slips, says `Wait,` and does the sum again; or looks a second time for nothing."""
+    letter, value = problem.answer, str(problem.meta["value"])
+    full = ". ".join(steps)
+    close = f"</think>\nAnswer: ({letter})"
+    kind = rng.random()
+    index = rng.randrange(len(steps))
+    left, right = steps[index].split("=")
+    wrong = f"{left}={_slip(int(right), rng)}"
+    if kind < 0.35:  # noticed at once
+        shown = [*steps[:index], wrong]
+        return (
+            f"<think>I see {joined(labels)}. {'. '.join(shown)}. Wait, {'. '.join(steps[index:])}. "
+            f"{value} is ({letter}).{close}"
+        )
+    if kind < 0.75:  # noticed at the end: the last step is wrong, so the result is none of the choices or a wrong one
+        left, right = steps[-1].split("=")
+        result = _slip(int(right), rng)
+        shown = [*steps[:-1], f"{left}={result}"]
+        return (
+            f"<think>I see {joined(labels)}. {'. '.join(shown)}. {_verdict(result, problem.choices)} "
+            f"Wait, {full}. {value} is ({letter}).{close}"
+        )
+    return f"<think>I see {joined(labels)}. {full}. {value} is ({letter}). Wait, {full}. {value} is ({letter}).{close}"
+
+
+def response(problem: Problem, labels: Sequence[str], steps: Sequence[str], rng: random.Random) -> str:
+    if rng.random() < WAIT_SHARE:
+        return with_wait(problem, labels, steps, rng)
+    return minigeo.rationale(labels, steps, int(problem.meta["value"]), problem.answer)
+
+
+def wrong_response(problem: Problem, rng: random.Random) -> str:
+    """An attempt that ends in a wrong choice, for the refine and select prompts."""
+    steps = list(problem.meta["steps"])
+    letter = rng.choice([c for c in "ABCD" if c != problem.answer])
+    value = problem.choices["ABCD".index(letter)]
+    steps[-1] = f"{steps[-1].split('=')[0]}={value}"
+    return minigeo.rationale(problem.meta["labels"], steps, int(value), letter)
+
+
+# ---- rows ---------------------------------------------------------------------------------------------------------
+
+
+def text_row(pool: Sequence[tuple[minigeo.Variant, minigeo.Params]], rng: random.Random) -> Row:
+    """The labels are in the question, or only the value is to be looked up."""
+    variant, params = rng.choice(pool)
+    steps, value = variant.solve(params)
+    right, *wrong = minigeo.choose(variant, value, rng)
+    letter = rng.choice("ABCD")
+    position = "ABCD".index(letter)
+    rng.shuffle(wrong)
+    choices = tuple(map(str, [*wrong[:position], right, *wrong[position:]]))
+    in_order = tuple(sorted(params, reverse=True))
+    labels = list(map(str, in_order))
+    shuffled = rng.sample(labels, len(labels))
+    if variant.solve(in_order)[1] == value:
+        steps = variant.solve(in_order)[0]
+    problem = Problem("t", "", letter, choices, meta={"value": value})
+    if rng.random() < 0.15:
+        question = f"x is {value}. Find x."
+        target = f"<think>{value} is ({letter}).</think>\nAnswer: ({letter})"
+    else:
+        question = f"{variant.question} The labels are {joined(shuffled)}."
+        target = response(problem, labels, steps, rng)
+    return Row(wording.cot(replace(problem, question=question), SHORT), target, None)
+
+
+def picture_row(problem: Problem, picture: int, rng: random.Random) -> Row:
+    labels, steps = problem.meta["labels"], problem.meta["steps"]
+    return Row(wording.cot(problem, SHORT), response(problem, labels, steps, rng), picture)
+
+
+def reflection_row(problem: Problem, picture: int, rng: random.Random) -> Row:
+    """Refine or select, so that the base model knows the form of these prompts."""
+    good = str(problem.meta["rationale"])
+    if rng.random() < 0.5:
+        attempt = good if rng.random() < 0.5 else wrong_response(problem, rng)
+        return Row(wording.refine(problem, attempt, SHORT), good, picture)
+    attempts = [good, wrong_response(problem, rng), good if rng.random() < 0.5 else wrong_response(problem, rng)]
+    rng.shuffle(attempts)
+    target = wording.fill(SHORT.select_target, answer=problem.answer)
+    return Row(wording.select(problem, attempts, SHORT), target, picture)
+
+
+# ---- tensors ------------------------------------------------------------------------------------------------------
+
+
+class Pictures:
+    """Pictures as uint8 arrays, turned into Qwen2-VL's patches on demand; the image processor runs as a check."""
+
+    def __init__(self, images: Sequence[Any], processor: Any) -> None:
+        self.arrays = [np.asarray(image.convert("L"), dtype=np.uint8) for image in images]  # ink is grey
+        self.mean = np.array(processor.image_processor.image_mean, dtype=np.float32)
+        self.std = np.array(processor.image_processor.image_std, dtype=np.float32)
+        for index in (0, len(images) - 1):
+            expected = processor.image_processor(images=[images[index]], return_tensors="np")["pixel_values"]
+            if np.abs(self.patches(index) - expected).max() > 1e-4:
+                raise RuntimeError("the cached patches differ from the image processor's")
+
+    def grid(self, index: int) -> tuple[int, int, int]:
+        height, width = self.arrays[index].shape
+        return 1, height // 14, width // 14
+
+    def patches(self, index: int) -> np.ndarray:
+        """[n_patches, 3 * 2 * 14 * 14], 2 x 2 neighbouring patches in a row, as the image processor orders them."""
+        array = (self.arrays[index].astype(np.float32)[:, :, None] / 255 - self.mean) / self.std
+        _, rows, columns = self.grid(index)
+        x = array.transpose(2, 0, 1).reshape(3, rows // 2, 2, 14, columns // 2, 2, 14)
+        x = x.transpose(1, 4, 2, 5, 0, 3, 6)  # row block, column block, row, column, channel, y, x
+        x = np.repeat(x[:, :, :, :, :, None], 2, axis=5)  # the one frame stands for two
+        return x.reshape(rows * columns, -1)
+
+
+class Collator:
+    """Rows to model inputs: right-padded ids, labels on the target and the end of the turn only."""
+
+    def __init__(self, processor: Any, pictures: Pictures) -> None:
+        self.tokenizer, self.pictures = processor.tokenizer, pictures
+        self.image_id = processor.image_token_id
+        self.cache: dict[str, list[int]] = {}
+        mark = "\0"
+        for has_picture in (False, True):
+            content = ([{"type": "image"}] if has_picture else []) + [{"type": "text", "text": mark}]
+            text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+            before, after = text.split(mark)
+            self.cache[f"before{has_picture}"] = before
+            self.cache[f"after{has_picture}"] = after
+
+    def encode(self, row: Row) -> tuple[list[int], list[int]]:
+        has_picture = row.picture is not None
+        text = f"{self.cache[f'before{has_picture}']}{row.prompt}{self.cache[f'after{has_picture}']}"
+        ids = self.tokenizer(text)["input_ids"]
+        if row.picture is not None:
+            _, height, width = self.pictures.grid(row.picture)
+            at = ids.index(self.image_id)
+            ids = ids[:at] + [self.image_id] * (height * width // 4) + ids[at + 1 :]
+        return ids, self.tokenizer(row.target + "<|im_end|>")["input_ids"]
+
+    def words(self, index: int, problem: Problem) -> torch.Tensor:
+        """What a picture says, a token for each of its cells in reading order: a label, or <|vision_pad|> for none."""
+        _, height, width = self.pictures.grid(index)
+        grid = torch.full((height // 2, width // 2), self.tokenizer.convert_tokens_to_ids("<|vision_pad|>"))
+        for row, column, label in problem.meta["cells"]:
+            (grid[row, column],) = self.tokenizer(label)["input_ids"]
+        return grid.flatten()
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        encoded = [self.encode(row) for row in rows]
+        longest = max(len(p) + len(t) for p, t in encoded)
+        pad = self.tokenizer.pad_token_id
+        ids = torch.full((len(rows), longest), pad)
+        labels = torch.full((len(rows), longest), -100)
+        mask = torch.zeros((len(rows), longest), dtype=torch.long)
+        for i, (prompt, target) in enumerate(encoded):
+            n, m = len(prompt), len(prompt) + len(target)
+            ids[i, :m] = torch.tensor(prompt + target)
+            labels[i, n:m] = torch.tensor(target)
+            mask[i, :m] = 1
+        batch = {"input_ids": ids, "labels": labels, "attention_mask": mask}
+        batch["mm_token_type_ids"] = (ids == self.image_id).long()
+        batch["shown"] = [row.picture for row in rows if row.picture is not None]
+        shown = [row.picture for row in rows if row.picture is not None]
+        if shown:
+            batch["pixel_values"] = torch.from_numpy(np.concatenate([self.pictures.patches(p) for p in shown]))
+            batch["image_grid_thw"] = torch.tensor([self.pictures.grid(p) for p in shown])
+        return batch
+
+
+# ---- batches ----------------------------------------------------------------------------------------------------
+
+
+def batches(
+    collator: Collator, problems: Sequence[Problem], args: argparse.Namespace
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches of rows of like length (half of a batch of random lengths would be padding), eight drawn at a time."""
+    tuples = minigeo.deal(args.data_seed)["base"]
+    pool = [(minigeo.BY_NAME[name], params) for name, part in tuples.items() for params in part[:2000]]
+    for group in range(math.ceil(args.steps / BUCKET)):
+        rng = random.Random(seed_for(args.seed, "rows", group))
+        text = sum(rng.random() < TEXT_SHARE for _ in range(BUCKET))  # batches of text alone
+        kinds = [[text_row(pool, rng) for _ in range(text * args.batch)], []]
+        for _ in range((BUCKET - text) * args.batch):
+            index = rng.randrange(len(problems))
+            kinds[1].append(picture_row(problems[index], index, rng))
+        drawn = []
+        for rows in kinds:
+            rows.sort(key=lambda row: len(row.prompt) + len(row.target))
+            drawn += [rows[i : i + args.batch] for i in range(0, len(rows), args.batch)]
+        if text < BUCKET and rng.random() < SELECT_SHARE * BUCKET:
+            picks = [rng.randrange(len(problems)) for _ in range(args.batch // 2)]
+            drawn[-1] = [reflection_row(problems[i], i, rng) for i in picks]
+        rng.shuffle(drawn)
+        yield from map(collator, drawn)

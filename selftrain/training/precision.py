@@ -1,0 +1,129 @@
+"""The number format that a training loads the base model in and computes with.
+
+LLaMA-Factory 0.9.5 loads the base in the dtype that its config.json names and has no setting for another
+(`llamafactory/model/loader.py`, `torch_dtype = "auto"`; `infer_dtype` is read for inference only). So another dtype is
+a folder of links to the base's files beside a config.json that names it: the weights are converted as they are read,
+and the disk holds them once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_process.schema import DataError
+from selftrain.config import Config, TrainingConfig, TrainingDtype, read_yaml
+from selftrain.environment import training_device
+from selftrain.files import write_json
+from selftrain.runs.run_dir import claimed_inputs
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What `training.dtype` comes to: "base" is the base's own dtype and the hyper-parameter file's mixed precision."""
+
+    dtype: TrainingDtype
+    reason: str
+    stored: str | None  # the base's own dtype; None if its config does not say
+
+    def __str__(self) -> str:
+        name = (self.stored or "the base's own dtype") if self.dtype == "base" else self.dtype
+        return f"training in {name}: {self.reason}"
+
+
+def stored_dtype(base_model: Path) -> str | None:
+    """The dtype that a checkpoint's config.json names, such as "bfloat16"; None if it names none or is not there."""
+    path = base_model / CONFIG
+    if not path.is_file():
+        return None
+    config = _read_config(path)
+    dtype: str | None = config.get("dtype") or config.get("torch_dtype")
+    return dtype
+
+
+def interpreter_of(training: TrainingConfig) -> Path:
+    """The Python that has LLaMA-Factory.
+
+    Absolute, because LLaMA-Factory runs in another folder; links stay, or a virtual environment would be left.
+    """
+    return Path(os.path.abspath(training.interpreter or sys.executable))
+
+
+def choose(training: TrainingConfig, base_model: Path) -> Precision:
+    """The precision of a training that starts on this machine. DeviceError if its GPU cannot be asked."""
+    stored = stored_dtype(base_model)
+    if training.dtype != "auto":
+        return Precision(training.dtype, f"training.dtype is {training.dtype}", stored)
+    if training.launcher:
+        return Precision("base", "as the base is stored, because training.launcher starts it elsewhere", stored)
+    hyperparameters = {**read_yaml(training.hyperparameters), **training.overrides}
+    if stored == "float32" and not hyperparameters.get("bf16"):
+        return Precision("base", "as the base is stored", stored)
+    device = training_device(interpreter_of(training), use_cpu=bool(hyperparameters.get("use_cpu")))
+    if stored == "float16":
+        fast, kind = device.name == "GPU", "fp16"
+    else:
+        fast, kind = device.bf16, "bf16"
+    if fast:
+        return Precision("base", f"this {device.name} has {kind} kernels", stored)
+    return Precision("float32", f"this {device.name} has no {kind} kernels", stored)
+
+
+def settle(config: Config) -> tuple[Config, Precision]:
+    """The settings with `training.dtype` decided: the dtype that the run in `config.output` started with, if any.
+
+    DeviceError if the GPU cannot be asked.
+    """
+    precision = choose(config.training, config.model.path)
+    inputs = claimed_inputs(config.output)
+    if config.training.dtype == "auto" and inputs is not None:
+        started_with = inputs.get("training_dtype", "base")
+        if started_with != precision.dtype:
+            precision = Precision(started_with, f"the run started with it ({precision.reason})", precision.stored)
+    training = config.training.model_copy(update={"dtype": precision.dtype})
+    return config.model_copy(update={"training": training}), precision
+
+
+def link_base(base_model: Path, dtype: str, folder: Path) -> Path:
+    """Make `folder` stand for the base in another dtype: links to its files, and a config.json that names the dtype."""
+    folder.mkdir()
+    for path in base_model.resolve().iterdir():
+        if path.name != CONFIG:
+            (folder / path.name).symlink_to(path)
+    config = _with_dtype(_read_config(base_model / CONFIG), dtype)
+    write_json(folder / CONFIG, {**config, "dtype": dtype})
+    return folder
+
+
+def unlink_base(folder: Path, base_model: Path, adapter: Path) -> None:
+    """Remove the links, and let the adapter name the base itself."""
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    path = adapter / "adapter_config.json"
+    write_json(path, {**_read_config(path), "base_model_name_or_path": str(base_model.resolve())})
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}); copy the checkpoint again") from error
+    return config
+
+
+def _with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """A model's configuration with the dtype in place of its own, in the configurations of its parts as well."""
+    changed: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            changed[name] = _with_dtype(value, dtype)
+        else:
+            changed[name] = dtype if name in ("dtype", "torch_dtype") else value
+    return changed

@@ -7,6 +7,9 @@ A file below the working directory wins, so a copy that was edited is the one th
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, PlainSerializer
 
 _PACKAGE = Path(__file__).resolve().parent
 ROOT = _PACKAGE / "shipped" if (_PACKAGE / "shipped").is_dir() else _PACKAGE.parent
@@ -28,9 +31,13 @@ def find_config(path: Path) -> Path:
 
 
 def portable_name(path: Path) -> str:
-    """The path that `find` was given. Run folders store it, so that they outlive a new installation of the package."""
+    """The path that `find` was given. Run folders store it, so they survive a new installation of the package."""
     if path.is_relative_to(ROOT):
         name = path.relative_to(ROOT)
         if find(name) == path:
             return str(name)
     return str(path)
+
+
+# A setting: found from any working directory, stored as it was written.
+ShippedPath = Annotated[Path, AfterValidator(find), PlainSerializer(portable_name, str, when_used="json")]

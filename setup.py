@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: a wheel carries configs/ and models/ too, inside the package (selftrain/shipped.py)."""
+"""What pyproject.toml cannot say: a wheel carries configs/ and models/ inside the package (selftrain/shipped.py)."""
 
 from setuptools import find_packages, setup
 
@@ -7,5 +7,5 @@ SHIPPED = {f"selftrain.shipped.{folder}": folder for folder in ("configs", "mode
 setup(
     packages=[*find_packages(include=["selftrain*", "data_process*"]), *SHIPPED],
     package_dir=SHIPPED,
-    package_data=dict.fromkeys(SHIPPED, ["**/*"]) | {"selftrain.report": ["templates/*"]},
+    package_data={**{package: ["**/*"] for package in SHIPPED}, "selftrain.report": ["templates/*"]},
 )

@@ -121,7 +121,7 @@ def test_dry_run_shows_everything_and_makes_nothing(tmp_path):
     done = command("run.py", *arguments(data, tmp_path, "--dry-run", "--iters", 7, "--set", "sampling.n=5"))
     assert done.returncode == 0, done.stderr
     assert sorted(tmp_path.rglob("*")) == before
-    assert "# then 7 times: sample 5 answers to all questions of train" in done.stdout
+    assert "Then repeat 7 times:\n#   sample 5 completions for every problem of train at temperature" in done.stdout
     import yaml
 
     from selftrain.config import build_config

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-SUPERVISE = Path(__file__).resolve().parents[2] / "selftrain" / "supervise.py"
+SUPERVISE = Path(__file__).resolve().parents[2] / "selftrain" / "processes" / "supervise.py"
 GRACE = 5.0  # seconds between asking a command to end and ending it
 POLL = 0.5  # seconds between looks at the machines
 

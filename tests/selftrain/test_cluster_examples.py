@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -244,3 +245,7 @@ def test_ray_starts_a_command_on_each_machine(two_machines, tmp_path):
         child.wait()
     pids = [int(file.read_text()) for file in files]
     assert wait_for(lambda: not any(map(alive, pids)), 60)
+
+
+def test_the_ray_launcher_finds_the_supervisor():
+    assert Path(runpy.run_path(str(CLUSTER / "ray_launch.py"))["SUPERVISE"]).is_file()

@@ -84,8 +84,8 @@ def main() -> int:
     wanted = {"CPU": args.cpus} | ({"GPU": args.gpus} if args.gpus else {})
     group = placement_group([wanted] * args.nodes, strategy="STRICT_SPREAD")
     if not ray.wait([group.ready()], timeout=args.seconds)[0]:
-        message = f"Ray found fewer than {args.nodes} machines with {wanted} free in {args.seconds:g} s; see `ray status`"
-        print(message, file=sys.stderr)
+        found = f"fewer than {args.nodes} machines with {wanted} free in {args.seconds:g} s"
+        print(f"Ray found {found}; `ray status` lists them", file=sys.stderr)
         return 1
     nodes = [
         ray.remote(Node)

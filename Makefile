@@ -43,7 +43,7 @@ $(VENV)/.runtime: pyproject.toml setup.py requirements.txt | $(UV) $(VENV)/pyven
 	$(INSTALL) $(PYTHON) --editable .
 	touch $@
 
-$(VENV)/.dev: requirements-dev.txt requirements-ray.txt $(VENV)/.runtime
+$(VENV)/.dev: requirements-dev.txt requirements-docs.txt requirements-ray.txt $(VENV)/.runtime
 	$(INSTALL) $(PYTHON) --editable ".[dev]"
 	touch $@
 

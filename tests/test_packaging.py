@@ -147,7 +147,8 @@ def test_what_a_wheel_contains(wheel):
         needed.setdefault(extra.strip('"'), set()).add(requirement.strip())
     assert needed.pop("") == requirements("requirements.txt")
     assert needed["ray"] == requirements("requirements-ray.txt")
-    assert needed["dev"] >= requirements("requirements-dev.txt") | needed["ray"]
+    assert needed["docs"] == requirements("requirements-docs.txt")
+    assert needed["dev"] == requirements("requirements-dev.txt") | needed["ray"] | needed["docs"]
 
 
 @pytest.fixture(scope="module")

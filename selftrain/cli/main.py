@@ -31,6 +31,12 @@ COMMANDS = (run, report, score, rejudge, compare, scale, select_data, serve, doc
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
+    args = build_parser().parse_args(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: args.action(args))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="selftrain",
         description="Train a vision-language model on its own reasoning, and measure test-time compute.",
@@ -40,5 +46,4 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add_parser(commands)
-    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: args.action(args))
+    return parser

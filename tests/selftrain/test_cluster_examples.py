@@ -96,7 +96,7 @@ def cluster(tmp_path, monkeypatch):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
         calls = [line.split(" ", 2) for line in (tmp_path / "ray.log").read_text().splitlines()]
         assert wait_for(lambda: not any(alive(int(pid)) for _, pid, _ in calls), 10), "ray went on without its job"
-        settings = yaml.safe_load(done.stdout[done.stdout.find("# run folder") :]) if done.returncode == 0 else None
+        settings = yaml.safe_load(done.stdout[done.stdout.find("# Run folder") :]) if done.returncode == 0 else None
         return done.returncode, done.stdout + done.stderr, settings, {node: words for node, _, words in calls}
 
     return run

@@ -10,11 +10,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, Literal
 
-from selftrain.engine_settings import EngineJob, EngineSettings, Fraction, register_engine
-
 from data_process.schema import Problem
 from data_process.seeds import seed_for
 from data_process.sources.base import Item, LocatedRow, PrepareRequest, Row, Source, wrong
+from selftrain.engine_settings import EngineJob, EngineSettings, Fraction, register_engine
 from selftrain.engines.base import Completion, Engine, Request, SamplingParams
 from selftrain.sampling.sampler import Sampler
 from selftrain.test_time import vote

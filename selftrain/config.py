@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, StrictStr, ValidationError, field_validator, model_validator
 
 from data_process.errors import UserError
 from selftrain.engine_settings import (
@@ -30,6 +30,8 @@ from selftrain.engine_settings import (
     settings_class,
     stack_engine,
 )
+from selftrain.plugins import load_plugins
+from selftrain.shipped import ShippedPath, find_config
 
 TrainingDtype = Literal["auto", "base", "float32", "bfloat16"]
 
@@ -62,7 +64,7 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """The base model and the only place where pixel limits live."""
 
-    path: Path = Path("models/tiny-qwen2vl")
+    path: ShippedPath = Field(default=Path("models/tiny-qwen2vl"), validate_default=True)
     min_pixels: Positive = 56 * 56
     max_pixels: Positive = 224 * 224
 
@@ -114,7 +116,7 @@ class BuildConfig(Section):
 class TrainingConfig(Section):
     """LLaMA-Factory, run as a child process."""
 
-    hyperparameters: Path = Path("configs/llamafactory/tiny_lora.yaml")
+    hyperparameters: ShippedPath = Field(default=Path("configs/llamafactory/tiny_lora.yaml"), validate_default=True)
     overrides: dict[str, Any] = Field(default_factory=dict)  # on top of that file, e.g. {"learning_rate": 1.0e-4}
     restart: Literal["base", "previous"] = "base"  # base: R3V, each iteration trains the original model
     interpreter: Path | None = None  # Python that has LLaMA-Factory; None: this one
@@ -171,15 +173,17 @@ class Config(Section):
     name: Annotated[str, FreeToChange] = "run"
     seed: Annotated[int, Field(strict=True)] = 0
     iters: Annotated[int, Field(ge=1, le=999, strict=True), FreeToChange] = 3
+    # Modules to import first, which register engines and strategies.
+    plugins: Annotated[tuple[StrictStr, ...], FreeToChange] = ()
     output: Annotated[Path, FreeToChange] = Path("outputs/run")
     bank: Annotated[Path, FreeToChange] = Path("outputs/bank.sqlite")
     prompts: Literal["r3v-qwen2vl", "short", "mathvista"] = "r3v-qwen2vl"
     data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = Field(default_factory=ModelConfig)
     engine: AnyEngine = HFSettings()
     sampling: SamplingConfig = SamplingConfig()
     build: BuildConfig = BuildConfig()
-    training: TrainingConfig = TrainingConfig()
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = EvaluationConfig()
 
     def identity(self) -> dict[str, Any]:
@@ -266,7 +270,12 @@ def _stack(
     into_overrides: bool = False,
     tell_dropped: bool = True,
 ) -> dict[str, Any]:
-    """`_merge` of whole configurations; `engine:` has rules of its own, see `stack_engine`."""
+    """`_merge` of whole configurations; `engine:` has rules of its own, see `stack_engine`.
+
+    Imports the plugins of `top` first, which may register the kind of its engine. Raises PluginError.
+    """
+    plugins = top.get("plugins")
+    load_plugins([name for name in plugins if isinstance(name, str)] if isinstance(plugins, list | tuple) else [])
     merged = _merge(base, top, into_overrides=into_overrides)
     layer, below = top.get("engine"), base.get("engine")
     if isinstance(layer, Mapping):
@@ -294,7 +303,7 @@ def read_yaml(path: Path, notes: list[str] | None = None, _seen: tuple[Path, ...
     `notes` takes advice about settings in the form of earlier versions.
     """
     notes = [] if notes is None else notes
-    path = path.resolve()
+    path = find_config(path).resolve()
     if path in _seen:
         raise ConfigError(f"{path}: extends itself, by way of {' -> '.join(p.name for p in _seen)}")
     try:
@@ -339,15 +348,16 @@ def load_config(
 ) -> Config:
     """Build the configuration from its layers; raises ConfigError.
 
-    The first override of `engine.kind` comes before the others, wherever it stands among them. Settings in the form of
-    earlier versions are read, with one line of advice on standard error.
+    The first overrides of `plugins` and `engine.kind` come before the others, wherever they stand. Settings in the form
+    of earlier versions are read, with one line of advice on standard error.
     """
     notes: list[str] = []
     values = read_yaml(path, notes) if path else {}
     parsed = [parse_override(text) for text in overrides]
-    kinds = [place for place, (keys, _) in enumerate(parsed) if keys == ["engine", "kind"]]
-    if kinds:
-        parsed.insert(0, parsed.pop(kinds[0]))
+    for first in (["engine", "kind"], ["plugins"]):
+        places = [place for place, (keys, _) in enumerate(parsed) if keys == first]
+        if places:
+            parsed.insert(0, parsed.pop(places[0]))
     for keys, value in parsed:
         values = set_value(values, keys, value, notes)
     values = _merge(values, {k: v for k, v in (flags or {}).items() if v is not None})

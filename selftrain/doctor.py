@@ -56,11 +56,18 @@ def pins(path: Path = REQUIREMENTS) -> dict[str, str]:
     return dict(line.split("==") for line in lines if "==" in line)
 
 
+def _declared() -> dict[str, str]:
+    """The same from the metadata of an installed package, which has no requirements.txt."""
+    from importlib import metadata
+
+    return dict(line.split("==") for line in metadata.requires("selftrain") or () if ";" not in line)
+
+
 def _packages() -> Iterator[Finding]:
     from importlib import metadata
 
     missing, other = [], []
-    known = pins()
+    known = pins() or _declared()
     for name, version in known.items():
         try:
             installed = metadata.version(name)

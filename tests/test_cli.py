@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from data_process.sources import minigeo
-from selftrain import loop, stages
+from selftrain import __version__, loop, stages
 from selftrain.cli.errors import EXIT_CLOSED, guarded
-from selftrain.cli.main import main
+from selftrain.cli.main import COMMANDS, build_parser, main
 from selftrain.cli.run import run_main
 from selftrain.files import read_json
 
@@ -50,16 +52,49 @@ def finished(data, tmp_path_factory) -> Path:
     return folder / "run"
 
 
+def subparsers() -> dict[str, argparse.ArgumentParser]:
+    [action] = [a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    return action.choices
+
+
+def test_a_command_is_a_module():
+    """Each has a file of its own, and each file a command."""
+    assert {module.__name__.rpartition(".")[2].replace("_", "-") for module in COMMANDS} == set(subparsers())
+    others = {"__init__", "commands", "errors", "main"}
+    files = {path.stem for path in (ROOT / "selftrain/cli").glob("*.py")} - others
+    assert files == {name.replace("-", "_") for name in subparsers()}
+
+
 @pytest.mark.parametrize(
-    "args", [("run.py", "--help"), ("-m", "selftrain", "--help"), ("-m", "selftrain", "run", "--help")]
+    "args",
+    [
+        ("run.py", "--help"),
+        ("-m", "selftrain", "--help"),
+        ("-m", "selftrain", "--version"),
+        *(("-m", "selftrain", name, "--help") for name in subparsers()),
+    ],
+    ids=" ".join,
 )
 def test_help_is_light(args):
     done = command("-X", "importtime", *args)
     assert done.returncode == 0
-    assert "usage:" in done.stdout
+    assert ("usage:" in done.stdout) or done.stdout == f"selftrain {__version__}\n"
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert "argparse" in imported, "importtime printed nothing, so this test sees nothing"
     assert not imported & set(HEAVY)
+
+
+@pytest.mark.parametrize("name", subparsers())
+def test_a_command_explains_itself(name):
+    """Every option has a help text, and the example of the help is a command line that parses."""
+    parser = subparsers()[name]
+    if not parser.add_help:  # its arguments are parsed elsewhere
+        return
+    assert [action.dest for action in parser._actions if not action.help] == []
+    assert parser.epilog is not None
+    program, *words = shlex.split(parser.epilog.removeprefix("example: "))
+    assert program == "selftrain"
+    assert build_parser().parse_args(words).action is parser.get_default("action")
 
 
 def test_help_names_every_option():
@@ -121,7 +156,7 @@ def test_dry_run_shows_everything_and_makes_nothing(tmp_path):
     done = command("run.py", *arguments(data, tmp_path, "--dry-run", "--iters", 7, "--set", "sampling.n=5"))
     assert done.returncode == 0, done.stderr
     assert sorted(tmp_path.rglob("*")) == before
-    assert "# then 7 times: sample 5 answers to all questions of train" in done.stdout
+    assert "Then repeat 7 times:\n#   sample 5 completions for every problem of train at temperature" in done.stdout
     import yaml
 
     from selftrain.config import build_config
@@ -290,7 +325,7 @@ def test_ctrl_c(data, tmp_path, finished):
     os.kill(child.pid, signal.SIGINT)
     _, error = child.communicate(timeout=20)
     assert child.returncode == 130
-    assert b"run the same command again" in error
+    assert b"the same command resumes" in error
     assert b"Traceback" not in error
     done = command("run.py", *argv)
     assert done.returncode == 0, done.stderr

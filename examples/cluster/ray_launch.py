@@ -2,8 +2,8 @@
 
     python ray_launch.py [--nodes=N] [--gpus=G] COMMAND...
 
-Takes G GPUs on each of N machines, shows what the command prints there, and ends with the highest status. When this
-program ends, however it does, Ray ends what it started. The repository must lie under the same path on all machines.
+Takes G GPUs on each of N machines, prints the output of the command, and exits with its highest status. When this
+program ends for any reason, Ray ends what it started. The repository must have the same path on all machines.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import sys
 import time
 from pathlib import Path
 
-SUPERVISE = Path(__file__).resolve().parents[2] / "selftrain" / "supervise.py"
+SUPERVISE = Path(__file__).resolve().parents[2] / "selftrain" / "processes" / "supervise.py"
 GRACE = 5.0  # seconds between asking a command to end and ending it
-POLL = 0.5  # seconds between looks at the machines
+POLL = 0.5  # seconds between two looks at the machines
 
-# Run a command and write its status. As a grandchild: a Ray worker that ends kills its children, and the supervisor
-# must live on until it has ended the command.
+# Run a command as a grandchild and write its status. A Ray worker that ends kills its children, and the supervisor must
+# outlive it to end the command.
 DETACHED = """
 import os, subprocess, sys
 if os.fork():
@@ -56,7 +56,7 @@ class Node:
         self._child.wait()
 
     def look(self) -> tuple[str, int | None]:
-        """What was printed since the last look, and the exit status once it has ended."""
+        """The output since the last call, and the exit status once the command has ended."""
         status = int(self._status.read_text()) if self._status.exists() else None
         with self._log.open("rb") as log:
             log.seek(self._position)
@@ -84,7 +84,8 @@ def main() -> int:
     wanted = {"CPU": args.cpus} | ({"GPU": args.gpus} if args.gpus else {})
     group = placement_group([wanted] * args.nodes, strategy="STRICT_SPREAD")
     if not ray.wait([group.ready()], timeout=args.seconds)[0]:
-        print(f"Ray has not found {args.nodes} machines with {wanted} free in {args.seconds:g} s", file=sys.stderr)
+        found = f"fewer than {args.nodes} machines with {wanted} free in {args.seconds:g} s"
+        print(f"Ray found {found}; `ray status` lists them", file=sys.stderr)
         return 1
     nodes = [
         ray.remote(Node)
@@ -103,7 +104,7 @@ def main() -> int:
                 try:
                     text, ended = ray.get(node.look.remote())
                 except ray.exceptions.RayActorError as error:
-                    text, ended = f"machine {rank} is lost: {error}\n", 1
+                    text, ended = f"machine {rank} was lost: {error}\n", 1
                 sys.stdout.write(text)
                 sys.stdout.flush()
                 if ended is not None:

@@ -1,6 +1,6 @@
-"""Wait until a Ray cluster has so many nodes: `python wait_for_ray.py HOST:PORT NODES [--seconds S] [--while PID]`.
+"""Wait until a Ray cluster has enough nodes: `python wait_for_ray.py HOST:PORT NODES [--seconds S] [--while PID]`.
 
-Exit status 1, with the nodes that came, when they are not there in time or the process that starts them has ended.
+Exits with status 1 when the time is up, and names the nodes that are there, or when the process that starts them ended.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 
 
 def alive_nodes(address: str) -> list[str]:
-    """Host names of the cluster's nodes; empty while nobody answers there."""
+    """Host names of the nodes of the cluster; empty while it does not answer."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=5).close()
@@ -37,11 +37,11 @@ def running(pid: int) -> bool:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Wait until a Ray cluster has so many nodes.")
-    parser.add_argument("address", help="host:port of its head")
-    parser.add_argument("nodes", type=int)
+    parser = argparse.ArgumentParser(description="Wait until a Ray cluster has enough nodes.")
+    parser.add_argument("address", help="host:port of the head")
+    parser.add_argument("nodes", type=int, help="nodes to wait for")
     parser.add_argument("--seconds", type=float, default=300.0, help="how long to wait")
-    parser.add_argument("--while", dest="pid", type=int, help="give up when this process has ended")
+    parser.add_argument("--while", dest="pid", type=int, help="stop waiting when this process has ended")
     args = parser.parse_args()
     until = time.monotonic() + args.seconds
     while True:
@@ -50,7 +50,7 @@ def main() -> int:
             print(f"Ray at {args.address}: {', '.join(found)}")
             return 0
         if args.pid is not None and not running(args.pid):
-            print("the step that starts Ray has ended; see above why", file=sys.stderr)
+            print("the step that starts Ray has ended; its output above says why", file=sys.stderr)
             return 1
         if time.monotonic() > until:
             print(f"{len(found)} of {args.nodes} Ray nodes after {args.seconds:g} s: {found}", file=sys.stderr)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from selftrain.cli.commands import Commands
+from selftrain.cli.commands import Commands, add_command
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("compare", help="paired comparison of two runs' accepted iterations")
+    parser = add_command(
+        commands, "compare", "compare the accepted iterations of two runs, problem by problem",
+        example="selftrain compare outputs/demo outputs/demo_star",
+    )  # fmt: skip
     parser.add_argument("a", type=Path, help="run folder")
-    parser.add_argument("b", type=Path, help="run folder; differences are b minus a")
-    parser.add_argument("--split", choices=("dev", "test"), default="test")
+    parser.add_argument("b", type=Path, help="run folder; a difference is b minus a")
+    parser.add_argument(
+        "--split", choices=("dev", "test"), default="test", help="problems to compare on (default test)"
+    )
     parser.set_defaults(action=compare)
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
-from selftrain.cli.commands import Commands
+from selftrain.cli.commands import Commands, add_command, add_config, add_json
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("doctor", help="look whether this machine can do what a configuration asks for")
-    parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"), help="YAML settings")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override any setting")
-    parser.add_argument("--json", action="store_true", help="findings as JSON")
+    parser = add_command(
+        commands, "doctor", "check whether this machine can do what a configuration asks for",
+        example="selftrain doctor --config configs/geoqa_qwen2vl_7b.yaml",
+    )  # fmt: skip
+    add_config(parser)
+    add_json(parser)
     parser.set_defaults(action=doctor_command)
 
 

@@ -11,18 +11,39 @@ import sys
 from collections.abc import Sequence
 
 from selftrain import __version__
-from selftrain.cli import compare, doctor, rejudge, report, run, scale, score, select_data, serve
+from selftrain.cli import (
+    check_leakage,
+    compare,
+    doctor,
+    prepare,
+    rejudge,
+    report,
+    run,
+    scale,
+    score,
+    select_data,
+    serve,
+)
 from selftrain.cli.errors import guarded
 
-COMMANDS = (run, report, score, rejudge, compare, scale, select_data, serve, doctor)
+COMMANDS = (run, report, score, rejudge, compare, scale, select_data, serve, doctor, prepare, check_leakage)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="selftrain", description="Start a run, or work on what runs have left.")
+    args = build_parser().parse_args(sys.argv[1:] if argv is None else argv)
+    return guarded(lambda: args.action(args))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="selftrain",
+        description="Train a vision-language model on its own reasoning, and measure test-time compute.",
+        epilog="`selftrain COMMAND --help` lists the options of a command.",
+    )
     parser.add_argument("--version", action="version", version=f"selftrain {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add_parser(commands)
-    args = parser.parse_args(sys.argv[1:] if argv is None else argv)
-    return guarded(lambda: args.action(args))
+    return parser

@@ -1,4 +1,4 @@
-"""`selftrain rejudge`: judge all stored answers of a run again."""
+"""`selftrain rejudge`: judge all stored samples of a run again."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import argparse
 import json
 from pathlib import Path
 
-from selftrain.cli.commands import Commands
+from selftrain.cli.commands import Commands, add_command, add_json
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("rejudge", help="judge all stored answers of a run again and report what changed")
+    parser = add_command(
+        commands, "rejudge", "judge all stored samples of a run again, and report which verdicts changed",
+        example="selftrain rejudge outputs/demo",
+    )  # fmt: skip
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument(
-        "--flips", type=Path, metavar="FILE", help="list of all changes (default outputs/rejudge/RUN.jsonl)"
+        "--flips", type=Path, metavar="FILE", help="where to list all changes (default outputs/rejudge/RUN.jsonl)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    add_json(parser)
     parser.set_defaults(action=rejudge)
 
 
 def rejudge(args: argparse.Namespace) -> int:
-    """Print the flip report of a run; returns the exit status."""
+    """Print which verdicts changed; returns the exit status."""
     from selftrain.scoring.rejudge import rejudge as judge_again
 
     result = judge_again(args.run, args.flips)

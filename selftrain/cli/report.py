@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from selftrain.cli.commands import Commands
+from selftrain.cli.commands import Commands, add_command
 from selftrain.cli.run import show
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("report", help="write a run's table, figure and page again")
+    parser = add_command(
+        commands, "report", "write the table, figure and page of a finished run again",
+        example="selftrain report outputs/demo",
+    )  # fmt: skip
     parser.add_argument("run", type=Path, help="run folder")
     parser.set_defaults(action=report)
 

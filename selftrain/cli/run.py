@@ -1,4 +1,4 @@
-"""`python run.py` and `python -m selftrain run`."""
+"""`selftrain run` and `python run.py`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selftrain.cli.commands import Commands
+from selftrain.cli.commands import Commands, Parser, add_command, add_config, add_quiet
 from selftrain.cli.errors import guarded
 from selftrain.environment import prepare_environment
 
 if TYPE_CHECKING:
+    from selftrain.config import Config
     from selftrain.runs.metrics import Metrics
 
-DEFAULT_CONFIG = Path("configs/demo.yaml")
+DESCRIPTION = "Sample, judge, build, train, evaluate, and repeat. The same command resumes a run that was interrupted."
 EXIT_STOPPED = 3  # the loop ended early for a reason that is in the report
 
 
@@ -29,28 +30,27 @@ def _iterations(text: str) -> int:
     return value
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Sample, judge, build, train, evaluate, and repeat. The same command resumes a stopped run."
+def add_arguments(parser: Parser) -> None:
+    add_config(parser)
     parser.add_argument("--iters", type=_iterations, help="iterations of self-improvement (default: from the config)")
-    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help=f"YAML settings (default {DEFAULT_CONFIG})")
     parser.add_argument("--output", type=Path, help="run folder (default: from the config)")
     parser.add_argument("--seed", type=int, help="seed of sampling, building and training")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override any setting, e.g. --set sampling.n=4"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and the resolved settings, do nothing")
-    parser.add_argument("--quiet", action="store_true", help="no progress, only the final table")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and all settings, and do nothing")
+    add_quiet(parser)
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("run", help="run the loop, as run.py does")
+    parser = add_command(
+        commands, "run", "run the loop: sample, judge, build, train, evaluate", DESCRIPTION,
+        "selftrain run --config demo --iters 3 --output outputs/demo",
+    )  # fmt: skip
     add_arguments(parser)
     parser.set_defaults(action=run_loop_command)
 
 
 def run_main(argv: Sequence[str] | None = None) -> int:
     """`python run.py`; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="run.py")
+    parser = argparse.ArgumentParser(prog="run.py", description=DESCRIPTION, epilog="example: python run.py --iters 3")
     add_arguments(parser)
     args = parser.parse_args(argv)
     return guarded(lambda: run_loop_command(args))
@@ -80,23 +80,23 @@ def run_loop_command(args: argparse.Namespace) -> int:
     return 0
 
 
-def plan(config: Any) -> str:
-    """What a run would do, and the resolved settings as YAML."""
+def plan(config: Config) -> str:
+    """What a run would do, as comments, and all its settings as YAML."""
     import yaml
 
     from selftrain.training.dry_run import training_plan
 
     s, e = config.sampling, config.evaluation
-    questions = f"{s.problems} questions" if s.problems else "all questions"
+    problems = f"{s.problems} problems" if s.problems else "every problem"
     lines = [
-        f"# run folder {config.output}, samples in {config.bank}",
-        f"# 0. evaluate {config.model.path} on dev",
-        f"# then {config.iters} times: sample {s.n} answers to {questions} of train, T = {s.temperature}; judge;",
-        f"#   build rows by rule {config.build.rule}; train a LoRA adapter from {config.training.restart};",
-        f"#   evaluate on dev: {', '.join(e.strategies)}, with N = {e.n} samples",
-        f"# accept the iteration with the best greedy score on dev; measure on test: {e.test}",
+        f"# Run folder {config.output}; samples are stored in {config.bank}.",
+        f"# Evaluate {config.model.path} on dev. Then repeat {config.iters} times:",
+        f"#   sample {s.n} completions for {problems} of train at temperature {s.temperature}, and judge them;",
+        f"#   build training rows by rule {config.build.rule}; train a LoRA adapter from {config.training.restart};",
+        f"#   evaluate on dev with N = {e.n}: {', '.join(e.strategies)}.",
+        f"# Accept the iteration with the best greedy accuracy on dev. Measure on test: {e.test}.",
         "#",
-        "# training:",
+        "# Training:",
         *(f"#   {line}" for line in training_plan(config)),
         "",
     ]
@@ -104,7 +104,7 @@ def plan(config: Any) -> str:
 
 
 def show(metrics: Metrics, files: Sequence[Path]) -> None:
-    """The final table on standard output, and where the report is."""
+    """Print the final table, and where the report is."""
     from rich.console import Console
 
     from selftrain.report import headline, terminal_table

@@ -1,40 +1,42 @@
-"""`selftrain scale`: its arguments, and what it prints."""
+"""`selftrain scale`: measure test-time compute at equal tokens."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from selftrain.cli.commands import Commands
+from selftrain.cli.commands import Commands, add_command, add_quiet, add_set
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "scale", help="what thinking longer, voting, choosing and combining them buy at equal tokens"
-    )
+    parser = add_command(
+        commands, "scale", "measure what thinking longer, voting, selecting and combining them gain at equal tokens",
+        example="selftrain scale --run outputs/demo --quick",
+    )  # fmt: skip
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--run", type=Path, help="run folder: its weights on its dev and test questions")
-    what.add_argument("--problems", type=Path, help="questions to report on (JSONL); needs --model")
-    parser.add_argument("--model", type=Path, help="checkpoint folder, with --problems")
-    parser.add_argument("--dev", type=Path, help="questions to choose settings on (default: a seeded third)")
-    parser.add_argument("--images", type=Path, help="folder of the pictures (default: where the questions are)")
-    parser.add_argument("--config", type=Path, help="settings of sampling as of run.py, with --problems")
+    what.add_argument("--run", type=Path, help="run folder; measures its weights on its dev and test problems")
+    what.add_argument("--problems", type=Path, help="JSONL file of problems to report on; needs --model")
+    parser.add_argument("--model", type=Path, help="with --problems: checkpoint folder")
+    parser.add_argument("--dev", type=Path, help="with --problems: problems to tune on (default: a seeded third)")
+    parser.add_argument("--images", type=Path, help="with --problems: image folder (default: the problems' folder)")
+    parser.add_argument("--config", type=Path, help="with --problems: YAML settings of the engine and of sampling")
     parser.add_argument(
-        "--weights", help="with --run: base, accepted, iterK or NAME=ADAPTER, by commas (default base,accepted)"
+        "--weights",
+        help="with --run: comma-separated list of base, accepted, iterK or NAME=ADAPTER (default base,accepted)",
     )
-    parser.add_argument("--grid", type=Path, help="YAML of the grid's settings (default: built in)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting of the grid")
-    parser.add_argument("--quick", action="store_true", help="fewer questions and settings, in minutes")
+    parser.add_argument("--grid", type=Path, help="YAML settings of the grid (default: built in)")
+    add_set(parser, "override a setting of the grid")
+    parser.add_argument("--quick", action="store_true", help="measure fewer problems and settings, in minutes")
     parser.add_argument(
-        "--output", type=Path, help="folder of the results (default: RUN/scale or outputs/scale-MODEL, -quick appended)"
+        "--output", type=Path, help="results folder (default: RUN/scale or outputs/scale-MODEL, with -quick appended)"
     )
-    parser.add_argument("--processes", type=int, default=1, help="models measured at once, each on a core or GPU")
-    parser.add_argument("--quiet", action="store_true", help="no progress, only what was found")
+    parser.add_argument("--processes", type=int, default=1, help="models to measure at once, each on a core or GPU")
+    add_quiet(parser)
     parser.set_defaults(action=scale_command)
 
 
 def scale_command(args: argparse.Namespace) -> int:
-    """Run the verb; returns the exit status."""
+    """Measure, and print the findings; returns the exit status."""
     from selftrain.config import ConfigError, load_config
     from selftrain.environment import prepare_environment
     from selftrain.progress import Progress
@@ -43,12 +45,12 @@ def scale_command(args: argparse.Namespace) -> int:
 
     if args.run is not None:
         for flag in ("model", "dev", "images", "config"):
-            if getattr(args, flag) is not None:
-                raise ConfigError(f"--{flag} does not go with --run, whose settings are in its config.json")
+            if vars(args)[flag] is not None:
+                raise ConfigError(f"--{flag} does not go with --run, which takes its settings from RUN/config.json")
         threads = run_config(args.run).engine.threads
     else:
         if args.model is None:
-            raise ConfigError("--problems needs --model: the checkpoint folder to measure")
+            raise ConfigError("--problems needs --model, the checkpoint folder to measure")
         threads = load_config(args.config).engine.threads
     settings = load_scale_config(args.grid, args.set, args.quick)
     prepare_environment(threads)

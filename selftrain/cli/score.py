@@ -1,4 +1,4 @@
-"""`selftrain score`: score a file of answers, or a run's stored answers again."""
+"""`selftrain score`: score a file of answers, or judge the stored evaluations of a run again."""
 
 from __future__ import annotations
 
@@ -6,37 +6,39 @@ import argparse
 import json
 from pathlib import Path
 
-from selftrain.cli.commands import Commands
+from selftrain.cli.commands import Commands, add_command, add_json
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "score",
-        help="score a file of answers, or judge a run's stored answers again",
-        description="Score a file of answers (--problems, --outputs, --judge), or a run folder's stored evaluations.",
-        epilog="Judges: auto (by answer type), mathvista, geoqa, mathvista-official; legacy:NAME are published ones.",
-    )
+    parser = add_command(
+        commands, "score", "score a file of answers, or judge the stored evaluations of a run again",
+        "Score a file of answers (--problems, --outputs, --judge), or judge the stored evaluations of a run again. "
+        "Judges: auto (by answer type), mathvista, geoqa, mathvista-official; legacy:NAME are published judges.",
+        "selftrain score --problems test.jsonl --outputs answers.jsonl",
+    )  # fmt: skip
     parser.add_argument("run", type=Path, nargs="?", help="run folder, instead of the two files")
-    parser.add_argument("--problems", type=Path, metavar="FILE", help="problems, JSONL or .gz")
-    parser.add_argument("--outputs", type=Path, metavar="FILE", help="answers, JSONL or .gz, joined by id or pid")
-    parser.add_argument("--judge", metavar="NAME", help="who judges (default auto)")
+    parser.add_argument("--problems", type=Path, metavar="FILE", help="problems, JSONL, may be gzipped")
+    parser.add_argument(
+        "--outputs", type=Path, metavar="FILE", help="answers, JSONL, may be gzipped; joined by id or pid"
+    )
+    parser.add_argument("--judge", metavar="NAME", help="judge to use (default auto)")
     parser.add_argument(
         "--per-item", type=Path, metavar="FILE",
-        help="where the verdict on every problem goes (default outputs/score/NAME.jsonl under the current folder)",
+        help="where to write the verdict on every problem (default outputs/score/NAME.jsonl)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, help="of legacy judges that draw (default 0)")
+    parser.add_argument("--seed", type=int, help="seed of legacy judges that draw an answer (default 0)")
     parser.add_argument("--official-out", type=Path, metavar="FILE", help="write MathVista's official result file")
     parser.add_argument("--official-scores", type=Path, metavar="FILE", help="write MathVista's official score tables")
     parser.add_argument(
         "--extractor-url", metavar="URL",
-        help="OpenAI-compatible server that reads what the rules cannot, such as http://localhost:8000/v1; its key, if "
-        "it needs one, comes from the environment variable EXTRACTOR_API_KEY",
+        help="OpenAI-compatible server that extracts answers which the rules cannot read, such as "
+        "http://localhost:8000/v1; its key, if it needs one, is read from the environment variable EXTRACTOR_API_KEY",
     )  # fmt: skip
-    parser.add_argument("--extractor-model", metavar="NAME", help="its model")
+    parser.add_argument("--extractor-model", metavar="NAME", help="model to ask at that server")
     parser.add_argument(
-        "--extractor-cache", type=Path, metavar="FILE", help="its replies (default outputs/extractor.sqlite)"
+        "--extractor-cache", type=Path, metavar="FILE", help="cache of its replies (default outputs/extractor.sqlite)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    add_json(parser)
     parser.set_defaults(action=score_command)
 
 
@@ -50,7 +52,7 @@ def score_command(args: argparse.Namespace) -> int:
     """A run folder's evaluations, or one file of answers; returns the exit status."""
     from data_process.schema import DataError
 
-    given = [name for name in FILE_OPTIONS if getattr(args, name) is not None]
+    given = [name for name in FILE_OPTIONS if vars(args)[name] is not None]
     if args.run is not None:
         if given:
             raise DataError(f"--{given[0].replace('_', '-')} belongs to a file of answers, not to the run {args.run}")
@@ -83,7 +85,7 @@ def _score_files(args: argparse.Namespace) -> int:
     extractor = None
     if args.extractor_url is not None:
         if args.extractor_model is None:
-            raise DataError("--extractor-url needs --extractor-model NAME, the model that the server serves")
+            raise DataError("--extractor-url needs --extractor-model NAME, a model of that server")
         extractor = ExtractorSettings(args.extractor_url, args.extractor_model)
         if args.extractor_cache is not None:
             extractor = ExtractorSettings(args.extractor_url, args.extractor_model, args.extractor_cache)

@@ -1,4 +1,4 @@
-"""`selftrain select-data`: its arguments, and what it prints."""
+"""`selftrain select-data`: train a run's model on selecting, and measure it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from selftrain.cli.commands import Commands
+from selftrain.cli.commands import Commands, add_command, add_quiet, add_set
 
-# What is measured before and after: choosing against voting, and nothing else.
+# The grid that is measured before and after: selecting against voting, and nothing else.
 CURVES = {
     "ignores": [],
     "limits": [],
@@ -21,37 +21,40 @@ CURVES = {
 
 
 def add_parser(commands: Commands) -> None:
-    parser = commands.add_parser("select-data", help="train on choosing among 2 to 6 candidates, and draw the curves")
-    parser.add_argument("--run", type=Path, required=True, help="finished run folder")
-    parser.add_argument("--output", type=Path, help="folder of the stages and curves (default: RUN/select-data)")
-    parser.add_argument("--sizes", help="candidates in one prompt, by commas (default 2,3,4,5,6)")
-    parser.add_argument("--per-size", type=int, help="rows per question and size at most (default 3)")
-    parser.add_argument("--form", choices=("answer", "reasoning"), help="what a selection says (default answer)")
-    parser.add_argument("--start", choices=("base", "accepted"), help="weights to train on (default accepted)")
-    parser.add_argument("--max-rows", type=int, help="selections at most (default 6000)")
-    parser.add_argument("--cot-share", type=float, help="self-CoT rows for each selection (default 0.5)")
-    parser.add_argument("--max-steps", type=int, help="steps of the SFT (default: as the run's training)")
-    parser.add_argument("--seed", type=int, help="of the rows, their order and the SFT (default 0)")
-    parser.add_argument("--no-curves", action="store_true", help="only build and train")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the curves' grid")
-    parser.add_argument("--processes", type=int, default=1, help="models measured at once for the curves")
-    parser.add_argument("--quiet", action="store_true", help="no progress, only what was found")
+    parser = add_command(
+        commands, "select-data", "train on selecting among 2 to 6 candidates, and draw the curves",
+        example="selftrain select-data --run outputs/demo",
+    )  # fmt: skip
+    parser.add_argument("--run", type=Path, required=True, help="folder of a finished run")
+    parser.add_argument("--output", type=Path, help="results folder (default: RUN/select-data)")
+    parser.add_argument("--sizes", help="comma-separated numbers of candidates in one prompt (default 2,3,4,5,6)")
+    parser.add_argument("--per-size", type=int, help="maximum number of rows per problem and size (default 3)")
+    parser.add_argument("--form", choices=("answer", "reasoning"), help="what a selection states (default answer)")
+    parser.add_argument("--start", choices=("base", "accepted"), help="weights to start from (default accepted)")
+    parser.add_argument("--max-rows", type=int, help="maximum number of selection rows (default 6000)")
+    parser.add_argument("--cot-share", type=float, help="self-CoT rows per selection row (default 0.5)")
+    parser.add_argument("--max-steps", type=int, help="optimizer steps (default: as the run's training)")
+    parser.add_argument("--seed", type=int, help="seed of the rows, their order and the training (default 0)")
+    parser.add_argument("--no-curves", action="store_true", help="build and train only")
+    add_set(parser, "override a setting of the curves' grid")
+    parser.add_argument("--processes", type=int, default=1, help="models to measure at once for the curves")
+    add_quiet(parser)
     parser.set_defaults(action=select_data_command)
 
 
 def select_data_command(args: argparse.Namespace) -> int:
-    """Run the verb; returns the exit status."""
+    """Build, train, measure and print the differences; returns the exit status."""
     from selftrain.config import ConfigError
     from selftrain.environment import prepare_environment
     from selftrain.scaling.targets import run_config
 
     names = ("per_size", "form", "start", "max_rows", "cot_share", "max_steps", "seed")
-    given: dict[str, Any] = {name: value for name in names if (value := getattr(args, name)) is not None}
+    given: dict[str, Any] = {name: value for name in names if (value := vars(args)[name]) is not None}
     if args.sizes is not None:
         try:
             given["sizes"] = tuple(int(size) for size in args.sizes.split(","))
         except ValueError:
-            message = f"--sizes {args.sizes!r}: write whole numbers by commas, for instance 2,3,4,5,6"
+            message = f"--sizes {args.sizes!r}: write whole numbers separated by commas, for instance 2,3,4,5,6"
             raise ConfigError(message) from None
     prepare_environment(run_config(args.run).engine.threads)
     from selftrain.progress import Progress

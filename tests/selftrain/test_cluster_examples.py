@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -95,7 +96,7 @@ def cluster(tmp_path, monkeypatch):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
         calls = [line.split(" ", 2) for line in (tmp_path / "ray.log").read_text().splitlines()]
         assert wait_for(lambda: not any(alive(int(pid)) for _, pid, _ in calls), 10), "ray went on without its job"
-        settings = yaml.safe_load(done.stdout[done.stdout.find("# run folder") :]) if done.returncode == 0 else None
+        settings = yaml.safe_load(done.stdout[done.stdout.find("# Run folder") :]) if done.returncode == 0 else None
         return done.returncode, done.stdout + done.stderr, settings, {node: words for node, _, words in calls}
 
     return run
@@ -167,7 +168,7 @@ def test_ray_that_does_not_start_ends_the_job(cluster, monkeypatch, node):
     status, output, _, _ = cluster("sbatch", CLUSTER / "slurm_many_nodes.sbatch", *CONFIG)
     assert status == 1
     assert "ray: no space left on device" in output
-    assert "the step that starts Ray has ended; see above why" in output
+    assert "the step that starts Ray has ended; its output above says why" in output
 
 
 def test_ray_job(cluster, monkeypatch):
@@ -222,7 +223,7 @@ def test_ray_starts_a_command_on_each_machine(two_machines, tmp_path):
     assert done.returncode == 1
     done = launched("--nodes=3", "--seconds=3", "true")
     assert done.returncode == 1
-    assert "Ray has not found 3 machines" in done.stderr
+    assert "Ray found fewer than 3 machines" in done.stderr
 
     # Killed, it leaves nothing behind.
     command = f"trap '' TERM; echo $$ > {tmp_path}/pid-$NODE_RANK; sleep 300"
@@ -244,3 +245,7 @@ def test_ray_starts_a_command_on_each_machine(two_machines, tmp_path):
         child.wait()
     pids = [int(file.read_text()) for file in files]
     assert wait_for(lambda: not any(map(alive, pids)), 60)
+
+
+def test_the_ray_launcher_finds_the_supervisor():
+    assert Path(runpy.run_path(str(CLUSTER / "ray_launch.py"))["SUPERVISE"]).is_file()

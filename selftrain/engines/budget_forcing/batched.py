@@ -130,7 +130,7 @@ class Steering:
         same &= (step - self._since[order])[:, None] >= spans
         run = np.where(same, self._run[order, : len(spans)] + 1, 0)
         self._run[order, : len(spans)] = run
-        return np.asarray(run >= self._needed[: len(spans)]).any(axis=1)
+        return np.asarray(np.any(run >= self._needed[: len(spans)], axis=1))
 
     def _grow(self) -> None:
         import numpy as np

@@ -158,7 +158,7 @@ def test_bad_mixtures(bad):
 @pytest.mark.parametrize(
     ("flags", "match"),
     [
-        (["--sizes", "2,x"], "write whole numbers by commas"),
+        (["--sizes", "2,x"], "write whole numbers separated by commas"),
         (["--sizes", "1,2"], "each must be at least 2"),
         (["--per-size", "0"], "per_size is 0"),
     ],

@@ -1,0 +1,18 @@
+"""`selftrain check-leakage`: the same as `python -m data_process.decontamination`."""
+
+from __future__ import annotations
+
+import argparse
+
+from selftrain.cli.commands import Commands, add_passed_on
+
+
+def add_parser(commands: Commands) -> None:
+    parser = add_passed_on(commands, "check-leakage", "find test problems among training problems")
+    parser.set_defaults(action=check_leakage)
+
+
+def check_leakage(args: argparse.Namespace) -> int:
+    from data_process.decontamination.guard import main
+
+    return main(args.arguments)

@@ -63,7 +63,7 @@ def test_bash_can_read_it(name):
 
 
 @pytest.mark.parametrize(
-    "path", [CLUSTER / name for name in (*SCRIPTS, "README.md")] + [ROOT / "docs/cluster.md"], ids=str
+    "path", [CLUSTER / name for name in (*SCRIPTS, "README.md")] + [ROOT / "docs/clusters.md"], ids=str
 )
 def test_what_it_names_exists(path):
     text = path.read_text()

@@ -159,8 +159,11 @@ def parsed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> argparse.Namesp
     """The arguments of a Python program as its own parser reads them. SystemExit if it does not take them."""
     original = argparse.ArgumentParser.parse_args
 
-    def parse_and_stop(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> None:
-        raise Parsed(original(self, *args, **kwargs))
+    def parse_and_stop(self: argparse.ArgumentParser, *args: Any, **kwargs: Any) -> argparse.Namespace:
+        found = original(self, *args, **kwargs)
+        if "arguments" in found:  # passed on to another parser
+            return found
+        raise Parsed(found)
 
     program = ["python", "-m", *words] if words[0] == "selftrain" else words
     assert program[0] == "python"

@@ -401,7 +401,7 @@ def is_setting(key: str) -> bool:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_settings_in_prose_exist(page):
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
-    for key in re.findall(rf"`((?:{'|'.join(SECTIONS)})\.[a-z_]+)(?:[=:`.])", text):
+    for key in re.findall(rf"`((?:{'|'.join(SECTIONS)})(?:\.[a-z_]+)+)(?:[=:`])", text):
         if key not in ("data.json", "model.generate"):
             assert is_setting(key), key
 

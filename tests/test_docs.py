@@ -74,11 +74,11 @@ class Command:
 
     @property
     def words(self) -> list[str]:
-        """Without the variables that are set before it."""
+        """Without the variables that are set before it; `selftrain` for all that it goes by."""
         words = shlex.split(self.text, comments=True)
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
             words.pop(0)
-        return words
+        return words[2:] if words[:3] == ["python", "-m", "selftrain"] else words
 
     @property
     def rule(self) -> tuple[str, Mode, str]:

@@ -1,6 +1,6 @@
 """README and docs: every command works or at least parses, every link resolves, and what is said of configs is true.
 
-A command is a line of a fenced `bash` block. `RULES` says for every one of them how it is checked.
+A command is a line of a fenced `bash` block, or of one without a language. `RULES` says for every one of them how it is checked.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ RULES: tuple[tuple[str, Mode, str], ...] = (
     (r"selftrain run .*--dry-run", "run", ""),
     (r"selftrain run --config configs/rehearsal\.yaml ", "run", ""),
     (r"selftrain run |python run\.py", "parse", "trains for minutes, or needs a GPU"),
+    (r"selftrain score .*--extractor-url ", "parse", "needs a server"),
+    (r"selftrain rejudge outputs/RUN", "parse", "a placeholder"),
     (r"selftrain (report|rejudge|compare|score) ", "run", ""),
     (r"selftrain doctor$", "run", ""),
     (r"selftrain doctor ", "parse", "fails where the model is not downloaded"),
@@ -58,9 +60,9 @@ RULES: tuple[tuple[str, Mode, str], ...] = (
     (r"selftrain scale ", "parse", "needs a model"),
     (r"selftrain select-data ", "parse", "trains, which a rehearsal refuses"),
     (r"selftrain serve ", "parse", "needs vLLM and a GPU"),
-    (r"python -m data_process\.prepare table ", "run", ""),
-    (r"python -m data_process\.prepare ", "parse", "needs a downloaded data set"),
-    (r"python -m data_process\.decontamination ", "run", ""),
+    (r"selftrain prepare table ", "run", ""),
+    (r"selftrain prepare ", "parse", "needs a downloaded data set"),
+    (r"selftrain check-leakage ", "run", ""),
     (r"python -m data_process\.sources\.minigeo ", "parse", "draws thousands of images"),
     (r"python -m benchmarks\.loop ", "run", ""),
     (r"python -m benchmarks\.", "parse", "measures for minutes"),
@@ -95,7 +97,7 @@ def commands() -> list[Command]:
     found: dict[str, Command] = {}
     for page in EVERYWHERE:
         for language, body in FENCE.findall(page.read_text(encoding="utf-8")):
-            if language in ("bash", "sh"):
+            if language in ("bash", ""):
                 for line in re.sub(r"\s*\\\n\s*", " ", body).splitlines():
                     if shlex.split(line, comments=True):
                         found.setdefault(line.strip(), Command(str(page.relative_to(ROOT)), line.strip()))
@@ -114,9 +116,9 @@ def test_every_rule_is_of_use():
 
 @pytest.mark.parametrize("page", EVERYWHERE, ids=lambda page: str(page.relative_to(ROOT)))
 def test_blocks_say_their_language(page):
-    """A block without one would not be looked at."""
+    """A block in another one would not be looked at; what says none is taken for commands."""
     for language, body in FENCE.findall(page.read_text(encoding="utf-8")):
-        assert language in ("bash", "json", "yaml", "python", "text"), f"{page.name}: {body[:80]!r}"
+        assert language in ("bash", "", "json", "yaml", "python", "text"), f"{page.name}: {body[:80]!r}"
 
 
 @pytest.mark.parametrize("command", of_mode("make"))
@@ -230,11 +232,12 @@ def sandbox(tmp_path_factory) -> Path:
         {"id": str(k), "question": f"How long is a road of {k} steps of 2 metres?", "answer": str(2 * k)}
         for k in range(101, 113)
     ]
-    write_jsonl(folder / "testmini.jsonl", others)
-    write_jsonl(
-        folder / "responses.jsonl", [{"id": row["id"], "response": f"Answer: {row['answer']}"} for row in others]
-    )
-    run_in(folder, "python -m data_process.prepare table --raw testmini.jsonl --split train=test --out data/mathvista")
+    responses = [{"id": row["id"], "response": f"Answer: {row['answer']}"} for row in others]
+    for name in ("testmini", "problems"):
+        write_jsonl(folder / f"{name}.jsonl", others)
+    for name in ("responses", "answers"):
+        write_jsonl(folder / f"{name}.jsonl", responses)
+    run_in(folder, "selftrain prepare table --raw testmini.jsonl --split train=test --out data/mathvista")
     for name in ("demo", "demo-star"):
         run_in(
             folder, f"selftrain run --config configs/rehearsal.yaml --quiet --output outputs/{name} --set name={name}"
@@ -250,7 +253,7 @@ def run_in(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
-MAKES_DATA = "python -m data_process.prepare"
+MAKES_DATA = "selftrain prepare"
 
 
 @pytest.mark.parametrize("command", sorted(of_mode("run"), key=lambda c: MAKES_DATA not in c.values[0].text))

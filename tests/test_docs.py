@@ -1,6 +1,6 @@
 """README and docs: every command works or at least parses, every link resolves, and what is said of configs is true.
 
-A command is a line of a fenced `bash` block, or of one without a language. `RULES` says for every one of them how it is checked.
+A command is a line of a fenced block that is `bash` or says no language. `RULES` says how each of them is checked.
 """
 
 from __future__ import annotations

@@ -237,7 +237,7 @@ def sandbox(tmp_path_factory) -> Path:
         write_jsonl(folder / f"{name}.jsonl", others)
     for name in ("responses", "answers"):
         write_jsonl(folder / f"{name}.jsonl", responses)
-    run_in(folder, "selftrain prepare table --raw testmini.jsonl --split train=test --out data/mathvista")
+    run_in(folder, "python -m data_process.prepare table --raw testmini.jsonl --split train=test --out data/mathvista")
     for name in ("demo", "demo-star"):
         run_in(
             folder, f"selftrain run --config configs/rehearsal.yaml --quiet --output outputs/{name} --set name={name}"

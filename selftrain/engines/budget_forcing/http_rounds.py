@@ -1,9 +1,9 @@
 """A thinking budget on a server: in rounds, each of which continues the answer so far.
 
-A server stops where it is asked to and continues a partial answer; it cannot be steered within a call. So a
-round ends at the end of thinking, at a limit, or with the answer, and `state_machine.Forcer`, the state machine that every
-engine obeys, says what the next one continues. The text travels, not the tokens: where the server cuts it into other
-tokens than it generated, what the model sees differs from one decode. Such rounds are counted.
+A server stops where it is asked to and continues a partial answer; it cannot be steered within a call. So a round ends
+at the end of thinking, at a limit, or with the answer, and `state_machine.Forcer`, which every engine obeys, says what
+the next one continues. The text travels, not the tokens: where the server tokenizes it differently than it generated
+it, what the model sees differs from one decode. Such rounds are counted.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Budget forcing for an engine that decodes by itself, such as vLLM: one sample as a chain of segments.
 
 A segment is decoded without interference, up to a text or a length at which the budget may have to act. Then the
-sample's `Forcer` says what is taken back and what is written, and the next segment continues from there: its prompt is the
-old one plus all tokens kept so far, as ids. With prefix caching the engine computes only what is new, the picture is
-not looked at again, and a forced text costs one forward pass instead of one decode step per token. Ends of thinking
-of several tokens can be taken back, which no logits processor can do: their first tokens are in the context already.
+sample's `Forcer` says what is taken back and what is written, and the next segment continues from there: its prompt is
+the old one plus all tokens kept so far, as ids. With prefix caching the engine computes only what is new, the image is
+not encoded again, and a forced text costs one forward pass instead of one decode step per token. Ends of thinking of
+several tokens can be taken back, which no logits processor can do: their first tokens are in the context already.
 """
 
 from __future__ import annotations

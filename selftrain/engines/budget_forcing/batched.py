@@ -130,7 +130,8 @@ class Steering:
         same &= (step - self._since[order])[:, None] >= spans
         run = np.where(same, self._run[order, : len(spans)] + 1, 0)
         self._run[order, : len(spans)] = run
-        return np.asarray(run >= self._needed[: len(spans)]).any(axis=1)
+        looped: np.ndarray = np.logical_or.reduce(run >= self._needed[: len(spans)], axis=1, dtype=bool)
+        return looped
 
     def _grow(self) -> None:
         import numpy as np

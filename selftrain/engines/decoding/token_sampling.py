@@ -31,13 +31,12 @@ def uniforms(seeds: Sequence[int], n_draws: int) -> Tensor:
     import numpy as np
     import torch
 
-    def mix(
-        x: np.ndarray,
-    ) -> np.ndarray:  # a bijection of uint64 that passes as random; overflow wraps round, which is meant
+    def mix(x: np.ndarray) -> np.ndarray:
+        # A bijection of uint64 that passes as random; overflow wraps round, which is meant.
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        mixed: np.ndarray = x ^ (x >> np.uint64(31))
-        return mixed
+        x ^= x >> np.uint64(31)
+        return x
 
     golden = np.uint64(0x9E3779B97F4A7C15)
     start = mix(mix(np.array([seed % 2**64 for seed in seeds], dtype=np.uint64) + golden) ^ golden)

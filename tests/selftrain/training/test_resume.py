@@ -229,8 +229,8 @@ def test_checkpoints_of_a_bad_adapter_are_not_gone_on_from(attempt, tmp_path):
 
 
 @pytest.mark.slow
-def test_fsdp_cannot_be_gone_on_with(attempt):
-    with pytest.raises(llamafactory.HyperparameterError, match="save_steps and fsdp do not go together"):
+def test_a_training_with_fsdp_cannot_be_resumed(attempt):
+    with pytest.raises(llamafactory.HyperparameterError, match="save_steps cannot be used with fsdp"):
         attempt(overrides={"fsdp": "full_shard"})
 
 

@@ -302,7 +302,7 @@ def tune(
     """One LoRA SFT with a run's settings, its adapter in `out`/adapter, checked; returns steps, loss, rows, dropped.
 
     `start`: the adapter that is trained on, None for a new one. `overrides` go on top of the run's hyper-parameters.
-    `checkpoints`: a folder that outlives `out`, from which an interrupted training goes on; None: it starts anew.
+    `checkpoints`: a folder that outlives `out`, from which an interrupted training resumes; None: it starts anew.
     TrainingError or AdapterError when it fails, DataError when rows cannot be trained on.
     """
     from selftrain.training.adapter import verify_adapter

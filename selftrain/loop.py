@@ -109,7 +109,7 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
 
 
 def iterate(run: RunContext, iteration: int) -> None:
-    """One turn: the picture in the README, stage by stage."""
+    """One iteration, stage by stage."""
     sample_stage(run, iteration)
     judge_stage(run, iteration)
     build_stage(run, iteration)

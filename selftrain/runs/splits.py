@@ -53,7 +53,7 @@ def generate_data(config: Config, progress: Progress) -> None:
         )
     target = data.folder.resolve()  # where it is a link, what it leads to
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    with progress.stage(f"generating MiniGeo in {data.folder}", "pictures") as update:
+    with progress.stage(f"generating MiniGeo in {data.folder}", "images") as update:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             minigeo.write(partial, seed=data.seed, on_progress=update)
@@ -85,7 +85,7 @@ def load_splits(
 ) -> tuple[dict[str, list[Problem]], dict[str, Any]]:
     """The usable problems of each split, and what was left out; MiniGeo is generated first if need be.
 
-    A problem whose picture cannot be used is left out and listed with the reason in the card, which becomes
+    A problem whose image cannot be used is left out and listed with the reason in the card, which becomes
     `data.json`. Raises DataError.
     """
     data = config.data

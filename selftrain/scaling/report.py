@@ -195,7 +195,7 @@ def _thinking(settings: Sequence[SettingResult]) -> str:
             ]
         )
     if not rows:
-        return "No setting had a ledger."
+        return "No setting recorded its thinking."
     head = [
         "setting",
         "mean",

@@ -78,13 +78,13 @@ def flat(tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyConfig)
 
 
 def tournament(tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyConfig) -> list[Outcome]:
-    """Groups of at most `plan.group`, of even sizes; winners go on until one group is left, whose answer counts."""
+    """Even groups of at most `plan.group`; winners meet again until one group is left, whose answer counts."""
     played = _play(tasks, sampler, plan, lambda problem, shown: even_groups(shown, plan.group), plan.group)
     return _outcomes(tasks, played)
 
 
 def recursive(tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyConfig) -> list[Outcome]:
-    """As many candidates in a prompt as fit; where not all do, winners go on as in a tournament.
+    """As many candidates in a prompt as fit; where not all do, winners meet again as in a tournament.
 
     ConfigError without `plan.context_limit`, or when not even two candidates fit.
     """
@@ -150,7 +150,7 @@ def show(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfig) 
 
 
 def winner(group: Sequence[Attempt], said: Attempt) -> Attempt:
-    """The member of `group` that goes on after the selector `said` something: the most likely one with that answer.
+    """The member of `group` that wins after the selector `said` something: the most likely one with that answer.
 
     After an answer that nobody gave, or none, the group's own majority decides and then its most likely member.
     """

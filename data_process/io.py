@@ -129,20 +129,12 @@ def _object(row: Any, path: Path, number: int, unit: str) -> Row:
     return row
 
 
-def read_jsonl(path: str | Path, *, unique_id: str | None = None) -> list[Row]:
+def read_jsonl(path: str | Path) -> list[Row]:
     """The rows of a JSON Lines file, plain or `.gz`, or of a file that holds one JSON array of objects.
 
-    Blank lines are skipped. With `unique_id="id"` every row must have that field, a string, each value once.
-    `each_row` yields them one at a time. DataError for a file that cannot be read and for a bad row.
+    Blank lines are skipped. `each_row` yields the rows one at a time. DataError for an unreadable file and a bad row.
     """
-    if unique_id is None:
-        return list(each_row(path))
-    rows = []
-    first: dict[str, str] = {}
-    for where, row in numbered_rows(Path(path)):
-        _check_id(row, unique_id, where, first)
-        rows.append(row)
-    return rows
+    return list(each_row(path))
 
 
 def each_row(path: str | Path) -> Iterator[Row]:
@@ -156,12 +148,12 @@ def read_examples(path: str | Path) -> list[Example]:
     return [example_from_json(row) for row in each_row(path)]
 
 
-def _check_id(row: Mapping[str, Any], field: str, where: str, first: dict[str, str]) -> None:
-    value = row.get(field)
+def _check_id(row: Row, where: str, first: dict[str, str]) -> None:
+    value = row.get("id")
     if not isinstance(value, str) or not value:
-        raise DataError(f"{where}: {field!r} must be a non-empty string, found {value!r}")
+        raise DataError(f"{where}: 'id' must be a non-empty string, found {value!r}")
     if value in first:
-        raise DataError(f"{where}: {field} {value!r} was already used ({first[value]}); ids must be unique")
+        raise DataError(f"{where}: id {value!r} was already used ({first[value]}); ids must be unique")
     first[value] = where
 
 
@@ -225,7 +217,7 @@ def load_problems(path: str | Path, image_root: str | Path) -> list[Problem]:
     first: dict[str, str] = {}
     problems = []
     for where, row in numbered_rows(Path(path)):
-        _check_id(row, "id", where, first)
+        _check_id(row, where, first)
         problems.append(problem_from_row(row, f"{where}, problem {row['id']!r}", root))
     return problems
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -214,8 +214,8 @@ def _of_form(form: SelectFormat, answer: str, reasoning: str) -> str:
     return answer if form == "answer" else reasoning
 
 
-def prompt_set(name: str, registry: Mapping[str, PromptSet] = PROMPT_SETS) -> PromptSet:
+def prompt_set(name: str) -> PromptSet:
     """The prompt set with that id. KeyError, with the known ids, if there is none."""
-    if name not in registry:
-        raise KeyError(f"no prompt set {name!r}; known: {', '.join(sorted(registry))}")
-    return registry[name]
+    if name not in PROMPT_SETS:
+        raise KeyError(f"unknown prompt set {name!r}; known: {', '.join(sorted(PROMPT_SETS))}")
+    return PROMPT_SETS[name]

@@ -202,7 +202,7 @@ def _lines(split: Mapping[str, Any]) -> list[str]:
         lines.append(f"  most frequent free answer {top['answer']!r}: {top['rate']:.1%} of {top['of']:,}")
     images = split["images"]
     parts = [f"{images['with_image']:,} items with an image ({images['different']:,} different)"]
-    parts += [f"{images[key]:,} {words}" for key, words in (("text_only", "text only"),) if images[key]]
+    parts += [f"{images['text_only']:,} text only"] if images["text_only"] else []
     lines.append("  images: " + ", ".join(parts))
     if "width" in images:
         sides = "; ".join(

@@ -34,7 +34,7 @@ def test_read(tmp_path, name, zipped):
     data, ids = READ[name]
     path = tmp_path / ("x.jsonl.gz" if zipped else "x.jsonl")
     path.write_bytes(gzip.compress(data) if zipped else data)
-    assert [row["id"] for row in read_jsonl(path, unique_id="id")] == ids
+    assert [row["id"] for row in read_jsonl(path)] == ids
 
 
 REFUSED = {
@@ -45,9 +45,6 @@ REFUSED = {
     "list in a line": (b'{"id": "a"}\n["b"]\n', r"line 2: a row must be a JSON object, this is a list"),
     "item of an array": (b'[{"id": "a"}, "b"]', r"x\.jsonl, item 2: a row must be a JSON object, this is a str"),
     "torn array": (b'[{"id": "a"},', r"x\.jsonl: not complete JSON"),
-    "duplicate": (b'{"id": "a"}\n{"id": "a"}\n', r"line 2: id 'a' was already used \(.*x\.jsonl, line 1\)"),
-    "no id": (b'{"id": "a"}\n{"di": "b"}\n', r"line 2: 'id' must be a non-empty string, found None"),
-    "id is a number": (b'{"id": 7}\n', r"line 1: 'id' must be a non-empty string, found 7"),
     "NaN": (b'{"id": "a", "x": NaN}\n', r"line 1: .*NaN is not JSON"),
     "deep": (b'{"id": ' + b"[" * 100_000 + b"\n", r"line 1: (nested too deeply|not complete)"),
     "huge number": (b'{"id": ' + b"9" * 10_000 + b"}\n", r"line 1: "),
@@ -67,7 +64,7 @@ def test_refused(tmp_path, name):
     path = tmp_path / "x.jsonl"
     path.write_bytes(data)
     with pytest.raises(DataError, match=message):
-        read_jsonl(path, unique_id="id")
+        read_jsonl(path)
 
 
 def test_files_that_cannot_be_read(tmp_path):
@@ -194,9 +191,21 @@ def test_bad_problems(tmp_path, row, message):
         load(tmp_path, row)
 
 
-def test_problem_ids_are_unique(tmp_path):
-    with pytest.raises(DataError, match=r"line 2: id 'p' was already used"):
-        load(tmp_path, ROW, NUMBER)
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (NUMBER, r"line 2: id 'p' was already used \(.*\.jsonl, line 1\)"),
+        (
+            {key: value for key, value in ROW.items() if key != "id"},
+            r"line 2: 'id' must be a non-empty string, found None",
+        ),
+        (ROW | {"id": 7}, r"line 2: 'id' must be a non-empty string, found 7"),
+        (ROW | {"id": ""}, r"line 2: 'id' must be a non-empty string, found ''"),
+    ],
+)
+def test_problem_ids_are_text_and_unique(tmp_path, second, message):
+    with pytest.raises(DataError, match=message):
+        load(tmp_path, ROW, second)
 
 
 def test_a_link_that_stays_inside_is_fine(tmp_path):

@@ -31,19 +31,6 @@ from data_process.sources.minigeo.generation import (
 from data_process.sources.minigeo.variants import BY_NAME, VARIANTS, Variant
 
 __all__ = [
-    "BY_NAME",
-    "CELL",
-    "DEFAULT_SIZES",
-    "SIZES",
-    "VARIANTS",
-    "VERSION",
-    "Params",
-    "Variant",
-    "attainable",
-    "choose",
-    "deal",
-    "generate",
-    "rationale",
-    "text_only_accuracy",
-    "write",
-]
+    "BY_NAME", "CELL", "DEFAULT_SIZES", "SIZES", "VARIANTS", "VERSION", "Params", "Variant", "attainable", "choose",
+    "deal", "generate", "rationale", "text_only_accuracy", "write",
+]  # fmt: skip

@@ -151,7 +151,7 @@ def test_the_real_questions(tmp_path):
     assert card["overlaps"] == {"train/dev": {"question": 0, "question_choices_image": 0}}
     letters = [card["splits"][split]["letters"] for split in ("train", "dev")]
     assert {a: letters[0][a] + letters[1][a] for a in "ABCD"} == {"A": 677, "B": 1066, "C": 1056, "D": 698}
-    assert card["splits"]["train"]["images"]["not_there"] == 3147
+    assert card["splits"]["train"]["images"]["unusable"] == 3147
     assert card["splits"]["train"]["chance"] == 0.25
 
 

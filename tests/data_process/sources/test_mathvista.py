@@ -187,7 +187,8 @@ def test_the_split_without_answers(tmp_path):
     write_json(tmp_path / "raw/query.json", {"4": QUERIES["list"][1]})
     card = prepared("mathvista", tmp_path / "raw", tmp_path / "out", "test", missing="count")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["card.json", "questions.jsonl"]
-    rows = read_jsonl(tmp_path / "out/questions.jsonl", unique_id="id")
+    rows = read_jsonl(tmp_path / "out/questions.jsonl")
+    assert len({row["id"] for row in rows}) == len(rows)
     assert [row["meta"]["mathvista"]["query"] for row in rows] == [CHOICE["query"], QUERIES["list"][1]]
     assert not any("answer" in row for row in rows)
     with pytest.raises(DataError, match="'answer' must be text, found nothing"):

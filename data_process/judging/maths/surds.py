@@ -142,12 +142,16 @@ _OPERATIONS: dict[str, Callable[..., Surd]] = {
 _WORDS = re.compile(
     r"(?P<root>√|(?<![A-Za-z\\])(?:square\s)?root(?:\sof)?(?![A-Za-z]))|𝜋|(?<![A-Za-z\\])[Pp][Ii](?![A-Za-z])"
 )
+# The only letters of an exact expression. Most texts fail here, at their first word, and so cost no parsing.
+_LETTERS = re.compile(
+    r"(?:[^A-Za-z\\]|\\?(?:sqrt|[Pp][Ii])|(?:square\s)?root(?:\sof)?|\\(?:[dtc]?frac|times|cdot|div))*"
+)
 
 
 @lru_cache(maxsize=1 << 14)
 def read_exact(text: str) -> Surd | None:
     """The exact value of an expression of numbers, roots, π and + - * / ^, LaTeX or plain; None for anything else."""
-    if len(text) > MAX_CHARS or not text.strip():
+    if len(text) > MAX_CHARS or not text.strip() or not _LETTERS.fullmatch(text):
         return None
     tokens = tokenize(_WORDS.sub(lambda m: r"\sqrt " if m["root"] else r"\pi ", text))
     return evaluate(tokens, _constant, lambda operation, *values: _OPERATIONS[operation](*values))

@@ -204,6 +204,7 @@ def test_command_parses(command, monkeypatch):
     check_settings(parsed(command.words, monkeypatch))
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 def test_parsing_sees_an_error(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     for line in ("selftrain run --itres 3", "python run.py --iters 0", "python -m benchmarks.sampling --problems 64"):

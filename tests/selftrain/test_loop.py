@@ -129,8 +129,8 @@ def test_a_first_look_before_dev_draws_nothing_twice(config, monkeypatch, no_rep
     assert len(asked[0][0]) == 10
     assert len(set(greedy)) == len(greedy)
     looked_at = {request.id for request in asked[0][0]}
-    correct = sum(row["greedy"]["verdict"]["status"] == "correct" for row in first if row["id"] in looked_at)
-    line = f"  base model, greedy, on 10 of 24 dev problems: {10 * correct}.0% ["
+    correct = sum(row["strategies"]["greedy"]["credit"] for row in first if row["id"] in looked_at)
+    line = f"  base model, greedy, on 10 of 24 dev problems: {10 * correct:.1f}% ["
     said = out.getvalue()
     assert line in said
     assert said.index(line) < said.index("iteration 0: evaluating on dev")

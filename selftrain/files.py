@@ -11,7 +11,6 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data_process.errors import UserError
-from data_process.io import read_jsonl
 
 
 class RunError(UserError, RuntimeError):
@@ -34,6 +33,8 @@ class Record(BaseModel):
     @classmethod
     def read_rows(cls, path: Path) -> list[Self]:
         """The records of a JSON Lines file; RunError names the file, the line and the fields."""
+        from data_process.io import read_jsonl  # not above: vLLM's own environment imports this file, without jsonlines
+
         return [cls._from(row, f"{path}, line {number}") for number, row in enumerate(read_jsonl(path), 1)]
 
     @classmethod

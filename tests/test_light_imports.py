@@ -81,3 +81,20 @@ def test_the_loop_itself_is_light():
     )
     assert failed == {}
     assert not loaded & {"numpy", "PIL"}
+
+
+def test_the_vllm_worker_needs_only_what_vllm_brings():
+    """Its environment holds vLLM and what vLLM depends on; of our requirements only those."""
+    ours = (
+        "jsonlines",
+        "peft",
+        "datasets",
+        "llamafactory",
+        "matplotlib",
+        "rich",
+        "math_verify",
+        "rapidfuzz",
+        "datasketch",
+    )
+    failed, _ = import_all(["selftrain.engines.vllm_worker"], *ours)
+    assert failed == {}

@@ -224,15 +224,7 @@ def build(
     _check_ids(mixture)
     Random(seed_for(seed, "mixture", "shuffle")).shuffle(mixture)
     result = BuildResult(
-        tuple(mixture),
-        by_kind,
-        slots,
-        dropped,
-        repeated,
-        census.pools(by_id),
-        census.verdicts,
-        n_usable,
-        len(extra),
+        tuple(mixture), by_kind, slots, dropped, repeated, census.pools(by_id), census.verdicts, n_usable, len(extra)
     )
     result.check()
     return result

@@ -247,11 +247,7 @@ def read_by_extractor(problem: Problem, response: str, extractor: Extractor) -> 
     verdict's rule is "extractor/...". NONE, an unreadable or a malformed reply is an abstention with a reason.
     """
     reply = extractor.extract(
-        response,
-        question=problem.question,
-        choices=problem.choices,
-        answer_type=problem.answer_type,
-        unit=problem.unit,
+        response, question=problem.question, choices=problem.choices, answer_type=problem.answer_type, unit=problem.unit
     )
     if reply.text is None:
         return Verdict("abstain", None, "extractor/malformed_reply", note=reply.reason), reply

@@ -24,10 +24,7 @@ def path_of(image: str) -> Path:
 
 def test_row_with_and_without_an_image():
     assert to_row(example(), path_of) == {
-        "messages": [
-            {"role": "user", "content": "<image>Which?"},
-            {"role": "assistant", "content": "Answer: \nB"},
-        ],
+        "messages": [{"role": "user", "content": "<image>Which?"}, {"role": "assistant", "content": "Answer: \nB"}],
         "images": ["/store/a.png"],
     }
     row = to_row(example(image=None), path_of)

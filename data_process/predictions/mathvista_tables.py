@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data_process.io import write_aside
-from data_process.judging.published.mathvista import gold_text, official_verdict
+from data_process.judging.published.mathvista import official_verdict
 from data_process.judging.published.registry import Response
 from data_process.schema import DataError, Problem
 
@@ -88,7 +88,7 @@ def result_entry(problem: Problem, row: Mapping[str, Any], response: Response) -
     return {
         **given,
         "pid": problem.id,
-        "answer": gold_text(problem),
+        "answer": problem.gold_text,
         "precision": problem.precision,
         "response": response.text,
         "extraction": response.extraction,

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
-from data_process.schema import LETTERS, DataError
+from data_process.schema import LETTERS, DataError, wrong
 from data_process.sources.base import (
     Item,
     PrepareRequest,
@@ -29,7 +29,6 @@ from data_process.sources.base import (
     repeated_choices,
     text_of,
     without_image_mark,
-    wrong,
 )
 from data_process.sources.tables import find_tables, read_table, split_of
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from data_process.judging.published.mathvista import gold_text, official_verdict
+from data_process.judging.published.mathvista import official_verdict
 from data_process.schema import DataError, Problem, Status, Verdict
 from data_process.seeds import seed_for
 
@@ -191,7 +191,7 @@ def tabmwp(text: str, problem: Problem, seed: int = 0) -> Verdict:
 
     Raises DataError where the gold answer itself cannot be normalised (1/0); the published script fails there.
     """
-    gold = gold_text(problem)
+    gold = problem.gold_text
     try:
         wanted = tabmwp_normalise(gold, problem.unit)
     except (ValueError, ZeroDivisionError, OverflowError) as error:
@@ -213,7 +213,7 @@ def chartqa(text: str, problem: Problem) -> Verdict:
     """ChartQA's judge: the text after the first "Answer:", within 5% of a gold number (years too) or equal to it."""
     match = re.search(r"Answer:\s*(.+)\s*$", text, re.DOTALL)
     said = match[1].strip() if match else text.strip()
-    gold, rule = gold_text(problem), "answer_cue" if match else "whole_text"
+    gold, rule = problem.gold_text, "answer_cue" if match else "whole_text"
     try:
         number, wanted = float(said), float(gold)
         if abs(number - wanted) <= 0.05 * abs(wanted):
@@ -261,7 +261,7 @@ def r1v(text: str, problem: Problem) -> Verdict:
 
     limit = 5 if threading.current_thread() is threading.main_thread() else None  # seconds, math-verify's default
     found = parse(text[-R1V_MAX_CHARS:], parsing_timeout=limit)
-    gold = parse(gold_text(problem), parsing_timeout=limit)
+    gold = parse(problem.gold_text, parsing_timeout=limit)
     # The published call passes the response as the gold answer and the gold answer as the response; order matters.
     right = bool(verify(found, gold, timeout_seconds=limit))
     return _verdict("r1v", str(found[0]) if found else None, right, "math_verify" if found else "nothing_parsed")

@@ -319,9 +319,9 @@ def _gold_letter(answer: str, choices: tuple[str, ...], where: str) -> str:
     letters = LETTERS[: len(choices)]
     if len(answer) == 1 and answer in letters:
         return answer
-    if choices.count(answer) == 1:
-        return letters[choices.index(answer)]
-    wrong(where, f"answer {answer!r} is neither one of the letters {letters} nor the text of exactly one choice")
+    if choices.count(answer) != 1:
+        wrong(where, f"answer {answer!r} is neither one of the letters {letters} nor the text of exactly one choice")
+    return letters[choices.index(answer)]
 
 
 def _image(value: Any, where: str, root: Path) -> str | None:

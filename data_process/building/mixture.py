@@ -15,6 +15,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from random import Random
 from typing import Literal, get_args
 
@@ -88,12 +89,12 @@ class _Pool:
         self.n_negatives += 1
         self.negatives.append(candidate)
         if len(self.negatives) > SHOWN:
-            self.negatives.remove(min(self.negatives, key=_age))
+            self.negatives.remove(min(self.negatives, key=attrgetter("age_key")))
 
     def sort(self) -> None:
         """Newest first."""
-        self.positives.sort(key=_age, reverse=True)
-        self.negatives.sort(key=_age, reverse=True)
+        for candidates in (self.positives, self.negatives):
+            candidates.sort(key=attrgetter("age_key"), reverse=True)
 
     @property
     def lacks(self) -> str | None:
@@ -113,10 +114,6 @@ class _Material:
     cot_prompts: Mapping[str, str]  # of the problems that have a correct text
     slots: Counter[str]
     dropped: Counter[str]
-
-
-def _age(candidate: Candidate) -> tuple[int, int]:
-    return candidate.age_key
 
 
 @paused_garbage_collection()
@@ -221,19 +218,15 @@ def build(
     ]
     # Sorted by id before the shuffle, so that the order of the extra rows does not matter either.
     mixture += sorted(extra, key=lambda example: example.id)
-    _check_ids(mixture)
+    (example_id, n), *_ = Counter(example.id for example in mixture).most_common(1) or [("", 0)]
+    if n > 1:
+        raise DataError(f"example id {example_id!r} occurs twice; give the extra rows other ids")
     Random(seed_for(seed, "mixture", "shuffle")).shuffle(mixture)
     result = BuildResult(
         tuple(mixture), by_kind, slots, dropped, repeated, census.pools(by_id), census.verdicts, n_usable, len(extra)
     )
     result.check()
     return result
-
-
-def _check_ids(examples: Sequence[Example]) -> None:
-    if len({example.id for example in examples}) < len(examples):
-        twice = next(id_ for id_, n in Counter(example.id for example in examples).items() if n > 1)
-        raise DataError(f"example id {twice!r} occurs twice; give the extra rows other ids")
 
 
 def _weights(parts: Mapping[Kind, float]) -> dict[Kind, float]:

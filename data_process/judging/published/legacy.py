@@ -17,7 +17,7 @@ from data_process.judging.published.mathvista import official_verdict
 from data_process.schema import DataError, Problem, Status, Verdict
 from data_process.seeds import seed_for
 
-GEOQA_LETTERS = "ABCDEF"  # the published judge fails on a seventh choice; here it is never found
+PUBLISHED_LETTERS = "ABCDEF"  # GeoQA's judge fails on a seventh choice; here it is never found
 GEOQA_FAILED = "FAILED"  # a text: its last letter reads as choice D when a vote elects it
 GEOQA_CREDIT = 0.75  # chance of credit for an unreadable answer; the comment beside it says 25%
 
@@ -37,7 +37,7 @@ def _need_choices(problem: Problem, name: str) -> None:
 
 def _named_choice(text: str, problem: Problem) -> str | None:
     """The last choice whose text occurs anywhere in `text`, "6" in "60" included."""
-    held = [letter for letter, c in zip(GEOQA_LETTERS, problem.choices, strict=False) if c.lower() in text.lower()]
+    held = [letter for letter, c in zip(PUBLISHED_LETTERS, problem.choices, strict=False) if c.lower() in text.lower()]
     return held[-1] if held else None
 
 
@@ -85,7 +85,7 @@ def geoqa_extract(text: str, problem: Problem) -> str:
     if named := _named_choice(text, problem):
         return named
     words = re.sub(r"[\n.,!?]", " ", text).split(" ")
-    letters = GEOQA_LETTERS[: len(problem.choices)]
+    letters = PUBLISHED_LETTERS[: len(problem.choices)]
     for known in (letters, letters.lower()):
         if alone := [letter for letter in known if letter in words]:
             return alone[-1].upper()
@@ -105,33 +105,17 @@ def geoqa_vote(texts: Sequence[str], problem: Problem) -> Verdict:
 
 # ---------------------------------------------------------------------------------------------- TabMWP
 
-_TABMWP_LETTERS = ("A", "B", "C", "D", "E", "F")
-_TABMWP_CHOICE = [
-    re.compile(pattern)
-    for pattern in (
-        r"Answer: ([A-Za-z])",
-        r"^\(([A-Za-z])\)$",
-        r"^([A-Za-z])$",
-        r"^([A-Za-z]). ",  # the dot is any character
-        r"[Th]he answer is ([A-Z])",
-        r"^\(([A-Za-z])\) [\s\S]+$",
-        r"[Th]he answer is \(([A-Za-z])\) [\s\S]+$",
-    )
-]
-_TABMWP_FREE = [
-    re.compile(pattern)
-    for pattern in (
-        r"Answer: ([\s\S]+)",
-        r"[Th]he answer is ([\s\S]+)$",
-        r"[Th]he table shows that ([\d\$\.\,\/\:]+) ",
-        r" = ([\d\$\.\,\/\:]+)",
-        r"(?<= be| is) ([\-\d\$\.\,\/\:]{0,}[\d]+)",
-        r"(?<= are| was) ([\-\d\$\.\,\/\:]{0,}[\d]+)",
-        r"(?<= were) ([\-\d\$\.\,\/\:]{0,}[\d]+)",
-        r" ([\d\$\.\,\/\:]+ [AP]\.M\.)",
-        r"([\-\d\$\.\,\/\:]{0,}[\d]+)",
-    )
-]
+# As published, defects included: in the fourth pattern the dot is any character.
+_TABMWP_CHOICE = (
+    r"Answer: ([A-Za-z])", r"^\(([A-Za-z])\)$", r"^([A-Za-z])$", r"^([A-Za-z]). ", r"[Th]he answer is ([A-Z])",
+    r"^\(([A-Za-z])\) [\s\S]+$", r"[Th]he answer is \(([A-Za-z])\) [\s\S]+$",
+)  # fmt: skip
+_TABMWP_FREE = (
+    r"Answer: ([\s\S]+)", r"[Th]he answer is ([\s\S]+)$", r"[Th]he table shows that ([\d\$\.\,\/\:]+) ",
+    r" = ([\d\$\.\,\/\:]+)", r"(?<= be| is) ([\-\d\$\.\,\/\:]{0,}[\d]+)",
+    r"(?<= are| was) ([\-\d\$\.\,\/\:]{0,}[\d]+)", r"(?<= were) ([\-\d\$\.\,\/\:]{0,}[\d]+)",
+    r" ([\d\$\.\,\/\:]+ [AP]\.M\.)", r"([\-\d\$\.\,\/\:]{0,}[\d]+)",
+)  # fmt: skip
 
 
 def tabmwp_normalise(text: str, unit: str | None = None) -> str:
@@ -171,14 +155,14 @@ def _tabmwp_extract(output: str, problem: Problem, seed: int) -> tuple[str, str]
     options = problem.choices
     if not options:
         for pattern in _TABMWP_FREE:
-            if found := pattern.findall(output):
+            if found := re.findall(pattern, output):
                 answer = found[-1].strip()
                 return answer[:-1] if answer.endswith(".") and ".M." not in answer else answer, "pattern"
         return output, "whole_text"
     for pattern in _TABMWP_CHOICE:
-        found = pattern.findall(output)
-        if found and found[0].upper() in _TABMWP_LETTERS:
-            index = _TABMWP_LETTERS.index(found[0].upper())
+        found = re.findall(pattern, output)
+        if found and found[0].upper() in PUBLISHED_LETTERS:
+            index = PUBLISHED_LETTERS.index(found[0].upper())
             if index < len(options):
                 return options[index], "letter"
             draw = random.Random(seed_for(seed, "legacy:tabmwp", problem.id))  # the published draw has no seed

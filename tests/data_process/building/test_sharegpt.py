@@ -92,7 +92,7 @@ def test_refused(tmp_path):
         with pytest.raises(DataError, match="dataset name"):
             write_dataset(tmp_path, name, [], path_of)
     (tmp_path / "dataset_info.json").write_text("{torn")
-    with pytest.raises(DataError, match=r"dataset_info\.json: not JSON"):
+    with pytest.raises(DataError, match=r"dataset_info\.json: not complete JSON"):
         write_dataset(tmp_path, "d", [], path_of)
     (tmp_path / "dataset_info.json").write_text("[]")
     with pytest.raises(DataError, match="must contain one object"):

@@ -278,19 +278,10 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
         not isinstance(tolerance, int | float) or isinstance(tolerance, bool) or not 0 <= tolerance < 1
     ):
         wrong(where, f"'tolerance' must be a fraction of the answer such as 0.05, found {tolerance!r}")
-    others = {key: value for key, value in row.items() if key not in _FIELDS}
+    meta = {key: value for key, value in row.items() if key not in _FIELDS} | (meta or {})
     image = _image(row.get("image"), where, root)
     problem = Problem(
-        id=row["id"],
-        question=question,
-        answer=answer,
-        choices=choices,
-        image=image,
-        answer_type=answer_type,
-        precision=precision,
-        unit=unit or None,
-        tolerance=tolerance,
-        meta={**others, **(meta or {})},
+        row["id"], question, answer, choices, image, answer_type, precision, unit or None, tolerance, meta
     )
     try:
         check_gold(problem)

@@ -259,17 +259,11 @@ def _rejection_reason(
 def _qa_rows(problems: Sequence[Problem], prompts: PromptSet, slots: Counter[str]) -> list[Example]:
     by_id = problems_by_id(problems)
     slots["qa"] += len(by_id)
-    return [
-        Example(
-            id=f"qa/{problem_id}",
-            kind="qa",
-            problem_id=problem_id,
-            prompt=wording.qa(problem, prompts),
-            target=wording.fill(prompts.qa_target, answer=problem.answer),
-            image=problem.image,
-        )
-        for problem_id, problem in sorted(by_id.items())
-    ]
+    rows = []
+    for problem_id, problem in sorted(by_id.items()):
+        prompt, target = wording.qa(problem, prompts), wording.fill(prompts.qa_target, answer=problem.answer)
+        rows.append(Example(f"qa/{problem_id}", "qa", problem_id, prompt, target, problem.image))
+    return rows
 
 
 def _cot_rows(ready: _Material, most: int) -> list[Example]:
@@ -306,17 +300,9 @@ def _refine_rows(ready: _Material) -> list[Example]:
             ready.dropped[f"refine:{pool.lacks}"] += 1
             continue
         problem, wrong, right = ready.by_id[problem_id], pool.negatives[0], pool.positives[0]
-        rows.append(
-            Example(
-                id=f"refine/{problem_id}",
-                kind="refine",
-                problem_id=problem_id,
-                prompt=wording.refine(problem, wrong.text, ready.prompts, ready.cot_prompts[problem_id]),
-                target=right.text,
-                image=problem.image,
-                sources=(wrong.id, right.id),
-            )
-        )
+        prompt = wording.refine(problem, wrong.text, ready.prompts, ready.cot_prompts[problem_id])
+        sources = (wrong.id, right.id)
+        rows.append(Example(f"refine/{problem_id}", "refine", problem_id, prompt, right.text, problem.image, sources))
     return rows
 
 
@@ -344,19 +330,14 @@ def _select_rows(ready: _Material, seed: int, balance_positions: bool, target: L
             Random(seed_for(seed, problem_id, "select", name)).shuffle(shown)
             if places is not None:
                 shown.insert(places[k], odd)
-            own = ready.pools[problem_id].positives[0].text
-            texts = [candidate.text for candidate in shown]
-            rows.append(
-                Example(
-                    id=f"select/{name}/{problem_id}",
-                    kind="select",
-                    problem_id=problem_id,
-                    prompt=wording.select(problem, texts, ready.prompts, cot_prompt=ready.cot_prompts[problem_id]),
-                    target=own if target == "own" else wording.fill(ready.prompts.select_target, answer=problem.answer),
-                    image=problem.image,
-                    sources=tuple(candidate.id for candidate in shown),
-                )
-            )
+            own, cot_prompt = ready.pools[problem_id].positives[0].text, ready.cot_prompts[problem_id]
+            row = Example(
+                id=f"select/{name}/{problem_id}", kind="select", problem_id=problem_id, image=problem.image,
+                prompt=wording.select(problem, [c.text for c in shown], ready.prompts, cot_prompt=cot_prompt),
+                target=own if target == "own" else wording.fill(ready.prompts.select_target, answer=problem.answer),
+                sources=tuple(candidate.id for candidate in shown),
+            )  # fmt: skip
+            rows.append(row)
     return rows
 
 

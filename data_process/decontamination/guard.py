@@ -82,9 +82,6 @@ def clean(train: Sequence[Problem], report: LeakReport, *, train_source: str | N
     return kept
 
 
-# ---- command line ------------------------------------------------------------------------------------------------
-
-
 def _load(path: Path, split: str, images: Path | None) -> tuple[list[Problem], Path]:
     """The problems of a JSONL file, or of `split`.jsonl in a folder, and the folder of their images."""
     file = path / f"{split}.jsonl" if path.is_dir() else path

@@ -134,15 +134,9 @@ def _question(row: Mapping[str, Any], where: str, geoqa: bool) -> ProblemRow:
     # `question` takes precedence: MathVista's `query` repeats it with the hint and the choices.
     question = row["question"] if "question" in row else _one_of(row, ("question", "query"), where)
     fields = {
-        "id": identifier,
-        "question": question,
-        "answer": gold,
-        "choices": list(choices),
-        "answer_type": answer_type,
-        "precision": _whole_number(row.get("precision")),
-        "unit": row.get("unit"),
-        "tolerance": row.get("tolerance"),
-    }
+        "id": identifier, "question": question, "answer": gold, "choices": list(choices), "answer_type": answer_type,
+        "precision": _whole_number(row.get("precision")), "unit": row.get("unit"), "tolerance": row.get("tolerance"),
+    }  # fmt: skip
     return ProblemRow(problem_from_row(fields, where, Path()), row)
 
 

@@ -158,9 +158,6 @@ def overlaps(splits: Mapping[str, Sequence[Entry]]) -> dict[str, dict[str, int]]
     return found
 
 
-# ---- as text ------------------------------------------------------------------------------------------------------
-
-
 def render(card: Mapping[str, Any]) -> str:
     """The card as text."""
     lines = [f"{card['source']}  digest {card['digest']}"]

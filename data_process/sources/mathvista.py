@@ -116,15 +116,10 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
         wrong(where, f"'metadata' must be an object, found {str(metadata)[:80]!r}")
     meta = {"mathvista": official, "language": metadata.get("language"), "family": metadata.get("source")}
     fields = {
-        "id": pid,
-        "question": head,
-        **fields,
-        "choices": list(choices),
+        "id": pid, "question": head, **fields, "choices": list(choices), "precision": precision, "unit": unit,
         "answer_type": "choice" if choices else answer_type,
-        "precision": precision,
-        "unit": unit,
         "meta": {key: value for key, value in meta.items() if value is not None},
-    }
+    }  # fmt: skip
     if choices and "answer" in fields:
         notes.extend(repeated_choices(choices, fields["answer"]))  # the official rule accepts either of the two
     if given is None:

@@ -27,9 +27,6 @@ def _verdict(name: str, found: str | None, right: bool, rule: str) -> Verdict:
     return Verdict(status, found, f"legacy:{name}/{rule}")
 
 
-# ---------------------------------------------------------------------------------------------- GeoQA
-
-
 def _need_choices(problem: Problem, name: str) -> None:
     if not problem.choices:
         raise DataError(f"problem {problem.id}: legacy:{name} judges choices, and this problem has none")
@@ -102,8 +99,6 @@ def geoqa_vote(texts: Sequence[str], problem: Problem) -> Verdict:
     letter, rule = _geoqa_letter(elected, problem, "Answer")
     return _verdict("geoqa-vote", letter, letter == problem.answer, rule)
 
-
-# ---------------------------------------------------------------------------------------------- TabMWP
 
 # As published, defects included: in the fourth pattern the dot is any character.
 _TABMWP_CHOICE = (
@@ -190,9 +185,6 @@ def tabmwp(text: str, problem: Problem, seed: int = 0) -> Verdict:
     return _verdict("tabmwp", said, said.lower() == wanted.lower(), rule)
 
 
-# ---------------------------------------------------------------------------------------------- ChartQA, CLEVR-Math
-
-
 def chartqa(text: str, problem: Problem) -> Verdict:
     """ChartQA's judge: the text after the first "Answer:", within 5% of a gold number (years too) or equal to it."""
     match = re.search(r"Answer:\s*(.+)\s*$", text, re.DOTALL)
@@ -215,9 +207,6 @@ def clevr(text: str, problem: Problem) -> Verdict:
     if match:
         return _verdict("clevr", match[1], match[1] == problem.answer, "answer_cue")
     return _verdict("clevr", None, problem.answer == "unknown", "unknown")
-
-
-# ---------------------------------------------------------------------------------------------- MathVista, R1-V
 
 
 def mathvista(extraction: Any, problem: Problem, *, decimals: bool = True) -> Verdict:

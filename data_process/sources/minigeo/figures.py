@@ -216,9 +216,6 @@ def rectangle(width: int | str, height: int | str, inside: int | str) -> Sketch:
     return Sketch(_closed(a, b, c, d), ((width, (0.5, 0.62)), (height, (1.0, 0.31)), (inside, (0.5, 0.22))))
 
 
-# ---- drawing -----------------------------------------------------------------------------------------------------
-
-
 def render(sketch: Sketch, size: tuple[int, int], rng: random.Random) -> tuple[Image.Image, list[tuple[int, int, str]]]:
     """Draw a sketch, turned and mirrored at random. Returns an RGB image and (row, column, label) in reading order.
 

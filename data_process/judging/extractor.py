@@ -101,7 +101,7 @@ class ReplyCache:
             raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> DataError:
-        return DataError(f"{self.path}: not usable as the extractor's cache ({error}); delete it or name another file")
+        return DataError(f"{self.path}: cannot be used as the extractor's cache ({error}); delete it or name another")
 
     def get(self, model: str, prompt: str) -> str | None:
         rows = self._run("SELECT reply FROM replies WHERE model = ? AND prompt = ?", model, prompt)

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from data_process.decontamination.guard import find_leaks
+from data_process.decontamination.guard import guard
 from data_process.decontamination.near_image import fingerprint, match_images
 from data_process.decontamination.near_text import JACCARD, matching_wordings, ngrams, read_text
 from data_process.io import load_problems, read_jsonl
@@ -102,7 +102,7 @@ def real(train: Sequence[Problem], tests: Mapping[str, Sequence[Problem]], shown
     by_id = {problem.id: problem for problems in (train, *tests.values()) for problem in problems}
     for name, test in tests.items():
         start = time.process_time()
-        report = find_leaks(train, test)
+        report = guard(train, {"test": test})
         print(f"\n## GeoQA train against {name}: {time.process_time() - start:.1f} s CPU\n{report.summary()}")
         pairs = [leak for leak in report.leaks if leak.blocking]
         for leak in random.Random(0).sample(pairs, min(shown, len(pairs))):
@@ -141,7 +141,7 @@ def text_recall(problems: Sequence[Problem]) -> None:
             if (text := change(p.question)) != p.question
         ]
         if test:
-            found = find_leaks(train, test).test_ids()["test"]
+            found = guard(train, {"test": test}).test_ids()["test"]
             print(f"| {name} | {len(test)} | {len(found) / len(test):.1%} |")
 
 
@@ -239,13 +239,13 @@ def image_recall(minigeo: Path | None) -> None:
 def cost(minigeo: Path) -> None:
     train = load_problems(minigeo / "train.jsonl", minigeo)
     test = load_problems(minigeo / "test.jsonl", minigeo)
-    find_leaks(train[:2], test[:2], minigeo)  # imports
+    guard(train[:2], {"test": test[:2]}, minigeo)  # imports
     wall, cpu = time.perf_counter(), time.process_time()
-    report = find_leaks(train, test, minigeo)
+    report = guard(train, {"test": test}, minigeo)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     print(f"\n## Cost: MiniGeo, {len(train)} x {len(test)} with images: {wall:.1f} s wall, {cpu:.1f} s CPU")
     print(report.summary())
-    print("without images:\n" + find_leaks(train, test).summary())
+    print("without images:\n" + guard(train, {"test": test}).summary())
 
 
 def main() -> None:

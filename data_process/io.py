@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
 import jsonlines
 
 from data_process.judging import check_gold
-from data_process.schema import ANSWER_TYPES, LETTERS, AnswerType, DataError, Example, Problem, example_from_json
+from data_process.schema import ANSWER_TYPES, LETTERS, AnswerType, DataError, Example, Problem, example_from_json, wrong
 
 if TYPE_CHECKING:
     from jsonlines.jsonlines import LoadsCallable
@@ -77,6 +77,18 @@ def _where(path: Path, number: int | None, unit: str = "line") -> str:
     return str(path) if number is None else f"{path}, {unit} {number}"
 
 
+def read_json(path: Path, remedy: str) -> Any:
+    """The value of a JSON file. DataError, which ends in `remedy`, for a file that is missing or not JSON."""
+    try:
+        return json.loads(path.read_bytes().removeprefix(_BOM).decode("utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist; {remedy}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}; {remedy}") from error
+    except (ValueError, RecursionError, OSError) as error:
+        raise DataError(f"{path}: not complete JSON ({error}); {remedy}") from error
+
+
 def numbered_rows(path: Path) -> Iterator[tuple[str, Row]]:
     """(where, row) of every row; `where` names the file and the line for messages."""
     return ((_where(path, number, unit), row) for unit, number, row in _rows(path))
@@ -125,7 +137,7 @@ def _rows(path: Path) -> Iterator[tuple[str, int, Row]]:
 def _object(row: Any, path: Path, number: int, unit: str) -> Row:
     if not isinstance(row, dict):
         where = _where(path, number, unit)
-        raise DataError(f"{where}: a row must be a JSON object, this is a {type(row).__name__}")
+        wrong(where, f"a row must be a JSON object, this is a {type(row).__name__}")
     return row
 
 
@@ -151,9 +163,9 @@ def read_examples(path: str | Path) -> list[Example]:
 def _check_id(row: Row, where: str, first: dict[str, str]) -> None:
     value = row.get("id")
     if not isinstance(value, str) or not value:
-        raise DataError(f"{where}: 'id' must be a non-empty string, found {value!r}")
+        wrong(where, f"'id' must be a non-empty string, found {value!r}")
     if value in first:
-        raise DataError(f"{where}: id {value!r} was already used ({first[value]}); ids must be unique")
+        wrong(where, f"id {value!r} was already used ({first[value]}); ids must be unique")
     first[value] = where
 
 
@@ -226,9 +238,9 @@ def _text(row: Mapping[str, Any], field: str, where: str) -> str:
     value = row.get(field)
     if not isinstance(value, str):
         found = f"{type(value).__name__} {value!r}" if field in row else "nothing"
-        raise DataError(f"{where}: {field!r} must be text, found {found}")
+        wrong(where, f"{field!r} must be text, found {found}")
     if not value.strip():
-        raise DataError(f"{where}: {field!r} is empty")
+        wrong(where, f"{field!r} is empty")
     _whole(value, field, where)
     return value
 
@@ -236,7 +248,7 @@ def _text(row: Mapping[str, Any], field: str, where: str) -> str:
 def _whole(value: str, field: str, where: str) -> None:
     """DataError for half of a surrogate pair (an escape such as \\ud800 alone), which no tokenizer accepts."""
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise DataError(f"{where}: {field!r} holds half of a character ({value!r:.80}); write the text as UTF-8")
+        wrong(where, f"{field!r} holds half of a character ({value!r:.80}); write the text as UTF-8")
 
 
 def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
@@ -245,40 +257,31 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
     choices = choices_of(row.get("choices"), where)
     answer_type: AnswerType = row.get("answer_type") or ("choice" if choices else "number")
     if answer_type not in ANSWER_TYPES:
-        raise DataError(f"{where}: unknown answer_type {answer_type!r}; known: {', '.join(ANSWER_TYPES)}")
+        wrong(where, f"unknown answer_type {answer_type!r}; known: {', '.join(ANSWER_TYPES)}")
     if answer_type == "choice":
         if not choices:
-            raise DataError(f"{where}: a choice problem needs 'choices'")
+            wrong(where, "a choice problem needs 'choices'")
         answer = _gold_letter(answer, choices, where)
     elif choices:
-        raise DataError(f"{where}: a {answer_type} problem cannot have 'choices'; remove them or the answer_type")
+        wrong(where, f"a {answer_type} problem cannot have 'choices'; remove them or the answer_type")
     meta = row.get("meta")
     if meta is not None and not isinstance(meta, dict):
-        raise DataError(f"{where}: 'meta' must be an object, found {type(meta).__name__}")
+        wrong(where, f"'meta' must be an object, found {type(meta).__name__}")
     precision, unit, tolerance = row.get("precision"), row.get("unit"), row.get("tolerance")
     if precision is not None and (not isinstance(precision, int) or isinstance(precision, bool) or precision < 0):
-        raise DataError(f"{where}: 'precision' must be a number of decimals such as 2, found {precision!r}")
+        wrong(where, f"'precision' must be a number of decimals such as 2, found {precision!r}")
     if answer_type == "float" and precision is None:
-        raise DataError(f"{where}: a float problem needs 'precision', the decimals of its answer")
+        wrong(where, "a float problem needs 'precision', the decimals of its answer")
     if unit is not None and not isinstance(unit, str):
-        raise DataError(f"{where}: 'unit' must be text, found {unit!r}")
+        wrong(where, f"'unit' must be text, found {unit!r}")
     if tolerance is not None and (
         not isinstance(tolerance, int | float) or isinstance(tolerance, bool) or not 0 <= tolerance < 1
     ):
-        raise DataError(f"{where}: 'tolerance' must be a fraction of the answer such as 0.05, found {tolerance!r}")
-    others = {key: value for key, value in row.items() if key not in _FIELDS}
+        wrong(where, f"'tolerance' must be a fraction of the answer such as 0.05, found {tolerance!r}")
+    meta = {key: value for key, value in row.items() if key not in _FIELDS} | (meta or {})
     image = _image(row.get("image"), where, root)
     problem = Problem(
-        id=row["id"],
-        question=question,
-        answer=answer,
-        choices=choices,
-        image=image,
-        answer_type=answer_type,
-        precision=precision,
-        unit=unit or None,
-        tolerance=tolerance,
-        meta={**others, **(meta or {})},
+        row["id"], question, answer, choices, image, answer_type, precision, unit or None, tolerance, meta
     )
     try:
         check_gold(problem)
@@ -293,11 +296,11 @@ def choices_of(value: Any, where: str) -> tuple[str, ...]:
     if value is None or value == []:
         return ()
     if not isinstance(value, list) or not all(isinstance(choice, str) for choice in value):
-        raise DataError(f"{where}: 'choices' must be a list of texts, found {str(value)[:80]}")
+        wrong(where, f"'choices' must be a list of texts, found {str(value)[:80]}")
     if not 2 <= len(value) <= len(LETTERS):
-        raise DataError(f"{where}: {len(value)} choices; there must be 2 to {len(LETTERS)}")
+        wrong(where, f"{len(value)} choices; there must be 2 to {len(LETTERS)}")
     if not all(choice.strip() for choice in value):
-        raise DataError(f"{where}: a choice is empty")
+        wrong(where, "a choice is empty")
     for choice in value:
         _whole(choice, "choices", where)
     return tuple(value)
@@ -307,26 +310,24 @@ def _gold_letter(answer: str, choices: tuple[str, ...], where: str) -> str:
     letters = LETTERS[: len(choices)]
     if len(answer) == 1 and answer in letters:
         return answer
-    if choices.count(answer) == 1:
-        return letters[choices.index(answer)]
-    raise DataError(
-        f"{where}: answer {answer!r} is neither one of the letters {letters} nor the text of exactly one choice"
-    )
+    if choices.count(answer) != 1:
+        wrong(where, f"answer {answer!r} is neither one of the letters {letters} nor the text of exactly one choice")
+    return letters[choices.index(answer)]
 
 
 def _image(value: Any, where: str, root: Path) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value or "\0" in value:
-        raise DataError(f"{where}: 'image' must be a relative path, or null for a problem without one; found {value!r}")
+        wrong(where, f"'image' must be a relative path, or null for a problem without one; found {value!r}")
     relative = PurePosixPath(value)
     # `..` is refused even if it stays inside, since two spellings of one file would be two images.
     if relative.is_absolute() or ".." in relative.parts or re.match(r"[A-Za-z]:[\\/]|[\\/]", value):
-        raise DataError(f"{where}: image {value!r} must be a path inside the image folder, without '..'")
+        wrong(where, f"image {value!r} must be a path inside the image folder, without '..'")
     try:
         inside = (root / relative).resolve().is_relative_to(root)
     except (OSError, RuntimeError) as error:  # a loop of links
         raise DataError(f"{where}: image {value!r} cannot be looked up ({error})") from error
     if not inside:
-        raise DataError(f"{where}: image {value!r} leads out of the image folder through a link; copy the file inside")
+        wrong(where, f"image {value!r} leads out of the image folder through a link; copy the file inside")
     return value

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from operator import attrgetter
 from sys import intern
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 from data_process.errors import UserError
 
@@ -25,6 +25,11 @@ Kind = Literal["qa", "cot", "refine", "select"]
 
 class DataError(UserError, ValueError):
     """Input that cannot be used as it is. The message says which file or record, what is wrong and what to do."""
+
+
+def wrong(where: str, what: str) -> NoReturn:
+    """Raises the DataError of a row or a field; `where` names it."""
+    raise DataError(f"{where}: {what}")
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,11 @@ class Problem:
     def letters(self) -> str:
         """The letters of the choices: "ABCD" for four of them, "" for a free answer."""
         return LETTERS[: len(self.choices)]
+
+    @property
+    def gold_text(self) -> str:
+        """The text of the gold choice, or the gold value."""
+        return self.choices[self.letters.index(self.answer)] if self.choices else self.answer
 
 
 @dataclass(frozen=True, slots=True)  # with slots: there are a million of them

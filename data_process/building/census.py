@@ -58,12 +58,12 @@ class Census:
         for problem_id, ages in self._ages.items():
             if problem_id not in by_id:
                 raise DataError(
-                    f"candidate {_candidate_id(problem_id, ages[0])!r} belongs to none of the problems; judge and "
+                    f"candidate '{problem_id}/{ages[0][0]}/{ages[0][1]}' belongs to none of the problems; judge and "
                     "build must read the same problem file"
                 )
             if len(set(ages)) < len(ages):
                 twice = next(age for age, n in Counter(ages).items() if n > 1)
-                raise DataError(f"candidate {_candidate_id(problem_id, twice)!r} occurs twice; a sample is judged once")
+                raise DataError(f"candidate '{problem_id}/{twice[0]}/{twice[1]}' occurs twice; a sample is judged once")
 
     def pools(self, by_id: Iterable[str]) -> Counter[str]:
         """How many problems are "all_right", "all_wrong", "mixed", "unreadable" (abstentions alone), "unsampled".
@@ -77,7 +77,3 @@ class Census:
 
 _STATUS_BITS: dict[str, int] = {"correct": 1, "wrong": 2, "abstain": 4}
 _POOL_OF = ("unsampled", "all_right", "all_wrong", "mixed", "unreadable", "mixed", "all_wrong", "mixed")
-
-
-def _candidate_id(problem_id: str, age: tuple[int, int]) -> str:
-    return f"{problem_id}/{age[0]}/{age[1]}"

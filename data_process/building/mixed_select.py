@@ -159,15 +159,9 @@ def _example(item: _Item, pattern: Sequence[int], n: int, prompts: PromptSet, fo
         if form == "answer"
         else wording.select_target(item.problem, prompts, form, number, reason_of(shown[number - 1].text))
     )
-    return Example(
-        id=item.id,
-        kind="select",
-        problem_id=item.problem.id,
-        prompt=wording.select(item.problem, [candidate.text for candidate in shown], prompts, form),
-        target=target,
-        image=item.problem.image,
-        sources=tuple(candidate.id for candidate in shown),
-    )
+    prompt = wording.select(item.problem, [candidate.text for candidate in shown], prompts, form)
+    sources = tuple(candidate.id for candidate in shown)
+    return Example(item.id, "select", item.problem.id, prompt, target, item.problem.image, sources)
 
 
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)

@@ -15,6 +15,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from random import Random
 from typing import Literal, get_args
 
@@ -88,12 +89,12 @@ class _Pool:
         self.n_negatives += 1
         self.negatives.append(candidate)
         if len(self.negatives) > SHOWN:
-            self.negatives.remove(min(self.negatives, key=_age))
+            self.negatives.remove(min(self.negatives, key=attrgetter("age_key")))
 
     def sort(self) -> None:
         """Newest first."""
-        self.positives.sort(key=_age, reverse=True)
-        self.negatives.sort(key=_age, reverse=True)
+        for candidates in (self.positives, self.negatives):
+            candidates.sort(key=attrgetter("age_key"), reverse=True)
 
     @property
     def lacks(self) -> str | None:
@@ -113,10 +114,6 @@ class _Material:
     cot_prompts: Mapping[str, str]  # of the problems that have a correct text
     slots: Counter[str]
     dropped: Counter[str]
-
-
-def _age(candidate: Candidate) -> tuple[int, int]:
-    return candidate.age_key
 
 
 @paused_garbage_collection()
@@ -221,27 +218,15 @@ def build(
     ]
     # Sorted by id before the shuffle, so that the order of the extra rows does not matter either.
     mixture += sorted(extra, key=lambda example: example.id)
-    _check_ids(mixture)
+    (example_id, n), *_ = Counter(example.id for example in mixture).most_common(1) or [("", 0)]
+    if n > 1:
+        raise DataError(f"example id {example_id!r} occurs twice; give the extra rows other ids")
     Random(seed_for(seed, "mixture", "shuffle")).shuffle(mixture)
     result = BuildResult(
-        tuple(mixture),
-        by_kind,
-        slots,
-        dropped,
-        repeated,
-        census.pools(by_id),
-        census.verdicts,
-        n_usable,
-        len(extra),
+        tuple(mixture), by_kind, slots, dropped, repeated, census.pools(by_id), census.verdicts, n_usable, len(extra)
     )
     result.check()
     return result
-
-
-def _check_ids(examples: Sequence[Example]) -> None:
-    if len({example.id for example in examples}) < len(examples):
-        twice = next(id_ for id_, n in Counter(example.id for example in examples).items() if n > 1)
-        raise DataError(f"example id {twice!r} occurs twice; give the extra rows other ids")
 
 
 def _weights(parts: Mapping[Kind, float]) -> dict[Kind, float]:
@@ -274,17 +259,11 @@ def _rejection_reason(
 def _qa_rows(problems: Sequence[Problem], prompts: PromptSet, slots: Counter[str]) -> list[Example]:
     by_id = problems_by_id(problems)
     slots["qa"] += len(by_id)
-    return [
-        Example(
-            id=f"qa/{problem_id}",
-            kind="qa",
-            problem_id=problem_id,
-            prompt=wording.qa(problem, prompts),
-            target=wording.fill(prompts.qa_target, answer=problem.answer),
-            image=problem.image,
-        )
-        for problem_id, problem in sorted(by_id.items())
-    ]
+    rows = []
+    for problem_id, problem in sorted(by_id.items()):
+        prompt, target = wording.qa(problem, prompts), wording.fill(prompts.qa_target, answer=problem.answer)
+        rows.append(Example(f"qa/{problem_id}", "qa", problem_id, prompt, target, problem.image))
+    return rows
 
 
 def _cot_rows(ready: _Material, most: int) -> list[Example]:
@@ -321,17 +300,9 @@ def _refine_rows(ready: _Material) -> list[Example]:
             ready.dropped[f"refine:{pool.lacks}"] += 1
             continue
         problem, wrong, right = ready.by_id[problem_id], pool.negatives[0], pool.positives[0]
-        rows.append(
-            Example(
-                id=f"refine/{problem_id}",
-                kind="refine",
-                problem_id=problem_id,
-                prompt=wording.refine(problem, wrong.text, ready.prompts, ready.cot_prompts[problem_id]),
-                target=right.text,
-                image=problem.image,
-                sources=(wrong.id, right.id),
-            )
-        )
+        prompt = wording.refine(problem, wrong.text, ready.prompts, ready.cot_prompts[problem_id])
+        sources = (wrong.id, right.id)
+        rows.append(Example(f"refine/{problem_id}", "refine", problem_id, prompt, right.text, problem.image, sources))
     return rows
 
 
@@ -359,19 +330,14 @@ def _select_rows(ready: _Material, seed: int, balance_positions: bool, target: L
             Random(seed_for(seed, problem_id, "select", name)).shuffle(shown)
             if places is not None:
                 shown.insert(places[k], odd)
-            own = ready.pools[problem_id].positives[0].text
-            texts = [candidate.text for candidate in shown]
-            rows.append(
-                Example(
-                    id=f"select/{name}/{problem_id}",
-                    kind="select",
-                    problem_id=problem_id,
-                    prompt=wording.select(problem, texts, ready.prompts, cot_prompt=ready.cot_prompts[problem_id]),
-                    target=own if target == "own" else wording.fill(ready.prompts.select_target, answer=problem.answer),
-                    image=problem.image,
-                    sources=tuple(candidate.id for candidate in shown),
-                )
-            )
+            own, cot_prompt = ready.pools[problem_id].positives[0].text, ready.cot_prompts[problem_id]
+            row = Example(
+                id=f"select/{name}/{problem_id}", kind="select", problem_id=problem_id, image=problem.image,
+                prompt=wording.select(problem, [c.text for c in shown], ready.prompts, cot_prompt=cot_prompt),
+                target=own if target == "own" else wording.fill(ready.prompts.select_target, answer=problem.answer),
+                sources=tuple(candidate.id for candidate in shown),
+            )  # fmt: skip
+            rows.append(row)
     return rows
 
 

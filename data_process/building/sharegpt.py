@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from data_process.io import write_aside, write_jsonl
+from data_process.io import read_json, write_aside, write_jsonl
 from data_process.prompts import neutralise
-from data_process.schema import DataError, Example
+from data_process.schema import DataError, Example, wrong
 
 INFO = "dataset_info.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -88,10 +88,7 @@ def write_dataset(
 def _read_info(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    try:
-        info = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not JSON ({error}); remove the file, the run writes it again") from error
+    info = read_json(path, "remove the file; the run writes it again")
     if not isinstance(info, dict):
-        raise DataError(f"{path}: must contain one object; remove the file, the run writes it again")
+        wrong(str(path), "must contain one object; remove the file; the run writes it again")
     return info

@@ -25,7 +25,8 @@ from data_process.decontamination.compare import LeakSearch, group_problems
 from data_process.decontamination.known_overlaps import FAMILIES, source_of, source_overlaps
 from data_process.decontamination.near_image import Fingerprint, IncomparableReason
 from data_process.decontamination.report import BLOCKING, Leak, LeakReport
-from data_process.schema import DataError, Problem
+from data_process.io import load_problems, write_jsonl
+from data_process.schema import DataError, Problem, to_json
 
 
 def guard(
@@ -66,21 +67,6 @@ def guard(
     return LeakReport(tuple(leaks), tuple(overlaps), len(train), sizes, reasons)
 
 
-def find_leaks(
-    train: Sequence[Problem],
-    test: Sequence[Problem],
-    train_images: Path | None = None,
-    test_images: Path | None = None,
-    *,
-    train_source: str | None = None,
-    allow_sources: Collection[str] = (),
-) -> LeakReport:
-    """`guard` with one test set, named "test"."""
-    return guard(
-        train, {"test": test}, train_images, test_images, train_source=train_source, allow_sources=allow_sources
-    )
-
-
 def clean(train: Sequence[Problem], report: LeakReport, *, train_source: str | None = None) -> list[Problem]:
     """The training problems that are neither in a blocking pair nor from a blocked source.
 
@@ -96,13 +82,8 @@ def clean(train: Sequence[Problem], report: LeakReport, *, train_source: str | N
     return kept
 
 
-# ---- command line ------------------------------------------------------------------------------------------------
-
-
 def _load(path: Path, split: str, images: Path | None) -> tuple[list[Problem], Path]:
     """The problems of a JSONL file, or of `split`.jsonl in a folder, and the folder of their images."""
-    from data_process.io import load_problems
-
     file = path / f"{split}.jsonl" if path.is_dir() else path
     root = images or file.parent
     return load_problems(file, root), root
@@ -127,14 +108,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         train, train_root = _load(args.train, "train", args.train_images)
         test, test_root = _load(args.test, "test", args.test_images)
-        report = find_leaks(
-            train, test, train_root, test_root, train_source=args.train_source, allow_sources=args.allow_source
-        )
+        sources = {"train_source": args.train_source, "allow_sources": args.allow_source}
+        report = guard(train, {"test": test}, train_root, test_root, **sources)
         print(json.dumps(report.to_json(), indent=1) if args.json else report.summary())
         if args.write_clean is not None:
-            from data_process.io import write_jsonl
-            from data_process.schema import to_json
-
             kept = clean(train, report, train_source=args.train_source)
             write_jsonl(args.write_clean, map(to_json, kept))
             print(f"{args.write_clean}: {len(kept)} of {len(train)} training problems", file=sys.stderr)

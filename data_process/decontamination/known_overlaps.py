@@ -58,11 +58,6 @@ def family_of(source: str) -> str | None:
     return None
 
 
-def is_mathvista(problem: Problem) -> bool:
-    """Whether the problem carries MathVista's metadata, flat or nested."""
-    return any(fields.get("category") in MATHVISTA_CATEGORIES for fields in _metadata(problem))
-
-
 def source_overlaps(
     train: Sequence[Problem],
     test: Sequence[Problem],
@@ -77,7 +72,8 @@ def source_overlaps(
     disjoint. `train_source` names the source of training problems that do not name one; `allowed` holds families.
     """
     trained = Counter(source for problem in train if (source := source_of(problem) or train_source))
-    tested = Counter(source for problem in test if is_mathvista(problem) and (source := source_of(problem)))
+    of_mathvista = (p for p in test if any(f.get("category") in MATHVISTA_CATEGORIES for f in _metadata(p)))
+    tested = Counter(source for problem in of_mathvista if (source := source_of(problem)))
     return [
         SourceOverlap(family, source, test_set, other, n_train, n_test, blocking=family not in allowed)
         for source, n_train in sorted(trained.items())

@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from data_process.images.store import MAX_DECLARED_PIXELS
+
 if TYPE_CHECKING:
     import imagehash
     import numpy as np
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 How = Literal["bytes", "pixels", "near"]
 IncomparableReason = Literal["no_folder", "missing", "torn", "too_large", "blank"]
 
-MAX_DECLARED_PIXELS = 150_000_000  # as in the image store; the header is read first, so a bomb is never decoded
 WORKING_SIDE = 768  # pixels; a larger image is reduced at once, so that one decoded image is held at a time
 PLAIN_BORDER = 0.9  # share of the outermost pixels that have one colour, which makes it a drawing to be cut out
 PLAIN = 16  # grey levels of that colour's noise
@@ -82,7 +83,7 @@ def _decode(raw: bytes) -> Image.Image | IncomparableReason:
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(raw)) as opened:
             warnings.simplefilter("ignore")  # Pillow warns below our own limit
-            if math.prod(opened.size) > MAX_DECLARED_PIXELS:
+            if math.prod(opened.size) > MAX_DECLARED_PIXELS:  # read from the header: a bomb is never decoded
                 return "too_large"
             opened.draft("L", (WORKING_SIDE, WORKING_SIDE))  # a JPEG is decoded straight to a smaller size
             opened.load()

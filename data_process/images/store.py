@@ -114,11 +114,8 @@ def decode(source: Path, raw: bytes) -> Image.Image:
             warnings.simplefilter("ignore")  # Pillow warns of bombs and odd metadata; the limit below is stricter
             image: Image.Image = Image.open(io.BytesIO(raw))
             if image.width * image.height > MAX_DECLARED_PIXELS:
-                raise ImageError(
-                    "too_large",
-                    f"{source} declares {image.width} x {image.height} pixels, more than {MAX_DECLARED_PIXELS:,}; "
-                    "scale it down before adding it",
-                )
+                declared = f"{image.width} x {image.height} pixels, more than {MAX_DECLARED_PIXELS:,}"
+                raise ImageError("too_large", f"{source} declares {declared}; scale it down before adding it")
             image.load()
             with contextlib.suppress(Exception):  # unreadable EXIF says nothing about the pixels
                 image = ImageOps.exif_transpose(image)
@@ -148,9 +145,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         elif image.mode == "F" and low >= 0 and high <= 255:
             scale = 255.0 if high <= 1 else 1.0
         else:
-            raise ImageError(
-                "unsupported", f"the scale of grey values from {low} to {high} is ambiguous; convert it to PNG"
-            )
+            what = f"the scale of grey values from {low} to {high} is ambiguous; convert it to PNG"
+            raise ImageError("unsupported", what)
         # In float, because Pillow clips deep grey where it should scale it.
         return image.convert("F").point(lambda value: value * scale + 0.5).convert("L").convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -256,9 +252,8 @@ class ImageStore:
         try:
             height, width = canonical_size(image.height, image.width, self.patch, *self.limits)
         except ValueError as error:
-            raise ImageError(
-                "too_extreme", f"{source}: {error}; crop it, or widen the image store's pixel limits"
-            ) from error
+            advice = "crop it, or widen the image store's pixel limits"
+            raise ImageError("too_extreme", f"{source}: {error}; {advice}") from error
         if (width, height) != image.size:
             image = image.resize((width, height), Image.Resampling.BICUBIC)
         content = hashlib.sha256(image.tobytes())

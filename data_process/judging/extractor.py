@@ -101,9 +101,7 @@ class ReplyCache:
             raise self._unusable(error) from error
 
     def _unusable(self, error: Exception) -> DataError:
-        return DataError(
-            f"{self.path}: cannot be used as the extractor's cache ({error}); delete it or name another file"
-        )
+        return DataError(f"{self.path}: cannot be used as the extractor's cache ({error}); delete it or name another")
 
     def get(self, model: str, prompt: str) -> str | None:
         rows = self._run("SELECT reply FROM replies WHERE model = ? AND prompt = ?", model, prompt)
@@ -135,9 +133,8 @@ class Extractor:
 
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
-            raise DataError(
-                f"extractor address {self.url!r} must begin with http:// or https://, as in http://host:8000/v1"
-            )
+            advice = "must begin with http:// or https://, as in http://host:8000/v1"
+            raise DataError(f"extractor address {self.url!r} {advice}")
         self._client: httpx.AsyncClient | None = None
 
     def __enter__(self) -> Extractor:
@@ -167,12 +164,8 @@ class Extractor:
         Raises ExtractorError when the server cannot be reached after all attempts, or refuses the request.
         """
         prompt = extraction_prompt(response, question=question, choices=choices, answer_type=answer_type, unit=unit)
-        body = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": prompt}],
-            "temperature": 0,
-            "max_tokens": MAX_TOKENS,
-        }
+        messages = [{"role": "user", "content": prompt}]
+        body = {"model": self.model, "messages": messages, "temperature": 0, "max_tokens": MAX_TOKENS}
         # The digest covers the whole request, so a changed prompt or limit is asked anew.
         digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         kept = self.cache.get(self.model, digest)
@@ -247,11 +240,7 @@ def read_by_extractor(problem: Problem, response: str, extractor: Extractor) -> 
     verdict's rule is "extractor/...". NONE, an unreadable or a malformed reply is an abstention with a reason.
     """
     reply = extractor.extract(
-        response,
-        question=problem.question,
-        choices=problem.choices,
-        answer_type=problem.answer_type,
-        unit=problem.unit,
+        response, question=problem.question, choices=problem.choices, answer_type=problem.answer_type, unit=problem.unit
     )
     if reply.text is None:
         return Verdict("abstain", None, "extractor/malformed_reply", note=reply.reason), reply

@@ -18,7 +18,7 @@ from data_process.io import choices_of, numbered_rows, problem_from_row
 from data_process.judging import check_gold
 from data_process.judging.maths.quantity import read_quantity
 from data_process.judging.published.registry import Response
-from data_process.schema import ANSWER_TYPES, LETTERS, AnswerType, DataError, Problem
+from data_process.schema import ANSWER_TYPES, LETTERS, AnswerType, DataError, Problem, wrong
 
 SHOWN_IDS = 5
 _MATHS = re.compile(r"[0-9\\√π^=<>≤≥]|(?<![A-Za-z])(?:pi|sqrt|x|y|z)(?![A-Za-z])")
@@ -47,13 +47,9 @@ def _one_of(row: Mapping[str, Any], names: tuple[str, str], where: str) -> Any:
     """The value under one of two names. DataError if there is none, or two that differ."""
     held = [name for name in names if name in row]
     if not held:
-        raise DataError(
-            f"{where}: no {names[0]!r} and no {names[1]!r}; the row has {', '.join(map(str, row)) or 'nothing'}"
-        )
+        wrong(where, f"no {names[0]!r} and no {names[1]!r}; the row has {', '.join(map(str, row)) or 'nothing'}")
     if len(held) == 2 and str(row[names[0]]) != str(row[names[1]]):
-        raise DataError(
-            f"{where}: {names[0]!r} and {names[1]!r} differ ({row[names[0]]!r:.60}, {row[names[1]]!r:.60}); keep one"
-        )
+        wrong(where, f"{names[0]!r} and {names[1]!r} differ ({row[names[0]]!r:.60}, {row[names[1]]!r:.60}); keep one")
     return row[held[0]]
 
 
@@ -62,7 +58,7 @@ def _id(row: Mapping[str, Any], where: str) -> str:
     if isinstance(value, float) and value.is_integer():  # as tables with missing ids write whole numbers
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise DataError(f"{where}: an id must be text or a whole number, found {value!r:.60}")
+        wrong(where, f"an id must be text or a whole number, found {value!r:.60}")
     return str(value)
 
 
@@ -70,7 +66,7 @@ def _gold(row: Mapping[str, Any], where: str) -> str:
     value = _one_of(row, ("answer", "gold"), where)
     if isinstance(value, bool) or not isinstance(value, str | int | float | list):
         more = "; the public files of a test split have no gold answers" if value is None else ""
-        raise DataError(f"{where}: the gold answer must be text, a number or a list, found {value!r:.60}{more}")
+        wrong(where, f"the gold answer must be text, a number or a list, found {value!r:.60}{more}")
     return value if isinstance(value, str) else str(value)
 
 
@@ -116,14 +112,14 @@ def _question(row: Mapping[str, Any], where: str, geoqa: bool) -> ProblemRow:
     where = f"{where}, problem {identifier!r}"
     kind = row.get("question_type")
     if kind not in (None, "multi_choice", "free_form"):
-        raise DataError(f"{where}: 'question_type' must be multi_choice or free_form, found {kind!r}")
+        wrong(where, f"'question_type' must be multi_choice or free_form, found {kind!r}")
     gold = _gold(row, where)
     choices = choices_of(row.get("choices"), where) if kind != "free_form" else ()
     if kind == "multi_choice" and not choices:
-        raise DataError(f"{where}: a multi_choice problem needs 'choices'")
+        wrong(where, "a multi_choice problem needs 'choices'")
     answer_type = row.get("answer_type")
     if answer_type is not None and answer_type not in ANSWER_TYPES:
-        raise DataError(f"{where}: unknown answer_type {answer_type!r}; known: {', '.join(ANSWER_TYPES)}")
+        wrong(where, f"unknown answer_type {answer_type!r}; known: {', '.join(ANSWER_TYPES)}")
     if choices:
         letter = gold_letter(gold, choices, by_text=kind is not None)
         if letter is None:
@@ -138,15 +134,9 @@ def _question(row: Mapping[str, Any], where: str, geoqa: bool) -> ProblemRow:
     # `question` takes precedence: MathVista's `query` repeats it with the hint and the choices.
     question = row["question"] if "question" in row else _one_of(row, ("question", "query"), where)
     fields = {
-        "id": identifier,
-        "question": question,
-        "answer": gold,
-        "choices": list(choices),
-        "answer_type": answer_type,
-        "precision": _whole_number(row.get("precision")),
-        "unit": row.get("unit"),
-        "tolerance": row.get("tolerance"),
-    }
+        "id": identifier, "question": question, "answer": gold, "choices": list(choices), "answer_type": answer_type,
+        "precision": _whole_number(row.get("precision")), "unit": row.get("unit"), "tolerance": row.get("tolerance"),
+    }  # fmt: skip
     return ProblemRow(problem_from_row(fields, where, Path()), row)
 
 
@@ -164,9 +154,7 @@ def read_problem_rows(path: Path, *, geoqa: bool = False) -> dict[str, ProblemRo
         found = _question(row, where, geoqa)
         identifier = found.problem.id
         if identifier in lines:
-            raise DataError(
-                f"{where}: problem id {identifier!r} was already used ({lines[identifier]}); ids must be unique"
-            )
+            wrong(where, f"problem id {identifier!r} was already used ({lines[identifier]}); ids must be unique")
         lines[identifier], questions[identifier] = where, found
     if not questions:
         raise DataError(f"{path}: holds no problems; check the path")
@@ -202,8 +190,8 @@ def read_answer_rows(path: Path, known: Collection[str], problems: Path) -> dict
     for where, row in numbered_rows(path):
         answer = _answer(row, where)
         if answer.id in answers:
-            raise DataError(
-                f"{where}: problem {answer.id!r} was already answered ({answers[answer.id].where}); keep one of the two"
+            wrong(
+                where, f"problem {answer.id!r} was already answered ({answers[answer.id].where}); keep one of the two"
             )
         answers[answer.id] = answer
         if answer.id not in known:

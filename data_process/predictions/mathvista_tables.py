@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data_process.io import write_aside
-from data_process.judging.published.mathvista import gold_text, official_verdict
+from data_process.judging.published.mathvista import official_verdict
 from data_process.judging.published.registry import Response
 from data_process.schema import DataError, Problem
 
@@ -86,15 +86,10 @@ def result_entry(problem: Problem, row: Mapping[str, Any], response: Response) -
     verdict = official_verdict(problem, response.extraction)
     given = {key: value for key, value in row.items() if key not in ("id", "gold")}
     return {
-        **given,
-        "pid": problem.id,
-        "answer": gold_text(problem),
-        "precision": problem.precision,
-        "response": response.text,
-        "extraction": response.extraction,
-        "prediction": verdict.extracted,
+        **given, "pid": problem.id, "answer": problem.gold_text, "precision": problem.precision,
+        "response": response.text, "extraction": response.extraction, "prediction": verdict.extracted,
         "true_false": verdict.correct,
-    }
+    }  # fmt: skip
 
 
 def write_json(path: Path, value: Any) -> None:

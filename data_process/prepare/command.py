@@ -24,17 +24,12 @@ from pathlib import Path
 
 from data_process.prepare.data_card import render
 from data_process.prepare.folder import DEV_SHARE, MISSING, QUESTIONS, FolderPlan, prepare
-from data_process.schema import ANSWER_TYPES, DataError
+from data_process.schema import ANSWER_TYPES, DataError, wrong
 from data_process.sources.base import SPLITS, PrepareRequest, Source
+from data_process.sources.columns import parse_map
 
 # name -> module of data_process.sources that has a SOURCE
-SOURCES = {
-    "geoqa": "geoqa",
-    "geometry3k": "geometry3k",
-    "mathvista": "mathvista",
-    "table": "columns",
-    "jsonl": "columns",
-}
+SOURCES = {name: name for name in ("geoqa", "geometry3k", "mathvista")} | dict.fromkeys(("table", "jsonl"), "columns")
 
 
 def source_named(name: str) -> Source:
@@ -58,10 +53,8 @@ def _imported(module: str, attribute: str) -> Source:
     try:
         found = vars(importlib.import_module(module)).get(attribute)
     except ImportError as error:
-        raise DataError(
-            f"the source module {module} cannot be imported ({error}); install its package, or run the command in the "
-            "folder that contains it"
-        ) from error
+        advice = "install its package, or run the command in the folder that contains it"
+        raise DataError(f"the source module {module} cannot be imported ({error}); {advice}") from error
     if not isinstance(found, Source):
         raise DataError(f"{module} has no source {attribute}; define {attribute} = Source(name=..., item=...) in it")
     return found
@@ -96,9 +89,7 @@ def borrowed(pairs: Sequence[str]) -> dict[str, Path]:
     for pair in pairs:
         split, equals, folder = pair.partition("=")
         if not equals or not folder or split not in SPLITS or split in found:
-            raise DataError(
-                f"--borrow {pair!r}: give each split once, as SPLIT=DIR; the splits are {', '.join(SPLITS)}"
-            )
+            wrong(f"--borrow {pair!r}", f"give each split once, as SPLIT=DIR; the splits are {', '.join(SPLITS)}")
         found[split] = Path(folder)
     return found
 
@@ -130,26 +121,18 @@ def parser() -> argparse.ArgumentParser:
         "--missing", choices=MISSING, default="error", help="problems whose image is missing, empty or unreadable: "
         "stop (default), keep and count, leave out, or draw marked stand-ins",
     )  # fmt: skip
-    made.add_argument(
-        "--dev-share", type=_share, default=DEV_SHARE, help="share of train held out if there is no dev (0.1)"
-    )
-    made.add_argument("--test-share", type=_share, default=0.0, help="share of train held out if there is no test (0)")
+    made.add_argument("--dev-share", type=_share, default=DEV_SHARE, help="share of train held out without dev (0.1)")
+    made.add_argument("--test-share", type=_share, default=0.0, help="share of train held out without test (0)")
     made.add_argument("--seed", type=int, default=0, help="seed of the draw of held-out problems (0)")
-    made.add_argument(
-        "--borrow", action="append", default=[], metavar="SPLIT=DIR", help="take a split from a prepared folder"
-    )
+    made.add_argument("--borrow", action="append", default=[], metavar="SPLIT=DIR", help="split of a prepared folder")
     made.add_argument("--link", action="store_true", help="hard-link the images instead of copying them")
     made.add_argument("--replace", action="store_true", help="replace an already prepared folder")
     made.add_argument("--skip-bad", action="store_true", help="leave out and count unusable rows instead of stopping")
     made.add_argument("--json", action="store_true", help="print the card as JSON")
     table = made.add_argument_group("table")
     table.add_argument("--map", action="append", default=[], metavar="FIELD=COLUMN", help="e.g. question=problem")
-    table.add_argument(
-        "--answer-type", choices=ANSWER_TYPES, help="type of every answer (default: inferred, and printed)"
-    )
-    table.add_argument(
-        "--answer-is", choices=("letter", "text", "index0", "index1"), help="how a gold choice is written"
-    )
+    table.add_argument("--answer-type", choices=ANSWER_TYPES, help="of every answer (default: inferred, and printed)")
+    table.add_argument("--answer-is", choices=("letter", "text", "index0", "index1"), help="form of a gold choice")
     table.add_argument("--answer-pattern", metavar="REGEX", help="the group of its last match is the answer")
     geometry = made.add_argument_group("geometry3k")
     geometry.add_argument("--text", choices=("annotat_text", "problem_text", "compact_text"), help="question field")
@@ -157,8 +140,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _request(args: argparse.Namespace, source: Source) -> PrepareRequest:
-    from data_process.sources.columns import parse_map
-
     if (args.raw is None) == (args.hub is None):
         raise DataError("say where the data are: either --raw PATH for files or --hub [OWNER/NAME]")
     given = {
@@ -169,16 +150,13 @@ def _request(args: argparse.Namespace, source: Source) -> PrepareRequest:
         if value and name not in source.options:
             raise DataError(f"the source {source.name} has no option --{name.replace('_', '-')}; leave it out")
     if args.answer_pattern:
+        option = f"--answer-pattern {args.answer_pattern!r}"
         try:
             groups = re.compile(args.answer_pattern).groups
         except re.error as error:
-            raise DataError(
-                f"--answer-pattern {args.answer_pattern!r} is not a regular expression: {error}; correct it"
-            ) from error
+            raise DataError(f"{option} is not a regular expression: {error}; correct it") from error
         if groups != 1:
-            raise DataError(
-                f"--answer-pattern {args.answer_pattern!r} must have exactly one group, and it has {groups}"
-            )
+            raise DataError(f"{option} must have exactly one group, and it has {groups}")
     return PrepareRequest(
         raw=args.raw, images=args.images, hub=args.hub or None, hub_config=args.hub_config, revision=args.revision,
         splits=splits_of(source, args.split), options=given,

@@ -12,7 +12,7 @@ from typing import Any
 
 from data_process.prepare.holdout import question_key
 from data_process.prepare.images import PlacedImage
-from data_process.schema import LETTERS, Problem
+from data_process.schema import Problem
 
 LISTED = 10  # examples listed beside each count
 Key = tuple[str, tuple[str, ...], str | None]  # question, choices, content of the image
@@ -138,13 +138,9 @@ def _duplicates(entries: Sequence[Entry], labelled: bool) -> dict[str, Any]:
         found["groups"] = [[entry.problem.id for entry in group] for group in repeated[:LISTED]]
     if labelled:
         found["contradicting"] = [
-            [entry.problem.id for entry in group] for group in repeated if len({_gold(e.problem) for e in group}) > 1
+            [entry.problem.id for entry in group] for group in repeated if len({e.problem.gold_text for e in group}) > 1
         ]
     return found
-
-
-def _gold(problem: Problem) -> str:
-    return problem.choices[LETTERS.index(problem.answer)] if problem.choices else problem.answer
 
 
 def overlaps(splits: Mapping[str, Sequence[Entry]]) -> dict[str, dict[str, int]]:
@@ -160,9 +156,6 @@ def overlaps(splits: Mapping[str, Sequence[Entry]]) -> dict[str, dict[str, int]]
                 "question_choices_image": sum(_key(entry) in wholes for entry in splits[second]),
             }
     return found
-
-
-# ---- as text ------------------------------------------------------------------------------------------------------
 
 
 def render(card: Mapping[str, Any]) -> str:

@@ -55,9 +55,6 @@ class _Read:
     ids: dict[str, str] = field(default_factory=dict)  # problem id -> where it was read
 
 
-# ---- reading ------------------------------------------------------------------------------------------------------
-
-
 def _entries(source: Source, request: PrepareRequest, plan: FolderPlan, root: Path) -> _Read:
     """Reads every row as a checked problem and places its image under `root`; counts the rows left out."""
     read, placer = _Read(), ImagePlacer(root, plan.link)
@@ -134,9 +131,6 @@ def _refuse_missing(splits: Mapping[str, Sequence[Entry]], request: PrepareReque
         )
 
 
-# ---- splits -------------------------------------------------------------------------------------------------------
-
-
 def _borrow(splits: dict[str, list[Entry]], plan: FolderPlan, read: _Read, root: Path) -> list[str]:
     """Copies splits and their images from other prepared folders. Returns remarks for the card."""
     remarks = []
@@ -189,9 +183,6 @@ def _hold_out(splits: dict[str, list[Entry]], plan: FolderPlan) -> list[str]:
             "share an image or a question); it is not a published split"
         )
     return remarks
-
-
-# ---- writing ------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager

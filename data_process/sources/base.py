@@ -19,9 +19,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any
 
-from data_process.schema import LETTERS, DataError
+from data_process.schema import LETTERS, wrong
 
 Row = dict[str, Any]
 LocatedRow = tuple[str, Row]  # where the row is, for messages; the row
@@ -78,10 +78,6 @@ class Source:
     language: str | None = None  # of every problem, where the source states it for all
     unlabelled: tuple[str, ...] = ()  # raw splits whose answers are not public
     options: tuple[str, ...] = ()  # names of the command's options that it reads from `PrepareRequest.options`
-
-
-def wrong(where: str, what: str) -> NoReturn:
-    raise DataError(f"{where}: {what}")
 
 
 def text_of(row: Mapping[str, Any], field_name: str, where: str) -> str:

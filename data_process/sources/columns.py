@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from data_process.judging.maths.quantity import read_quantity
-from data_process.schema import ANSWER_TYPES, LETTERS, DataError
+from data_process.schema import ANSWER_TYPES, LETTERS, DataError, wrong
 from data_process.sources.base import (
     Item,
     PrepareRequest,
@@ -28,7 +28,6 @@ from data_process.sources.base import (
     plain_value,
     repeated_choices,
     without_image_mark,
-    wrong,
 )
 
 FIELDS = ("id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance")

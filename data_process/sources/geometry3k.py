@@ -10,12 +10,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from data_process.schema import LETTERS, DataError
+from data_process.io import read_json
+from data_process.schema import LETTERS, DataError, wrong
 from data_process.sources.base import (
     Item,
     LocatedRow,
@@ -31,7 +31,6 @@ from data_process.sources.base import (
     repeated_choices,
     text_of,
     without_image_mark,
-    wrong,
 )
 from data_process.sources.tables import ALIASES, table_rows
 
@@ -77,16 +76,9 @@ def _items(folder: Path) -> Iterator[LocatedRow]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist; unpack the archive again") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; unpack the archive again") from error
-    except ValueError as error:
-        raise DataError(f"{path}: not complete JSON ({error}); unpack the archive again") from error
+    value = read_json(path, "unpack the archive again")
     if not isinstance(value, dict):
-        raise DataError(f"{path}: holds a {type(value).__name__}, not the fields of one item")
+        wrong(str(path), f"holds a {type(value).__name__}, not the fields of one item")
     return value
 
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
-from data_process.schema import LETTERS, DataError
+from data_process.schema import LETTERS, DataError, wrong
 from data_process.sources.base import (
     Item,
     PrepareRequest,
@@ -29,9 +29,8 @@ from data_process.sources.base import (
     repeated_choices,
     text_of,
     without_image_mark,
-    wrong,
 )
-from data_process.sources.tables import find_tables, read_table, split_of
+from data_process.sources.tables import read_table, split_of, table_rows
 
 FILES = (
     "The processed GeoQA (train.jsonl, test.jsonl, images/) is linked from the README of MM-self-improve-qwen2vl on "
@@ -44,19 +43,11 @@ def rows(request: PrepareRequest, splits: Mapping[str, str]) -> Iterable[SplitRo
     """The tables of a folder, or one table, whose split follows from its name or its ids."""
     if request.raw is None:
         raise DataError(f"GeoQA is read from files. {FILES}")
-    if request.raw.is_dir():
-        found = find_tables(request.raw, splits)
-        if not found:
-            raise DataError(f"{request.raw} holds no table of {', '.join(splits)}. {FILES}")
-        return [(split, read_table(path)) for split, paths in found.items() for path in paths]
-    located = list(read_table(request.raw))
-    split = next(iter(splits)) if len(splits) == 1 else split_of(request.raw, list(splits))
-    if split is None:
-        named = {str(row.get("id")).partition("-")[0] for _, row in located}
-        split = next(iter(named)) if len(named) == 1 and named <= set(splits) else None
-    if split is None:
-        raise DataError(f"{request.raw}: which split is this? Say it with --split {' or --split '.join(splits)}")
-    return [(split, located)]
+    if request.raw.is_file() and len(splits) > 1 and split_of(request.raw, list(splits)) is None:
+        named = {str(row.get("id")).partition("-")[0] for _, row in read_table(request.raw)}
+        if len(named) == 1 and named <= set(splits):
+            return [(named.pop(), read_table(request.raw))]
+    return table_rows(SOURCE, request, splits)
 
 
 def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from data_process.schema import LETTERS, DataError
+from data_process.io import read_json
+from data_process.schema import LETTERS, wrong
 from data_process.sources.base import (
     Item,
     PrepareRequest,
@@ -28,7 +29,6 @@ from data_process.sources.base import (
     plain_value,
     repeated_choices,
     text_of,
-    wrong,
 )
 from data_process.sources.tables import table_rows
 
@@ -55,7 +55,10 @@ def rows(request: PrepareRequest, splits: Mapping[str, str]) -> Iterator[SplitRo
     """The rows of each split, with `query` from a `query.json` beside the table, if there is one."""
     queries = _queries(request.raw)
     for split, located in table_rows(SOURCE, request, splits):
-        yield split, (((where, {**row, "query": _query(row, queries)}) for where, row in located))
+        yield (
+            split,
+            ((where, {**row, "query": row.get("query") or queries.get(str(row.get("pid")))}) for where, row in located),
+        )
 
 
 def _queries(raw: Path | None) -> dict[str, str]:
@@ -63,19 +66,10 @@ def _queries(raw: Path | None) -> dict[str, str]:
     path = next((f / "query.json" for f in folders if (f / "query.json").is_file()), None)
     if path is None:
         return {}
-    import json
-
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: not complete JSON ({error}); fetch it again, or remove it") from error
+    found = read_json(path, "fetch it again, or remove it")
     if not isinstance(found, dict):
-        raise DataError(f"{path}: expected a query for each pid; fetch it again, or remove it")
+        wrong(str(path), "expected a query for each pid; fetch it again, or remove it")
     return found
-
-
-def _query(row: Row, queries: Mapping[str, str]) -> str | None:
-    return row.get("query") or queries.get(str(row.get("pid")))
 
 
 def head_of_query(question: str, question_type: str, answer_type: str, precision: int | None, unit: str | None) -> str:
@@ -122,15 +116,10 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
         wrong(where, f"'metadata' must be an object, found {str(metadata)[:80]!r}")
     meta = {"mathvista": official, "language": metadata.get("language"), "family": metadata.get("source")}
     fields = {
-        "id": pid,
-        "question": head,
-        **fields,
-        "choices": list(choices),
+        "id": pid, "question": head, **fields, "choices": list(choices), "precision": precision, "unit": unit,
         "answer_type": "choice" if choices else answer_type,
-        "precision": precision,
-        "unit": unit,
         "meta": {key: value for key, value in meta.items() if value is not None},
-    }
+    }  # fmt: skip
     if choices and "answer" in fields:
         notes.extend(repeated_choices(choices, fields["answer"]))  # the official rule accepts either of the two
     if given is None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_process.io import read_jsonl
+from data_process.io import read_json, read_jsonl
 from data_process.schema import DataError
 from data_process.sources.base import LocatedRow, PrepareRequest, Row, Source, SplitRows
 
@@ -48,18 +47,11 @@ def _refuse_pointer(path: Path) -> None:
 def _json(path: Path) -> list[Row]:
     """One JSON value: a list of rows, or a dict whose values are the rows (MathVista's form, by pid)."""
     try:
-        value = json.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf").decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
-    except RecursionError as error:
-        raise DataError(f"{path}: nested too deeply for a table; check the file") from error
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # JSON Lines with the suffix .json
+        value = read_json(path, "save it as UTF-8 JSON, or fetch it again if its download was interrupted")
+    except DataError as error:
+        if "Extra data" in str(error.__cause__):  # JSON Lines with the suffix .json
             return read_jsonl(path)
-        raise DataError(
-            f"{path}, line {error.lineno}: not complete JSON ({error.msg}); an interrupted download ends like "
-            "this: fetch it again"
-        ) from error
+        raise
     if isinstance(value, dict) and value and all(isinstance(row, dict) for row in value.values()):
         return [{"pid": key, **row} for key, row in value.items()]
     if isinstance(value, list) and all(isinstance(row, dict) for row in value):

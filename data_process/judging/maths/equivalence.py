@@ -57,9 +57,6 @@ def _has_letter(text: str) -> bool:
     return bool(re.search(r"[A-Zabcdf-z]", without_names(text, "pi")))
 
 
-# ---- A decimal for a root or a multiple of π ----
-
-
 def _is_rounded(text: str, decimal: Fraction, value: Surd) -> bool:
     """Whether `decimal`, written as `text`, is `value` rounded to its decimals (at least MIN_DIGITS digits)."""
     digits = text.lstrip("-").replace(".", "").lstrip("0")
@@ -78,8 +75,6 @@ def _is_decimal(value: Fraction) -> bool:
     """Whether the value has finitely many decimals: its denominator divides a power of ten."""
     return pow(10, value.denominator.bit_length(), value.denominator) == 0
 
-
-# ---- Sets, intervals, tuples, relations ----
 
 _COLLECTION = re.compile(r"(\(|\[|\\?\{)([^()\[\]{}]{1,60})(\)|\]|\\?\})")
 _UNION = re.compile(r"∪|\\cup(?![A-Za-z])")

@@ -68,10 +68,6 @@ def _add(a: Surd, b: Surd) -> Surd:
     return _checked(terms)
 
 
-def _subtract(a: Surd, b: Surd) -> Surd:
-    return _add(a, _negate(b))
-
-
 def _multiply(a: Surd, b: Surd) -> Surd:
     terms: dict[tuple[int, int], Fraction] = {}
     for (n, i), p in a.items():
@@ -88,7 +84,7 @@ def _mixed(a: Surd, b: Surd) -> Surd:
     r"""`2\frac{1}{2}` is a mixed number; `2\frac{√3}{3}` and `2\frac{4}{3}` are products."""
     whole, part = rational(a), rational(b)
     if whole and whole.denominator == 1 and part and 0 < part < 1:
-        return _add(a, b) if whole > 0 else _subtract(a, b)
+        return _add(a, b) if whole > 0 else _add(a, _negate(b))
     return _multiply(a, b)
 
 
@@ -135,7 +131,7 @@ def _root(a: Surd, degree: Surd) -> Surd:
 
 
 _OPERATIONS: dict[str, Callable[..., Surd]] = {
-    "+": _add, "-": _subtract, "*": _multiply, "/": _divide, "^": _power,
+    "+": _add, "-": lambda a, b: _add(a, _negate(b)), "*": _multiply, "/": _divide, "^": _power,
     "negate": _negate, "mixed": _mixed, "sqrt": _sqrt, "root": _root,
 }  # fmt: skip
 # Spellings of a root or π that stand for letters in an expression with letters, such as "Pi".

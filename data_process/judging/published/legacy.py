@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from data_process.judging.published.mathvista import gold_text, official_verdict
+from data_process.judging.published.mathvista import official_verdict
 from data_process.schema import DataError, Problem, Status, Verdict
 from data_process.seeds import seed_for
 
-GEOQA_LETTERS = "ABCDEF"  # the published judge fails on a seventh choice; here it is never found
+PUBLISHED_LETTERS = "ABCDEF"  # GeoQA's judge fails on a seventh choice; here it is never found
 GEOQA_FAILED = "FAILED"  # a text: its last letter reads as choice D when a vote elects it
 GEOQA_CREDIT = 0.75  # chance of credit for an unreadable answer; the comment beside it says 25%
 
@@ -27,9 +27,6 @@ def _verdict(name: str, found: str | None, right: bool, rule: str) -> Verdict:
     return Verdict(status, found, f"legacy:{name}/{rule}")
 
 
-# ---------------------------------------------------------------------------------------------- GeoQA
-
-
 def _need_choices(problem: Problem, name: str) -> None:
     if not problem.choices:
         raise DataError(f"problem {problem.id}: legacy:{name} judges choices, and this problem has none")
@@ -37,7 +34,7 @@ def _need_choices(problem: Problem, name: str) -> None:
 
 def _named_choice(text: str, problem: Problem) -> str | None:
     """The last choice whose text occurs anywhere in `text`, "6" in "60" included."""
-    held = [letter for letter, c in zip(GEOQA_LETTERS, problem.choices, strict=False) if c.lower() in text.lower()]
+    held = [letter for letter, c in zip(PUBLISHED_LETTERS, problem.choices, strict=False) if c.lower() in text.lower()]
     return held[-1] if held else None
 
 
@@ -85,7 +82,7 @@ def geoqa_extract(text: str, problem: Problem) -> str:
     if named := _named_choice(text, problem):
         return named
     words = re.sub(r"[\n.,!?]", " ", text).split(" ")
-    letters = GEOQA_LETTERS[: len(problem.choices)]
+    letters = PUBLISHED_LETTERS[: len(problem.choices)]
     for known in (letters, letters.lower()):
         if alone := [letter for letter in known if letter in words]:
             return alone[-1].upper()
@@ -103,35 +100,17 @@ def geoqa_vote(texts: Sequence[str], problem: Problem) -> Verdict:
     return _verdict("geoqa-vote", letter, letter == problem.answer, rule)
 
 
-# ---------------------------------------------------------------------------------------------- TabMWP
-
-_TABMWP_LETTERS = ("A", "B", "C", "D", "E", "F")
-_TABMWP_CHOICE = [
-    re.compile(pattern)
-    for pattern in (
-        r"Answer: ([A-Za-z])",
-        r"^\(([A-Za-z])\)$",
-        r"^([A-Za-z])$",
-        r"^([A-Za-z]). ",  # the dot is any character
-        r"[Th]he answer is ([A-Z])",
-        r"^\(([A-Za-z])\) [\s\S]+$",
-        r"[Th]he answer is \(([A-Za-z])\) [\s\S]+$",
-    )
-]
-_TABMWP_FREE = [
-    re.compile(pattern)
-    for pattern in (
-        r"Answer: ([\s\S]+)",
-        r"[Th]he answer is ([\s\S]+)$",
-        r"[Th]he table shows that ([\d\$\.\,\/\:]+) ",
-        r" = ([\d\$\.\,\/\:]+)",
-        r"(?<= be| is) ([\-\d\$\.\,\/\:]{0,}[\d]+)",
-        r"(?<= are| was) ([\-\d\$\.\,\/\:]{0,}[\d]+)",
-        r"(?<= were) ([\-\d\$\.\,\/\:]{0,}[\d]+)",
-        r" ([\d\$\.\,\/\:]+ [AP]\.M\.)",
-        r"([\-\d\$\.\,\/\:]{0,}[\d]+)",
-    )
-]
+# As published, defects included: in the fourth pattern the dot is any character.
+_TABMWP_CHOICE = (
+    r"Answer: ([A-Za-z])", r"^\(([A-Za-z])\)$", r"^([A-Za-z])$", r"^([A-Za-z]). ", r"[Th]he answer is ([A-Z])",
+    r"^\(([A-Za-z])\) [\s\S]+$", r"[Th]he answer is \(([A-Za-z])\) [\s\S]+$",
+)  # fmt: skip
+_TABMWP_FREE = (
+    r"Answer: ([\s\S]+)", r"[Th]he answer is ([\s\S]+)$", r"[Th]he table shows that ([\d\$\.\,\/\:]+) ",
+    r" = ([\d\$\.\,\/\:]+)", r"(?<= be| is) ([\-\d\$\.\,\/\:]{0,}[\d]+)",
+    r"(?<= are| was) ([\-\d\$\.\,\/\:]{0,}[\d]+)", r"(?<= were) ([\-\d\$\.\,\/\:]{0,}[\d]+)",
+    r" ([\d\$\.\,\/\:]+ [AP]\.M\.)", r"([\-\d\$\.\,\/\:]{0,}[\d]+)",
+)  # fmt: skip
 
 
 def tabmwp_normalise(text: str, unit: str | None = None) -> str:
@@ -171,14 +150,14 @@ def _tabmwp_extract(output: str, problem: Problem, seed: int) -> tuple[str, str]
     options = problem.choices
     if not options:
         for pattern in _TABMWP_FREE:
-            if found := pattern.findall(output):
+            if found := re.findall(pattern, output):
                 answer = found[-1].strip()
                 return answer[:-1] if answer.endswith(".") and ".M." not in answer else answer, "pattern"
         return output, "whole_text"
     for pattern in _TABMWP_CHOICE:
-        found = pattern.findall(output)
-        if found and found[0].upper() in _TABMWP_LETTERS:
-            index = _TABMWP_LETTERS.index(found[0].upper())
+        found = re.findall(pattern, output)
+        if found and found[0].upper() in PUBLISHED_LETTERS:
+            index = PUBLISHED_LETTERS.index(found[0].upper())
             if index < len(options):
                 return options[index], "letter"
             draw = random.Random(seed_for(seed, "legacy:tabmwp", problem.id))  # the published draw has no seed
@@ -191,7 +170,7 @@ def tabmwp(text: str, problem: Problem, seed: int = 0) -> Verdict:
 
     Raises DataError where the gold answer itself cannot be normalised (1/0); the published script fails there.
     """
-    gold = gold_text(problem)
+    gold = problem.gold_text
     try:
         wanted = tabmwp_normalise(gold, problem.unit)
     except (ValueError, ZeroDivisionError, OverflowError) as error:
@@ -206,14 +185,11 @@ def tabmwp(text: str, problem: Problem, seed: int = 0) -> Verdict:
     return _verdict("tabmwp", said, said.lower() == wanted.lower(), rule)
 
 
-# ---------------------------------------------------------------------------------------------- ChartQA, CLEVR-Math
-
-
 def chartqa(text: str, problem: Problem) -> Verdict:
     """ChartQA's judge: the text after the first "Answer:", within 5% of a gold number (years too) or equal to it."""
     match = re.search(r"Answer:\s*(.+)\s*$", text, re.DOTALL)
     said = match[1].strip() if match else text.strip()
-    gold, rule = gold_text(problem), "answer_cue" if match else "whole_text"
+    gold, rule = problem.gold_text, "answer_cue" if match else "whole_text"
     try:
         number, wanted = float(said), float(gold)
         if abs(number - wanted) <= 0.05 * abs(wanted):
@@ -231,9 +207,6 @@ def clevr(text: str, problem: Problem) -> Verdict:
     if match:
         return _verdict("clevr", match[1], match[1] == problem.answer, "answer_cue")
     return _verdict("clevr", None, problem.answer == "unknown", "unknown")
-
-
-# ---------------------------------------------------------------------------------------------- MathVista, R1-V
 
 
 def mathvista(extraction: Any, problem: Problem, *, decimals: bool = True) -> Verdict:
@@ -261,7 +234,7 @@ def r1v(text: str, problem: Problem) -> Verdict:
 
     limit = 5 if threading.current_thread() is threading.main_thread() else None  # seconds, math-verify's default
     found = parse(text[-R1V_MAX_CHARS:], parsing_timeout=limit)
-    gold = parse(gold_text(problem), parsing_timeout=limit)
+    gold = parse(problem.gold_text, parsing_timeout=limit)
     # The published call passes the response as the gold answer and the gold answer as the response; order matters.
     right = bool(verify(found, gold, timeout_seconds=limit))
     return _verdict("r1v", str(found[0]) if found else None, right, "math_verify" if found else "nothing_parsed")

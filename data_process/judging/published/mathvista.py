@@ -80,11 +80,6 @@ def normalise(extraction: Any, problem: Problem, *, decimals: bool = True) -> tu
     return found, problem.answer_type if found is not None else "unreadable"
 
 
-def gold_text(problem: Problem) -> str:
-    """The gold answer as the official file writes it: the choice's text, or the value."""
-    return problem.choices[problem.letters.index(problem.answer)] if problem.choices else problem.answer
-
-
 def official_verdict(problem: Problem, extraction: Any, *, decimals: bool = True) -> Verdict:
     """The official verdict on an extraction; `extracted` is the official prediction.
 
@@ -95,7 +90,7 @@ def official_verdict(problem: Problem, extraction: Any, *, decimals: bool = True
     if prediction is None:
         return Verdict("abstain", None, f"official:{rule}")
     # Texts are compared as they stand: "1.20" is not the gold of a prediction rounded to "1.2".
-    correct = prediction == gold_text(problem)
+    correct = prediction == problem.gold_text
     return Verdict("correct" if correct else "wrong", prediction, f"official:{rule}")
 
 

@@ -73,9 +73,7 @@ NAMED_JUDGES: dict[str, NamedJudge] = {
             lambda problem, response, seed: legacy.mathvista(response.extraction, problem), mathvista=True,
         ),
         NamedJudge(
-            "legacy:mathvista-2023",
-            "lupantech/MathVista, before its first commit",
-            "extraction",
+            "legacy:mathvista-2023", "lupantech/MathVista, before its first commit", "extraction",
             "the rule of most published result files: no decimals for an integer",
             lambda problem, response, seed: legacy.mathvista(response.extraction, problem, decimals=False),
             mathvista=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ CELL = 28  # pixels; labels are centred on this grid, which is Qwen2-VL's token 
 FONT_SIZE = 15  # points; three digits still fit one cell
 
 Point = tuple[float, float]
+Label = tuple[int | str, Point]  # "x" or degrees, and where its centre would ideally be
 Params = tuple[int, ...]
 
 
@@ -24,10 +25,9 @@ class Sketch:
     """A figure in arbitrary units, y upwards, before it is turned, scaled to the image and drawn."""
 
     lines: tuple[tuple[Point, Point], ...]
-    labels: tuple[tuple[str, Point], ...]  # text and where its centre would ideally be
+    labels: tuple[Label, ...]
     circle: tuple[Point, float] | None = None
-    corner: Point | None = None  # of a right angle, marked by a small square
-    corner_arms: tuple[Point, Point] | None = None
+    right_angle: tuple[Point, Point, Point] | None = None  # arm, corner, arm; a small square marks it
 
 
 def _polar(degrees: float, radius: float = 1.0, centre: Point = (0.0, 0.0)) -> Point:
@@ -56,26 +56,21 @@ def _closed(*points: Point) -> tuple[tuple[Point, Point], ...]:
     return tuple(zip(points, points[1:] + points[:1], strict=True))
 
 
-def _fan(angles: Sequence[int], names: Sequence[str], span: int) -> Sketch:
-    """Rays from one point that cut `span` degrees (180: a straight line, 360: all round) into `angles`."""
-    edges = [0, *itertools.accumulate(angles)]
-    lines = [((0.0, 0.0), _polar(e)) for e in edges[: -1 if span == 360 else None]]
-    labels = [
-        (name, _polar((low + high) / 2, 0.66))
-        for name, (low, high) in zip(names, itertools.pairwise(edges), strict=True)
-    ]
-    return Sketch(tuple(lines), tuple(labels))
-
-
 def fan(span: int) -> Callable[[Params, int], Sketch]:
-    return lambda p, x: _fan([*p, x], [*map(str, p), "x"], span)
+    """Rays from one point that cut `span` degrees (180: a straight line, 360: all round) into the angles."""
+
+    def sketch(p: Params, x: int) -> Sketch:
+        edges = [0, *itertools.accumulate((*p, x))]
+        lines = [((0.0, 0.0), _polar(e)) for e in edges[: -1 if span == 360 else None]]
+        middles = [_polar((low + high) / 2, 0.66) for low, high in itertools.pairwise(edges)]
+        return Sketch(tuple(lines), tuple(zip((*p, "x"), middles, strict=True)))
+
+    return sketch
 
 
 def triangle(p: Params, x: int) -> Sketch:
     a, b, c = _triangle_corners(p[0], p[1])
-    return Sketch(
-        _closed(a, b, c), ((str(p[0]), _inside(a, b, c)), (str(p[1]), _inside(b, a, c)), ("x", _inside(c, a, b)))
-    )
+    return Sketch(_closed(a, b, c), ((p[0], _inside(a, b, c)), (p[1], _inside(b, a, c)), ("x", _inside(c, a, b))))
 
 
 def triangle_bisected(p: Params, x: int) -> Sketch:
@@ -83,14 +78,12 @@ def triangle_bisected(p: Params, x: int) -> Sketch:
     ca, cb = math.dist(c, a), math.dist(c, b)
     foot = _mix(a, b, ca / (ca + cb))  # the bisector divides the opposite side in the ratio of the other two
     lines = (*_closed(a, b, c), (c, foot))
-    return Sketch(lines, ((str(p[0]), _inside(a, b, c)), (str(p[1]), _inside(b, a, c)), ("x", _inside(c, a, foot))))
+    return Sketch(lines, ((p[0], _inside(a, b, c)), (p[1], _inside(b, a, c)), ("x", _inside(c, a, foot))))
 
 
 def right(p: Params, x: int) -> Sketch:
     a, c, b = _triangle_corners(p[0], 90)
-    return Sketch(
-        _closed(a, b, c), ((str(p[0]), _inside(a, b, c)), ("x", _inside(b, a, c))), corner=c, corner_arms=(a, b)
-    )
+    return Sketch(_closed(a, b, c), ((p[0], _inside(a, b, c)), ("x", _inside(b, a, c))), right_angle=(a, c, b))
 
 
 def right_exterior(p: Params, x: int) -> Sketch:
@@ -98,9 +91,8 @@ def right_exterior(p: Params, x: int) -> Sketch:
     beyond = _mix(c, b, 1.6)
     return Sketch(
         (*_closed(a, b, c), (b, beyond)),
-        ((str(p[0]), _inside(a, b, c)), ("x", _mix(b, _mix(beyond, a, 0.5), 0.5))),
-        corner=c,
-        corner_arms=(a, b),
+        ((p[0], _inside(a, b, c)), ("x", _mix(b, _mix(beyond, a, 0.5), 0.5))),
+        right_angle=(a, c, b),
     )
 
 
@@ -110,21 +102,20 @@ def right_bisected(p: Params, x: int) -> Sketch:
     foot = _mix(a, c, ba / (ba + bc))
     return Sketch(
         (*_closed(a, b, c), (b, foot)),
-        ((str(p[0]), _inside(a, b, foot, t=0.35)), ("x", _inside(foot, b, c))),
-        corner=c,
-        corner_arms=(a, b),
+        ((p[0], _inside(a, b, foot, t=0.35)), ("x", _inside(foot, b, c))),
+        right_angle=(a, c, b),
     )
 
 
 def apex(p: Params, x: int) -> Sketch:
     base = (180 - p[0]) / 2
     a, b, c = _triangle_corners(base, base)
-    return Sketch(_closed(a, b, c), ((str(p[0]), _inside(c, a, b)), ("x", _inside(a, b, c))))
+    return Sketch(_closed(a, b, c), ((p[0], _inside(c, a, b)), ("x", _inside(a, b, c))))
 
 
 def base(p: Params, x: int) -> Sketch:
     a, b, c = _triangle_corners(p[0], p[0])
-    return Sketch(_closed(a, b, c), ((str(p[0]), _inside(a, b, c)), ("x", _inside(c, a, b))))
+    return Sketch(_closed(a, b, c), ((p[0], _inside(a, b, c)), ("x", _inside(c, a, b))))
 
 
 def apex_exterior(p: Params, x: int) -> Sketch:
@@ -132,32 +123,32 @@ def apex_exterior(p: Params, x: int) -> Sketch:
     a, b, c = _triangle_corners(base, base)
     beyond = _mix(a, b, 1.6)
     return Sketch(
-        (*_closed(a, b, c), (b, beyond)), ((str(p[0]), _inside(c, a, b)), ("x", _mix(b, _mix(beyond, c, 0.4), 0.6)))
+        (*_closed(a, b, c), (b, beyond)), ((p[0], _inside(c, a, b)), ("x", _mix(b, _mix(beyond, c, 0.4), 0.6)))
     )
 
 
-def _exterior(angle_a: int, angle_b: int, at_a: str, at_b: str, outside: str) -> Sketch:
-    """A triangle with angles at two vertices and the exterior angle at the third."""
+def _exterior(angle_a: int, angle_b: int, at_b: int | str, outside: int | str) -> Sketch:
+    """A triangle with angles at two vertices, of which the first is labelled, and the exterior angle at the third."""
     a, c, b = _triangle_corners(angle_a, 180 - angle_a - angle_b)
     beyond = _mix(a, c, 1.6)
-    labels = [(at_a, _inside(a, b, c)), (at_b, _inside(b, a, c)), (outside, _mix(c, _mix(beyond, b, 0.4), 0.55))]
-    return Sketch((*_closed(a, b, c), (c, beyond)), tuple((t, q) for t, q in labels if t))
+    labels = (angle_a, _inside(a, b, c)), (at_b, _inside(b, a, c)), (outside, _mix(c, _mix(beyond, b, 0.4), 0.55))
+    return Sketch((*_closed(a, b, c), (c, beyond)), labels)
 
 
 def exterior(p: Params, x: int) -> Sketch:
-    return _exterior(p[0], p[1], str(p[0]), str(p[1]), "x")
+    return _exterior(p[0], p[1], p[1], "x")
 
 
 def remote(p: Params, x: int) -> Sketch:
-    return _exterior(p[1], p[0] - p[1], str(p[1]), "x", str(p[0]))
+    return _exterior(p[1], p[0] - p[1], "x", p[0])
 
 
 def two_exteriors(p: Params, x: int) -> Sketch:
     a, c, b = _triangle_corners(p[1], 180 - p[0])
     beyond_c, beyond_b = _mix(a, c, 1.6), _mix(a, b, 1.6)
     labels = (
-        (str(p[1]), _inside(a, b, c)),
-        (str(p[0]), _mix(c, _mix(beyond_c, b, 0.4), 0.55)),
+        (p[1], _inside(a, b, c)),
+        (p[0], _mix(c, _mix(beyond_c, b, 0.4), 0.55)),
         ("x", _mix(b, _mix(beyond_b, c, 0.4), 0.55)),
     )
     return Sketch((*_closed(a, b, c), (c, beyond_c), (b, beyond_b)), labels)
@@ -173,31 +164,29 @@ def _transversal(angle: int) -> tuple[Point, Point, tuple[tuple[Point, Point], .
 
 def cointerior(p: Params, x: int) -> Sketch:
     top, bottom, lines = _transversal(p[0])
-    return Sketch(lines, ((str(p[0]), (bottom[0] + 0.42, bottom[1] + 0.2)), ("x", (top[0] + 0.42, top[1] - 0.2))))
+    return Sketch(lines, ((p[0], (bottom[0] + 0.42, bottom[1] + 0.2)), ("x", (top[0] + 0.42, top[1] - 0.2))))
 
 
 def cointerior_bisected(p: Params, x: int) -> Sketch:
     top, bottom, lines = _transversal(p[0])
     foot = _polar(-x, 1.0, top)
     ray = (top, (top[0] + (foot[0] - top[0]) * 0.9, max(-0.4, foot[1])))
-    return Sketch(
-        (*lines, ray), ((str(p[0]), (bottom[0] + 0.42, bottom[1] + 0.2)), ("x", (top[0] + 0.6, top[1] - 0.2)))
-    )
+    return Sketch((*lines, ray), ((p[0], (bottom[0] + 0.42, bottom[1] + 0.2)), ("x", (top[0] + 0.6, top[1] - 0.2))))
 
 
 def zigzag(p: Params, x: int) -> Sketch:
     knee = (0.55, 0.0)
     up, down = (-0.35, 0.5), (-0.35, -0.5)
     lines = ((up, (-1.0, 0.5)), (down, (-1.0, -0.5)), (up, (1.0, 0.5)), (down, (1.0, -0.5)), (up, knee), (down, knee))
-    return Sketch(lines, ((str(p[0]), (0.2, 0.36)), (str(p[1]), (0.2, -0.36)), ("x", (0.0, 0.0))))
+    return Sketch(lines, ((p[0], (0.2, 0.36)), (p[1], (0.2, -0.36)), ("x", (0.0, 0.0))))
 
 
-def circle(central: int, at_centre: str, at_rim: str, *, minor: bool = False, triangle: str = "") -> Sketch:
+def circle(central: int, at_centre: int | str, at_rim: int | str, *, minor: bool = False, triangle: str = "") -> Sketch:
     """Centre O, chord PQ seen from O under `central` degrees, and R on the rim (on the minor arc if asked)."""
     o, p, q = (0.0, 0.0), _polar(270 - central / 2), _polar(270 + central / 2)
     r = _polar(262) if minor else _polar(84)
     lines = [(o, p), (o, q), (p, r), (q, r)]
-    labels = [(at_centre, (0.0, -0.34)), (at_rim, (0.0, -0.66) if minor else (0.04, 0.6))]
+    labels: list[Label] = [(at_centre, (0.0, -0.34)), (at_rim, (0.0, -0.66) if minor else (0.04, 0.6))]
     if triangle:
         lines.append((p, q))
         labels.append((triangle, (-0.36, -0.55)))
@@ -206,30 +195,25 @@ def circle(central: int, at_centre: str, at_rim: str, *, minor: bool = False, tr
 
 def quadrilateral(p: Params, x: int) -> Sketch:
     corners = [(0.0, 0.0), (1.0, 0.12), (0.92, 0.95), (0.1, 0.85)]
-    names = [*map(str, p), "x"]
-    labels = [(name, _mix(corner, (0.5, 0.48), 0.36)) for name, corner in zip(names, corners, strict=True)]
-    return Sketch(_closed(*corners), tuple(labels))
+    centres = [_mix(corner, (0.5, 0.48), 0.36) for corner in corners]
+    return Sketch(_closed(*corners), tuple(zip((*p, "x"), centres, strict=True)))
 
 
 def parallelogram(p: Params, x: int) -> Sketch:
     lean = max(-0.45, min(0.45, 0.7 / math.tan(math.radians(p[0]))))
     a, b, c, d = (0.0, 0.0), (1.0, 0.0), (1.0 + lean, 0.7), (lean, 0.7)
-    return Sketch(_closed(a, b, c, d), ((str(p[0]), _inside(a, b, c, d)), ("x", _inside(b, a, c, d))))
+    return Sketch(_closed(a, b, c, d), ((p[0], _inside(a, b, c, d)), ("x", _inside(b, a, c, d))))
 
 
 def cyclic(p: Params, x: int) -> Sketch:
     corners = [_polar(t) for t in (20, 110, 200, 300)]
-    labels = ((str(p[0]), _mix(corners[1], (0.0, 0.0), 0.45)), ("x", _mix(corners[3], (0.0, 0.0), 0.45)))
+    labels = ((p[0], _mix(corners[1], (0.0, 0.0), 0.45)), ("x", _mix(corners[3], (0.0, 0.0), 0.45)))
     return Sketch(_closed(*corners), labels, circle=((0.0, 0.0), 1.0))
 
 
-def rectangle(width: str, height: str, inside: str) -> Sketch:
+def rectangle(width: int | str, height: int | str, inside: int | str) -> Sketch:
     a, b, c, d = (0.0, 0.0), (1.0, 0.0), (1.0, 0.62), (0.0, 0.62)
-    labels = [(width, (0.5, 0.62)), (height, (1.0, 0.31)), (inside, (0.5, 0.22))]
-    return Sketch(_closed(a, b, c, d), tuple(label for label in labels if label[0]))
-
-
-# ---- drawing -----------------------------------------------------------------------------------------------------
+    return Sketch(_closed(a, b, c, d), ((width, (0.5, 0.62)), (height, (1.0, 0.31)), (inside, (0.5, 0.22))))
 
 
 def render(sketch: Sketch, size: tuple[int, int], rng: random.Random) -> tuple[Image.Image, list[tuple[int, int, str]]]:
@@ -271,18 +255,16 @@ def render(sketch: Sketch, size: tuple[int, int], rng: random.Random) -> tuple[I
         pen.ellipse((cx - radius, cy - radius, cx + radius, cy + radius), outline=ink, width=1)
     for start, end in sketch.lines:
         pen.line((*place(start), *place(end)), fill=ink, width=2)
-    if sketch.corner and sketch.corner_arms:
-        corner = place(sketch.corner)
-        ends = [place(arm) for arm in sketch.corner_arms]
-        arms = [_mix(corner, end, 9 / max(math.dist(corner, end), 9.0)) for end in ends]
-        tip = (arms[0][0] + arms[1][0] - corner[0], arms[0][1] + arms[1][1] - corner[1])
-        pen.line((*arms[0], *tip, *arms[1]), fill=ink, width=1)
+    if sketch.right_angle:
+        end, corner, other = map(place, sketch.right_angle)
+        a, b = (_mix(corner, arm, 9 / max(math.dist(corner, arm), 9.0)) for arm in (end, other))
+        pen.line((*a, a[0] + b[0] - corner[0], a[1] + b[1] - corner[1], *b), fill=ink, width=1)
 
     font = ImageFont.load_default(FONT_SIZE)
     free = [(column, row) for row in range(height // CELL) for column in range(width // CELL)]
     read: list[tuple[int, int, str]] = []
-    for text, anchor in sketch.labels:
-        x, y = place(anchor)
+    for label, anchor in sketch.labels:
+        text, (x, y) = str(label), place(anchor)
         column, row = min(free, key=lambda c: math.dist((x, y), ((c[0] + 0.5) * CELL, (c[1] + 0.5) * CELL)))
         free.remove((column, row))
         read.append((row, column, text))

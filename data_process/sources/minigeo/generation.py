@@ -31,9 +31,6 @@ SPLIT_SHARES = {"base": 0.34, "train": 0.46, "dev": 0.06, "test": 0.14}  # of ea
 DEFAULT_SIZES = {"train": 4000, "dev": 400, "test": 800}
 
 
-# ---- choices and rationales --------------------------------------------------------------------------------------
-
-
 def choose(variant: Variant, right: int, rng: random.Random) -> list[int]:
     """Four distinct values, the correct one first; the package's docstring says why none stands out."""
     values = attainable(variant)
@@ -78,21 +75,12 @@ def make_problem(
         choices=tuple(map(str, values)),
         image=f"images/{identifier}.png",
         meta={
-            "family": variant.family,
-            "variant": variant.name,
-            "difficulty": variant.difficulty,
-            "params": list(params),
-            "labels": labels,
-            "cells": [list(cell) for cell in cells],
-            "steps": steps,
-            "value": answer,
-            "rationale": rationale(labels, steps, answer, letter),
+            "family": variant.family, "variant": variant.name, "difficulty": variant.difficulty,
+            "params": list(params), "labels": labels, "cells": [list(cell) for cell in cells],
+            "steps": steps, "value": answer, "rationale": rationale(labels, steps, answer, letter),
         },
-    )
+    )  # fmt: skip
     return problem, image
-
-
-# ---- splits ------------------------------------------------------------------------------------------------------
 
 
 @cache
@@ -167,16 +155,8 @@ def generate(split: str, n: int, seed: int = 0) -> Iterator[tuple[Problem, Image
     letters = ["ABCD"[i % 4] for i in range(n)]
     rng.shuffle(letters)
     for index, ((variant, params), letter) in enumerate(zip(plan, letters, strict=True)):
-        yield make_problem(
-            variant,
-            params,
-            identifier=f"minigeo-{split}-{index:05d}",
-            letter=letter,
-            seed=seed_for(seed, "problem", split, variant.name, params),
-        )
-
-
-# ---- the check that the text gives nothing away ------------------------------------------------------------------
+        drawn_by = seed_for(seed, "problem", split, variant.name, params)
+        yield make_problem(variant, params, identifier=f"minigeo-{split}-{index:05d}", letter=letter, seed=drawn_by)
 
 
 def _text_features(problem: Problem) -> list[list[float]]:
@@ -228,9 +208,6 @@ def text_only_accuracy(train: Sequence[Problem], test: Sequence[Problem], epochs
     x, v, y = arrays(test)
     x = (x - centre) / spread
     return float(((x * (shared + own[v])[:, None]).sum(2).argmax(1) == y).mean())
-
-
-# ---- writing -----------------------------------------------------------------------------------------------------
 
 
 def write(

@@ -24,10 +24,7 @@ def path_of(image: str) -> Path:
 
 def test_row_with_and_without_an_image():
     assert to_row(example(), path_of) == {
-        "messages": [
-            {"role": "user", "content": "<image>Which?"},
-            {"role": "assistant", "content": "Answer: \nB"},
-        ],
+        "messages": [{"role": "user", "content": "<image>Which?"}, {"role": "assistant", "content": "Answer: \nB"}],
         "images": ["/store/a.png"],
     }
     row = to_row(example(image=None), path_of)
@@ -95,7 +92,7 @@ def test_refused(tmp_path):
         with pytest.raises(DataError, match="dataset name"):
             write_dataset(tmp_path, name, [], path_of)
     (tmp_path / "dataset_info.json").write_text("{torn")
-    with pytest.raises(DataError, match=r"dataset_info\.json: not JSON"):
+    with pytest.raises(DataError, match=r"dataset_info\.json: not complete JSON"):
         write_dataset(tmp_path, "d", [], path_of)
     (tmp_path / "dataset_info.json").write_text("[]")
     with pytest.raises(DataError, match="must contain one object"):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from data_process.decontamination.guard import clean, find_leaks, guard, main
+from data_process.decontamination.guard import clean, guard, main
 from data_process.io import load_problems, read_jsonl, write_jsonl
 from data_process.schema import DataError, Problem, to_json
 from data_process.sources.minigeo import generate
@@ -33,6 +33,10 @@ def draw(path: Path, seed: int, labels: str = "") -> str:
         pen.text((75, 55), labels, fill=0)
     image.save(path)
     return path.name
+
+
+def find_leaks(train, test, *images, **sources):
+    return guard(train, {"test": test}, *images, **sources)
 
 
 def kinds(report) -> set[str]:

@@ -405,10 +405,7 @@ def test_a_value_that_runs_out_of_what_is_read_is_not_half_read():
 
 
 _WORDS = r"Answer: answer \boxed{ } { ( ) A B E 40 40.0 / 0 \frac <answer> </answer> </think> . , ° = or - $ ** e9 √ is"
-_PIECES = st.lists(
-    st.sampled_from([*_WORDS.split(" "), "\n", " ", "the answer is "]),
-    max_size=14,
-).map("".join)
+_PIECES = st.lists(st.sampled_from([*_WORDS.split(" "), "\n", " ", "the answer is "]), max_size=14).map("".join)
 
 
 @settings(max_examples=150, deadline=None)

@@ -90,10 +90,7 @@ ROWS = {
     "choices": (NEW, {"id": "test-5", "answer": "B", "answer_type": "choice", "choices": NEW["choices"]}),
     "no ground truth": ({**NEW, "ground_truth": None}, {"id": "test-5", "answer": "B", "answer_type": "choice"}),
     "ground truth is the text": ({**NEW, "ground_truth": "3", "answer": "3"}, {"answer": "A"}),
-    "choices named like letters": (
-        {**NEW, "choices": ["B", "A"], "answer": "A", "ground_truth": "B"},
-        {"answer": "B"},
-    ),
+    "choices named like letters": ({**NEW, "choices": ["B", "A"], "answer": "A", "ground_truth": "B"}, {"answer": "B"}),
 }
 
 

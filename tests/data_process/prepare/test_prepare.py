@@ -546,8 +546,8 @@ def test_a_prepared_folder_runs_through_the_loop(tmp_path):
         f"bank={tmp_path / 'bank.sqlite'}", "engine.kind=scripted",
     ]  # fmt: skip
     outcome = run_loop(load_config(None, settings, {"prompts": "short"}), Progress(quiet=True))
-    assert outcome.metrics["iterations"][0]["eval"]["test"]["n"] == 12
-    assert outcome.metrics["run"]["chance"] == pytest.approx(1 / 3)
+    assert outcome.metrics.iterations[0].eval["test"].n == 12
+    assert outcome.metrics.run.chance == pytest.approx(1 / 3)
 
 
 def test_real_questions_with_stand_ins(tmp_path):

@@ -546,7 +546,7 @@ def test_a_prepared_folder_runs_through_the_loop(tmp_path):
         f"bank={tmp_path / 'bank.sqlite'}", "engine.kind=scripted",
     ]  # fmt: skip
     outcome = run_loop(load_config(None, settings, {"prompts": "short"}), Progress(quiet=True))
-    assert outcome.metrics.iterations[0].eval["test"].n == 12
+    assert outcome.metrics.iterations[0].evaluation["test"].n == 12
     assert outcome.metrics.run.chance == pytest.approx(1 / 3)
 
 

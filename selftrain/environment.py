@@ -20,9 +20,7 @@ _BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 # Values with which a user restricts torch and oneDNN to older instructions (pytorch/pytorch
 # aten/src/ATen/native/DispatchStub.cpp; oneDNN's "CPU Dispatcher Control").
 _ATEN_WITHOUT_BF16 = {"default", "avx2"}
-_ONEDNN_WITHOUT_BF16 = {
-    *("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"),
-}
+_ONEDNN_WITHOUT_BF16 = {*("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")}
 
 # One of these exists wherever torch can use an accelerator: NVIDIA, NVIDIA in WSL, AMD, Huawei, Intel Gaudi.
 _ACCELERATORS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/davinci_manager", "/dev/accel")

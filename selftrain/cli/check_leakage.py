@@ -8,8 +8,7 @@ from selftrain.cli.commands import Commands, add_passed_on
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_passed_on(commands, "check-leakage", "find test problems among training problems")
-    parser.set_defaults(action=check_leakage)
+    add_passed_on(commands, "check-leakage", check_leakage, "find test problems among training problems")
 
 
 def check_leakage(args: argparse.Namespace) -> int:

@@ -1,26 +1,31 @@
-"""What the modules of commands share: the type that they are given, and options that several commands have."""
+"""What the modules of commands share: types, and options that several commands have."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-# Commands add their parser to it, and set `action`: a function of the parsed arguments that returns the exit status.
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Parser: TypeAlias = argparse.ArgumentParser
+Action: TypeAlias = Callable[[argparse.Namespace], int]  # runs a command with its parsed arguments; the exit status
 
 DEFAULT_CONFIG = Path("configs/demo.yaml")
 
 
-def add_command(commands: Commands, name: str, help: str, description: str = "", example: str = "") -> Parser:
+def add_command(
+    commands: Commands, name: str, action: Action, help: str, description: str = "", example: str = ""
+) -> Parser:
     """A command's parser. `help` is its line in the list of commands, `example` a command line to start from."""
-    return commands.add_parser(
+    parser = commands.add_parser(
         name,
         help=help,
         description=description or f"{help[0].upper()}{help[1:]}.",
         epilog=f"example: {example}" if example else None,
     )
+    parser.set_defaults(action=action)
+    return parser
 
 
 def add_config(parser: Parser) -> None:
@@ -44,9 +49,9 @@ def add_json(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
 
 
-def add_passed_on(commands: Commands, name: str, help: str) -> Parser:
+def add_passed_on(commands: Commands, name: str, action: Action, help: str) -> None:
     """A command whose own module parses `arguments`, so that its options load nothing before they are needed."""
     # Without "-" among the prefixes no argument looks like an option here, `--help` included.
     parser = commands.add_parser(name, help=help, add_help=False, prefix_chars="\0")
     parser.add_argument("arguments", nargs="*")
-    return parser
+    parser.set_defaults(action=action)

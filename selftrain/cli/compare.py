@@ -10,7 +10,7 @@ from selftrain.cli.commands import Commands, add_command
 
 def add_parser(commands: Commands) -> None:
     parser = add_command(
-        commands, "compare", "compare the accepted iterations of two runs, problem by problem",
+        commands, "compare", compare, "compare the accepted iterations of two runs, problem by problem",
         example="selftrain compare outputs/demo outputs/demo_star",
     )  # fmt: skip
     parser.add_argument("a", type=Path, help="run folder")
@@ -18,7 +18,6 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--split", choices=("dev", "test"), default="test", help="problems to compare on (default test)"
     )
-    parser.set_defaults(action=compare)
 
 
 def compare(args: argparse.Namespace) -> int:

@@ -10,12 +10,11 @@ from selftrain.cli.commands import Commands, add_command, add_config, add_json
 
 def add_parser(commands: Commands) -> None:
     parser = add_command(
-        commands, "doctor", "check whether this machine can do what a configuration asks for",
+        commands, "doctor", doctor_command, "check whether this machine can do what a configuration asks for",
         example="selftrain doctor --config configs/geoqa_qwen2vl_7b.yaml",
     )  # fmt: skip
     add_config(parser)
     add_json(parser)
-    parser.set_defaults(action=doctor_command)
 
 
 def doctor_command(args: argparse.Namespace) -> int:

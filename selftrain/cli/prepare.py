@@ -8,7 +8,7 @@ from selftrain.cli.commands import Commands, add_passed_on
 
 
 def add_parser(commands: Commands) -> None:
-    add_passed_on(commands, "prepare", "turn a data set into a folder for the loop").set_defaults(action=prepare)
+    add_passed_on(commands, "prepare", prepare, "turn a data set into a folder for the loop")
 
 
 def prepare(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from selftrain.cli.commands import Commands, add_command, add_json
 
 def add_parser(commands: Commands) -> None:
     parser = add_command(
-        commands, "rejudge", "judge all stored samples of a run again, and report which verdicts changed",
+        commands, "rejudge", rejudge, "judge all stored samples of a run again, and report which verdicts changed",
         example="selftrain rejudge outputs/demo",
     )  # fmt: skip
     parser.add_argument("run", type=Path, help="run folder")
@@ -19,7 +19,6 @@ def add_parser(commands: Commands) -> None:
         "--flips", type=Path, metavar="FILE", help="where to list all changes (default outputs/rejudge/RUN.jsonl)"
     )
     add_json(parser)
-    parser.set_defaults(action=rejudge)
 
 
 def rejudge(args: argparse.Namespace) -> int:

@@ -11,11 +11,10 @@ from selftrain.cli.run import show
 
 def add_parser(commands: Commands) -> None:
     parser = add_command(
-        commands, "report", "write the table, figure and page of a finished run again",
+        commands, "report", report, "write the table, figure and page of a finished run again",
         example="selftrain report outputs/demo",
     )  # fmt: skip
     parser.add_argument("run", type=Path, help="run folder")
-    parser.set_defaults(action=report)
 
 
 def report(args: argparse.Namespace) -> int:

@@ -41,11 +41,10 @@ def add_arguments(parser: Parser) -> None:
 
 def add_parser(commands: Commands) -> None:
     parser = add_command(
-        commands, "run", "run the loop: sample, judge, build, train, evaluate", DESCRIPTION,
+        commands, "run", run_loop_command, "run the loop: sample, judge, build, train, evaluate", DESCRIPTION,
         "selftrain run --config demo --iters 3 --output outputs/demo",
     )  # fmt: skip
     add_arguments(parser)
-    parser.set_defaults(action=run_loop_command)
 
 
 def run_main(argv: Sequence[str] | None = None) -> int:

@@ -10,7 +10,8 @@ from selftrain.cli.commands import Commands, add_command, add_quiet, add_set
 
 def add_parser(commands: Commands) -> None:
     parser = add_command(
-        commands, "scale", "measure what thinking longer, voting, selecting and combining them gain at equal tokens",
+        commands, "scale", scale_command,
+        "measure what thinking longer, voting, selecting and combining them gain at equal tokens",
         example="selftrain scale --run outputs/demo --quick",
     )  # fmt: skip
     what = parser.add_mutually_exclusive_group(required=True)
@@ -32,7 +33,6 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--processes", type=int, default=1, help="models to measure at once, each on a core or GPU")
     add_quiet(parser)
-    parser.set_defaults(action=scale_command)
 
 
 def scale_command(args: argparse.Namespace) -> int:
@@ -66,8 +66,7 @@ def scale_command(args: argparse.Namespace) -> int:
         overrides = [f"model.path={args.model}"]
         files = FileTarget(args.problems, args.dev, args.images or args.problems.parent, args.config, overrides)
         target = Target(weights=named, files=files)
-    progress = Progress(quiet=args.quiet)
-    result = scale(settings, output, target, processes=args.processes, progress=progress)
+    result = scale(settings, output, target, processes=args.processes, progress=Progress(quiet=args.quiet))
     for model in result.subjects:
         print(f"{model.name}: {answer(model)}")
     print(

@@ -11,7 +11,7 @@ from selftrain.cli.commands import Commands, add_command, add_json
 
 def add_parser(commands: Commands) -> None:
     parser = add_command(
-        commands, "score", "score a file of answers, or judge the stored evaluations of a run again",
+        commands, "score", score_command, "score a file of answers, or judge the stored evaluations of a run again",
         "Score a file of answers (--problems, --outputs, --judge), or judge the stored evaluations of a run again. "
         "Judges: auto (by answer type), mathvista, geoqa, mathvista-official; legacy:NAME are published judges.",
         "selftrain score --problems test.jsonl --outputs answers.jsonl",
@@ -39,20 +39,13 @@ def add_parser(commands: Commands) -> None:
         "--extractor-cache", type=Path, metavar="FILE", help="cache of its replies (default outputs/extractor.sqlite)"
     )
     add_json(parser)
-    parser.set_defaults(action=score_command)
-
-
-FILE_OPTIONS = (
-    "problems", "outputs", "judge", "per_item", "seed", "official_out", "official_scores", "extractor_url",
-    "extractor_model", "extractor_cache",
-)  # fmt: skip
 
 
 def score_command(args: argparse.Namespace) -> int:
     """A run folder's evaluations, or one file of answers; returns the exit status."""
     from data_process.schema import DataError
 
-    given = [name for name in FILE_OPTIONS if vars(args)[name] is not None]
+    given = [name for name, value in vars(args).items() if value is not None and name not in ("run", "json", "action")]
     if args.run is not None:
         if given:
             raise DataError(f"--{given[0].replace('_', '-')} belongs to a file of answers, not to the run {args.run}")
@@ -86,20 +79,13 @@ def _score_files(args: argparse.Namespace) -> int:
     if args.extractor_url is not None:
         if args.extractor_model is None:
             raise DataError("--extractor-url needs --extractor-model NAME, a model of that server")
-        extractor = ExtractorSettings(args.extractor_url, args.extractor_model)
-        if args.extractor_cache is not None:
-            extractor = ExtractorSettings(args.extractor_url, args.extractor_model, args.extractor_cache)
+        cache = {} if args.extractor_cache is None else {"cache": args.extractor_cache}
+        extractor = ExtractorSettings(args.extractor_url, args.extractor_model, **cache)
     elif args.extractor_model is not None or args.extractor_cache is not None:
         raise DataError("--extractor-model and --extractor-cache need --extractor-url URL")
     result = score_files(
-        args.problems,
-        args.outputs,
-        args.judge or "auto",
-        seed=args.seed or 0,
-        per_item=args.per_item,
-        extractor=extractor,
-        official_out=args.official_out,
-        official_scores=args.official_scores,
-    )
+        args.problems, args.outputs, args.judge or "auto", seed=args.seed or 0, per_item=args.per_item,
+        extractor=extractor, official_out=args.official_out, official_scores=args.official_scores,
+    )  # fmt: skip
     print(json.dumps(result, indent=1) if args.json else as_text(result))
     return 0

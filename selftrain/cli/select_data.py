@@ -9,20 +9,12 @@ from typing import Any
 from selftrain.cli.commands import Commands, add_command, add_quiet, add_set
 
 # The grid that is measured before and after: selecting against voting, and nothing else.
-CURVES = {
-    "ignores": [],
-    "limits": [],
-    "combine_ignores": [],
-    "conditions": [],
-    "reject": [],
-    "rounds": 0,
-    "variants": False,
-}
+CURVES = ("ignores=[]", "limits=[]", "combine_ignores=[]", "conditions=[]", "reject=[]", "rounds=0", "variants=False")
 
 
 def add_parser(commands: Commands) -> None:
     parser = add_command(
-        commands, "select-data", "train on selecting among 2 to 6 candidates, and draw the curves",
+        commands, "select-data", select_data_command, "train on selecting among 2 to 6 candidates, and draw the curves",
         example="selftrain select-data --run outputs/demo",
     )  # fmt: skip
     parser.add_argument("--run", type=Path, required=True, help="folder of a finished run")
@@ -39,7 +31,6 @@ def add_parser(commands: Commands) -> None:
     add_set(parser, "override a setting of the curves' grid")
     parser.add_argument("--processes", type=int, default=1, help="models to measure at once for the curves")
     add_quiet(parser)
-    parser.set_defaults(action=select_data_command)
 
 
 def select_data_command(args: argparse.Namespace) -> int:
@@ -69,9 +60,8 @@ def select_data_command(args: argparse.Namespace) -> int:
     from selftrain.scaling.grid import load_scale_config
     from selftrain.scaling.run import Target, scale
 
-    weights = ["accepted", f"select-data={adapter}"]
-    grid = load_scale_config(None, [*(f"{key}={value}" for key, value in CURVES.items()), *args.set], quick=False)
-    target = Target(run=args.run, weights=weights)
+    grid = load_scale_config(None, [*CURVES, *args.set], quick=False)
+    target = Target(run=args.run, weights=["accepted", f"select-data={adapter}"])
     result = scale(grid, output / "scale", target, processes=args.processes, progress=progress)
     for model in result.subjects:
         for record in model.findings.select_against_vote:

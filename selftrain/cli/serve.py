@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from selftrain.cli.commands import Commands, add_command
@@ -11,7 +12,7 @@ from selftrain.cli.commands import Commands, add_command
 
 def add_parser(commands: Commands) -> None:
     parser = add_command(
-        commands, "serve", "start a vLLM server for engine.kind server, and wait until it is healthy",
+        commands, "serve", serve_command, "start a vLLM server for engine.kind server, and wait until it is healthy",
         example="selftrain serve models/Qwen2-VL-7B-Instruct --interpreter .venv-vllm/bin/python",
     )  # fmt: skip
     parser.add_argument("model", type=Path, help="checkpoint folder")
@@ -34,13 +35,8 @@ def add_parser(commands: Commands) -> None:
         "--log", type=Path, default=Path("outputs/serve.log"), help="log of the server (default outputs/serve.log)"
     )
     parser.add_argument(
-        "--wait",
-        type=float,
-        default=600.0,
-        metavar="SECONDS",
-        help="how long to wait until it is healthy (default 600)",
+        "--wait", type=float, default=600.0, metavar="SECONDS", help="seconds until it must be healthy (default 600)"
     )
-    parser.set_defaults(action=serve_command)
 
 
 def serve_command(args: argparse.Namespace) -> int:
@@ -54,22 +50,8 @@ def serve_command(args: argparse.Namespace) -> int:
         if not equals or not name or not folder:
             raise ConfigError(f"--adapter {text!r}: write it as NAME=FOLDER")
         adapters[name] = Path(folder)
-    serving = ServerConfig(
-        model=args.model,
-        name=args.name,
-        adapters=adapters,
-        host=args.host,
-        port=args.port,
-        max_model_len=args.max_model_len,
-        min_pixels=args.min_pixels,
-        max_pixels=args.max_pixels,
-        dtype=args.dtype,
-        memory_share=args.memory_share,
-        tensor_parallel=args.tensor_parallel,
-        cpu=args.cpu,
-        interpreter=args.interpreter,
-        api_key_env=args.api_key_env,
-    )
+    given = {field.name: vars(args)[field.name] for field in fields(ServerConfig) if field.name in vars(args)}
+    serving = ServerConfig(**given, adapters=adapters)
     print(f"starting {serving.model_name}; its log is {args.log}", flush=True)
     with serve(serving, args.log, wait_s=args.wait) as server:
         print(f"ready: engine.url={server.url}, models {', '.join(server.models)}; Ctrl-C ends it", flush=True)

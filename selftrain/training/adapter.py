@@ -78,11 +78,7 @@ def shape_of(adapter: Path) -> dict[str, float]:
     """Rank, alpha and dropout as LLaMA-Factory's settings call them. AdapterError without a readable config."""
     try:
         config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
-        return {
-            "lora_rank": config["r"],
-            "lora_alpha": config["lora_alpha"],
-            "lora_dropout": config["lora_dropout"],
-        }
+        return {"lora_rank": config["r"], "lora_alpha": config["lora_alpha"], "lora_dropout": config["lora_dropout"]}
     except (OSError, ValueError, KeyError) as error:
         raise AdapterError(
             f"{adapter} is not a LoRA adapter ({error!r}); give the folder that training left"

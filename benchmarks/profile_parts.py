@@ -442,7 +442,8 @@ def profile_llm(job: Job, prompts: Prompts, notes: Notes) -> None:
 
 def profile_training(job: Job, prompts: Prompts, notes: Notes) -> None:
     """LoRA through LLaMA-Factory, as an iteration of the loop does it: seconds between steps, the first left out."""
-    from selftrain.training.llamafactory import TrainingSettings, train
+    from selftrain.training.hyperparameters import TrainingSettings
+    from selftrain.training.llamafactory import train
     from selftrain.training.row_lengths import preflight
 
     def path_of(name: str) -> Path:

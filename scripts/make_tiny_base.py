@@ -37,7 +37,7 @@ from data_process.prompts import SHORT
 from data_process.schema import Problem
 from data_process.seeds import seed_for
 from data_process.sources import minigeo
-from scripts.tiny_base_data import Collator, Pictures, Row, batches, joined, with_wait
+from scripts.tiny_base_data import Collator, Images, Row, batches, joined, with_wait
 from selftrain import tiny_model
 from selftrain.config import EvaluationConfig
 from selftrain.engines.hf import HFEngine
@@ -56,7 +56,7 @@ def align(model: Any, collator: Collator, problems: Sequence[Problem], args: arg
     Each of the tower's output tokens covers one cell of the label grid. Its target is the embedding of the label in
     that cell, or of the otherwise unused <|vision_pad|> if it is empty. The language model is not changed.
     """
-    pictures = collator.pictures
+    images = collator.images
     words = model.get_input_embeddings().weight.detach().clone()
     empty = collator.tokenizer.convert_tokens_to_ids("<|vision_pad|>")
     targets = [collator.words(index, problem) for index, problem in enumerate(problems)]
@@ -67,12 +67,10 @@ def align(model: Any, collator: Collator, problems: Sequence[Problem], args: arg
         rng = random.Random(seed_for(args.seed, "align", step))
         picks = [rng.randrange(len(problems)) for _ in range(args.batch)]
         target = torch.cat([targets[i] for i in picks]).to(args.device)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, args.align_steps, args.align_lr, warmup=50)
         with mixed_precision(args.device):
             seen = tower(
-                torch.from_numpy(np.concatenate([pictures.patches(i) for i in picks])).to(args.device),
-                grid_thw=torch.tensor([pictures.grid(i) for i in picks]).to(args.device),
+                torch.from_numpy(np.concatenate([images.patches(i) for i in picks])).to(args.device),
+                grid_thw=torch.tensor([images.grid(i) for i in picks]).to(args.device),
             ).pooler_output
         seen = seen.float()
         labelled = target != empty
@@ -81,16 +79,12 @@ def align(model: Any, collator: Collator, problems: Sequence[Problem], args: arg
         scores = 20 * torch.nn.functional.normalize(seen, dim=1) @ torch.nn.functional.normalize(words, dim=1).T
         distance = (seen - words[target]).square().sum(1)
         loss = torch.nn.functional.cross_entropy(scores, target) + (distance * (1 + 3 * labelled)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
-        optimizer.step()
+        descend(loss, optimizer, learning_rate(step, args.align_steps, args.align_lr, warmup=50))
         if (step + 1) % 50 == 0:
             read = (scores.argmax(-1) == target)[labelled].float().mean().item()
             print(
                 f"align step {step + 1} loss {loss.item():.3f} distance {distance[labelled].mean().item():.3f} "
-                f"labels read {read:.2f} "
-                f"{(time.time() - started) / (step + 1):.2f} s/step",
+                f"labels read {read:.2f} {(time.time() - started) / (step + 1):.2f} s/step",
                 flush=True,
             )
     tower.requires_grad_(False)
@@ -99,18 +93,10 @@ def align(model: Any, collator: Collator, problems: Sequence[Problem], args: arg
 def in_words(model: Any, batch: dict[str, torch.Tensor], words: torch.Tensor) -> dict[str, torch.Tensor]:
     """The batch with the embeddings of their labels in place of the images: the tower cannot see yet."""
     ids = batch["input_ids"].masked_scatter(batch["mm_token_type_ids"] == 1, words)
-    positions, _ = model.model.get_rope_index(
-        batch["input_ids"],
-        mm_token_type_ids=batch["mm_token_type_ids"],
-        image_grid_thw=batch["image_grid_thw"],
-        attention_mask=batch["attention_mask"],
-    )
-    return {
-        "inputs_embeds": model.get_input_embeddings()(ids),
-        "position_ids": positions,
-        "attention_mask": batch["attention_mask"],
-        "labels": batch["labels"],
-    }
+    layout = {name: batch[name] for name in ("mm_token_type_ids", "image_grid_thw", "attention_mask")}
+    positions, _ = model.model.get_rope_index(batch["input_ids"], **layout)
+    kept = {name: batch[name] for name in ("attention_mask", "labels")}
+    return {"inputs_embeds": model.get_input_embeddings()(ids), "position_ids": positions, **kept}
 
 
 # ---- training -----------------------------------------------------------------------------------------------------
@@ -129,6 +115,16 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> floa
     return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
 
+def descend(loss: torch.Tensor, optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """One step of the optimizer at a learning rate, with gradients clipped to a norm of 1."""
+    optimizer.zero_grad()
+    loss.backward()
+    for group in optimizer.param_groups:
+        torch.nn.utils.clip_grad_norm_(group["params"], 1.0)  # there is one group
+        group["lr"] = rate
+    optimizer.step()
+
+
 @torch.no_grad()
 def greedy_scores(model: Any, collator: Collator, rows: Sequence[tuple[Row, Problem]]) -> dict[str, float]:
     """Greedy accuracy, share of images read correctly, share of correct values: quick figures while training."""
@@ -141,19 +137,18 @@ def greedy_scores(model: Any, collator: Collator, rows: Sequence[tuple[Row, Prob
         longest = max(map(len, encoded))
         ids = torch.tensor([[tokenizer.pad_token_id] * (longest - len(e)) + e for e in encoded])
         mask = torch.tensor([[0] * (longest - len(e)) + [1] * len(e) for e in encoded])
-        shown = [row.picture for row, _ in part]
+        shown = [row.image for row, _ in part]
         out = model.generate(
             input_ids=ids,
             attention_mask=mask,
             mm_token_type_ids=(ids == collator.image_id).long(),
-            pixel_values=torch.from_numpy(np.concatenate([collator.pictures.patches(p) for p in shown])),
-            image_grid_thw=torch.tensor([collator.pictures.grid(p) for p in shown]),
+            pixel_values=torch.from_numpy(np.concatenate([collator.images.patches(p) for p in shown])),
+            image_grid_thw=torch.tensor([collator.images.grid(p) for p in shown]),
             max_new_tokens=110,
             do_sample=False,
         )
-        for text, (_, problem) in zip(
-            tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True), part, strict=True
-        ):
+        texts = tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
+        for text, (_, problem) in zip(texts, part, strict=True):
             closed += "Answer: (" in text
             right += text.endswith(f"Answer: ({problem.answer})")
             read += f"I see {joined(problem.meta['labels'])}." in text
@@ -161,15 +156,6 @@ def greedy_scores(model: Any, collator: Collator, rows: Sequence[tuple[Row, Prob
     model.train()
     n = len(rows)
     return {"greedy": right / n, "read": read / n, "value": value / n, "closed": closed / n}
-
-
-def first_letter_accuracy(logits: torch.Tensor, labels: torch.Tensor, letters: Sequence[int]) -> float:
-    """Share of rows whose first letter in the target is predicted: is the value found among the choices?"""
-    is_letter = torch.isin(labels, torch.tensor(letters))
-    rows = is_letter.any(1)
-    first = is_letter.long().argmax(1)[rows]
-    predicted = logits[rows, first - 1].argmax(-1).cpu()
-    return (predicted == labels[rows, first]).float().mean().item()
 
 
 def score(folder: Path, data_seed: int, size: int, split: str = "dev", n: int = 8) -> dict[str, float]:
@@ -195,36 +181,26 @@ def score(folder: Path, data_seed: int, size: int, split: str = "dev", n: int = 
         ):
             totals = evaluate([problem for problem, _ in made], sampler, config, SHORT, 0).split
     scores = {name: round(score.accuracy, 4) for name, score in totals.strategies.items()}
-    return {
-        "split": split,
-        "n_problems": totals.n,
-        "n_samples": n,
-        **scores,
-        "greedy_abstain": (totals.strategies["greedy"].abstain or 0.0) / totals.n,
-    }
+    abstain = (totals.strategies["greedy"].abstain or 0.0) / totals.n
+    return {"split": split, "n_problems": totals.n, "n_samples": n, **scores, "greedy_abstain": abstain}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3000)
+    plain = {
+        "steps": 3000, "batch": 64, "lr": 2e-3, "align-lr": 2e-3, "hidden": 128, "layers": 4, "vision-hidden": 96,
+        "vision-depth": 2, "seed": 0, "threads": 1, "eval-every": 250,
+    }  # fmt: skip
+    for name, default in plain.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
     parser.add_argument(
         "--text-steps", type=int, default=1000, help="steps before alignment, with words in place of images"
     )
     parser.add_argument("--problems", type=int, default=3000, help="problems with rationales, from the base split")
-    parser.add_argument("--pictures", type=int, default=12000, help="pictures for alignment, the same ones included")
-    parser.add_argument("--align-steps", type=int, default=1000, help="steps of alignment, between text and pictures")
-    parser.add_argument("--align-lr", type=float, default=2e-3)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--vision-hidden", type=int, default=96)
-    parser.add_argument("--vision-depth", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pictures", type=int, default=12000, help="images for alignment, the same ones included")
+    parser.add_argument("--align-steps", type=int, default=1000, help="steps of alignment, between text and images")
     parser.add_argument("--data-seed", type=int, default=0, help="MiniGeo's seed; the splits belong to it")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--eval-every", type=int, default=250)
     parser.add_argument("--stop-at", type=float, default=1.0, help="stop when greedy on 256 dev problems reaches this")
     parser.add_argument("--score-problems", type=int, default=minigeo.DEFAULT_SIZES["dev"], help="scored at the end")
     parser.add_argument("--init", type=Path, help="continue from this checkpoint's weights")
@@ -243,21 +219,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     corpus += ["system\nYou are a helpful assistant.", "user\n", "assistant\n", " The labels are none."] * 400
     tokenizer = tiny_model.build_tokenizer(corpus)
     processor = tiny_model.build_processor(tokenizer)
-    model = tiny_model.build_model(
-        tokenizer,
-        hidden=args.hidden,
-        layers=args.layers,
-        vision_hidden=args.vision_hidden,
-        vision_depth=args.vision_depth,
-        seed=args.seed,
-    )
+    shape = {name: vars(args)[name] for name in ("hidden", "layers", "vision_hidden", "vision_depth")}
+    model = tiny_model.build_model(tokenizer, **shape, seed=args.seed)
     if args.init:
         model = type(model).from_pretrained(args.init, dtype=torch.float32)
     model.set_attn_implementation("eager")  # faster than the fused kernel's backward pass at these lengths on a CPU
     model.to(args.device)
-    letters = [tokenizer.convert_tokens_to_ids(letter) for letter in "ABCD"]
-    pictures = Pictures([image for _, image in (*made, *held_out)], processor)
-    collator = Collator(processor, pictures)
+    images = Images([image for _, image in (*made, *held_out)], processor)
+    collator = Collator(processor, images)
     probe = [(Row(wording.cot(p, SHORT), "", len(made) + i), p) for i, (p, _) in enumerate(held_out)]
 
     language = [p for name, p in model.named_parameters() if "visual" not in name]
@@ -268,29 +237,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.text_steps == 0:  # continued with --init
         align(model, collator, [problem for problem, _ in made], args)
     for step, batch in enumerate(itertools.islice(batches(collator, problems, args), args.steps), start=1):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step - 1, args.steps, args.lr)
         shown = batch.pop("shown")
         batch = {k: v.to(args.device) for k, v in batch.items()}
         with mixed_precision(args.device):
             if shown and step <= args.text_steps:
                 words = torch.cat([collator.words(i, problems[i]) for i in shown]).to(args.device)
-                output = model(**in_words(model, batch, words))
+                loss = model(**in_words(model, batch, words)).loss
             else:
-                output = model(**batch)
-        loss = output.loss
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+                loss = model(**batch).loss
+        descend(loss, optimizer, learning_rate(step - 1, args.steps, args.lr))
         running = loss.item() if step == 1 else 0.98 * running + 0.02 * loss.item()
         if step % 50 == 0:
-            kind = "picture" if "pixel_values" in batch else "text"
-            print(
-                f"step {step} loss {running:.4f} {(time.time() - started) / step:.2f} s/step; this batch ({kind}): "
-                f"first letter {first_letter_accuracy(output.logits, batch['labels'], letters):.2f}",
-                flush=True,
-            )
+            print(f"step {step} loss {running:.4f} {(time.time() - started) / step:.2f} s/step", flush=True)
         if step == args.text_steps:
             align(model, collator, [problem for problem, _ in made], args)
         if step % args.eval_every == 0 and step > args.text_steps:

@@ -20,9 +20,10 @@ from data_process.prompts import SHORT
 from data_process.schema import Problem
 from data_process.seeds import seed_for
 from data_process.sources import minigeo
+from selftrain.training import row_lengths
 
 WAIT_SHARE = 0.2  # of the rationales contain a slip and its correction, or a needless second look
-SELECT_SHARE = 0.12  # of the picture batches show the refine and select prompts
+SELECT_SHARE = 0.12  # of the image batches show the refine and select prompts
 BUCKET = 8  # batches drawn together and sorted by length
 TEXT_SHARE = 0.4  # of the batches are text alone
 
@@ -33,7 +34,7 @@ class Row:
 
     prompt: str
     target: str
-    picture: int | None  # index into the cached pictures
+    image: int | None  # index into the cached images
 
 
 # ---- rationales with a slip ---------------------------------------------------------------------------------------
@@ -122,28 +123,28 @@ def text_row(pool: Sequence[tuple[minigeo.Variant, minigeo.Params]], rng: random
     return Row(wording.cot(replace(problem, question=question), SHORT), target, None)
 
 
-def picture_row(problem: Problem, picture: int, rng: random.Random) -> Row:
+def image_row(problem: Problem, image: int, rng: random.Random) -> Row:
     labels, steps = problem.meta["labels"], problem.meta["steps"]
-    return Row(wording.cot(problem, SHORT), response(problem, labels, steps, rng), picture)
+    return Row(wording.cot(problem, SHORT), response(problem, labels, steps, rng), image)
 
 
-def reflection_row(problem: Problem, picture: int, rng: random.Random) -> Row:
+def reflection_row(problem: Problem, image: int, rng: random.Random) -> Row:
     """Refine or select, so that the base model knows the form of these prompts."""
     good = str(problem.meta["rationale"])
     if rng.random() < 0.5:
         attempt = good if rng.random() < 0.5 else wrong_response(problem, rng)
-        return Row(wording.refine(problem, attempt, SHORT), good, picture)
+        return Row(wording.refine(problem, attempt, SHORT), good, image)
     attempts = [good, wrong_response(problem, rng), good if rng.random() < 0.5 else wrong_response(problem, rng)]
     rng.shuffle(attempts)
     target = wording.fill(SHORT.select_target, answer=problem.answer)
-    return Row(wording.select(problem, attempts, SHORT), target, picture)
+    return Row(wording.select(problem, attempts, SHORT), target, image)
 
 
 # ---- tensors ------------------------------------------------------------------------------------------------------
 
 
-class Pictures:
-    """Pictures as uint8 arrays, turned into Qwen2-VL's patches on demand; the image processor runs as a check."""
+class Images:
+    """Images as uint8 arrays, turned into Qwen2-VL's patches on demand; the image processor runs as a check."""
 
     def __init__(self, images: Sequence[Any], processor: Any) -> None:
         self.arrays = [np.asarray(image.convert("L"), dtype=np.uint8) for image in images]  # ink is grey
@@ -171,31 +172,24 @@ class Pictures:
 class Collator:
     """Rows to model inputs: right-padded ids, labels on the target and the end of the turn only."""
 
-    def __init__(self, processor: Any, pictures: Pictures) -> None:
-        self.tokenizer, self.pictures = processor.tokenizer, pictures
+    def __init__(self, processor: Any, images: Images) -> None:
+        self.tokenizer, self.images = processor.tokenizer, images
         self.image_id = processor.image_token_id
-        self.cache: dict[str, list[int]] = {}
-        mark = "\0"
-        for has_picture in (False, True):
-            content = ([{"type": "image"}] if has_picture else []) + [{"type": "text", "text": mark}]
-            text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-            before, after = text.split(mark)
-            self.cache[f"before{has_picture}"] = before
-            self.cache[f"after{has_picture}"] = after
+        # Around a prompt without an image, and with one.
+        self.frames = [row_lengths.frame_of(processor, has_image) for has_image in (False, True)]
 
     def encode(self, row: Row) -> tuple[list[int], list[int]]:
-        has_picture = row.picture is not None
-        text = f"{self.cache[f'before{has_picture}']}{row.prompt}{self.cache[f'after{has_picture}']}"
-        ids = self.tokenizer(text)["input_ids"]
-        if row.picture is not None:
-            _, height, width = self.pictures.grid(row.picture)
+        frame = self.frames[row.image is not None]
+        ids = self.tokenizer(frame.before + row.prompt + frame.between)["input_ids"]
+        if row.image is not None:
+            _, height, width = self.images.grid(row.image)
             at = ids.index(self.image_id)
             ids = ids[:at] + [self.image_id] * (height * width // 4) + ids[at + 1 :]
         return ids, self.tokenizer(row.target + "<|im_end|>")["input_ids"]
 
     def words(self, index: int, problem: Problem) -> torch.Tensor:
-        """What a picture says, a token for each of its cells in reading order: a label, or <|vision_pad|> for none."""
-        _, height, width = self.pictures.grid(index)
+        """What an image says, a token for each of its cells in reading order: a label, or <|vision_pad|> for none."""
+        _, height, width = self.images.grid(index)
         grid = torch.full((height // 2, width // 2), self.tokenizer.convert_tokens_to_ids("<|vision_pad|>"))
         for row, column, label in problem.meta["cells"]:
             (grid[row, column],) = self.tokenizer(label)["input_ids"]
@@ -215,11 +209,10 @@ class Collator:
             mask[i, :m] = 1
         batch = {"input_ids": ids, "labels": labels, "attention_mask": mask}
         batch["mm_token_type_ids"] = (ids == self.image_id).long()
-        batch["shown"] = [row.picture for row in rows if row.picture is not None]
-        shown = [row.picture for row in rows if row.picture is not None]
+        batch["shown"] = shown = [row.image for row in rows if row.image is not None]
         if shown:
-            batch["pixel_values"] = torch.from_numpy(np.concatenate([self.pictures.patches(p) for p in shown]))
-            batch["image_grid_thw"] = torch.tensor([self.pictures.grid(p) for p in shown])
+            batch["pixel_values"] = torch.from_numpy(np.concatenate([self.images.patches(p) for p in shown]))
+            batch["image_grid_thw"] = torch.tensor([self.images.grid(p) for p in shown])
         return batch
 
 
@@ -235,12 +228,10 @@ def batches(
     for group in range(math.ceil(args.steps / BUCKET)):
         rng = random.Random(seed_for(args.seed, "rows", group))
         text = sum(rng.random() < TEXT_SHARE for _ in range(BUCKET))  # batches of text alone
-        kinds = [[text_row(pool, rng) for _ in range(text * args.batch)], []]
-        for _ in range((BUCKET - text) * args.batch):
-            index = rng.randrange(len(problems))
-            kinds[1].append(picture_row(problems[index], index, rng))
+        text_rows = [text_row(pool, rng) for _ in range(text * args.batch)]
+        picks = (rng.randrange(len(problems)) for _ in range((BUCKET - text) * args.batch))
         drawn = []
-        for rows in kinds:
+        for rows in (text_rows, [image_row(problems[i], i, rng) for i in picks]):
             rows.sort(key=lambda row: len(row.prompt) + len(row.target))
             drawn += [rows[i : i + args.batch] for i in range(0, len(rows), args.batch)]
         if text < BUCKET and rng.random() < SELECT_SHARE * BUCKET:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+from selftrain.engine_settings.base import Requirement
+from selftrain.environment import DeviceError, ask
 
 if TYPE_CHECKING:
     from selftrain.config import Config
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
 LOW_DISK = 5  # GiB: an adapter, its checkpoints and the bank of a small run
-ASK_LIMIT = 120.0  # seconds for another interpreter to answer; a cold import of torch takes long
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Finding:
 
 def examine(config: Config) -> Iterator[Finding]:
     """Check everything that a run of `config` needs, in the order in which the run needs it."""
-    yield _python()
+    yield Finding("ok", "Python", f"{'.'.join(map(str, sys.version_info[:3]))} ({sys.executable})")
     if config.engine.has_model:
         yield from _packages()
         yield from _torch()
@@ -44,10 +46,6 @@ def examine(config: Config) -> Iterator[Finding]:
     yield from _room(config)
 
 
-def _python() -> Finding:
-    return Finding("ok", "Python", f"{'.'.join(map(str, sys.version_info[:3]))} ({sys.executable})")
-
-
 def pins(path: Path = REQUIREMENTS) -> dict[str, str]:
     """package -> version of the tested set; empty if there is no such file."""
     if not path.is_file():
@@ -56,26 +54,17 @@ def pins(path: Path = REQUIREMENTS) -> dict[str, str]:
     return dict(line.split("==") for line in lines if "==" in line)
 
 
-def _declared() -> dict[str, str]:
-    """The same from the metadata of an installed package, which has no requirements.txt."""
-    from importlib import metadata
-
-    return dict(line.split("==") for line in metadata.requires("selftrain") or () if ";" not in line)
-
-
 def _packages() -> Iterator[Finding]:
-    from importlib import metadata
-
     missing, other = [], []
-    known = pins() or _declared()
+    # An installed package has no requirements.txt; its metadata says the same.
+    known = pins() or dict(line.split("==") for line in metadata.requires("selftrain") or () if ";" not in line)
     for name, version in known.items():
         try:
             installed = metadata.version(name)
+            if installed.split("+")[0] != version:
+                other.append(f"{name} {installed} (tested: {version})")
         except metadata.PackageNotFoundError:
             missing.append(name)
-            continue
-        if installed.split("+")[0] != version:
-            other.append(f"{name} {installed} (tested: {version})")
     if missing:
         advice = "`make .venv/.runtime`, or `uv pip install -r requirements.txt`"
         yield Finding("fail", "packages", f"not installed: {', '.join(missing)}", advice)
@@ -95,9 +84,10 @@ def _torch() -> Iterator[Finding]:
         "except Exception as error:\n    found['error'] = f'{type(error).__name__}: {error}'\n"
         "print(json.dumps(found))"
     )
-    answer = ask(Path(sys.executable), script)
-    if isinstance(answer, str):
-        yield Finding("fail", "torch", answer, "`uv pip install -r requirements.txt`")
+    try:
+        answer = ask(Path(sys.executable), script)
+    except DeviceError as error:
+        yield Finding("fail", "torch", str(error), "`uv pip install -r requirements.txt`")
         return
     if "error" in answer:
         advice = "install the same torch and torchvision as in requirements.txt"
@@ -114,23 +104,6 @@ def _torch() -> Iterator[Finding]:
         yield Finding("ok", "GPUs", gpus)
     else:
         yield Finding("note", "GPUs", "torch finds none", "a CPU is enough for the tiny model, not for a 7B one")
-
-
-def ask(interpreter: Path, script: str) -> Any:
-    """What a script prints as JSON on its last line under another Python; if it fails, the reason as text."""
-    try:
-        done = subprocess.run(
-            [str(interpreter), "-c", script], capture_output=True, text=True, timeout=ASK_LIMIT, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{interpreter} cannot be run: {error}"
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["it printed nothing"]
-        return f"{interpreter} failed: {last[0]}"
-    try:
-        return json.loads(done.stdout.strip().splitlines()[-1])
-    except (IndexError, ValueError):
-        return f"{interpreter} gave no answer; it printed {done.stdout[:200]!r}"
 
 
 def _model(config: Config) -> Iterator[Finding]:
@@ -162,28 +135,22 @@ def _model(config: Config) -> Iterator[Finding]:
 def _training(config: Config) -> Iterator[Finding]:
     if config.engine.why_no_loop is not None:
         return
-    interpreter = config.training.interpreter or Path(sys.executable)
-    answer = ask(interpreter, _versions("llamafactory", "deepspeed"))
-    if isinstance(answer, str):
-        yield Finding("fail", "LLaMA-Factory", answer, "set training.interpreter to a Python that has it")
-    elif answer["llamafactory"] is None:
-        advice = "`uv pip install llamafactory==0.9.5` there, or set training.interpreter"
-        yield Finding("fail", "LLaMA-Factory", f"{interpreter} has none", advice)
-    else:
-        yield Finding("ok", "LLaMA-Factory", f"{answer['llamafactory']} ({interpreter})")
+    interpreter = config.training.interpreter
+    advice = "`uv pip install llamafactory==0.9.5` there, or set training.interpreter to a Python that has it"
+    yield _installed(Requirement("LLaMA-Factory", ("llamafactory",), interpreter, advice))
     path = config.training.hyperparameters
     if not path.is_file():
         yield Finding("fail", "hyper-parameters", f"there is no {path}", "set training.hyperparameters")
-    elif not isinstance(answer, str) and answer["deepspeed"] is None and "\ndeepspeed:" in path.read_text("utf-8"):
-        yield Finding("fail", "DeepSpeed", f"{path} needs it, {interpreter} has none", "`uv pip install deepspeed`")
+    elif "\ndeepspeed:" in path.read_text("utf-8"):
+        advice = f"`uv pip install deepspeed` there; {path} asks for it"
+        yield _installed(Requirement("DeepSpeed", ("deepspeed",), interpreter, advice))
 
 
 def _precision(config: Config) -> Iterator[Finding]:
     """What the base model is trained in, and why."""
-    from selftrain.environment import DeviceError
     from selftrain.training.precision import settle
 
-    if config.engine.kind == "server" or not config.training.hyperparameters.is_file():
+    if config.engine.why_no_loop is not None or not config.training.hyperparameters.is_file():
         return
     try:
         _, precision = settle(config)
@@ -194,25 +161,26 @@ def _precision(config: Config) -> Iterator[Finding]:
     yield Finding("note" if converted else "ok", "precision", str(precision))
 
 
-def _versions(*names: str) -> str:
-    return (
+def _installed(need: Requirement) -> Finding:
+    """Whether the interpreter has one of the packages of a requirement, and in which version."""
+    interpreter = need.interpreter or Path(sys.executable)
+    script = (
         "import json\nfrom importlib import metadata\n"
         "def version(name):\n    try:\n        return metadata.version(name)\n"
         "    except metadata.PackageNotFoundError:\n        return None\n"
-        f"print(json.dumps({{name: version(name) for name in {names!r}}}))"
+        f"print(json.dumps({{name: version(name) for name in {need.packages!r}}}))"
     )
+    try:
+        answer = ask(interpreter, script)
+    except DeviceError as error:
+        return Finding("fail", need.name, str(error), need.advice)
+    if version := next(filter(None, map(answer.get, need.packages)), None):
+        return Finding("ok", need.name, f"{version} ({interpreter})")
+    return Finding("fail", need.name, f"{interpreter} has none", need.advice)
 
 
 def _engine(config: Config) -> Iterator[Finding]:
-    for need in config.engine.requirements():
-        interpreter = need.interpreter or Path(sys.executable)
-        answer = ask(interpreter, _versions(*need.packages))
-        if isinstance(answer, str):
-            yield Finding("fail", need.name, answer, need.advice)
-        elif not (version := next(filter(None, answer.values()), None)):
-            yield Finding("fail", need.name, f"{interpreter} has none", need.advice)
-        else:
-            yield Finding("ok", need.name, f"{version} ({interpreter})")
+    yield from map(_installed, config.engine.requirements())
     if config.engine.checked_by_opening:
         yield _server(config)
 
@@ -225,9 +193,8 @@ def _server(config: Config) -> Finding:
         with open_engine(config, None, 0, []) as engine:
             return Finding("ok", "server", repr(engine))
     except EngineError as error:
-        return Finding(
-            "fail", "server", str(error).splitlines()[0], "start it, for instance `python -m selftrain serve`"
-        )
+        advice = "start it, for instance `python -m selftrain serve`"
+        return Finding("fail", "server", str(error).splitlines()[0], advice)
 
 
 def _data(config: Config) -> Iterator[Finding]:

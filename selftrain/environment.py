@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from data_process.errors import FailedError
 
@@ -28,7 +28,7 @@ _ASK_LIMIT = 120.0  # seconds; a cold import of torch takes long
 
 
 class DeviceError(FailedError, RuntimeError):
-    """What this machine can do cannot be found out. The message says why."""
+    """What this machine or another Python can do cannot be found out. The message says why."""
 
     heading = "training failed"
 
@@ -52,7 +52,7 @@ def prepare_environment(threads: int | None) -> None:
 def training_device(interpreter: Path, *, use_cpu: bool = False) -> Device:
     """The device on which `interpreter` trains on this machine. Imports no torch into this process.
 
-    `use_cpu`: the training is told to leave accelerators alone. DeviceError if there is one and torch does not answer.
+    `use_cpu`: the training leaves accelerators alone. DeviceError if there is one and torch does not answer.
     """
     if not use_cpu and any(os.path.exists(path) for path in _ACCELERATORS):
         bf16 = _accelerator_bf16(interpreter)
@@ -89,17 +89,23 @@ def _accelerator_bf16(interpreter: Path) -> bool | None:
         "other = hasattr(torch, 'accelerator') and torch.accelerator.is_available()\n"
         "print(json.dumps(torch.cuda.is_bf16_supported(including_emulation=False) if cuda else other or None))"
     )
+    advice = "set training.dtype to float32 or bfloat16, or set training.interpreter to a Python whose torch works"
+    found: bool | None = ask(interpreter, script, advice)
+    return found
+
+
+def ask(interpreter: Path, script: str, advice: str = "") -> Any:
+    """What a script prints as JSON on its last line under another Python. DeviceError with the reason if it fails."""
     try:
-        answer = subprocess.run(
+        done = subprocess.run(
             [interpreter, "-c", script], capture_output=True, text=True, timeout=_ASK_LIMIT, check=False
         )
+        lines, errors = done.stdout.splitlines(), done.stderr.strip().splitlines()
+        if not done.returncode:
+            return json.loads(lines[-1])
+        reason = f"{interpreter} failed: {errors[-1] if errors else 'it printed nothing'}"
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise DeviceError(f"cannot run {interpreter}: {error}; set training.interpreter to a Python 3.11+") from error
-    if answer.returncode:
-        last = answer.stderr.strip().splitlines()[-1:] or ["it printed nothing"]
-        raise DeviceError(
-            f"torch of {interpreter} cannot be asked about its GPU ({last[0]}); repair it, or set training.dtype to "
-            "float32 or bfloat16"
-        )
-    found: bool | None = json.loads(answer.stdout.splitlines()[-1])
-    return found
+        reason = f"cannot run {interpreter}: {error}"
+    except (IndexError, ValueError):
+        reason = f"{interpreter} gave no answer; it printed {done.stdout[:200]!r}"
+    raise DeviceError(f"{reason}; {advice}" if advice else reason)

@@ -52,28 +52,20 @@ def _faults(error: ValidationError) -> str:
     faults = []
     for fault in error.errors(include_url=False, include_input=False):
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
-        what = (
-            "is missing" if fault["type"] == "missing" else f"is wrong ({fault['msg'].removeprefix('Value error, ')})"
-        )
-        faults.append(f"{where or 'the record'} {what}")
+        wrong = f"is wrong ({fault['msg'].removeprefix('Value error, ')})"
+        faults.append(f"{where or 'the record'} {'is missing' if fault['type'] == 'missing' else wrong}")
     return ", ".join(faults)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write aside, flush to the disk, rename: the file is whole or absent. `value` is JSON-able, or a `Record`."""
+    """Write as `write_whole` does. `value` is JSON-able, or a `Record`."""
     if isinstance(value, Record):
         value = value.to_json()
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as out:
-        json.dump(value, out, indent=1, sort_keys=True, ensure_ascii=False)
-        out.write("\n")
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(path)
+    write_whole(path, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """Raises RunError, naming the file, if it is missing or torn."""
+    """Raises RunError, naming the file, if it is missing or damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -90,9 +82,12 @@ def file_digest(path: Path) -> str:
 
 
 def write_whole(path: Path, content: str | bytes) -> Path:
-    """Write text (UTF-8) or bytes to `path`, making its folder, and return the path."""
+    """Write aside, flush to the disk, rename: the file is whole or absent. Makes its folder; text becomes UTF-8."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
-    # "replace": a model may write half of a surrogate pair, which UTF-8 has no bytes for.
-    partial.write_bytes(content.encode("utf-8", "replace") if isinstance(content, str) else content)
+    with partial.open("wb") as out:
+        # "replace": a model may write half of a surrogate pair, which UTF-8 has no bytes for.
+        out.write(content.encode("utf-8", "replace") if isinstance(content, str) else content)
+        out.flush()
+        os.fsync(out.fileno())
     return partial.replace(path)

@@ -7,7 +7,9 @@ the one that ships in `models/tiny-qwen2vl`.
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,15 +19,9 @@ if TYPE_CHECKING:
     from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 
 SPECIAL_TOKENS = (
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
+    "<|endoftext|>", "<|im_start|>", "<|im_end|>",
+    "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
+)  # fmt: skip
 
 # Qwen2-VL's template for text and images, rewritten: a system turn is added when there is none, an image becomes
 # <|vision_start|><|image_pad|><|vision_end|>, every turn is closed by <|im_end|> and a newline.
@@ -71,14 +67,8 @@ def build_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> Any:
     raw.train_from_iterator((re.sub(r"\([A-D]\)", "( )", text) for text in texts), trainer)
     learned = json.loads(raw.to_str())["model"]
     merges: Any = [tuple(merge) for merge in learned["merges"]]
-    tokenizer = Qwen2Tokenizer(
-        vocab=learned["vocab"],
-        merges=merges,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        unk_token="<|endoftext|>",
-        model_max_length=4096,
-    )
+    special = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
+    tokenizer = Qwen2Tokenizer(vocab=learned["vocab"], merges=merges, **special, model_max_length=4096)
     # One token per number that occurs, so that finding a value among the choices is a matter of one match.
     tokenizer.add_tokens([str(value) for value in range(MAX_NUMBER + 1)])
     tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL_TOKENS)})
@@ -101,24 +91,19 @@ def build_processor(tokenizer: Any) -> Qwen2VLProcessor:
 
 
 def build_model(
-    tokenizer: Any,
-    *,
-    hidden: int = 128,
-    layers: int = 4,
-    heads: int = 4,
-    vision_hidden: int = 96,
-    vision_depth: int = 2,
-    seed: int = 0,
+    tokenizer: Any, *, hidden: int = 128, layers: int = 4, vision_hidden: int = 96, vision_depth: int = 2, seed: int = 0
 ) -> Qwen2VLForConditionalGeneration:
     """A Qwen2-VL with random weights, in float32. Deterministic for a seed. ValueError if it is too small."""
     import torch
     from transformers import GenerationConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-    if layers < 3 or heads < 4:
-        raise ValueError(f"the prepared circuits need 3 layers and 4 heads at least, not {layers} and {heads}")
+    if layers < 3:
+        raise ValueError(f"the prepared circuits need 3 layers at least, not {layers}")
+    heads = 4  # as many as the prepared circuits need
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     half = hidden // heads // 2  # rotary pairs of one head, shared out over time, height and width as in Qwen2-VL
     section = [half - 2 * (half * 3 // 8), half * 3 // 8, half * 3 // 8]
+    vision = {"depth": vision_depth, "embed_dim": vision_hidden, "hidden_size": hidden}
     config = Qwen2VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
@@ -135,13 +120,7 @@ def build_model(
             "pad_token_id": ids["<|endoftext|>"],
             "tie_word_embeddings": True,
         },
-        vision_config={
-            "depth": vision_depth,
-            "embed_dim": vision_hidden,
-            "hidden_size": hidden,
-            "num_heads": 4,
-            "mlp_ratio": 2,
-        },
+        vision_config=vision | {"num_heads": 4, "mlp_ratio": 2},
         image_token_id=ids["<|image_pad|>"],
         video_token_id=ids["<|video_pad|>"],
         vision_start_token_id=ids["<|vision_start|>"],
@@ -168,8 +147,6 @@ def _prepare_attention(model: Any, heads: int) -> None:
     followed an earlier occurrence of the current token; the upper half, after "60 is (", finds "60" in "(C) 60" and
     fetches the token three places before it. This is only the initialisation: all weights are trained.
     """
-    import math
-
     import torch
 
     text = model.model.language_model
@@ -242,8 +219,6 @@ def _prepare_numbers(model: Any, tokenizer: Any) -> None:
 
     After the Fourier number embedding of Zhou et al. 2025 (arXiv 2502.09741); only an initialisation, too.
     """
-    import math
-
     import torch
 
     table = model.get_input_embeddings().weight
@@ -260,8 +235,6 @@ def _prepare_numbers(model: Any, tokenizer: Any) -> None:
 
 def save(model: Any, processor: Any, folder: Path, dtype: Literal["bfloat16", "float32"] = "bfloat16") -> None:
     """Write the model (safetensors in `dtype`) and its processor."""
-    import copy
-
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -271,7 +271,7 @@ def test_an_engine_that_fails_is_status_4(data, tmp_path, capsys):
 
 
 def test_failed_training_is_status_4_and_a_bug_keeps_its_traceback(capsys):
-    from selftrain.training.llamafactory import TrainingError
+    from selftrain.training.hyperparameters import TrainingError
 
     def fail(error: Exception):
         def action() -> int:

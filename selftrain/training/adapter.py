@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,9 +70,7 @@ def check_adapter(adapter: Path) -> None:
             "training diverged, so lower learning_rate or max_grad_norm"
         )
     if not any(values.any() for name, values in tensors.items() if "lora_B" in name):
-        raise AdapterError(
-            f"{adapter / WEIGHTS} is untrained: every lora_B is zero; check rows, steps and learning_rate"
-        )
+        raise AdapterError(f"{adapter / WEIGHTS} is untrained: every lora_B is zero; check rows, steps, learning_rate")
 
 
 def shape_of(adapter: Path) -> dict[str, float]:
@@ -80,9 +79,7 @@ def shape_of(adapter: Path) -> dict[str, float]:
         config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
         return {"lora_rank": config["r"], "lora_alpha": config["lora_alpha"], "lora_dropout": config["lora_dropout"]}
     except (OSError, ValueError, KeyError) as error:
-        raise AdapterError(
-            f"{adapter} is not a LoRA adapter ({error!r}); give the folder that training left"
-        ) from error
+        raise AdapterError(f"{adapter} is not a LoRA adapter ({error!r}); give the folder of a training") from error
 
 
 def verify_adapter(base_model: Path, adapter: Path, probe_prompt: str, probe_image: Path | None = None) -> float:
@@ -92,20 +89,15 @@ def verify_adapter(base_model: Path, adapter: Path, probe_prompt: str, probe_ima
     """
     import torch
     from peft import PeftModel
+    from PIL import Image
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     processor = AutoProcessor.from_pretrained(base_model)
-    content: list[dict[str, str]] = [{"type": "image"}] if probe_image else []
-    text = processor.apply_chat_template(
-        [{"role": "user", "content": [*content, {"type": "text", "text": probe_prompt}]}], add_generation_prompt=True
-    )
-    images = None
-    if probe_image:
-        from PIL import Image
-
-        images = [Image.open(probe_image).convert("RGB")]
+    content = [*([{"type": "image"}] if probe_image else ()), {"type": "text", "text": probe_prompt}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    images = [Image.open(probe_image).convert("RGB")] if probe_image else None
     inputs = processor(text=[text], images=images, return_tensors="pt")
     base = AutoModelForImageTextToText.from_pretrained(base_model, dtype=torch.float32).eval()
     with torch.inference_mode():
@@ -122,8 +114,6 @@ def merge(base_model: Path, adapter: Path, out: Path) -> Path:
 
     Written aside and renamed, so `out` is whole or absent. Folding is done in float32.
     """
-    import shutil
-
     import torch
     from peft import PeftModel
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor

@@ -15,12 +15,11 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from selftrain.config import differences
-from selftrain.files import write_json
+from selftrain.files import read_json, write_json
 from selftrain.training.adapter import WEIGHTS, AdapterError, read_tensors
 from selftrain.training.hyperparameters import TrainingError
 
@@ -31,18 +30,17 @@ PREFIX = "checkpoint-"
 TRAINER_FILES = ("optimizer.*", "scheduler.pt", "scaler.pt", "rng_state*.pth", "global_step*", "latest", "zero_to_*.py")
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(NamedTuple):
     """A whole checkpoint."""
 
     path: Path
     step: int
-    state: Mapping[str, Any]  # trainer_state.json
+    max_steps: int  # of the whole training
 
     @property
     def last(self) -> bool:
         """No step is left to train. Resuming would train one more: the trainer checks only after a step."""
-        return self.step >= int(self.state["max_steps"])
+        return self.step >= self.max_steps
 
 
 @contextlib.contextmanager
@@ -82,33 +80,33 @@ def resume_point(
     """
     attempt = json.loads(json.dumps(attempt))
     found = None
-    stored = _read(folder / ATTEMPT)
-    if stored is not None:
-        changed = differences(stored, attempt)
-        if changed:
+    if (stored := _read(folder / ATTEMPT)) is not None:
+        if changed := differences(stored, attempt):
             say(f"  training starts again: the interrupted one had other settings or rows ({'; '.join(changed[:3])})")
-        else:
-            found = newest_whole(folder, ranks, say)
-            if found is None:
-                say("  training starts again: the interrupted one left no whole checkpoint")
+        elif (found := newest_whole(folder, ranks, say)) is None:
+            say("  training starts again: the interrupted one left no whole checkpoint")
     for path in folder.iterdir():
         if path.name == LOCK or (found and path.name in (found.path.name, PROGRESS)):
             continue
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if found:
-        _trim_progress(folder / PROGRESS, found.step)
+    if found and (folder / PROGRESS).is_file():
+        lines = []  # of the steps up to the checkpoint; later ones are trained again
+        for line in (folder / PROGRESS).read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError):  # the last line may be incomplete
+                if json.loads(line)["current_steps"] <= found.step:
+                    lines.append(line + "\n")
+        (folder / PROGRESS).write_text("".join(lines), encoding="utf-8")
     write_json(folder / ATTEMPT, attempt)
     return found
 
 
 def newest_whole(folder: Path, ranks: int, say: Callable[[str], None] = lambda _: None) -> Checkpoint | None:
     """The whole checkpoint with the most steps; None if there is none."""
-    steps = [int(path.name.removeprefix(PREFIX)) for path in folder.glob(f"{PREFIX}*") if path.name[11:].isdigit()]
-    for step in sorted(steps, reverse=True):
-        path = folder / f"{PREFIX}{step}"
+    found = ((path.name.removeprefix(PREFIX), path) for path in folder.glob(f"{PREFIX}*"))
+    for step, path in sorted(((int(number), path) for number, path in found if number.isdigit()), reverse=True):
         reason = corruption_reason(path, ranks)
         if reason is None:
-            return Checkpoint(path, step, _read(path / "trainer_state.json") or {})
+            return Checkpoint(path, step, int(read_json(path / "trainer_state.json")["max_steps"]))
         say(f"  {path.name} is not whole ({reason}); it is skipped")
     return None
 
@@ -131,9 +129,8 @@ def corruption_reason(checkpoint: Path, ranks: int) -> str | None:
         expected = random_states
     else:
         expected = ["optimizer.pt", "scheduler.pt", *random_states]
-    for name in expected:
-        if not (checkpoint / name).is_file():
-            return f"{name} is missing"
+    if missing := [name for name in expected if not (checkpoint / name).is_file()]:
+        return f"{missing[0]} is missing"
     try:
         read_tensors(checkpoint / WEIGHTS)
     except (OSError, AdapterError) as error:
@@ -164,14 +161,3 @@ def _whole_archive(path: Path) -> bool:
             return archive.testzip() is None
     except (zipfile.BadZipFile, EOFError):
         return False
-
-
-def _trim_progress(path: Path, step: int) -> None:
-    """Keep only the progress up to `step`; later steps are trained again."""
-    if path.is_file():
-        lines = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):  # the last line may be incomplete
-                if json.loads(line)["current_steps"] <= step:
-                    lines.append(line + "\n")
-        path.write_text("".join(lines), encoding="utf-8")

@@ -16,23 +16,15 @@ from selftrain.training.precision import choose, interpreter_of, settle
 
 def settings_of(config: Config, seed: int, overrides: Mapping[str, Any] | None = None) -> TrainingSettings:
     """The training settings of a run; `overrides` go on top of the run's hyper-parameters."""
-    settings = config.training
-    return TrainingSettings(
-        hyperparameters=settings.hyperparameters,
-        overrides={**settings.overrides, **(overrides or {})},
-        per_device_batch=settings.per_device_batch,
-        processes=settings.processes,
-        nodes=settings.nodes,
-        launcher=settings.launcher,
-        master=settings.master,
-        save_steps=settings.save_steps,
-        interpreter=interpreter_of(settings),
-        dtype=choose(settings, config.model.path).dtype,
-        seed=seed % 2**31,
-        max_length=settings.max_length,
-        max_dropped_share=settings.max_dropped_share,
-        threads=settings.threads or max(1, (os.cpu_count() or 1) // settings.processes),
-    )
+    training = config.training
+    decided = {
+        "overrides": {**training.overrides, **(overrides or {})},
+        "interpreter": interpreter_of(training),
+        "dtype": choose(training, config.model.path).dtype,
+        "threads": training.threads or max(1, (os.cpu_count() or 1) // training.processes),
+        "seed": seed % 2**31,
+    }
+    return TrainingSettings.model_validate(training.model_dump() | decided)
 
 
 def training_plan(config: Config) -> list[str]:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import ast
 import difflib
 import math
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from data_process.errors import FailedError
 from data_process.schema import DataError
-from selftrain.config import ConfigError, TrainingDtype, read_yaml
+from selftrain.config import ConfigError, TrainingConfig, read_yaml
+from selftrain.engine_settings.base import Positive
+from selftrain.environment import ask
 from selftrain.training.adapter import shape_of
 
 DATASET = "train"
@@ -48,37 +50,14 @@ class HyperparameterError(DataError):
     """A hyper-parameter file or an override cannot be used. The message names the key and what would work."""
 
 
-@dataclass(frozen=True)
-class TrainingSettings:
-    """What one training run depends on besides its data and its base model."""
+class TrainingSettings(TrainingConfig):
+    """What one training run depends on besides its data and its base model: a configuration with nothing left open."""
 
-    hyperparameters: Path  # YAML with LLaMA-Factory's names, plus global_batch_size; never written to
-    overrides: Mapping[str, Any] = field(default_factory=dict)  # on top of the file, checked the same way
-    per_device_batch: int = 4  # rows that one process holds at a time; more only adds padding on a CPU
-    processes: int = 1  # on each machine: one per GPU, or CPU ranks over gloo
-    nodes: int = 1  # machines
-    launcher: Sequence[str] = ()  # words before the command that starts it once on each of them
-    master: str | None = None  # HOST:PORT of the first of them; None: its host name and a free port
-    save_steps: int | None = None  # optimizer steps between checkpoints; None: none are written
-    dtype: TrainingDtype = "base"  # of the base's weights; "base": as they are stored
-    interpreter: Path = Path(sys.executable)  # Python that has LLaMA-Factory; may be another environment
+    dtype: Literal["base", "float32", "bfloat16"] = "base"  # see precision.choose
+    interpreter: Path = Path(sys.executable)
+    threads: Positive = 1  # spinning threads on shared cores are many times slower
     seed: int = 0
-    max_length: int = 2048  # tokens of a whole row, image tokens included; longer rows are dropped, never truncated
-    max_dropped_share: float = 0.05  # of the rows; more is an error
-    threads: int = 1  # OpenMP threads per process; spinning threads on shared cores are many times slower
-    environment: Mapping[str, str] = field(default_factory=dict)  # added last to the child's environment
-
-    def __post_init__(self) -> None:
-        for name in ("per_device_batch", "processes", "nodes", "max_length", "threads", "save_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
-        if self.nodes > 1 and not self.launcher:
-            raise ValueError(f"{self.nodes} nodes need a launcher that starts a command once on each of them")
-        if not 0 <= self.max_dropped_share <= 1:
-            raise ValueError(f"max_dropped_share must be in [0, 1], not {self.max_dropped_share}")
-        if self.dtype == "auto":
-            raise ValueError("dtype must be decided before a training starts; see precision.choose")
+    environment: dict[str, str] = Field(default_factory=dict)  # added last to the child's environment
 
     @property
     def ranks(self) -> int:
@@ -121,19 +100,15 @@ def known_fields(interpreter: Path) -> set[str]:
     """Names of every training setting of the LLaMA-Factory that `interpreter` has.
 
     Its generation settings are left out: they do nothing here, and `max_length` among them looks like the row limit.
-    Read from its sources without importing them: an import takes seconds and torch. TrainingError if it has none.
+    Read from its sources without importing them: an import takes seconds and torch. TrainingError if it has none,
+    DeviceError if the interpreter cannot be run.
     """
-    ask = (
-        "import importlib.util as u\n"
-        "for n in ('llamafactory', 'transformers'):\n"
-        "    s = u.find_spec(n)\n"
-        "    print(s.submodule_search_locations[0] if s else '')"
+    script = (
+        "import importlib.util, json\n"
+        "found = map(importlib.util.find_spec, ('llamafactory', 'transformers'))\n"
+        "print(json.dumps([s and s.submodule_search_locations[0] for s in found]))"
     )
-    try:
-        answer = subprocess.run([interpreter, "-c", ask], capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise TrainingError(f"cannot run {interpreter}: {error}; set training.interpreter to a Python 3.11+") from error
-    factory, transformers = ([*answer.stdout.splitlines(), "", ""])[:2]
+    factory, transformers = ask(interpreter, script, "set training.interpreter to a Python 3.11+")
     if not factory or not transformers:
         raise TrainingError(
             f"{interpreter} has no LLaMA-Factory; `pip install llamafactory==0.9.5` there, or set training.interpreter"

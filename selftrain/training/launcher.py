@@ -7,7 +7,6 @@ started once on each of several nodes, and `node_launcher.py` then gives each no
 from __future__ import annotations
 
 import json
-import os
 import re
 import secrets
 import shutil
@@ -23,7 +22,7 @@ from selftrain.training.hyperparameters import DATASET, TrainingError, TrainingS
 
 # A child must not take over the parent's ranks or LLaMA-Factory's switches: with a stale WORLD_SIZE it waits for
 # processes that never come, with USE_MODELSCOPE_HUB it looks models up on a network.
-DROPPED_ENVIRONMENT = re.compile(
+DROPPED_ENVIRONMENT = (
     r"^(RANK|LOCAL_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|GROUP_RANK|ROLE_\w+|MASTER_ADDR|MASTER_PORT|TORCHELASTIC_\w+|"
     r"NNODES|NODE_RANK|NPROC_PER_NODE|RDZV_ID|MIN_NNODES|MAX_NNODES|MAX_RESTARTS|FORCE_TORCHRUN|ACCELERATE_\w+|FSDP_\w+|"
     r"USE_(V1|MCA|RAY|KT|MODELSCOPE_HUB|OPENMIND_HUB)|ALLOW_EXTRA_ARGS|DISABLE_VERSION_CHECK|RECORD_VRAM|LLAMABOARD_\w+|"
@@ -75,10 +74,8 @@ def pinned_environment(settings: TrainingSettings, resolved: Mapping[str, Any], 
 
 def child_environment(settings: TrainingSettings, resolved: Mapping[str, Any], out: Path) -> dict[str, str]:
     """The parent's environment without what would change training, and with what pins it down."""
-    environment = {name: value for name, value in os.environ.items() if not DROPPED_ENVIRONMENT.match(name)}
-    # LLaMA-Factory starts `torchrun` by name: the one beside the interpreter, not whichever comes first.
-    environment["PATH"] = os.pathsep.join([str(settings.interpreter.parent), environment.get("PATH", os.defpath)])
-    return environment | pinned_environment(settings, resolved, out)
+    pinned = pinned_environment(settings, resolved, out)
+    return node_launcher.cleaned_environment(DROPPED_ENVIRONMENT, str(settings.interpreter.parent), pinned)
 
 
 def train_command(settings: TrainingSettings) -> list[str]:
@@ -90,7 +87,7 @@ def train_command(settings: TrainingSettings) -> list[str]:
 
 
 def launched_command(settings: TrainingSettings, launch: Path) -> list[str]:
-    """The command that starts the training from this machine. `launch`: what the nodes are told, if there are some."""
+    """The command that starts the training from this machine. `launch`: the file that nodes read."""
     if not settings.launcher:
         return train_command(settings)
     script = [str(settings.interpreter), "-I", "-S", node_launcher.__file__, str(launch), f"{SEEN_WITHIN:g}"]
@@ -98,14 +95,11 @@ def launched_command(settings: TrainingSettings, launch: Path) -> list[str]:
 
 
 def write_launch(settings: TrainingSettings, resolved: Mapping[str, Any], out: Path) -> Path:
-    """What every node is told, in a folder of this launch alone, so that no node takes part in an older one."""
+    """Write what every node needs to know into a folder of this launch alone: no node can take part in an older one."""
     folder = out.resolve() / f"nodes-{secrets.token_hex(4)}"
     folder.mkdir()
-    needs = [
-        out / "train.yaml",
-        out / "data" / f"{DATASET}.jsonl",
-        Path(resolved["model_name_or_path"]) / "config.json",
-    ]
+    model = Path(resolved["model_name_or_path"])
+    needs = [out / "train.yaml", out / "data" / f"{DATASET}.jsonl", model / "config.json"]
     write_json(
         folder / "launch.json",
         {
@@ -115,7 +109,7 @@ def write_launch(settings: TrainingSettings, resolved: Mapping[str, Any], out: P
             "supervise": supervise.__file__,
             "grace": STOP_GRACE * NODE_GRACE,
             "path": str(settings.interpreter.parent),
-            "drop": DROPPED_ENVIRONMENT.pattern,
+            "drop": DROPPED_ENVIRONMENT,
             "environment": pinned_environment(settings, resolved, out),
             "cache": str((out / "cache").resolve()),
             "needs": [str(path.resolve()) for path in needs],
@@ -150,11 +144,11 @@ def run_child(
     next(lines)  # what is there already is of an interrupted training
     trainer = Child(command, log, grace=STOP_GRACE, env=environment, cwd=out, pass_fds=() if held is None else (held,))
     try:
-        while trainer.wait(POLL) is None:
-            for line in next(lines):
+        running = True
+        while running:
+            running = trainer.wait(POLL) is None
+            for line in next(lines):  # once more after the end
                 on_progress(line)
-        for line in next(lines):
-            on_progress(line)
     finally:
         status = trainer.close()  # after a normal end there is nobody to stop
         shutil.rmtree(out / "cache", ignore_errors=True)

@@ -1,8 +1,7 @@
 """Train one LoRA adapter on one set of examples, by running LLaMA-Factory as a child program.
 
-This module owns `train.yaml` and the dataset folder of one iteration. Nothing outside the stage folder and the folder
-of its checkpoints is written. The adapter is checked before it is returned. Works with LLaMA-Factory 0.9.5; the remarks
-on it below were read in, or measured on, that version.
+Nothing outside the stage folder and the folder of its checkpoints is written. Works with LLaMA-Factory 0.9.5; the
+remarks on it below were read in, or measured on, that version.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import json
 import math
 import re
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,19 +25,10 @@ from selftrain.training import checkpoints as kept
 from selftrain.training import launcher
 from selftrain.training.adapter import WEIGHTS, AdapterError, check_adapter
 from selftrain.training.checkpoints import Checkpoint
-from selftrain.training.hyperparameters import (
-    DATASET,
-    HyperparameterError,
-    TrainingError,
-    TrainingSettings,
-    read_hyperparameters,
-    resolve,
-)
+from selftrain.training.hyperparameters import DATASET, TrainingError, TrainingSettings, read_hyperparameters, resolve
 from selftrain.training.launcher import log_end, run_child
 from selftrain.training.precision import link_base, stored_dtype, unlink_base
 from selftrain.training.row_lengths import PreflightReport, preflight
-
-__all__ = ["HyperparameterError", "TrainingError", "TrainingResult", "TrainingSettings", "train"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +38,6 @@ class TrainingResult:
     adapter: Path
     steps: int  # optimizer steps
     train_loss: float  # mean over the run
-    seconds: float  # wall time of the child, start-up included
     rows: int  # trained on
     dropped: Counter[str]  # reason -> rows; rows + dropped is what was given
     resolved: dict[str, Any]  # what stands in train.yaml
@@ -87,26 +75,16 @@ def train(
         raise TrainingError(f"{out} is not empty; training starts in a folder of its own, so remove it or name another")
     hyperparameters = read_hyperparameters(settings.hyperparameters, settings.overrides, settings.interpreter)
     report = preflight(examples, base_model, image_path, settings.max_length, settings.max_dropped_share)
-    longest = max(report.lengths)
     out.mkdir(parents=True, exist_ok=True)
     linked = None
     if settings.dtype not in ("base", stored_dtype(base_model)):
         linked = link_base(base_model, settings.dtype, out / f"base-{settings.dtype}")
-    resolved = resolve(
-        hyperparameters,
-        settings,
-        linked or base_model,
-        out,
-        longest,
-        image_limits,
-        init_adapter=init_adapter,
-        output=checkpoints,
-    )
+    model, longest = linked or base_model, max(report.lengths)
+    resolved = resolve(hyperparameters, settings, model, out, longest, image_limits, init_adapter, output=checkpoints)
     written = write_dataset(out / "data", DATASET, report.kept, lambda image: image_path(image).resolve())
     if written["written"] != len(report.kept):  # the pre-flight applies the same rules, so this is a bug
         raise TrainingError(f"{len(report.kept)} rows passed the pre-flight, but the dataset has {dict(written)}")
 
-    started = time.monotonic()
     if checkpoints is None:
         point = None
         write_yaml(out, resolved)
@@ -119,7 +97,6 @@ def train(
             point = kept.resume_point(checkpoints, attempt, settings.ranks, say)
             resume(point, settings, resolved, out, on_progress, held, say)
             collect(checkpoints, point, out / "adapter")
-    seconds = time.monotonic() - started
 
     adapter, log = out / "adapter", out / "train.log"
     for path in adapter.glob(f"{kept.PREFIX}*"):  # of a training whose checkpoints nobody asked to keep
@@ -128,20 +105,17 @@ def train(
         check_adapter(adapter)
         if linked:
             unlink_base(linked, base_model, adapter)
-        steps, loss = read_results(adapter, log, point)
+        steps, loss = read_results(adapter, point)
     except (AdapterError, TrainingError) as error:
         if checkpoints:  # they lead to the same adapter again
             kept.discard(checkpoints)
-        if isinstance(error, TrainingError):
-            raise
         raise TrainingError(f"{error}\n{log_end(log)}") from error
     check_rows(report, resolved, log)
-    return TrainingResult(adapter, steps, loss, seconds, len(report.kept), report.dropped, resolved)
+    return TrainingResult(adapter, steps, loss, len(report.kept), report.dropped, resolved)
 
 
-def write_yaml(out: Path, resolved: Mapping[str, Any]) -> None:
-    text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
-    (out / "train.yaml").write_text(text, encoding="utf-8")
+def write_yaml(out: Path, resolved: dict[str, Any]) -> None:
+    (out / "train.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def resume(
@@ -156,7 +130,7 @@ def resume(
     """Train from a checkpoint, or from the start without one; run nothing if it is the last. Adds to `resolved`."""
     if point is not None:
         resolved["resume_from_checkpoint"] = str(point.path.resolve())
-        say(f"  resuming the interrupted training after step {point.step} of {point.state['max_steps']}")
+        say(f"  resuming the interrupted training after step {point.step} of {point.max_steps}")
     write_yaml(out, resolved)
     if point is not None and point.last:
         return
@@ -188,7 +162,7 @@ def collect(checkpoints: Path, point: Checkpoint | None, adapter: Path) -> None:
 # --- afterwards ---------------------------------------------------------------------------------------------------
 
 
-def read_results(adapter: Path, log: Path, point: Checkpoint | None = None) -> tuple[int, float]:
+def read_results(adapter: Path, point: Checkpoint | None = None) -> tuple[int, float]:
     """Optimizer steps and mean loss. TrainingError if they are missing, or the loss is not a finite number.
 
     After resuming from `point`, the mean is taken over the logged losses: LLaMA-Factory's own divides the sum over the
@@ -202,19 +176,18 @@ def read_results(adapter: Path, log: Path, point: Checkpoint | None = None) -> t
         else:
             loss = float(json.loads((adapter / "train_results.json").read_text(encoding="utf-8"))["train_loss"])
     except (OSError, ValueError, KeyError) as error:
-        raise TrainingError(f"LLaMA-Factory left no results in {adapter} ({error!r})\n{log_end(log)}") from error
+        raise TrainingError(f"LLaMA-Factory left no results in {adapter} ({error!r})") from error
     if not math.isfinite(loss) or steps < 1:
-        raise TrainingError(f"training did not converge: loss {loss} after {steps} steps\n{log_end(log)}")
+        raise TrainingError(f"training did not converge: loss {loss} after {steps} steps")
     return steps, loss
 
 
 def mean_loss(history: Sequence[Mapping[str, Any]]) -> float:
     """Mean over the steps of the losses that the trainer logged, each of which stands for the steps since the last."""
     total, done = 0.0, 0
-    for entry in history:
-        if "loss" in entry:
-            total += float(entry["loss"]) * (entry["step"] - done)
-            done = entry["step"]
+    for entry in (entry for entry in history if "loss" in entry):
+        total += float(entry["loss"]) * (entry["step"] - done)
+        done = entry["step"]
     if not done:
         raise ValueError("no loss was logged")
     return total / done
@@ -222,10 +195,8 @@ def mean_loss(history: Sequence[Mapping[str, Any]]) -> float:
 
 def check_rows(report: PreflightReport, resolved: Mapping[str, Any], log: Path) -> None:
     """TrainingError if LLaMA-Factory trained on fewer rows than it was given: it drops some with a warning."""
-    if resolved["packing"] or resolved.get("neat_packing"):
-        return  # then its count is of packs
-    if not log.is_file():
-        return  # nothing was left to train
+    if resolved["packing"] or resolved.get("neat_packing") or not log.is_file():
+        return  # its count is of packs, or nothing was left to train
     found = re.findall(r"Num examples = ([\d,]+)", log.read_text(encoding="utf-8", errors="replace"))
     if found and int(found[-1].replace(",", "")) != len(report.kept):
         raise TrainingError(f"LLaMA-Factory trained on {found[-1]} rows of {len(report.kept)}\n{log_end(log)}")

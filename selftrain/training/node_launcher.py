@@ -26,8 +26,8 @@ from typing import Any
 POLL = 0.1  # seconds between looks at the child
 LOOK = 2.0  # seconds between looks at what the other nodes say
 
-# Which node this is, and how many processes were started if it is told. Open MPI before Slurm: inside an allocation
-# mpirun starts its daemons by srun, and their SLURM_NODEID does not count the first node.
+# Variables with this node's number and, where there is one, the number of processes that were started. Open MPI before
+# Slurm: inside an allocation mpirun starts its daemons by srun, and their SLURM_NODEID does not count the first node.
 RANKS = (
     ("NODE_RANK", None, "NODE_RANK"),
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "mpirun; add --map-by ppr:1:node"),
@@ -132,7 +132,7 @@ class Meeting:
     def check(self) -> None:
         """Raise Ended if this training is over for a reason that lies elsewhere."""
         if self.signalled:
-            raise Ended("was told to end")
+            raise Ended("was stopped by a signal")
         if time.monotonic() - self._looked < LOOK:
             return
         self._looked = time.monotonic()
@@ -146,9 +146,7 @@ class Meeting:
         try:
             handle = os.open(self.folder / f"here-{self.rank}.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:
-            raise NodeError(
-                f"another process is node {self.rank} too; training.launcher must start one a node"
-            ) from None
+            raise NodeError(f"another process is node {self.rank}; training.launcher must start one a node") from None
         with os.fdopen(handle, "w") as file:
             json.dump({"name": self.name, "machine": machine()}, file)
 
@@ -181,13 +179,17 @@ class Meeting:
         return master["host"], master["port"]
 
 
+def cleaned_environment(drop: str, folder: str, pinned: dict[str, str]) -> dict[str, str]:
+    """This machine's environment without the names that match `drop`, `folder` first in PATH, `pinned` on top."""
+    environment = {name: value for name, value in os.environ.items() if not re.match(drop, name)}
+    # LLaMA-Factory starts `torchrun` by name: the one beside the interpreter, not whichever comes first.
+    environment["PATH"] = os.pathsep.join([folder, environment.get("PATH", os.defpath)])
+    return environment | pinned
+
+
 def node_environment(launch: dict[str, Any], rank: int, host: str, port: str) -> dict[str, str]:
     """This machine's own environment, with the driver's settings and this node's place on top."""
-    drop = re.compile(launch["drop"])
-    environment = {name: value for name, value in os.environ.items() if not drop.match(name)}
-    environment["PATH"] = os.pathsep.join([launch["path"], environment.get("PATH", os.defpath)])
-    environment |= launch["environment"]
-    return environment | {
+    return cleaned_environment(launch["drop"], launch["path"], launch["environment"]) | {
         "NNODES": str(launch["nodes"]),
         "NODE_RANK": str(rank),
         "MASTER_ADDR": host,
@@ -200,9 +202,8 @@ def train(launch: dict[str, Any], meeting: Meeting) -> int:
     """Take part in the training to its end; returns the exit status. NodeError or Ended if it has no good one."""
     missing = [path for path in launch["needs"] if not os.path.exists(path)]
     if missing:
-        raise NodeError(
-            f"{missing[0]} is not here; the run folder and the base model must lie where all nodes see them"
-        )
+        advice = "the run folder and the base model must lie where all nodes see them"
+        raise NodeError(f"{missing[0]} is not here; {advice}")
     meeting.arrive()
     host, port = meeting.address(launch["master"], launch["arrive"])
     child = subprocess.Popen(
@@ -229,11 +230,8 @@ def main() -> int:
     name = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
     launch = read_when_there(path, wait)
     if launch is None:
-        print(
-            f"node {name}: cannot see {path}; the run folder must lie on a file system that all nodes share "
-            "(choose another --output)",
-            file=sys.stderr,
-        )
+        advice = "choose an --output on a file system that all nodes share"
+        print(f"node {name}: cannot see {path}; {advice}", file=sys.stderr)
         return 1
     try:
         rank = node_rank(dict(os.environ), launch["nodes"])

@@ -39,12 +39,8 @@ class Precision:
 
 def stored_dtype(base_model: Path) -> str | None:
     """The dtype that a checkpoint's config.json names, such as "bfloat16"; None if it names none or is not there."""
-    path = base_model / CONFIG
-    if not path.is_file():
-        return None
-    config = _read_config(path)
-    dtype: str | None = config.get("dtype") or config.get("torch_dtype")
-    return dtype
+    config = _read_config(base_model / CONFIG) if (base_model / CONFIG).is_file() else {}
+    return config.get("dtype") or config.get("torch_dtype")
 
 
 def interpreter_of(training: TrainingConfig) -> Path:
@@ -66,13 +62,9 @@ def choose(training: TrainingConfig, base_model: Path) -> Precision:
     if stored == "float32" and not hyperparameters.get("bf16"):
         return Precision("base", "as the base is stored", stored)
     device = training_device(interpreter_of(training), use_cpu=bool(hyperparameters.get("use_cpu")))
-    if stored == "float16":
-        fast, kind = device.name == "GPU", "fp16"
-    else:
-        fast, kind = device.bf16, "bf16"
-    if fast:
-        return Precision("base", f"this {device.name} has {kind} kernels", stored)
-    return Precision("float32", f"this {device.name} has no {kind} kernels", stored)
+    fast, kind = (device.name == "GPU", "fp16") if stored == "float16" else (device.bf16, "bf16")
+    reason = f"this {device.name} has {'' if fast else 'no '}{kind} kernels"
+    return Precision("base" if fast else "float32", reason, stored)
 
 
 def settle(config: Config) -> tuple[Config, Precision]:
@@ -96,8 +88,7 @@ def link_base(base_model: Path, dtype: str, folder: Path) -> Path:
     for path in base_model.resolve().iterdir():
         if path.name != CONFIG:
             (folder / path.name).symlink_to(path)
-    config = _with_dtype(_read_config(base_model / CONFIG), dtype)
-    write_json(folder / CONFIG, {**config, "dtype": dtype})
+    write_json(folder / CONFIG, _with_dtype({**_read_config(base_model / CONFIG), "dtype": dtype}, dtype))
     return folder
 
 
@@ -120,10 +111,5 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:
     """A model's configuration with the dtype in place of its own, in the configurations of its parts as well."""
-    changed: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            changed[name] = _with_dtype(value, dtype)
-        else:
-            changed[name] = dtype if name in ("dtype", "torch_dtype") else value
-    return changed
+    own = {name: _with_dtype(value, dtype) for name, value in config.items() if isinstance(value, dict)}
+    return config | own | dict.fromkeys(config.keys() & {"dtype", "torch_dtype"}, dtype)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_process.building.sharegpt import rejection_reason
 from data_process.images.store import ImageError, png_size, smart_resize
@@ -22,8 +21,7 @@ BATCH = 4096  # rows tokenised at a time: bounds the memory, and keeps the token
 _PROMPT, _TARGET = "\ue000prompt\ue001", "\ue000target\ue001"
 
 
-@dataclass(frozen=True)
-class PreflightReport:
+class PreflightReport(NamedTuple):
     """`lengths[i]` belongs to `kept[i]`; kept rows and `dropped` add up to what was given."""
 
     lengths: list[int]  # tokens of a whole row: chat template, image, prompt, target and end of turn
@@ -31,8 +29,7 @@ class PreflightReport:
     dropped: Counter[str]  # reason -> rows
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """What the chat template puts around a prompt and its target."""
 
     before: str
@@ -62,8 +59,7 @@ def preflight(
     dropped: Counter[str] = Counter()
     kept = []
     for i, example in enumerate(examples):
-        reason = rejection_reason(example) or ("too_long" if lengths[i] > max_length else None)
-        if reason:
+        if reason := rejection_reason(example) or ("too_long" if lengths[i] > max_length else None):
             dropped[reason] += 1
         else:
             kept.append(i)
@@ -92,9 +88,9 @@ def row_lengths(examples: Sequence[Example], processor: Any, image_tokens: dict[
             frame = frames[example.image is not None]
             texts += [frame.before + example.prompt + frame.between, example.target + frame.after]
         ids = processor.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-        for row, example in enumerate(batch):
+        for example, prompt, target in zip(batch, ids[::2], ids[1::2], strict=True):
             placeholder = image_tokens[example.image] - 1 if example.image is not None else 0
-            lengths.append(len(ids[2 * row]) + len(ids[2 * row + 1]) + placeholder)
+            lengths.append(len(prompt) + len(target) + placeholder)
     return lengths
 
 
@@ -125,9 +121,8 @@ def count_image_tokens(images: set[str], image_path: Callable[[str], Path], imag
         try:
             width, height = png_size(path)
         except OSError as error:
-            raise ImageError(
-                "missing", f"there is no canonical image {path} for {image}; add it to the image store"
-            ) from error
+            message = f"there is no canonical image {path} for {image}; add it to the image store"
+            raise ImageError("missing", message) from error
         if smart_resize(height, width, factor, low, high) != (height, width):
             raise ImageError(
                 "not_canonical",

@@ -83,7 +83,7 @@ def test_vllm(tmp_path, script, state, found):
 def test_an_interpreter_that_is_not_there(tmp_path):
     (finding,) = doctor._engine(config(tmp_path, engine={"kind": "vllm", "interpreter": str(tmp_path / "none")}))
     assert finding.state == "fail"
-    assert "cannot be run" in finding.found
+    assert "cannot run" in finding.found
 
 
 def test_training(tmp_path):

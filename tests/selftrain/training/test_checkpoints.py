@@ -20,7 +20,8 @@ from selftrain.training.checkpoints import (
     newest_whole,
     resume_point,
 )
-from selftrain.training.llamafactory import TrainingError, mean_loss
+from selftrain.training.hyperparameters import TrainingError
+from selftrain.training.llamafactory import mean_loss
 from tests.selftrain.training.test_llamafactory import save_adapter
 
 ATTEMPTED = {"settings": {"learning_rate": 0.001, "seed": 3}, "ranks": 1, "rows": "abc", "start": None}

@@ -12,8 +12,8 @@ import yaml
 from selftrain.config import load_config
 from selftrain.engine_settings import HFSettings
 from selftrain.training.dry_run import settings_of, training_plan
-from selftrain.training.hyperparameters import HyperparameterError, read_hyperparameters, resolve
-from selftrain.training.llamafactory import TrainingSettings, train
+from selftrain.training.hyperparameters import HyperparameterError, TrainingSettings, read_hyperparameters, resolve
+from selftrain.training.llamafactory import train
 from tests.selftrain.training.test_llamafactory import (
     LIMITS,
     rows,
@@ -40,7 +40,7 @@ def read(name: str, **overrides) -> dict:
 def test_hyperparameters(name):
     values = read(name)
     assert isinstance(values["learning_rate"], float)
-    settings = TrainingSettings(ROOT / "configs/llamafactory" / name, per_device_batch=1)
+    settings = TrainingSettings(hyperparameters=ROOT / "configs/llamafactory" / name, per_device_batch=1)
     resolved = resolve(values, settings, Path("model"), Path("out"), 100, LIMITS)
     assert yaml.safe_load(yaml.safe_dump(resolved)) == resolved
 
@@ -157,7 +157,7 @@ def test_transformers_takes_the_fsdp_settings(name, tmp_path):
 def test_one_template_for_the_family(model):
     from llamafactory.extras.constants import DEFAULT_TEMPLATE
 
-    settings = TrainingSettings(ROOT / "configs/llamafactory/tiny_lora.yaml", per_device_batch=1)
+    settings = TrainingSettings(hyperparameters=ROOT / "configs/llamafactory/tiny_lora.yaml", per_device_batch=1)
     resolved = resolve({"global_batch_size": 1}, settings, Path(model), Path("out"), 100, LIMITS)
     assert DEFAULT_TEMPLATE[model] == resolved["template"]
 
@@ -238,7 +238,7 @@ def test_qwen2_5_vl_trains_and_answers(tiny_qwen2_5, store, tmp_path):  # noqa: 
     from selftrain.training.row_lengths import preflight
 
     settings = TrainingSettings(
-        ROOT / "configs/llamafactory/tiny_lora.yaml",
+        hyperparameters=ROOT / "configs/llamafactory/tiny_lora.yaml",
         overrides={"global_batch_size": 8, "max_steps": 2, "lora_rank": 4, "lora_alpha": 8},
         per_device_batch=4,
     )

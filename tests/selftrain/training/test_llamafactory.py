@@ -22,11 +22,12 @@ from PIL import Image
 
 from data_process.images.store import ImageError, ImageStore
 from data_process.schema import DataError, Example
+from selftrain.environment import DeviceError
 from selftrain.processes.child import LOG_LINES
 from selftrain.training import hyperparameters, launcher, llamafactory
 from selftrain.training.adapter import AdapterError, check_adapter, merge, verify_adapter
-from selftrain.training.hyperparameters import divide_batch
-from selftrain.training.llamafactory import HyperparameterError, TrainingError, TrainingSettings, train
+from selftrain.training.hyperparameters import HyperparameterError, TrainingError, TrainingSettings, divide_batch
+from selftrain.training.llamafactory import train
 from selftrain.training.row_lengths import PreflightReport, frame_of, preflight, row_lengths
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "llamafactory"
@@ -161,7 +162,7 @@ def test_unusable_hyperparameters(tmp_path, content, overrides, message):
 def test_missing_file_and_missing_llamafactory(tmp_path):
     with pytest.raises(HyperparameterError, match="cannot read"):
         hyperparameters.read_hyperparameters(tmp_path / "none.yaml", {}, Path(sys.executable))
-    with pytest.raises(TrainingError, match="cannot run"):
+    with pytest.raises(DeviceError, match="cannot run"):
         hyperparameters.known_fields(tmp_path / "python")
     bare = tmp_path / "bare"
     bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
@@ -183,7 +184,7 @@ def test_known_fields_are_those_of_the_dataclasses():
 
 
 def resolve(tmp_path, init_adapter=None, **changes):
-    settings = TrainingSettings(CONFIGS / "tiny_lora.yaml", per_device_batch=8, seed=5)
+    settings = TrainingSettings(hyperparameters=CONFIGS / "tiny_lora.yaml", per_device_batch=8, seed=5)
     values = {"global_batch_size": 32, "lora_rank": 4, "learning_rate": 1e-3, **changes}
     return hyperparameters.resolve(values, settings, tmp_path, tmp_path / "out", 300, LIMITS, init_adapter)
 
@@ -217,14 +218,14 @@ def test_continuing_needs_the_same_shape(tmp_path):
 @pytest.mark.parametrize("field", ["per_device_batch", "processes", "nodes", "max_length", "threads", "save_steps"])
 def test_settings_are_checked(field):
     with pytest.raises(ValueError, match=field):
-        TrainingSettings(CONFIGS / "tiny_lora.yaml", **{field: 0})
+        TrainingSettings(hyperparameters=CONFIGS / "tiny_lora.yaml", **{field: 0})
 
 
 def test_child_environment(tmp_path, monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "USE_V1", "FORCE_TORCHRUN", "PYTHONDONTWRITEBYTECODE", "USE_MODELSCOPE_HUB"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    settings = TrainingSettings(CONFIGS / "tiny_lora.yaml", interpreter=tmp_path / "bin" / "python")
+    settings = TrainingSettings(hyperparameters=CONFIGS / "tiny_lora.yaml", interpreter=tmp_path / "bin" / "python")
     one = launcher.child_environment(settings, {}, tmp_path)
     assert not {"RANK", "WORLD_SIZE", "USE_V1", "FORCE_TORCHRUN", "PYTHONDONTWRITEBYTECODE"} & set(one)
     assert "USE_MODELSCOPE_HUB" not in one
@@ -235,7 +236,9 @@ def test_child_environment(tmp_path, monkeypatch):
     sharded = launcher.child_environment(settings, {"fsdp": "full_shard", "fsdp_config": {"version": 2}}, tmp_path)
     assert sharded["FORCE_TORCHRUN"] == "1"
     assert (sharded["FSDP_VERSION"], sharded["FSDP_STATE_DICT_TYPE"]) == ("2", "FULL_STATE_DICT")
-    two = TrainingSettings(CONFIGS / "tiny_lora.yaml", processes=2, environment={"OMP_NUM_THREADS": "7"})
+    two = TrainingSettings(
+        hyperparameters=CONFIGS / "tiny_lora.yaml", processes=2, environment={"OMP_NUM_THREADS": "7"}
+    )
     assert launcher.child_environment(two, {}, tmp_path)["FORCE_TORCHRUN"] == "1"
     assert launcher.child_environment(two, {}, tmp_path)["NPROC_PER_NODE"] == "2"
     assert launcher.child_environment(two, {}, tmp_path)["OMP_NUM_THREADS"] == "7"
@@ -350,7 +353,9 @@ def stand_in(tmp_path):
     def make(act: str, values=(0.5, 0.0)) -> TrainingSettings:
         adapter = save_adapter(tmp_path / "source", list(values))
         return TrainingSettings(
-            CONFIGS / "tiny_lora.yaml", interpreter=interpreter, environment={"ACT": act, "ADAPTER": str(adapter)}
+            hyperparameters=CONFIGS / "tiny_lora.yaml",
+            interpreter=interpreter,
+            environment={"ACT": act, "ADAPTER": str(adapter)},
         )
 
     return make
@@ -460,10 +465,11 @@ def test_no_orphans_when_we_are_killed(stand_in, tmp_path):
     (tmp_path / "out").mkdir()
     program = textwrap.dedent(f"""
         from pathlib import Path
-        from selftrain.training import launcher, llamafactory
+        from selftrain.training import hyperparameters, launcher
         launcher.STOP_GRACE = 0.3
-        settings = llamafactory.TrainingSettings(
-            Path("x"), interpreter=Path({str(settings.interpreter)!r}), environment={dict(settings.environment)!r})
+        settings = hyperparameters.TrainingSettings(
+            hyperparameters=Path("x"), interpreter=Path({str(settings.interpreter)!r}),
+            environment={settings.environment!r})
         resolved = {{"output_dir": {str(tmp_path / "out" / "adapter")!r}}}
         launcher.run_child(settings, resolved, Path({str(tmp_path / "out")!r}), print)
     """)
@@ -555,7 +561,7 @@ def test_preflight_refuses_pictures_the_checkpoint_would_resize(tiny_model_path,
 @pytest.mark.slow
 def test_real_training_then_continuing_then_merging(tiny_model_path, store, tmp_path):
     overrides = {"global_batch_size": 8, "num_train_epochs": 1, "lora_rank": 4, "lora_alpha": 8}
-    settings = TrainingSettings(CONFIGS / "tiny_lora.yaml", overrides=overrides, per_device_batch=4)
+    settings = TrainingSettings(hyperparameters=CONFIGS / "tiny_lora.yaml", overrides=overrides, per_device_batch=4)
     shared = {"settings": settings, "base_model": tiny_model_path, "image_path": store.path, "image_limits": LIMITS}
     progress = []
     first = train(rows(24), out=tmp_path / "first", on_progress=progress.append, **shared)
@@ -614,7 +620,7 @@ def test_training_and_sampling_see_the_same_tokens_and_pixels(tiny_model_path, t
         Image.frombytes("L", (width, height), draw.randbytes(width * height)).save(folder / f"{i}.png")
         target = draw.choice(["Answer: (B)", "\nAnswer:\n 12", " So B.  ", "é 40° <b> {x}\n\n"])
         examples.append(example(i, draw.choice(["How large is B?", " \nB?\n", "a {b}\n\n(A) 3"]), target, f"{i}.png"))
-    settings = TrainingSettings(CONFIGS / "tiny_lora.yaml")
+    settings = TrainingSettings(hyperparameters=CONFIGS / "tiny_lora.yaml")
     values = hyperparameters.read_hyperparameters(settings.hyperparameters, {}, settings.interpreter)
     report = preflight(examples, tiny_model_path, store.path, 2048)
     assert len(report.kept) == 200

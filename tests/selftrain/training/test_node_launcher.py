@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from selftrain.training import launcher
-from selftrain.training.llamafactory import TrainingError, TrainingSettings
+from selftrain.training.hyperparameters import TrainingError, TrainingSettings
 from selftrain.training.node_launcher import NodeError, meeting_point, node_rank
 from tests.selftrain.training import fake_slurm
 from tests.selftrain.training.test_llamafactory import CONFIGS, alive, wait_for
@@ -119,7 +119,7 @@ def launch(tmp_path, monkeypatch):
 
     def go(act: str = "fine", **changes) -> Path:
         settings = TrainingSettings(
-            CONFIGS / "tiny_lora.yaml",
+            hyperparameters=CONFIGS / "tiny_lora.yaml",
             **{"nodes": 2, "processes": 4, "launcher": SRUN, **changes},
             interpreter=interpreter,
             environment={"ACT": act},
@@ -261,8 +261,8 @@ def test_every_node_ends_when_the_driver_is_killed(launch, tmp_path):
         from selftrain.training import launcher
         launcher.STOP_GRACE = 1.0
         settings = launcher.TrainingSettings(
-            Path("x"), interpreter=Path({str(tmp_path / "python")!r}), environment={{"ACT": "hang"}}, nodes=2,
-            launcher={SRUN!r})
+            hyperparameters=Path("x"), interpreter=Path({str(tmp_path / "python")!r}), environment={{"ACT": "hang"}},
+            nodes=2, launcher={SRUN!r})
         out = Path({str(tmp_path / "a run")!r})
         resolved = {{"model_name_or_path": {str(tmp_path / "model")!r}, "output_dir": str(out / "adapter")}}
         launcher.run_child(settings, resolved, out, print)

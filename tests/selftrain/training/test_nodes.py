@@ -9,7 +9,8 @@ import pytest
 
 from selftrain.training import llamafactory
 from selftrain.training.adapter import WEIGHTS, read_tensors
-from selftrain.training.llamafactory import TrainingSettings, train
+from selftrain.training.hyperparameters import TrainingSettings
+from selftrain.training.llamafactory import train
 from tests.selftrain.training import fake_slurm
 from tests.selftrain.training.test_llamafactory import (
     CONFIGS,
@@ -40,7 +41,11 @@ def test_processes_and_nodes_train_the_same(tiny_model_path, store, tmp_path, mo
 
     def trained(name: str, per_device: int, **place):
         settings = TrainingSettings(
-            CONFIGS / "tiny_lora.yaml", overrides=OVERRIDES, per_device_batch=per_device, save_steps=2, **place
+            hyperparameters=CONFIGS / "tiny_lora.yaml",
+            overrides=OVERRIDES,
+            per_device_batch=per_device,
+            save_steps=2,
+            **place,
         )
         return train(rows(32), settings=settings, out=tmp_path / name, **shared)
 
@@ -72,7 +77,7 @@ def test_several_processes_go_on_with_an_interrupted_training(tiny_model_path, s
         llamafactory, "resolve", lambda *words, **names: resolve(*words, **names) | {"save_total_limit": 9}
     )
     settings = TrainingSettings(
-        CONFIGS / "tiny_lora.yaml",
+        hyperparameters=CONFIGS / "tiny_lora.yaml",
         overrides=OVERRIDES
         | {"lora_dropout": 0.1}
         | ({"deepspeed": str(deepspeed)} if deepspeed else {"use_cpu": True}),

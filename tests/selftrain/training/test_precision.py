@@ -106,14 +106,14 @@ def test_another_dtype_than_the_runs_is_refused(run):
 
 
 def test_a_dtype_is_decided_before_a_training():
-    with pytest.raises(ValueError, match="dtype must be decided"):
-        TrainingSettings(TINY, dtype="auto")
+    with pytest.raises(ValueError, match=r"dtype\s+Input should be 'base', 'float32' or 'bfloat16'"):
+        TrainingSettings(hyperparameters=TINY, dtype="auto")
 
 
 def test_float32_turns_mixed_precision_off(tmp_path):
     values = {"global_batch_size": 32, "bf16": True}
     for dtype, bf16 in (("float32", False), ("base", True), ("bfloat16", True)):
-        settings = TrainingSettings(TINY, dtype=dtype)
+        settings = TrainingSettings(hyperparameters=TINY, dtype=dtype)
         assert hyperparameters.resolve(values, settings, tmp_path, tmp_path, 9, (1, 2))["bf16"] is bf16
 
 

@@ -23,7 +23,8 @@ from selftrain.progress import Progress
 from selftrain.runs.run_dir import RunDir
 from selftrain.training import checkpoints, launcher, llamafactory
 from selftrain.training.checkpoints import newest_whole
-from selftrain.training.llamafactory import TrainingError, TrainingSettings, train
+from selftrain.training.hyperparameters import HyperparameterError, TrainingError, TrainingSettings
+from selftrain.training.llamafactory import train
 from selftrain.training.row_lengths import PreflightReport
 from tests.selftrain.training.test_llamafactory import (
     CONFIGS,
@@ -108,7 +109,11 @@ def attempt(tmp_path, monkeypatch):
     def go(die: str = "", n: int = 3, **changes):
         environment = {"DIE": die, "CALLS": str(tmp_path / "calls")}
         settings = TrainingSettings(
-            CONFIGS / "tiny_lora.yaml", interpreter=interpreter, environment=environment, save_steps=3, **changes
+            hyperparameters=CONFIGS / "tiny_lora.yaml",
+            interpreter=interpreter,
+            environment=environment,
+            save_steps=3,
+            **changes,
         )
         shutil.rmtree(tmp_path / "work", ignore_errors=True)  # as a half-done stage is
         said, progress = [], []
@@ -230,7 +235,7 @@ def test_checkpoints_of_a_bad_adapter_are_not_gone_on_from(attempt, tmp_path):
 
 @pytest.mark.slow
 def test_a_training_with_fsdp_cannot_be_resumed(attempt):
-    with pytest.raises(llamafactory.HyperparameterError, match="save_steps cannot be used with fsdp"):
+    with pytest.raises(HyperparameterError, match="save_steps cannot be used with fsdp"):
         attempt(overrides={"fsdp": "full_shard"})
 
 
@@ -292,7 +297,9 @@ def test_killed_in_the_middle_it_ends_as_if_left_alone(tiny_model_path, store, t
     import pickle
 
     examples = rows(48)
-    settings = TrainingSettings(CONFIGS / "tiny_lora.yaml", overrides=OVERRIDES, per_device_batch=4, save_steps=4)
+    settings = TrainingSettings(
+        hyperparameters=CONFIGS / "tiny_lora.yaml", overrides=OVERRIDES, per_device_batch=4, save_steps=4
+    )
     shared = {"settings": settings, "base_model": tiny_model_path, "image_limits": LIMITS}
     whole = train(examples, out=tmp_path / "whole", image_path=store.path, **shared)
     assert whole.steps == 12

@@ -47,8 +47,6 @@ from selftrain.sampling.sampler import Picture, Sampler
 from selftrain.sampling.weights import weights_digest
 from selftrain.test_time.evaluate import evaluate
 
-# ---- alignment ----------------------------------------------------------------------------------------------------
-
 
 def align(model: Any, collator: Collator, problems: Sequence[Problem], args: argparse.Namespace) -> None:
     """Train the vision tower to output the language model's own embedding of each label.
@@ -97,9 +95,6 @@ def in_words(model: Any, batch: dict[str, torch.Tensor], words: torch.Tensor) ->
     positions, _ = model.model.get_rope_index(batch["input_ids"], **layout)
     kept = {name: batch[name] for name in ("attention_mask", "labels")}
     return {"inputs_embeds": model.get_input_embeddings()(ids), "position_ids": positions, **kept}
-
-
-# ---- training -----------------------------------------------------------------------------------------------------
 
 
 def mixed_precision(device: str) -> torch.autocast:

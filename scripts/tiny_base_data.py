@@ -37,9 +37,6 @@ class Row:
     image: int | None  # index into the cached images
 
 
-# ---- rationales with a slip ---------------------------------------------------------------------------------------
-
-
 def _slip(value: int, rng: random.Random) -> int:
     wrong = value + rng.choice((-20, -10, -10, -1, 1, 10, 10, 20))
     return wrong if wrong > 1 else value + 10
@@ -57,28 +54,22 @@ def _verdict(value: int, choices: Sequence[str]) -> str:
 
 def with_wait(problem: Problem, labels: Sequence[str], steps: Sequence[str], rng: random.Random) -> str:
     """A response that slips, says `Wait,` and does the sum again; or looks a second time for nothing."""
-    letter, value = problem.answer, str(problem.meta["value"])
     full = ". ".join(steps)
-    close = f"</think>\nAnswer: ({letter})"
+    result = f"{problem.meta['value']} is ({problem.answer})."
     kind = rng.random()
     index = rng.randrange(len(steps))
     left, right = steps[index].split("=")
-    wrong = f"{left}={_slip(int(right), rng)}"
+    slipped = ". ".join([*steps[:index], f"{left}={_slip(int(right), rng)}"])
     if kind < 0.35:  # noticed at once
-        shown = [*steps[:index], wrong]
-        return (
-            f"<think>I see {joined(labels)}. {'. '.join(shown)}. Wait, {'. '.join(steps[index:])}. "
-            f"{value} is ({letter}).{close}"
-        )
-    if kind < 0.75:  # noticed at the end: the last step is wrong, so the result is none of the choices or a wrong one
+        thought = f"{slipped}. Wait, {'. '.join(steps[index:])}. {result}"
+    elif kind < 0.75:  # noticed at the end: the last step is wrong, so the result is no choice, or a wrong one
         left, right = steps[-1].split("=")
-        result = _slip(int(right), rng)
-        shown = [*steps[:-1], f"{left}={result}"]
-        return (
-            f"<think>I see {joined(labels)}. {'. '.join(shown)}. {_verdict(result, problem.choices)} "
-            f"Wait, {full}. {value} is ({letter}).{close}"
-        )
-    return f"<think>I see {joined(labels)}. {full}. {value} is ({letter}). Wait, {full}. {value} is ({letter}).{close}"
+        wrong = _slip(int(right), rng)
+        slipped = ". ".join([*steps[:-1], f"{left}={wrong}"])
+        thought = f"{slipped}. {_verdict(wrong, problem.choices)} Wait, {full}. {result}"
+    else:
+        thought = f"{full}. {result} Wait, {full}. {result}"
+    return f"<think>I see {joined(labels)}. {thought}</think>\nAnswer: ({problem.answer})"
 
 
 def response(problem: Problem, labels: Sequence[str], steps: Sequence[str], rng: random.Random) -> str:
@@ -96,24 +87,20 @@ def wrong_response(problem: Problem, rng: random.Random) -> str:
     return minigeo.rationale(problem.meta["labels"], steps, int(value), letter)
 
 
-# ---- rows ---------------------------------------------------------------------------------------------------------
-
-
 def text_row(pool: Sequence[tuple[minigeo.Variant, minigeo.Params]], rng: random.Random) -> Row:
     """The labels are in the question, or only the value is to be looked up."""
     variant, params = rng.choice(pool)
     steps, value = variant.solve(params)
     right, *wrong = minigeo.choose(variant, value, rng)
     letter = rng.choice("ABCD")
-    position = "ABCD".index(letter)
     rng.shuffle(wrong)
-    choices = tuple(map(str, [*wrong[:position], right, *wrong[position:]]))
+    wrong.insert("ABCD".index(letter), right)
     in_order = tuple(sorted(params, reverse=True))
     labels = list(map(str, in_order))
     shuffled = rng.sample(labels, len(labels))
-    if variant.solve(in_order)[1] == value:
-        steps = variant.solve(in_order)[0]
-    problem = Problem("t", "", letter, choices, meta={"value": value})
+    ordered_steps, same = variant.solve(in_order)
+    steps = ordered_steps if same == value else steps
+    problem = Problem("t", "", letter, tuple(map(str, wrong)), meta={"value": value})
     if rng.random() < 0.15:
         question = f"x is {value}. Find x."
         target = f"<think>{value} is ({letter}).</think>\nAnswer: ({letter})"
@@ -124,8 +111,9 @@ def text_row(pool: Sequence[tuple[minigeo.Variant, minigeo.Params]], rng: random
 
 
 def image_row(problem: Problem, image: int, rng: random.Random) -> Row:
-    labels, steps = problem.meta["labels"], problem.meta["steps"]
-    return Row(wording.cot(problem, SHORT), response(problem, labels, steps, rng), image)
+    return Row(
+        wording.cot(problem, SHORT), response(problem, problem.meta["labels"], problem.meta["steps"], rng), image
+    )
 
 
 def reflection_row(problem: Problem, image: int, rng: random.Random) -> Row:
@@ -138,9 +126,6 @@ def reflection_row(problem: Problem, image: int, rng: random.Random) -> Row:
     rng.shuffle(attempts)
     target = wording.fill(SHORT.select_target, answer=problem.answer)
     return Row(wording.select(problem, attempts, SHORT), target, image)
-
-
-# ---- tensors ------------------------------------------------------------------------------------------------------
 
 
 class Images:
@@ -214,9 +199,6 @@ class Collator:
             batch["pixel_values"] = torch.from_numpy(np.concatenate([self.images.patches(p) for p in shown]))
             batch["image_grid_thw"] = torch.tensor([self.images.grid(p) for p in shown])
         return batch
-
-
-# ---- batches ----------------------------------------------------------------------------------------------------
 
 
 def batches(

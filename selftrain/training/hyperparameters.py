@@ -27,17 +27,15 @@ DATASET = "train"
 
 # Set here, from arguments that the rest of the loop shares. A hyper-parameter file may not set them as well: the two
 # values could disagree.
-OWNED = frozenset(
-    {
-        *("stage", "do_train", "do_eval", "do_predict", "finetuning_type", "freeze_vision_tower", "template"),
-        *("model_name_or_path", "adapter_name_or_path", "create_new_adapter", "trust_remote_code"),
-        *("dataset", "dataset_dir", "media_dir", "eval_dataset", "val_size", "tokenized_path", "overwrite_cache"),
-        *("cutoff_len", "image_min_pixels", "image_max_pixels", "seed", "data_seed"),
-        *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "ignore_data_skip"),
-        *("save_strategy", "save_steps", "save_total_limit", "save_only_model"),
-        *("per_device_train_batch_size", "gradient_accumulation_steps"),
-    }
-)
+OWNED = {
+    *("stage", "do_train", "do_eval", "do_predict", "finetuning_type", "freeze_vision_tower", "template"),
+    *("model_name_or_path", "adapter_name_or_path", "create_new_adapter", "trust_remote_code"),
+    *("dataset", "dataset_dir", "media_dir", "eval_dataset", "val_size", "tokenized_path", "overwrite_cache"),
+    *("cutoff_len", "image_min_pixels", "image_max_pixels", "seed", "data_seed"),
+    *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "ignore_data_skip"),
+    *("save_strategy", "save_steps", "save_total_limit", "save_only_model"),
+    *("per_device_train_batch_size", "gradient_accumulation_steps"),
+}
 
 
 class TrainingError(FailedError, RuntimeError):
@@ -81,16 +79,14 @@ def read_hyperparameters(path: Path, overrides: Mapping[str, Any], interpreter: 
                 raise HyperparameterError(f"{key} ({origin}) is set by the loop itself; remove it there")
             if key not in known:
                 near = difflib.get_close_matches(str(key), known - OWNED, n=1)
-                raise HyperparameterError(
-                    f"{key} ({origin}) is not a setting of LLaMA-Factory"
-                    + (f"; did you mean {near[0]}?" if near else "")
-                )
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise HyperparameterError(f"{key} ({origin}) is not a setting of LLaMA-Factory{hint}")
     merged = {**content, **overrides}
     batch = merged.get("global_batch_size")
-    if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
+    if type(batch) is not int or batch < 1:  # True is an int, too
         raise HyperparameterError(f"global_batch_size ({path}) must be a whole number of rows >= 1, not {batch!r}")
-    if isinstance(merged.get("deepspeed"), str):  # relative to the hyper-parameter file, not to wherever we run
-        merged["deepspeed"] = str((path.parent / merged["deepspeed"]).resolve())
+    if isinstance(deepspeed := merged.get("deepspeed"), str):  # relative to the file, not to the working directory
+        merged["deepspeed"] = str((path.parent / deepspeed).resolve())
         if not Path(merged["deepspeed"]).is_file():
             raise HyperparameterError(f"there is no DeepSpeed configuration {merged['deepspeed']} ({path})")
     return merged
@@ -144,17 +140,14 @@ def divide_batch(global_batch: int, per_device: int, processes: int) -> int:
         return steps
     message = f"global_batch_size {global_batch} is not a multiple of {per_device} rows x {processes} processes"
     if global_batch % processes:
-        fitting = [n for n in range(1, processes) if global_batch % n == 0]
+        fitting = " or ".join(str(n) for n in range(1, processes) if global_batch % n == 0)
         multiple = math.lcm(per_device, processes)
         lower = global_batch // multiple * multiple
-        batches = [n for n in (lower, lower + multiple) if n]
-        raise HyperparameterError(
-            f"{message}; it needs {' or '.join(map(str, fitting))} processes, "
-            f"or a global_batch_size of {' or '.join(map(str, batches))}"
-        )
+        batches = " or ".join(str(n) for n in (lower, lower + multiple) if n)
+        raise HyperparameterError(f"{message}; it needs {fitting} processes, or a global_batch_size of {batches}")
     share = global_batch // processes
-    fitting = [n for n in range(1, share + 1) if share % n == 0]
-    raise HyperparameterError(f"{message}; per_device_batch can be {', '.join(map(str, fitting))}")
+    fitting = ", ".join(str(n) for n in range(1, share + 1) if share % n == 0)
+    raise HyperparameterError(f"{message}; per_device_batch can be {fitting}")
 
 
 def accumulation_steps(hyperparameters: Mapping[str, Any], settings: TrainingSettings) -> int:
@@ -226,8 +219,7 @@ def resolve(
                 raise HyperparameterError(
                     f"{key} is {chosen[key]}, but {init_adapter} was trained with {value}; set it to {value}"
                 )
-        resolved["adapter_name_or_path"] = str(init_adapter.resolve())
-        resolved["create_new_adapter"] = False
+        resolved |= {"adapter_name_or_path": str(init_adapter.resolve()), "create_new_adapter": False}
     if settings.dtype == "float32":
         chosen["bf16"] = False  # mixed precision would bring the bfloat16 products back
     return resolved | chosen

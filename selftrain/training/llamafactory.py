@@ -159,9 +159,6 @@ def collect(checkpoints: Path, point: Checkpoint | None, adapter: Path) -> None:
             path.replace(adapter / path.name)
 
 
-# --- afterwards ---------------------------------------------------------------------------------------------------
-
-
 def read_results(adapter: Path, point: Checkpoint | None = None) -> tuple[int, float]:
     """Optimizer steps and mean loss. TrainingError if they are missing, or the loss is not a finite number.
 

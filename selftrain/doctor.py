@@ -90,17 +90,13 @@ def _torch() -> Iterator[Finding]:
         yield Finding("fail", "torch", str(error), "`uv pip install -r requirements.txt`")
         return
     if "error" in answer:
-        advice = "install the same torch and torchvision as in requirements.txt"
+        advice = "`uv pip install -r requirements.txt`"
         if "+cpu" in answer["torch"]:
-            advice = (
-                "there is no torchvision for a CPU-only torch; `uv pip install -r requirements.txt` takes the ordinary "
-                "build, which runs on a CPU too"
-            )
+            advice += " installs the ordinary torch, which runs on a CPU too; the CPU-only one has no torchvision"
         yield Finding("fail", "torch", f"{answer['torch']}, but torchvision: {answer['error']}", advice)
         return
     yield Finding("ok", "torch", f"{answer['torch']}, torchvision {answer['torchvision']}")
-    if answer["gpus"]:
-        gpus = ", ".join(f"{name} with {memory / 2**30:.0f} GiB" for name, memory in answer["gpus"])
+    if gpus := ", ".join(f"{name} with {memory / 2**30:.0f} GiB" for name, memory in answer["gpus"]):
         yield Finding("ok", "GPUs", gpus)
     else:
         yield Finding("note", "GPUs", "torch finds none", "a CPU is enough for the tiny model, not for a 7B one")

@@ -122,13 +122,11 @@ def corruption_reason(checkpoint: Path, ranks: int) -> str | None:
         return "trainer_state.json is missing, damaged or of another step"
     random_states = ["rng_state.pth"] if ranks == 1 else [f"rng_state_{rank}.pth" for rank in range(ranks)]
     deepspeed = checkpoint / "latest"
+    expected = random_states if deepspeed.is_file() else ["optimizer.pt", "scheduler.pt", *random_states]
     if deepspeed.is_file():
         parts = list((checkpoint / deepspeed.read_text(encoding="utf-8").strip()).glob("*optim_states.pt"))
         if len(parts) != ranks:
             return f"{len(parts)} of {ranks} DeepSpeed optimizer files"
-        expected = random_states
-    else:
-        expected = ["optimizer.pt", "scheduler.pt", *random_states]
     if missing := [name for name in expected if not (checkpoint / name).is_file()]:
         return f"{missing[0]} is missing"
     try:

@@ -15,7 +15,7 @@ from selftrain.training.precision import choose, interpreter_of, settle
 
 
 def settings_of(config: Config, seed: int, overrides: Mapping[str, Any] | None = None) -> TrainingSettings:
-    """The training settings of a run; `overrides` go on top of the run's hyper-parameters."""
+    """The training settings of a run; `overrides` replace values of its hyper-parameters."""
     training = config.training
     decided = {
         "overrides": {**training.overrides, **(overrides or {})},
@@ -60,9 +60,6 @@ def training_plan(config: Config) -> list[str]:
         lines.append("and on each node, with NODE_RANK, MASTER_ADDR and MASTER_PORT as it finds them:")
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(environment.items()))
     lines.append(f"cd {shlex.quote(str(out))} && {variables} {shlex.join(train_command(settings))}")
-    lines.append(
-        f"a checkpoint every {settings.save_steps} steps; an interrupted training resumes from the last one"
-        if settings.save_steps
-        else "no checkpoints: an interrupted training starts again (set training.save_steps to keep some)"
-    )
-    return lines
+    if settings.save_steps:
+        return [*lines, f"a checkpoint every {settings.save_steps} steps, from which an interrupted training resumes"]
+    return [*lines, "no checkpoints: an interrupted training starts again (set training.save_steps to keep some)"]

@@ -87,8 +87,7 @@ def train(
 
     if checkpoints is None:
         point = None
-        write_yaml(out, resolved)
-        run_child(settings, resolved, out, on_progress)
+        resume(point, settings, resolved, out, on_progress, None, say)
     else:
         start = file_digest(init_adapter / WEIGHTS) if init_adapter else None
         rows = file_digest(out / "data" / f"{DATASET}.jsonl")
@@ -114,24 +113,20 @@ def train(
     return TrainingResult(adapter, steps, loss, len(report.kept), report.dropped, resolved)
 
 
-def write_yaml(out: Path, resolved: dict[str, Any]) -> None:
-    (out / "train.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
-
-
 def resume(
     point: Checkpoint | None,
     settings: TrainingSettings,
     resolved: dict[str, Any],
     out: Path,
     on_progress: Callable[[dict[str, Any]], None],
-    held: int,
+    held: int | None,
     say: Callable[[str], None],
 ) -> None:
     """Train from a checkpoint, or from the start without one; run nothing if it is the last. Adds to `resolved`."""
     if point is not None:
         resolved["resume_from_checkpoint"] = str(point.path.resolve())
         say(f"  resuming the interrupted training after step {point.step} of {point.max_steps}")
-    write_yaml(out, resolved)
+    (out / "train.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True), encoding="utf-8")
     if point is not None and point.last:
         return
     try:

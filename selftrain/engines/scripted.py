@@ -67,11 +67,7 @@ class ScriptedEngine(Engine):
     """
 
     def __init__(
-        self,
-        respond: Respond | Mapping[str, Sequence[str]],
-        *,
-        fail_at: int | None = None,
-        check_images: bool = True,
+        self, respond: Respond | Mapping[str, Sequence[str]], *, fail_at: int | None = None, check_images: bool = True
     ) -> None:
         """`respond(request, seed)` gives the text; or a table from request id (or else prompt) to texts, of which
         seed s takes number s modulo their count. The answer must depend on nothing else.

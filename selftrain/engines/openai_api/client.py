@@ -229,12 +229,7 @@ class JsonClient:
             self._clients.append(client)
         try:
             answer = await exchange(
-                client,
-                self.url + path,
-                content,
-                key=self._key,
-                timeout_s=self._timeout_s,
-                max_body=self._max_body,
+                client, self.url + path, content, key=self._key, timeout_s=self._timeout_s, max_body=self._max_body
             )
         except PassingFault as fault:
             if fault.kind == "busy":  # a whole answer: the connection is good

@@ -18,18 +18,8 @@ import yaml
 from pydantic import BaseModel, Field, StrictStr, ValidationError, field_validator, model_validator
 
 from data_process.errors import UserError
-from selftrain.engine_settings import (
-    AnyEngine,
-    EngineSettings,
-    Fraction,
-    FreeToChange,
-    HFSettings,
-    Positive,
-    Section,
-    owners,
-    settings_class,
-    stack_engine,
-)
+from selftrain.engine_settings import AnyEngine, EngineSettings, Fraction, FreeToChange, HFSettings, Positive, Section
+from selftrain.engine_settings.layers import stack_engine
 from selftrain.plugins import load_plugins
 from selftrain.shipped import ShippedPath, find_config
 
@@ -219,7 +209,7 @@ def _section_at(model: type[BaseModel], values: Any, path: Sequence[str]) -> typ
         model = field.annotation
         if issubclass(model, EngineSettings):
             kind = values.get("kind", HFSettings().kind) if isinstance(values, Mapping) else None
-            model = settings_class(kind) or model
+            model = EngineSettings.of_kind(kind) or model
     return model
 
 
@@ -229,7 +219,7 @@ def _unknown_key(model: type[BaseModel], values: Any, path: Sequence[str]) -> st
     section = _section_at(model, values, above)
     names = list(section.model_fields) if section else []
     unknown = f"unknown key {'.'.join(path)!r}"
-    if section is not None and issubclass(section, EngineSettings) and (others := owners(key)):
+    if section is not None and issubclass(section, EngineSettings) and (others := section.owners(key)):
         where = f"{'.'.join(above)}.kind"
         kind = section.model_fields["kind"].default
         return f"{unknown}: it belongs to {where} {' and '.join(others)}, and {where} is {kind}; leave it out"

@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from selftrain.engine_settings.base import DEFAULT_KIND, all_settings, flat_name, owners, settings_class
-
-
-def _old_names() -> dict[str, str]:
-    """Old name -> today's, for every setting that has another name today."""
-    pairs = ((flat_name(s, name), name) for s in all_settings() for name in s.model_fields)
-    return {"ray_engine": "engine", **{old: new for old, new in pairs if old != new}}
+from selftrain.engine_settings import DEFAULT_KIND, KINDS, EngineSettings
 
 
 def stack_engine(
@@ -25,68 +19,61 @@ def stack_engine(
     of other kinds, which never had an effect, are left out.
     """
     layer = _translated(below, layer, notes)
-    settings = settings_class(layer.get("kind", DEFAULT_KIND))
-    before = below.get("kind", DEFAULT_KIND)
-    if settings is not None and "kind" in layer and layer["kind"] != before and below:
-        old = settings_class(before)
-        if "engine" in settings.model_fields and old is not None and old.local_weights:
+    before, kind = below.get("kind", DEFAULT_KIND), layer.get("kind")
+    old, new = EngineSettings.of_kind(before), EngineSettings.of_kind(kind)
+    if new is not None and kind != before and below:
+        if "engine" in new.model_fields and old is not None and old.local_weights:
             below = {"engine": {**below, "kind": before}, "threads": below.get("threads")}
         elif isinstance(below.get("engine"), Mapping):
             return stack_engine(below["engine"], layer, notes, tell_dropped=tell_dropped)
         else:
-            dropped = sorted(key for key in below if key not in settings.model_fields)
-            below = {key: value for key, value in below.items() if key in settings.model_fields}
+            dropped = sorted(below.keys() - new.model_fields.keys())
+            below = {key: value for key, value in below.items() if key in new.model_fields}
             if dropped and tell_dropped:
                 named = ", ".join(f"engine.{key}" for key in dropped)
-                notes.append(f"engine.kind {layer['kind']} replaces {before} and has no {named}, which is left out")
+                notes.append(f"engine.kind {kind} replaces {before} and has no {named}, which is left out")
     merged = {**below, **layer}
     for key, value in layer.items():
-        if not isinstance(value, Mapping):
-            continue
-        under = below.get(key)
-        if key == "engine":
-            under = under if isinstance(under, Mapping) else {}
-            merged[key] = stack_engine(under, value, notes, tell_dropped=tell_dropped)
-        elif isinstance(under, Mapping):
-            merged[key] = {**under, **value}
+        if isinstance(value, Mapping):
+            under = below[key] if isinstance(below.get(key), Mapping) else {}
+            inner = key == "engine"
+            merged[key] = stack_engine(under, value, notes, tell_dropped=tell_dropped) if inner else {**under, **value}
     return merged
 
 
 def _translated(below: Mapping[str, Any], layer: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
     """A layer with today's names."""
     kind = layer.get("kind", below.get("kind", DEFAULT_KIND))
-    settings = settings_class(kind)
-    old_names = _old_names()
+    settings = EngineSettings.of_kind(kind)
     if settings is None:
         return dict(layer)
-    flat = any(key in old_names and key not in settings.model_fields for key in layer)
-    wraps = "engine" in settings.model_fields
-    inner: dict[str, Any] = {}
-    found: dict[str, Any] = {}
-    renamed: list[str] = []
-    ignored: list[str] = []
-    inner_settings = None
-    if wraps:
+    fields = settings.model_fields
+    renames = {s.flat_name(name): name for s in KINDS.values() for name in s.model_fields}
+    renames = {"ray_engine": "engine.kind", **{old: new for old, new in renames.items() if old != new}}
+    flat = any(key in renames and key not in fields for key in layer)
+    inner_fields = {"kind"} if "engine" in fields else set()
+    if "engine" in fields:
         under = below.get("engine")
         inner_kind = layer.get("ray_engine", under.get("kind") if isinstance(under, Mapping) else None)
-        inner_settings = settings_class(inner_kind or DEFAULT_KIND)
+        if inner_settings := EngineSettings.of_kind(inner_kind or DEFAULT_KIND):
+            inner_fields |= inner_settings.model_fields.keys()
+    inner: dict[str, Any] = {}
+    found: dict[str, Any] = {}
+    renamed, ignored = [], []
     for key, value in layer.items():
-        new = old_names.get(key, key)
-        if key in settings.model_fields:
-            found[key] = value
-        elif wraps and key == "ray_engine":
-            inner["kind"] = value
-            renamed.append("engine.ray_engine to engine.engine.kind")
-        elif new in settings.model_fields:
+        new = key if key in fields else renames.get(key, key)
+        inside = new.removeprefix("engine.")
+        if new in fields:
             found[new] = value
-            renamed.append(f"engine.{key} to engine.{new}")
-        elif wraps and inner_settings is not None and new in inner_settings.model_fields:
-            inner[new] = value
-            renamed.append(f"engine.{key} to engine.engine.{new}")
-        elif flat and (owners(new) or key in old_names):
+        elif inside in inner_fields:
+            inner[inside], new = value, f"engine.{inside}"
+        elif flat and (key in renames or settings.owners(new)):
             ignored.append(f"engine.{key}")
+            continue
         else:
-            found[key] = value  # unknown, or a key of another kind: refused when the settings are checked
+            found[key], new = value, key  # unknown, or a key of another kind: refused when the settings are checked
+        if new != key:
+            renamed.append(f"engine.{key} to engine.{new}")
     if inner:
         given = found.get("engine")
         found["engine"] = {**inner, **given} if isinstance(given, Mapping) else inner

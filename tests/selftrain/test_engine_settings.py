@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 import pytest
 
+import selftrain.engine_settings as registry
 from selftrain.config import ConfigError, build_config, load_config
 from selftrain.engine_settings import (
     EngineSettings,
@@ -18,7 +19,6 @@ from selftrain.engine_settings import (
     VLLMSettings,
     register_engine,
 )
-from selftrain.engine_settings import base as registry
 from selftrain.engines.base import Engine
 from selftrain.sampling.engine_factory import engine_job, open_engine
 
@@ -227,7 +227,7 @@ def test_samples_are_kept_under_the_digest_they_always_had(override, expected):
 @pytest.fixture
 def forget(monkeypatch):
     """What a test registers is gone afterwards."""
-    monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
+    monkeypatch.setattr(registry, "KINDS", dict(registry.KINDS))
 
 
 class Echo(Engine):

@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.measuring import Spent, in_own_process, machine, peak_mib, show, table, timed
 from data_process.images.store import ImageStore
-from selftrain.engines.base import Completion, Request, SamplingParams
+from selftrain.engines.base import Completion, Request, SamplingParams, StreamsResults
 from selftrain.sampling.bank import Bank, PromptKey
 from selftrain.sampling.sampler import Ask, Picture, Sampler
 
@@ -68,7 +68,7 @@ class InstantEngine:
         return [[self.answer(seed) for seed in request.seeds] for request in requests]
 
 
-class TellingEngine(InstantEngine):
+class TellingEngine(InstantEngine, StreamsResults):
     """Tells each answer as it comes, as an engine with requests under way at the same time does."""
 
     on_result: Callable[[Request, int, Completion], None] | None = None

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
 from data_process.errors import FailedError
@@ -61,6 +60,11 @@ class Request:
     image: Path | None  # canonical PNG from the image store, shown before the text
     seeds: tuple[int, ...]  # one completion per seed; a completion depends on its own seed, not on its neighbours
 
+    def groups(self, params: SamplingParams) -> list[tuple[int, ...]]:
+        """Which seeds are decoded as one, by index: all of them if greedy, when seeds have no effect."""
+        samples = tuple(range(len(self.seeds)))
+        return [samples] if params.temperature == 0 and samples else [(sample,) for sample in samples]
+
 
 @dataclass(frozen=True)
 class Completion:
@@ -84,6 +88,7 @@ class Engine(ABC):
     """Holds a model open. Use as a context manager: memory is free again afterwards."""
 
     on_batch: Callable[[int], None] | None = None  # called with the number of completions that were just finished
+    closed = False  # whether `close` was called, or the engine failed
 
     @abstractmethod
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
@@ -100,10 +105,12 @@ class Engine(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise EngineError("the engine is closed; open a new one")
 
 
 def check_ids(requests: Sequence[Request]) -> None:
@@ -120,17 +127,63 @@ def mean_logprob(values: Iterable[float | None]) -> float | None:
     return math.fsum(known) / len(known) if known else None
 
 
-CLOSED = "the engine is closed; open a new one"
-
-
 # ---- abilities that some engines have; ask with isinstance -----------------------------------------------------------
 
 
-@runtime_checkable
-class StreamsResults(Protocol):
-    """Hands on each completion when it is finished, in the thread that called `generate`."""
+class StreamsResults(Engine):
+    """Passes on each completion when it is finished, in the thread that called `generate`."""
 
-    on_result: OnResult | None  # called with the request, the index into its seeds, and the completion
+    on_result: OnResult | None = None  # called with the request, the index into its seeds, and the completion
+
+    def _answers(self, requests: Sequence[Request]) -> Answers:
+        """ValueError for two requests with one id."""
+        check_ids(requests)
+        return Answers(self, requests)
+
+
+class Answers:
+    """The completions of one call, in any order, each passed on as it comes."""
+
+    def __init__(self, engine: StreamsResults, requests: Sequence[Request]) -> None:
+        self._engine, self._requests = engine, requests
+        self._found: list[list[Completion | None]] = [[None] * len(request.seeds) for request in requests]
+        self.missing = sum(len(request.seeds) for request in requests)
+
+    def add(self, place: int, sample: int, completion: Completion) -> None:
+        """The completion for seed number `sample` of request number `place`."""
+        if self._found[place][sample] is not None:
+            raise EngineError(f"{self._engine!r} answered request {self._requests[place].id!r} twice")
+        self._found[place][sample] = completion
+        self.missing -= 1
+        if self._engine.on_result is not None:
+            self._engine.on_result(self._requests[place], sample, completion)
+
+    def whole(self) -> list[list[Completion]]:
+        """All of them, as `generate` returns them; EngineError if any is missing."""
+        if self.missing:
+            raise EngineError(f"{self._engine!r} left {self.missing} completions out; see its log")
+        return [[completion for completion in of_one if completion is not None] for of_one in self._found]
+
+
+class ReloadsWeights(StreamsResults):
+    """Can give its memory back and take new weights, instead of being opened anew."""
+
+    @abstractmethod
+    def load(self, adapter: Path | None) -> None:
+        """Take the weights of the base model with `adapter` added (None: without). EngineError if it does not fit."""
+
+    @abstractmethod
+    def rest(self) -> None:
+        """Give the memory back; `load` is called next."""
+
+    @abstractmethod
+    def prompt_ids(self, prompt: str, image: Path | None) -> list[int]: ...
+
+    def count_prompt_tokens(self, prompt: str, image: Path | None) -> int:
+        return len(self.prompt_ids(prompt, image))
+
+    @abstractmethod
+    def facts(self) -> EngineFacts: ...
 
 
 @runtime_checkable
@@ -150,33 +203,10 @@ class GivesPromptIds(CountsPromptTokens, Protocol):
 
 
 @runtime_checkable
-class RanksTokens(Protocol):
-    """Gives log-probabilities of tokens that it did not choose."""
-
-    def runner_up(self, request: Request, token_ids: Sequence[int]) -> list[tuple[int, float]]:
-        """For greedy `token_ids`: at each place the second best token, and how many nats it is behind the best."""
-
-
-@runtime_checkable
 class StatesFacts(Protocol):
     """Says what it found out about the model when it was opened."""
 
     def facts(self) -> EngineFacts: ...
-
-
-@runtime_checkable
-class ReloadsWeights(Protocol):
-    """Can give its memory back and take new weights, instead of being opened anew."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed, or failed."""
-
-    def load(self, adapter: Path | None) -> None:
-        """Take the weights of the base model with `adapter` added (None: without). EngineError if it does not fit."""
-
-    def rest(self) -> None:
-        """Give the memory back; `load` is called next."""
 
 
 @dataclass(frozen=True)

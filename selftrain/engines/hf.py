@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from data_process.schema import Finish
 from selftrain.engine_settings import EngineJob, HFSettings
-from selftrain.engines.base import CLOSED, Completion, Engine, EngineError, Request, SamplingParams, check_ids
+from selftrain.engines.base import Completion, Engine, EngineError, Request, SamplingParams, check_ids
 from selftrain.engines.budget import Budget, ForcingRecord
 from selftrain.engines.budget_forcing.batched import Steering
 from selftrain.engines.budget_forcing.state_machine import TokenBudget, resolve
 from selftrain.engines.budget_forcing.tokenizer import TokenizerVocabulary
 from selftrain.engines.decoding import kv_cache
-from selftrain.engines.decoding.inputs import Picture, Prompt, load_processor, prepare
+from selftrain.engines.decoding.inputs import Picture, Prompt, check_lengths, load_processor, prepare
 from selftrain.engines.decoding.loading import load_model, with_adapter
 from selftrain.engines.decoding.tensors import additive_mask, chunks, only, positions_of
 from selftrain.engines.decoding.token_sampling import draw, penalise, uniforms
@@ -109,6 +109,7 @@ class HFEngine(Engine):
         """Free the memory. May be called twice."""
         import torch
 
+        self.closed = True
         self._model = self._processor = self._vocabulary = None
         self._encoded.clear()
         gc.collect()
@@ -153,8 +154,7 @@ class HFEngine(Engine):
             return list(zip(best.indices[:, 1].tolist(), (best.values[:, 0] - best.values[:, 1]).tolist(), strict=True))
 
     def _prepare(self, requests: Sequence[Request]) -> list[Prompt]:
-        if self._model is None:
-            raise EngineError(CLOSED)
+        self._check_open()
         return prepare(self._processor, requests)
 
     def _encode(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
@@ -202,12 +202,7 @@ class HFEngine(Engine):
             prompts = self._prepare(requests)
             if params.budget is not None:
                 self._budget(params)  # before any work: it may not fit
-            for prompt in prompts:
-                if len(prompt.ids) + params.max_tokens > self._max_positions:
-                    raise EngineError(
-                        f"request {prompt.request.id!r}: {len(prompt.ids)} prompt tokens and {params.max_tokens} new "
-                        f"ones exceed the model's {self._max_positions} positions; shorten the prompt or max_tokens"
-                    )
+            check_lengths(prompts, params.max_tokens, self._max_positions)
             done: dict[_Row, Completion] = {}
             for rows in self._batches(prompts):
                 self._decode_or_halve(prompts, rows, params, done)

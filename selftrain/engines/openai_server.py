@@ -19,17 +19,7 @@ from typing import Any, TypeVar
 
 from data_process.http import Retry
 from selftrain.engine_settings import EngineJob, ServerSettings
-from selftrain.engines.base import (
-    CLOSED,
-    Completion,
-    Engine,
-    EngineError,
-    OnResult,
-    Request,
-    SamplingParams,
-    check_ids,
-    mean_logprob,
-)
+from selftrain.engines.base import Completion, EngineError, Request, SamplingParams, StreamsResults, mean_logprob
 from selftrain.engines.budget import Budget
 from selftrain.engines.budget_forcing.http_rounds import END, WireVocabulary, texts_of, think
 from selftrain.engines.budget_forcing.state_machine import resolve
@@ -43,7 +33,7 @@ _T = TypeVar("_T")
 _Job = tuple[int, tuple[int, ...]]  # a request's place, and the places of the seeds that one call answers
 
 
-class ServerEngine(Engine):
+class ServerEngine(StreamsResults):
     """Completions from a chat server. May be used from several threads.
 
     `counts` sums up the calls: "tries", and of those "busy" (429 or 5xx), "time-out", "connect", "transport";
@@ -72,7 +62,6 @@ class ServerEngine(Engine):
         settings = settings or ServerSettings()
         self.url = check_url(settings.url)
         self.model = model
-        self.on_result: OnResult | None = None
         self._logprobs = settings.logprobs
         client = JsonClient(
             self.url,
@@ -90,7 +79,6 @@ class ServerEngine(Engine):
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="server-engine", daemon=True)
         self._thread.start()
-        self._closed = False
         try:
             known = None if settings.dialect == "auto" else DIALECTS[settings.dialect]
             self.served = self._wait(look_up(client, model, optional=known is not None))
@@ -104,9 +92,9 @@ class ServerEngine(Engine):
 
     def close(self) -> None:
         """Give up what is under way and close the connections. May be called twice."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
 
         async def end() -> None:
             others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
@@ -157,7 +145,7 @@ class ServerEngine(Engine):
         first that failed. Faults that every request would meet (no server, no key, no such model) stop at once.
         """
         self._check_open()
-        check_ids(requests)
+        answers = self._answers(requests)
         if reason := chat_completions.why_unsupported(params, self.dialect):
             raise EngineError(f"{self.url}: {reason}")
         urls: dict[Any, str] = {}
@@ -167,14 +155,9 @@ class ServerEngine(Engine):
         if params.budget is not None:
             self._wait(self._prepare(params.budget))
             resolve(params.budget, WireVocabulary(self._lengths), {END}, params.max_tokens)  # whether there is room
-        jobs: list[_Job] = []
-        for place, request in enumerate(requests):
-            samples = tuple(range(len(request.seeds)))
-            # a greedy answer is one answer, whatever the seed
-            jobs += [(place, part) for part in ([samples] if params.temperature == 0 else zip(samples)) if part]
+        jobs = [(place, part) for place, r in enumerate(requests) for part in r.groups(params)]
         turns = [chat_completions.user_turn(r.prompt, None if r.image is None else urls[r.image]) for r in requests]
 
-        found: dict[tuple[int, int], Completion] = {}
         failed: list[tuple[_Job, EngineError]] = []
         inbox: queue.SimpleQueue[tuple[_Job, Completion | EngineError] | None] = queue.SimpleQueue()
         work = self._submit(self._work(jobs, requests, turns, params, inbox))
@@ -186,9 +169,7 @@ class ServerEngine(Engine):
                     continue
                 place, samples = job
                 for sample in samples:
-                    found[place, sample] = what
-                    if self.on_result is not None:
-                        self.on_result(requests[place], sample, what)
+                    answers.add(place, sample, what)
                 if self.on_batch is not None:
                     self.on_batch(len(samples))
             work.result()
@@ -200,12 +181,9 @@ class ServerEngine(Engine):
                 work.result()
             raise
         if failed:
-            raise self._summary(failed, len(found), sum(len(r.seeds) for r in requests))
-        return [[found[place, s] for s in range(len(r.seeds))] for place, r in enumerate(requests)]
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise EngineError(CLOSED)
+            n_wanted = sum(len(r.seeds) for r in requests)
+            raise self._summary(failed, n_wanted - answers.missing, n_wanted)
+        return answers.whole()
 
     def _summary(self, failed: list[tuple[_Job, EngineError]], n_done: int, n_wanted: int) -> EngineError:
         # a fault that ended the call matters most, then the first request

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from selftrain.engines.base import Completion, EngineError, GivesPromptIds, RanksTokens, Request, SamplingParams
+from selftrain.engines.base import Completion, EngineError, GivesPromptIds, Request, SamplingParams
 
 # How far behind the best token, in nats, another one may be and still come first elsewhere. Logits of about 20 are
 # 0.125 apart in bfloat16 and 0.016 in float16; in float32 only the order of sums differs.
@@ -26,8 +26,11 @@ class Comparable(GivesPromptIds, Protocol):
 
 
 @runtime_checkable
-class Reference(Comparable, RanksTokens, Protocol):
+class Reference(Comparable, Protocol):
     """An engine that others can be compared with: transformers."""
+
+    def runner_up(self, request: Request, token_ids: Sequence[int]) -> list[tuple[int, float]]:
+        """For greedy `token_ids`: at each place the second best token, and how many nats it is behind the best."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +60,9 @@ def expectations(reference: Reference, requests: Sequence[Request], max_tokens: 
     params = SamplingParams(temperature=0, max_tokens=min(max_tokens, TEXT_TOKENS))
     found = []
     for request, (answer,) in zip(requests, reference.generate(requests, params), strict=True):
-        found.append(
-            Expected(
-                request,
-                tuple(reference.prompt_ids(request.prompt, request.image)),
-                answer.token_ids,
-                tuple(reference.runner_up(request, answer.token_ids)),
-            )
-        )
+        prompt_ids = tuple(reference.prompt_ids(request.prompt, request.image))
+        second = tuple(reference.runner_up(request, answer.token_ids))
+        found.append(Expected(request, prompt_ids, answer.token_ids, second))
     return found
 
 
@@ -81,11 +79,8 @@ def compare(engine: Comparable, expected: Sequence[Expected], max_tokens: int, d
             raise EngineError(_prompt_differs(item, got))
     params = SamplingParams(temperature=0, max_tokens=min(max_tokens, TEXT_TOKENS))
     answers = engine.generate([item.request for item in expected], params)
-    partings = []
-    for item, (answer,) in zip(expected, answers, strict=True):
-        parting = _parting(item, answer.token_ids, tolerance)
-        if parting is not None:
-            partings.append(parting)
+    pairs = zip(expected, answers, strict=True)
+    partings = [parting for item, (a,) in pairs if (parting := _parting(item, a.token_ids, tolerance)) is not None]
     strange = [parting for parting in partings if not parting.explained]
     if strange:
         worst = strange[0]
@@ -121,14 +116,10 @@ def _parting(item: Expected, found: Sequence[int], tolerance: float) -> Parting 
 def _prompt_differs(item: Expected, got: Sequence[int]) -> str:
     wanted = item.prompt_ids
     at = next((i for i, (a, b) in enumerate(zip(wanted, got, strict=False)) if a != b), min(len(wanted), len(got)))
-    what = (
-        f"{len(got)} tokens instead of {len(wanted)}"
-        if len(got) != len(wanted)
-        else f"token {at} is {got[at]} instead of {wanted[at]}"
-    )
-    cause = (
-        "the picture is resized (pixel limits)" if item.request.image and len(got) != len(wanted) else "the template"
-    )
+    what, cause = f"token {at} is {got[at]} instead of {wanted[at]}" if at < len(got) else "", "the template"
+    if len(got) != len(wanted):
+        what = f"{len(got)} tokens instead of {len(wanted)}"
+        cause = "the image is resized (pixel limits)" if item.request.image else cause
     return (
         f"the engine reads prompt {item.request.id!r} in another way than transformers: {what}, from token {at} on; "
         f"likely {cause}. Give it this model folder's own processor, or set engine.kind to hf"

@@ -20,17 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from selftrain.engine_settings import EngineJob, RaySettings
-from selftrain.engines.base import (
-    CLOSED,
-    Completion,
-    Engine,
-    EngineError,
-    EngineFacts,
-    OnResult,
-    Request,
-    SamplingParams,
-    check_ids,
-)
+from selftrain.engines.base import Completion, Engine, EngineError, EngineFacts, Request, SamplingParams, StreamsResults
 from selftrain.engines.opening import open_by_settings
 from selftrain.engines.ray_actor import EngineActor, Method
 from selftrain.engines.ray_cluster import in_words, join, room
@@ -101,7 +91,7 @@ class _Copy:
     step: Literal["place", "open", "busy", "ready"] = "place"
 
 
-class RayEngine(Engine):
+class RayEngine(StreamsResults):
     """Completions from copies of another engine, one in each of several Ray actors.
 
     A completion is what the inner engine gives for its block (see `blocks`), whatever the number of copies. Not safe
@@ -128,13 +118,11 @@ class RayEngine(Engine):
         none became free in `wait_s` seconds), or a copy cannot be opened.
         """
         settings = settings or RaySettings()
-        self.on_result: OnResult | None = None
         self.block_rows = settings.rows_at_once
         self._wait_s = wait_s
         self._copies: list[_Copy] = []
         self._ready: deque[_Copy] = deque()
         self._joining: dict[Any, _Copy] = {}  # what will be done when a copy has taken its next step -> that copy
-        self._closed = False
         self._session = join(settings.address)
         try:
             self._start(open_inner, settings)
@@ -180,9 +168,9 @@ class RayEngine(Engine):
 
     def close(self) -> None:
         """End the copies, and Ray if it was started here. May be called twice."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
+        self.closed = True
         import ray
 
         try:
@@ -194,10 +182,6 @@ class RayEngine(Engine):
                 ray.kill(copy.actor)
         finally:
             self._session.leave()
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise EngineError(CLOSED)
 
     # ---- prompts ---------------------------------------------------------------------------------------------------
 
@@ -230,25 +214,20 @@ class RayEngine(Engine):
         the error is raised as the inner engine gave it. Nothing but the death of a process makes a block run again.
         """
         self._check_open()
-        check_ids(requests)
+        answers = self._answers(requests)
         jobs = []
         for number, block in enumerate(blocks(requests, self.block_rows)):
             parts = (replace(requests[place], seeds=requests[place].seeds[first:end]) for place, first, end in block)
             jobs.append(_Job(number, "generate", tuple(parts), params, block))
-        found: list[list[Completion | None]] = [[None] * len(request.seeds) for request in requests]
         with closing(self._run(jobs)) as news:
             for job, answer in news:
                 _check(job, answer)
                 for (place, first, _), completions in zip(job.block, answer[1], strict=True):
                     for sample, completion in enumerate(completions, first):
-                        found[place][sample] = completion
-                        if self.on_result is not None:
-                            self.on_result(requests[place], sample, completion)
+                        answers.add(place, sample, completion)
                 if self.on_batch is not None:
                     self.on_batch(sum(map(len, answer[1])))
-        whole = [[c for c in of_one if c is not None] for of_one in found]
-        assert [len(of_one) for of_one in whole] == [len(request.seeds) for request in requests]
-        return whole
+        return answers.whole()
 
     def _run(self, jobs: Sequence[_Job]) -> Generator[tuple[_Job, Any]]:
         """Each job with its result, once, as they are done; raises the error of the first job that had one."""

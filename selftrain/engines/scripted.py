@@ -17,7 +17,7 @@ from data_process.prompts import PromptSet, prompt_set
 from data_process.schema import Problem
 from data_process.seeds import seed_for
 from selftrain.engine_settings import EngineJob, ScriptedSettings
-from selftrain.engines.base import CLOSED, Completion, Engine, EngineError, Request, SamplingParams, check_ids
+from selftrain.engines.base import Completion, Engine, EngineError, Request, SamplingParams, check_ids
 from selftrain.engines.budget import ForcingRecord
 from selftrain.engines.budget_forcing.state_machine import Forcer, resolve
 
@@ -82,15 +82,13 @@ class ScriptedEngine(Engine):
         self.words = Words()
         self.calls: list[Call] = []
         self.n_requests = 0
-        self.closed = False
 
     def close(self) -> None:
         self.closed = True
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
         """As `Engine.generate`. What is in a picture is not looked at."""
-        if self.closed:
-            raise EngineError(CLOSED)
+        self._check_open()
         check_ids(requests)
         self.calls.append(Call(tuple(requests), params))
         answers = []

@@ -19,17 +19,7 @@ from typing import Any
 
 import selftrain
 from selftrain.engine_settings import EngineJob, VLLMSettings
-from selftrain.engines.base import (
-    CLOSED,
-    Completion,
-    Engine,
-    EngineError,
-    EngineFacts,
-    OnResult,
-    Request,
-    SamplingParams,
-    check_ids,
-)
+from selftrain.engines.base import Completion, EngineError, EngineFacts, ReloadsWeights, Request, SamplingParams
 from selftrain.engines.vllm_config import VLLMWorkerConfig
 from selftrain.processes.child import Child, ending, log_end
 
@@ -46,7 +36,7 @@ _HINTS = (
 )
 
 
-class VLLMEngine(Engine):
+class VLLMEngine(ReloadsWeights):
     """Completions from a model folder through vLLM. Not safe for use from several threads.
 
     A completion depends on weights, prompt, picture, parameters and its seed; on its neighbours only through
@@ -72,8 +62,6 @@ class VLLMEngine(Engine):
         of the log, if vLLM does not start within `wait_s` seconds.
         """
         settings = settings or VLLMSettings()
-        self.on_result: OnResult | None = None
-        self._child: Child | None = None
         if not (Path(model_path) / "config.json").is_file():  # before vLLM is imported
             raise EngineError(f"{model_path} holds no model (no config.json); set model.path to a checkpoint folder")
         interpreter = settings.interpreter or Path(sys.executable)
@@ -86,7 +74,7 @@ class VLLMEngine(Engine):
             log = Path(name)
         self.log = log
         adapter = None if adapter is None else Path(adapter).resolve()
-        self._start(interpreter)
+        self._child = self._start(interpreter)
         try:
             config = VLLMWorkerConfig(Path(model_path).resolve(), adapter, settings, min_pixels, max_pixels)
             self._facts: EngineFacts = self._ask("open", config, within=wait_s)
@@ -94,7 +82,7 @@ class VLLMEngine(Engine):
             self.close()
             raise
 
-    def _start(self, interpreter: Path) -> None:
+    def _start(self, interpreter: Path) -> Child:
         ours, theirs = socket.socketpair()
         # This project comes last in the path: its own environment must not shadow vLLM's.
         root = str(Path(selftrain.__file__).resolve().parents[1])
@@ -102,29 +90,23 @@ class VLLMEngine(Engine):
         command = [str(interpreter), "-P", "-c", code, str(theirs.fileno())]
         environment = dict(os.environ)
         environment.pop("PYTHONDONTWRITEBYTECODE", None)  # vLLM's thousands of files would be compiled at each start
-        self._child = Child(
-            command, self.log, grace=STOP_GRACE, env=environment, pass_fds=[theirs.fileno()], append=True
-        )
+        child = Child(command, self.log, grace=STOP_GRACE, env=environment, pass_fds=[theirs.fileno()], append=True)
         theirs.close()
         self._pipe = Connection(ours.detach())
+        return child
 
     def __repr__(self) -> str:
         return f"VLLMEngine({self._facts})"
 
     def close(self) -> None:
         """End the process; its memory is free afterwards. May be called twice."""
-        if self._child is None:
+        if self.closed:
             return
+        self.closed = True
         self._pipe.close()
         self._child.close()
-        self._child = None
         if not self._keep_log:
             self.log.unlink(missing_ok=True)
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed, or failed."""
-        return self._child is None
 
     # ---- what it can be asked ----------------------------------------------------------------------------------------
 
@@ -134,34 +116,22 @@ class VLLMEngine(Engine):
         Raises ValueError for two requests of one id or a budget without room, EngineError for anything that cannot be
         served. Completions that were finished before an error have been given to `on_result`.
         """
-        check_ids(requests)
-        found: list[list[Completion | None]] = [[None] * len(request.seeds) for request in requests]
+        answers = self._answers(requests)
 
         def keep(place: int, sample: int, completion: Completion) -> None:
-            if found[place][sample] is not None:
-                raise EngineError(f"vLLM answered request {requests[place].id!r} twice")
-            found[place][sample] = completion
-            if self.on_result is not None:
-                self.on_result(requests[place], sample, completion)
+            answers.add(place, sample, completion)
             if self.on_batch is not None:
                 self.on_batch(1)
 
-        # the picture's path means the same there only when it is whole
+        # The other process runs in another folder.
         whole = [Request(r.id, r.prompt, None if r.image is None else r.image.absolute(), r.seeds) for r in requests]
         self._ask("generate", whole, params, tell=keep)
-        answers = [[completion for completion in of_one if completion is not None] for of_one in found]
-        if [len(a) for a in answers] != [len(r.seeds) for r in requests]:
-            raise EngineError(f"vLLM left requests unanswered; see {self.log}")
-        return answers
+        return answers.whole()
 
     def prompt_ids(self, prompt: str, image: Path | None) -> list[int]:
         """The token ids the model is given for a user turn, image tokens included."""
         found: list[int] = self._ask("prompt_ids", prompt, None if image is None else image.absolute())
         return found
-
-    def count_prompt_tokens(self, prompt: str, image: Path | None) -> int:
-        """How long that prompt is, in tokens, image tokens included."""
-        return len(self.prompt_ids(prompt, image))
 
     def facts(self) -> EngineFacts:
         return self._facts
@@ -185,8 +155,7 @@ class VLLMEngine(Engine):
 
     def _ask(self, *what: Any, tell: Callable[..., None] | None = None, within: float | None = None) -> Any:
         """Send one message and wait for its end; each "done" on the way goes to `tell`."""
-        if self._child is None:
-            raise EngineError(CLOSED)
+        self._check_open()
         until = None if within is None else time.monotonic() + within
         try:
             self._pipe.send(what)
@@ -218,10 +187,9 @@ class VLLMEngine(Engine):
 
     def _failure(self, what: str) -> EngineError:
         """vLLM is gone: what it said last, and what may help."""
-        assert self._child is not None
+        self.closed = True
         self._pipe.close()
         status = self._child.close()
-        self._child = None
         end = log_end(self.log)
         hint = next((f"; {advice}" for sign, advice in _HINTS if sign in end or sign in what), "")
         how = f" {ending(status)}" if status else ""

@@ -19,7 +19,7 @@ from selftrain.engines.base import Completion, EngineError, EngineFacts, Request
 from selftrain.engines.budget_forcing.segments import LOOK_EVERY, Sample, Segment
 from selftrain.engines.budget_forcing.state_machine import TokenBudget, resolve
 from selftrain.engines.budget_forcing.tokenizer import TokenizerVocabulary
-from selftrain.engines.decoding.inputs import Prompt, load_processor, prepare
+from selftrain.engines.decoding.inputs import Prompt, check_lengths, load_processor, prepare
 from selftrain.engines.vllm_config import (
     VLLMWorkerConfig,
     cpu_build,
@@ -179,19 +179,11 @@ class Worker:
         if params.budget is not None:
             budget = self._resolve(params)
             triggers = budget.triggers(self._vocab)
-        for prompt in prompts:
-            if len(prompt.ids) + params.max_tokens > self._max_model_len:
-                raise EngineError(
-                    f"request {prompt.request.id!r}: {len(prompt.ids)} prompt tokens and {params.max_tokens} new "
-                    f"ones exceed the engine's {self._max_model_len} positions; shorten the prompt or max_tokens, or "
-                    "raise engine.max_model_len"
-                )
+        check_lengths(prompts, params.max_tokens, self._max_model_len, "or raise engine.max_model_len")
 
         def rows() -> Iterator[_Row]:
             for place, request in enumerate(requests):
-                samples = tuple(range(len(request.seeds)))
-                # a greedy answer is one answer, whatever the seed
-                for own in [samples] if params.temperature == 0 and samples else zip(samples, strict=True):
+                for own in request.groups(params):
                     seed = request.seeds[own[0]]
                     yield _Row(place, own, Sample(seed, params.max_tokens, self._eos, budget, triggers))
 

@@ -5,37 +5,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from data_process.schema import Problem
 from selftrain.config import Config, ModelConfig
 from selftrain.engine_settings import EngineSettings
 from selftrain.engines.base import (
-    CLOSED,
     Completion,
     Engine,
     EngineError,
     EngineFacts,
-    GivesPromptIds,
-    OnResult,
     ReloadsWeights,
     Request,
     SamplingParams,
-    StatesFacts,
     StreamsResults,
 )
 from selftrain.sampling.engine_factory import Opener
-
-
-@runtime_checkable
-class ReusableEngine(ReloadsWeights, StreamsResults, GivesPromptIds, StatesFacts, Protocol):
-    """What an engine must be able to do to be kept; it is an Engine besides."""
-
-    on_batch: Callable[[int], None] | None
-
-    def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]: ...
-
-    def close(self) -> None: ...
 
 
 @contextlib.contextmanager
@@ -59,7 +43,7 @@ class _Keeper:
 
     def __init__(self, opener: Opener) -> None:
         self._opener = opener
-        self._held: ReusableEngine | None = None
+        self._held: ReloadsWeights | None = None
         self._settings: tuple[EngineSettings, ModelConfig] | None = None  # of the engine that is held
         self._in_use = False
 
@@ -71,7 +55,7 @@ class _Keeper:
             self.close()
         if self._held is None:
             engine = self._opener(config, adapter, iteration, problems)
-            if not isinstance(engine, ReusableEngine):
+            if not isinstance(engine, ReloadsWeights):
                 engine.close()
                 raise EngineError(f"{engine!r} cannot be given other weights; set engine.keep_open to false")
             self._held, self._settings = engine, settings
@@ -99,17 +83,16 @@ class _Keeper:
             self._held = None
 
 
-class EngineLease(Engine):
+class EngineLease(StreamsResults):
     """The engine as one user sees it: `close` gives it back."""
 
-    def __init__(self, held: ReusableEngine, give_back: Callable[[], None]) -> None:
-        self._held: ReusableEngine | None = held
+    def __init__(self, held: ReloadsWeights, give_back: Callable[[], None]) -> None:
+        self._held = held
         self._give_back = give_back
-        self.on_result: OnResult | None = None
 
     def close(self) -> None:
-        if self._held is not None:
-            self._held = None
+        if not self.closed:
+            self.closed = True
             self._give_back()
 
     def facts(self) -> EngineFacts:
@@ -126,7 +109,6 @@ class EngineLease(Engine):
     def count_prompt_tokens(self, prompt: str, image: Path | None) -> int:
         return self._open().count_prompt_tokens(prompt, image)
 
-    def _open(self) -> ReusableEngine:
-        if self._held is None:
-            raise EngineError(CLOSED)
+    def _open(self) -> ReloadsWeights:
+        self._check_open()
         return self._held

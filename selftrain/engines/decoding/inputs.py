@@ -91,6 +91,16 @@ def prepare(processor: Any, requests: Sequence[Request]) -> list[Prompt]:
     return prompts
 
 
+def check_lengths(prompts: Sequence[Prompt], max_tokens: int, positions: int, advice: str = "") -> None:
+    """EngineError for a prompt that leaves no room for `max_tokens` new tokens in a context of `positions` tokens."""
+    for prompt in prompts:
+        if len(prompt.ids) + max_tokens > positions:
+            raise EngineError(
+                f"request {prompt.request.id!r}: {len(prompt.ids)} prompt tokens and {max_tokens} new ones exceed the "
+                f"engine's {positions} positions; shorten the prompt or max_tokens{', ' * bool(advice)}{advice}"
+            )
+
+
 def read_picture(processor: Any, request: Request) -> Picture:
     """Read a request's picture and check that the processor would leave its size alone."""
     from PIL import Image

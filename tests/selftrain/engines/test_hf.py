@@ -198,7 +198,7 @@ def test_pixel_limits_can_be_replaced(tiny_model, tmp_path):
 
 
 def test_too_long(engine, ask):
-    with pytest.raises(EngineError, match=r"'r1'.*\d+ prompt tokens and 12 new ones exceed the model's 4096"):
+    with pytest.raises(EngineError, match=r"'r1'.*\d+ prompt tokens and 12 new ones exceed the engine's 4096"):
         engine.generate(ask([("short", None), ("word " * 5000, None)]), SAMPLE)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from selftrain.config import Config
 from selftrain.engine_settings import HFSettings, VLLMSettings
-from selftrain.engines.base import Engine, EngineError, EngineFacts, Request, SamplingParams
+from selftrain.engines.base import EngineError, EngineFacts, ReloadsWeights, Request, SamplingParams
 from selftrain.engines.scripted import ScriptedEngine
 from selftrain.sampling.engine_reuse import keeping
 
@@ -18,7 +18,7 @@ FACTS = EngineFacts("vllm 0", "float32", "cpu", 1024)
 ASKED = [Request("a", "b", None, (1,))]
 
 
-class Fake(Engine):
+class Fake(ReloadsWeights):
     """Writes down what is done to it."""
 
     def __init__(self, log: list, adapter):

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selftrain.engines.base import Completion, EngineError, SamplingParams
+from selftrain.engines.base import Completion, EngineError, SamplingParams, StreamsResults
 from selftrain.engines.budget import Budget
 from selftrain.engines.scripted import ScriptedEngine
 from selftrain.sampling import sampler as sampler_module
@@ -196,7 +196,7 @@ def test_a_stream_is_a_draw(bank, monkeypatch):
     assert dict(found) == sampler(bank).draw(asks, PARAMS, 3)
 
 
-class Telling(ScriptedEngine):
+class Telling(ScriptedEngine, StreamsResults):
     """Tells each answer as it comes, the last request first, and may be stopped after so many."""
 
     on_result = None

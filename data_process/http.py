@@ -11,6 +11,7 @@ import json
 import random
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -102,12 +103,8 @@ async def exchange(
     """
     import httpx
 
-    request = client.build_request(
-        "GET" if content is None else "POST",
-        url,
-        content=content,
-        headers=None if content is None else {"Content-Type": "application/json"},
-    )
+    method, headers = ("GET", None) if content is None else ("POST", {"Content-Type": "application/json"})
+    request = client.build_request(method, url, content=content, headers=headers)
     body = bytearray()
     try:
         async with asyncio.timeout(timeout_s):
@@ -157,11 +154,8 @@ def retry_after(value: str | None) -> float | None:
     """Seconds from now; None if absent or unreadable. RFC 9110, 10.2.3: a number of seconds or a date."""
     if value is None:
         return None
-    try:
+    with suppress(ValueError):
         return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
+    with suppress(ValueError, TypeError, OverflowError):
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
-        return None
+    return None

@@ -37,7 +37,7 @@ class DataConfig(Section):
     """Where the problems are."""
 
     source: Literal["minigeo", "jsonl"] = "minigeo"
-    folder: Path = Path("data/minigeo")  # JSONL files and pictures; minigeo is generated here when it is missing
+    folder: Path = Path("data/minigeo")  # JSONL files and images; minigeo is generated here when it is missing
     train: str = "train.jsonl"
     dev: str = "dev.jsonl"
     test: str = "test.jsonl"
@@ -45,8 +45,8 @@ class DataConfig(Section):
     train_limit: Positive | None = None  # use the first so many problems
     dev_limit: Positive | None = None
     test_limit: Positive | None = None
-    max_dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.05  # of a split, before unusable pictures are an error
-    # Training problems that stand in dev or test as well, in other words or another picture file, or come from a data
+    max_dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.05  # of a split, before unusable images are an error
+    # Training problems that stand in dev or test as well, in other words or another image file, or come from a data
     # set that test contains: refuse to start, leave them out, or do not look (data_process/decontamination/guard.py).
     leakage: Literal["error", "drop", "ignore"] = "error"
 

@@ -1,7 +1,7 @@
 """Qwen2-VL (and Qwen2.5-VL) through transformers, with a decode loop of its own.
 
-`model.generate` encodes the picture and the prompt once per sample and decodes padding until the longest row ends. Here
-a picture is encoded once, a prompt is read once and its cache shared by its seeds, and finished rows leave the batch.
+`model.generate` encodes the image and the prompt once per sample and decodes padding until the longest row ends. Here
+an image is encoded once, a prompt is read once and its cache shared by its seeds, and finished rows leave the batch.
 A budget is kept within the same loop: a forced token is one step like a drawn one, with rows at different stages.
 torch and transformers are imported inside the functions: `import selftrain.engines.hf` stays cheap.
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-PICTURE_CACHE_BYTES = 256 * 2**20  # encoded pictures kept: selection and refinement ask for the same ones again
+PICTURE_CACHE_BYTES = 256 * 2**20  # encoded images kept: selection and refinement ask for the same ones again
 # Padded prompt tokens (or image tokens, for the vision tower) in one forward pass: bounds the memory of activations.
 CPU_PREFILL_TOKENS = 8192
 GPU_PREFILL_TOKENS = 32768
@@ -55,7 +55,7 @@ class _Row:
 class HFEngine(Engine):
     """Completions from a model folder in transformers' format, optionally with a PEFT adapter.
 
-    A completion depends on weights, prompt, picture, parameters and its seed; on its neighbours only through
+    A completion depends on weights, prompt, image, parameters and its seed; on its neighbours only through
     floating-point rounding. Not safe for use from several threads.
     """
 
@@ -87,11 +87,10 @@ class HFEngine(Engine):
         self.batch_size = settings.batch_size
         self._prefill_tokens = CPU_PREFILL_TOKENS if self.device.type == "cpu" else GPU_PREFILL_TOKENS
 
-        model_path = Path(model_path)
         self._processor: Any = load_processor(model_path, min_pixels, max_pixels)
         model = load_model(model_path, torch.float32 if adapter is not None and merge_adapter else self.dtype)
         if adapter is not None:
-            model = with_adapter(model, Path(adapter), merge=merge_adapter)
+            model = with_adapter(model, adapter, merge=merge_adapter)
         self._model: Any = model.to(device=self.device, dtype=self.dtype).eval()
         config = self._model.config
         self._max_positions: int = config.get_text_config().max_position_embeddings
@@ -115,8 +114,6 @@ class HFEngine(Engine):
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-    # ---- prompts ---------------------------------------------------------------------------------------------------
 
     def prompt_ids(self, prompt: str, image: Path | None) -> list[int]:
         """The token ids the model is given for a user turn, image tokens included."""
@@ -158,7 +155,7 @@ class HFEngine(Engine):
         return prepare(self._processor, requests)
 
     def _encode(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
-        """What the vision tower makes of the pictures: digest -> [image tokens, hidden]. Known ones cost nothing."""
+        """What the vision tower makes of the images: digest -> [image tokens, hidden]. Known ones cost nothing."""
         from PIL import Image
 
         features = {}
@@ -187,8 +184,6 @@ class HFEngine(Engine):
                 _, oldest = self._encoded.popitem(last=False)
                 held -= oldest.numel() * oldest.element_size()
         return features
-
-    # ---- generation ------------------------------------------------------------------------------------------------
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
         """Completions in the order of `requests`, one per seed. See `Engine`.

@@ -24,9 +24,8 @@ from selftrain.engines.budget import Budget
 from selftrain.engines.budget_forcing.http_rounds import END, WireVocabulary, texts_of, think
 from selftrain.engines.budget_forcing.state_machine import resolve
 from selftrain.engines.openai_api import chat_completions
-from selftrain.engines.openai_api.chat_completions import DIALECTS, Answer
+from selftrain.engines.openai_api.chat_completions import DIALECTS, Answer, dialect_of, look_up
 from selftrain.engines.openai_api.client import HttpFault, JsonClient, check_url, read_key
-from selftrain.engines.openai_api.models import dialect_of, look_up
 
 GIVE_UP_AFTER = 8  # failed completions without a good one between them: what comes next would fail too
 _T = TypeVar("_T")
@@ -136,8 +135,6 @@ class ServerEngine(StreamsResults):
         params = SamplingParams(temperature=0, max_tokens=1)
         return self._wait(self._ask(name, chat_completions.user_turn(prompt, url), params, 0)).n_prompt_tokens
 
-    # ---- generation ------------------------------------------------------------------------------------------------
-
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
         """Completions in the order of `requests`, one per seed. See `Engine`.
 
@@ -149,7 +146,7 @@ class ServerEngine(StreamsResults):
         if reason := chat_completions.why_unsupported(params, self.dialect):
             raise EngineError(f"{self.url}: {reason}")
         urls: dict[Any, str] = {}
-        for request in requests:  # all of them before the first call: a bad picture costs nothing
+        for request in requests:  # all of them before the first call: a bad image costs nothing
             if request.image is not None and request.image not in urls:
                 urls[request.image] = chat_completions.data_url(f"request {request.id!r}", request.image)
         if params.budget is not None:
@@ -266,8 +263,6 @@ class ServerEngine(StreamsResults):
         self._tokens["prompt_tokens"] += answer.n_prompt_tokens
         self._tokens["completion_tokens"] += len(answer.tokens)
         return answer
-
-    # ---- budgets ---------------------------------------------------------------------------------------------------
 
     async def _prepare(self, policy: Budget) -> None:
         """See that the server continues partial answers, and count what the budget may write. One token a call."""

@@ -1,6 +1,6 @@
 """Whether an engine answers as transformers does, asked before an iteration trusts it.
 
-A few prompts go through both. Their token ids must be equal: a template or a picture that is read in another way makes
+A few prompts go through both. Their token ids must be equal: a template or an image that is read in another way makes
 every later number another one. Greedy texts may part only where the two best tokens are so close that rounding decides.
 """
 

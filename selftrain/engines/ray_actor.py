@@ -84,7 +84,7 @@ def _fetch(content: list[Any]) -> dict[Path, bytes]:
 def at_hand(
     requests: Sequence[Request], digests: dict[Path, str], fetch: Callable[[], dict[Path, bytes]]
 ) -> Iterator[tuple[Request, ...]]:
-    """The requests with pictures that are on this machine: the file itself where it can be seen, else a copy of it.
+    """The requests with images that are on this machine: the file itself where it can be seen, else a copy of it.
 
     `digests` are SHA-256 of what the driver sees under each path, and `fetch` gives the bytes: a cluster need not have
     a shared file system, and a file of the same name may be another one. Copies are gone afterwards.
@@ -94,7 +94,7 @@ def at_hand(
         yield tuple(requests)
         return
     content = fetch()
-    with TemporaryDirectory(prefix="selftrain-pictures-") as folder:
+    with TemporaryDirectory(prefix="selftrain-images-") as folder:
         copies = {path: Path(folder) / f"{number}-{path.name}" for number, path in enumerate(absent)}
         for path, copy in copies.items():
             copy.write_bytes(content[path])

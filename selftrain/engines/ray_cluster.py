@@ -15,7 +15,7 @@ from pathlib import Path
 
 from selftrain.engines.base import EngineError
 
-STORE_BYTES = 512 * 2**20  # object store of a Ray started here: it holds the pictures of the blocks under way
+STORE_BYTES = 512 * 2**20  # object store of a Ray started here: it holds the images of the blocks under way
 DIAL_S = 10.0  # seconds for a connection to a cluster's address
 
 

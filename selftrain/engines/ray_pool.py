@@ -40,7 +40,7 @@ _Answer = tuple[list[tuple[str, tuple[int, ...]]], list[list[Completion]]]  # (i
 def blocks(requests: Sequence[Request], most: int) -> list[_Block]:
     """The rows of a call in their order, cut into blocks of at most `most`.
 
-    A request's seeds stay together unless there are more than `most` of them: prompt and picture are read once.
+    A request's seeds stay together unless there are more than `most` of them: prompt and image are read once.
 
     A block is one batch of a copy, and with another batch floating point rounds differently. So the cuts follow from
     the requests alone, never from the number of copies or from who is free. Blocks are filled up rather than made
@@ -70,7 +70,7 @@ class _Job:
     params: SamplingParams | None
     block: _Block = ()
     deaths: int = 0
-    # What the pictures are, by their digests, and where Ray has their bytes; made when the job is given out.
+    # What the images are, by their digests, and where Ray has their bytes; made when the job is given out.
     shipment: tuple[dict[Path, str], list[Any]] | None = None
 
     def __str__(self) -> str:
@@ -183,8 +183,6 @@ class RayEngine(StreamsResults):
         finally:
             self._session.leave()
 
-    # ---- prompts ---------------------------------------------------------------------------------------------------
-
     def prompt_ids(self, prompt: str, image: Path | None) -> list[int]:
         """The token ids that the inner engine gives the model for a user turn, image tokens included."""
         found: list[int] = self._ask("prompt_ids", prompt, image)
@@ -204,8 +202,6 @@ class RayEngine(StreamsResults):
         self._check_open()
         [(_, answer)] = self._run([_Job(0, method, (Request(method, prompt, image, ()),), None)])
         return answer
-
-    # ---- generation ------------------------------------------------------------------------------------------------
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
         """Completions in the order of `requests`, one per seed. See `Engine`.
@@ -242,7 +238,7 @@ class RayEngine(StreamsResults):
                 while waiting and self._ready and not failed:
                     try:
                         reference = self._give(self._ready[0], waiting[0])
-                    except EngineError as error:  # a picture cannot be read
+                    except EngineError as error:  # an image cannot be read
                         failed.append((waiting[0].number, error))
                     else:
                         running[reference] = self._ready.popleft(), waiting.popleft()
@@ -274,7 +270,7 @@ class RayEngine(StreamsResults):
                         waiting.appendleft(job)
                 else:
                     self._ready.append(copy)
-                    job.shipment = None  # the pictures may go
+                    job.shipment = None  # the images may go
                     yield job, answer
         finally:
             for reference, (copy, _) in running.items():  # Ctrl-C, or the caller failed: nobody wants these results
@@ -284,7 +280,7 @@ class RayEngine(StreamsResults):
             raise min(failed, key=lambda item: item[0])[1]
 
     def _give(self, copy: _Copy, job: _Job) -> Any:
-        """Hand a job to an actor. EngineError if a picture cannot be read."""
+        """Hand a job to an actor. EngineError if an image cannot be read."""
         import ray
 
         if job.shipment is None:
@@ -296,14 +292,12 @@ class RayEngine(StreamsResults):
                     content[request.image] = request.image.read_bytes()
                 except OSError as error:
                     raise EngineError(
-                        f"request {request.id!r}: cannot read the picture {request.image}: {error}; store it again"
+                        f"request {request.id!r}: cannot read the image {request.image}: {error}; store it again"
                     ) from error
             digests = {path: hashlib.sha256(data).hexdigest() for path, data in content.items()}
             # In a list: the actor's machine gets the bytes if it asks for them, not with every call.
             job.shipment = digests, [ray.put(content)] if content else []
         return copy.actor.run.remote(job.method, job.requests, job.params, *job.shipment)
-
-    # ---- actors ----------------------------------------------------------------------------------------------------
 
     def _enter(self, copy: _Copy) -> None:
         """An actor that is new or was started again, on its way to `_ready`."""

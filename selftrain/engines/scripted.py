@@ -23,7 +23,7 @@ from selftrain.engines.budget_forcing.state_machine import Forcer, resolve
 
 Respond = Callable[[Request, int], str]
 
-IMAGE_TOKENS = 16  # counted for every picture: what a 112 x 112 one costs Qwen2-VL
+IMAGE_TOKENS = 16  # counted for every image: what a 112 x 112 one costs Qwen2-VL
 END = 0  # stands for the end-of-turn token of an empty answer, which is still one token
 
 
@@ -87,7 +87,7 @@ class ScriptedEngine(Engine):
         self.closed = True
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
-        """As `Engine.generate`. What is in a picture is not looked at."""
+        """As `Engine.generate`. What is in an image is not looked at."""
         self._check_open()
         check_ids(requests)
         self.calls.append(Call(tuple(requests), params))
@@ -97,7 +97,7 @@ class ScriptedEngine(Engine):
             if self.n_requests == self.fail_at:
                 raise EngineError(f"request {request.id!r}: scripted failure at request {self.fail_at}")
             if self.check_images and request.image is not None and not _is_png(request.image):
-                raise EngineError(f"request {request.id!r}: cannot read the picture {request.image}; store it again")
+                raise EngineError(f"request {request.id!r}: cannot read the image {request.image}; store it again")
             answers.append([self._complete(request, seed, params) for seed in request.seeds])
         if self.on_batch is not None and answers:
             self.on_batch(sum(map(len, answers)))

@@ -39,7 +39,7 @@ _HINTS = (
 class VLLMEngine(ReloadsWeights):
     """Completions from a model folder through vLLM. Not safe for use from several threads.
 
-    A completion depends on weights, prompt, picture, parameters and its seed; on its neighbours only through
+    A completion depends on weights, prompt, image, parameters and its seed; on its neighbours only through
     floating-point rounding. The text of a seed is not the one that the hf engine gives for it: the random streams
     differ, the distribution does not.
     """
@@ -108,8 +108,6 @@ class VLLMEngine(ReloadsWeights):
         if not self._keep_log:
             self.log.unlink(missing_ok=True)
 
-    # ---- what it can be asked ----------------------------------------------------------------------------------------
-
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
         """Completions in the order of `requests`, one per seed. See `Engine`.
 
@@ -150,8 +148,6 @@ class VLLMEngine(ReloadsWeights):
     def rest(self) -> None:
         """Give the GPU's memory back, but stay: `load` is next. Needs `keep_open`."""
         self._ask("sleep")
-
-    # ---- the pipe ----------------------------------------------------------------------------------------------------
 
     def _ask(self, *what: Any, tell: Callable[..., None] | None = None, within: float | None = None) -> Any:
         """Send one message and wait for its end; each "done" on the way goes to `tell`."""

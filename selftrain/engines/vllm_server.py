@@ -36,7 +36,7 @@ class ServerConfig:
     port: int = 8000  # 0: a free one
     max_model_len: int | None = None  # tokens, prompt and answer together; None: what the model's config says
     images_per_prompt: int = 1
-    min_pixels: int | None = None  # canonical pictures lie within; None: what the model's processor says
+    min_pixels: int | None = None  # canonical images lie within; None: what the model's processor says
     max_pixels: int | None = None
     dtype: str = "auto"
     seed: int = 0
@@ -96,16 +96,14 @@ def command(config: ServerConfig) -> list[str]:
 
 def _template(model: Path) -> Path | None:
     """The folder's chat template where it is a file of its own; None where the tokenizer's settings hold it."""
-    for name in TEMPLATES:
-        if (model / name).is_file():
-            # vLLM reads .jinja from a path; .json belongs to the processor, which finds it by itself
-            return model / name if name.endswith(".jinja") else None
+    if (model / TEMPLATES[0]).is_file():
+        return model / TEMPLATES[0]
     with contextlib.suppress(OSError, ValueError):
-        if "chat_template" in json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8")):
+        # vLLM's processor finds a .json by itself.
+        settings = model / "tokenizer_config.json"
+        if (model / TEMPLATES[1]).is_file() or "chat_template" in json.loads(settings.read_text(encoding="utf-8")):
             return None
-    raise EngineError(
-        f"{model} holds no chat template ({' or '.join(TEMPLATES)}); copy it from the original checkpoint"
-    )
+    raise EngineError(f"{model} holds no chat template ({' or '.join(TEMPLATES)}); copy it from the base checkpoint")
 
 
 def _lora_rank(adapters: Sequence[Path]) -> int:
@@ -185,9 +183,9 @@ def serve(config: ServerConfig, log: Path, *, wait_s: float = 600.0) -> Iterator
 
 
 def _wait_until_healthy(root: str, child: Child, log: Path, wait_s: float) -> None:
-    until = time.monotonic() + wait_s
     import httpx
 
+    until = time.monotonic() + wait_s
     while True:
         if (status := child.wait(0)) is not None:
             raise EngineError(f"the server ended {ending(status)} before it was ready\n{log_end(log)}")

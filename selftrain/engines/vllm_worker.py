@@ -89,8 +89,6 @@ class Worker:
         dtype = str(self._llm.vllm_config.model_config.dtype).removeprefix("torch.")
         return EngineFacts(f"vllm {vllm.__version__}", dtype, "cpu" if self._cpu else "gpu", self._max_model_len)
 
-    # ---- weights -----------------------------------------------------------------------------------------------------
-
     def load(self, adapter: Path | None) -> None:
         """Put the base model's weights, with an adapter added in, in the place of the present ones; wakes up first.
 
@@ -135,15 +133,13 @@ class Worker:
                     return [*own, *(top[token].logprob for token in sorted(top))]
         raise EngineError("vLLM did not answer the probe of its weights; see its log")
 
-    # ---- prompts -----------------------------------------------------------------------------------------------------
-
     def prompt_ids(self, prompt: str, image: Path | None) -> list[int]:
         """The ids that the model is given, image tokens included, as vLLM makes them."""
         (ready,) = prepare(self._processor, [Request("prompt_ids", prompt, image, ())])
         return list(self._render(ready)["prompt_token_ids"])
 
     def _render(self, prompt: Prompt) -> dict[str, Any]:
-        """A prompt in vLLM's own form, its picture processed."""
+        """A prompt in vLLM's own form, its image processed."""
         from PIL import Image
 
         if prompt.picture is None:
@@ -157,18 +153,16 @@ class Worker:
             # The pixel limits are the same for all that this process sees.
             "multi_modal_uuids": {"image": [prompt.picture.digest]},
         }
-        # Its other cache leaves out the pixels of pictures that were sent before, which would bind the rows of a prompt
+        # Its other cache leaves out the pixels of images that were sent before, which would bind the rows of a prompt
         # to the order they are sent in.
         (found,) = self._llm.renderer.render_cmpl([given], skip_mm_cache=True)
         if list(found["prompt_token_ids"]) != list(prompt.ids):
             raise EngineError(
                 f"request {prompt.request.id!r}: vLLM makes {len(found['prompt_token_ids'])} tokens of the prompt, "
-                f"transformers {len(prompt.ids)}; the picture {prompt.picture.path} or the template is read in another "
+                f"transformers {len(prompt.ids)}; the image {prompt.picture.path} or the template is read in another "
                 "way, so answers would not be comparable"
             )
         return dict(found)
-
-    # ---- generation --------------------------------------------------------------------------------------------------
 
     def generate(
         self, requests: Sequence[Request], params: SamplingParams, report: Callable[[list[Finished]], None]

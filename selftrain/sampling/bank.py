@@ -17,13 +17,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from data_process.errors import UserError
 from data_process.seeds import seed_for
 from selftrain.engines.base import Completion, SamplingParams
 from selftrain.engines.budget import forcing_from_json, forcing_to_json
+from selftrain.files import file_digest
 
 # 1 had no column `forcing`. 2 stored 1.0 where the engine gave no log-probability, which is NULL since 3; real ones are
 # at most 0. Older banks are brought up to date when they are opened, without rewriting their rows.
@@ -61,6 +61,10 @@ class PromptKey:
     image: str | None  # content id in the image store; pixel limits are part of it
     params: SamplingParams
     seed: int  # the run's sampling seed
+
+    def settings(self) -> str:
+        """JSON of what the bank keeps beside the weights, the prompt and the image."""
+        return json.dumps({**self.params.to_json(), "seed": self.seed}, sort_keys=True)
 
     def digest(self) -> str:
         what = [self.weights, self.prompt, self.image, self.params.to_json(), self.seed]
@@ -123,9 +127,7 @@ class Bank:
             if version < SCHEMA:
                 self._prepare()
         except (sqlite3.DatabaseError, OSError) as error:
-            raise BankError(
-                f"{path} cannot be used as the sample bank: {error}; name another with --set bank="
-            ) from error
+            raise BankError(f"{path} cannot be used as the sample bank: {error}; change it with --set bank=") from error
 
     def _prepare(self) -> None:
         """Make the tables of a new bank, or bring an older one up to SCHEMA."""
@@ -159,9 +161,7 @@ class Bank:
     def __enter__(self) -> Bank:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -187,9 +187,8 @@ class Bank:
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.DatabaseError as error:
-            raise BankError(
-                f"{self.path} cannot be read: {error}; restore it, or name another with --set bank="
-            ) from error
+            advice = "restore it, or name another with --set bank="
+            raise BankError(f"{self.path} cannot be read: {error}; {advice}") from error
 
     def read(self, keys: Sequence[str], n: int, *, keep: bool = True) -> dict[str, list[Completion]]:
         """The first `n` samples of each key, in order of index. Raises KeyError if any is missing.
@@ -235,16 +234,7 @@ class Bank:
             self._db.executemany(
                 # Not OR IGNORE, which would also pass over a row that breaks a NOT NULL.
                 "INSERT INTO prompts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                [
-                    (
-                        key,
-                        p.weights,
-                        whole_characters(p.prompt),
-                        p.image,
-                        json.dumps({**p.params.to_json(), "seed": p.seed}, sort_keys=True),
-                    )
-                    for key, p in prompts.items()
-                ],
+                [(key, p.weights, whole_characters(p.prompt), p.image, p.settings()) for key, p in prompts.items()],
             )
             new_prompts = self._db.total_changes - before
             self._db.executemany(
@@ -284,16 +274,12 @@ class Bank:
 
     def known_digest(self, path: Path) -> str:
         """SHA-256 of a file, remembered by size and modification time: a 15 GB checkpoint is hashed once."""
-        from selftrain.files import file_digest
-
         path = path.resolve()
         status = path.stat()
-        row = self._db.execute("SELECT size, mtime_ns, digest FROM digests WHERE path = ?", (str(path),)).fetchone()
-        if row and row[:2] == (status.st_size, status.st_mtime_ns):
-            return str(row[2])
+        stamp = (str(path), status.st_size, status.st_mtime_ns)
+        query = "SELECT digest FROM digests WHERE path = ? AND size = ? AND mtime_ns = ?"
+        if row := self._db.execute(query, stamp).fetchone():
+            return str(row[0])
         digest = file_digest(path)
-        self._db.execute(
-            "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)",
-            (str(path), status.st_size, status.st_mtime_ns, digest),
-        )
+        self._db.execute("INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", (*stamp, digest))
         return digest

@@ -36,10 +36,4 @@ def open_engine(config: Config, adapter: Path | None, iteration: int, problems: 
 
 def sampling_params(decoding: DecodingConfig) -> SamplingParams:
     """What an engine is asked for."""
-    return SamplingParams(
-        temperature=decoding.temperature,
-        top_p=decoding.top_p,
-        top_k=decoding.top_k,
-        repetition_penalty=decoding.repetition_penalty,
-        max_tokens=decoding.max_tokens,
-    )
+    return SamplingParams(**decoding.model_dump(include=set(DecodingConfig.model_fields)))

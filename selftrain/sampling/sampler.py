@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 from selftrain.engines.base import Completion, Engine, EngineError, Request, SamplingParams, StreamsResults
 from selftrain.sampling.bank import Bank, PromptKey, rejection_reason, sample_seed
@@ -24,7 +23,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Picture:
-    """A canonical picture: its file and its content id (pixel limits included)."""
+    """A canonical image: its file and its content id (pixel limits included)."""
 
     path: Path
     id: str
@@ -54,9 +53,7 @@ class Sampler:
     def __enter__(self) -> Sampler:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._engine is not None:
             self._engine.close()
             self._engine = None

@@ -15,20 +15,13 @@ from selftrain.sampling.engine_factory import Opener, engine_job, open_engine
 from selftrain.sampling.sampler import Picture, Sampler
 
 # Files of a model folder that decide what it answers: weights, their shape, tokenizer, template and image processor.
+# fmt: off
 _MODEL_FILES = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "preprocessor_config.json",
-    "processor_config.json",
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
+    "preprocessor_config.json", "processor_config.json",
 )
+# fmt: on
 
 
 def weights_digest(bank: Bank, base: Path, adapter: Path | None) -> str:
@@ -48,9 +41,8 @@ def weights_digest(bank: Bank, base: Path, adapter: Path | None) -> str:
         try:
             scale = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise EngineError(
-                f"{adapter} holds no adapter ({error}); delete {adapter.parent} to train it again"
-            ) from error
+            advice = f"delete {adapter.parent} to train it again"
+            raise EngineError(f"{adapter} holds no adapter ({error}); {advice}") from error
         if not found:
             raise EngineError(f"{adapter} holds no adapter_model file; delete {adapter.parent} to train it again")
         parts += [(f"adapter/{path.name}", bank.known_digest(path)) for path in found]

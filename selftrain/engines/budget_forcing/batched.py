@@ -1,19 +1,17 @@
 """Budget forcing of a whole batch: rows at different stages in one decode.
 
 A step of the decode is one token of every row. Most are of no consequence, and those are found for all rows at once:
-only a row whose token may end something, or whose time has come, is looked at on its own (`forcing.Forcer`).
+only a row whose token may end something, or whose time has come, is looked at on its own (`state_machine.Forcer`).
 numpy, since all of this happens on the host; about as cheap as looking which rows have finished.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from selftrain.engines.budget_forcing.state_machine import Forcer, TokenBudget, loop_size
-
-if TYPE_CHECKING:
-    import numpy as np
 
 _GROWTH = 64  # steps by which the tables grow when tokens were taken back
 
@@ -32,8 +30,6 @@ class Steering:
 
     def __init__(self, budget: TokenBudget, triggers: np.ndarray, rows: int) -> None:
         """`triggers` bool [vocabulary]: tokens that can end something; see `TokenBudget.triggers`."""
-        import numpy as np
-
         self._rows = [Forcer(budget) for _ in range(rows)]
         self._triggers = triggers
         shape = (rows, budget.max_tokens)
@@ -69,8 +65,6 @@ class Steering:
 
         `tokens` int64 [rows in the batch], changed in place. Returns what is taken back, and which rows have ended.
         """
-        import numpy as np
-
         if step == self._tokens.shape[1]:
             self._grow()
         if step < self._scripted_until:
@@ -120,8 +114,6 @@ class Steering:
 
     def _loops(self, step: int, order: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """Which rows have repeated a span often enough, in tokens drawn since the last forced one."""
-        import numpy as np
-
         assert self._spans is not None
         spans = self._spans[: min(step, len(self._spans))]
         if not len(spans):
@@ -133,8 +125,6 @@ class Steering:
         return np.asarray(np.any(run >= self._needed[: len(spans)], axis=1))
 
     def _grow(self) -> None:
-        import numpy as np
-
         more = (len(self._rows), _GROWTH)
         self._tokens = np.hstack([self._tokens, np.zeros(more, dtype=np.int64)])
         self._kept = np.hstack([self._kept, np.zeros(more, dtype=bool)])

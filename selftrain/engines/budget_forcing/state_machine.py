@@ -213,8 +213,6 @@ class Forcer:
             discarded=self._discarded,
         )
 
-    # ---- thinking --------------------------------------------------------------------------------------------------
-
     @property
     def _thought(self) -> int:
         return len(self.ids) - len(self.budget.start)
@@ -281,8 +279,6 @@ class Forcer:
         if left_alone or (end == budget.end and policy.cue != "always"):
             return self._answer("model", len(self.ids) - size, STAY)
         return self._rewrite("model", size, prefix, policy.cue == "always")
-
-    # ---- the end of thinking ---------------------------------------------------------------------------------------
 
     def _close(self, why: ClosedBy) -> Move:
         """By force. The beginning of an end that the model was about to write goes first."""

@@ -1,4 +1,4 @@
-"""From requests to the token ids a Qwen-VL model is given: chat template, picture, image tokens.
+"""From requests to the token ids a Qwen-VL model is given: chat template, image, image tokens.
 
 Shared by the engines that tokenize themselves. transformers is imported inside the functions.
 """
@@ -36,7 +36,7 @@ class Prompt:
     request: Request
     ids: tuple[int, ...]
     picture: Picture | None
-    image_start: int  # index of the first image token; 0 without a picture
+    image_start: int  # index of the first image token; 0 without an image
 
 
 def load_processor(path: Path, min_pixels: int | None, max_pixels: int | None) -> Any:
@@ -85,7 +85,7 @@ def prepare(processor: Any, requests: Sequence[Request]) -> list[Prompt]:
         if ids.count(image_id) != expected:
             raise EngineError(
                 f"request {request.id!r}: its text holds the mark {processor.image_token!r}, which stands "
-                "for a picture; break it up first (data_process.prompts.neutralise)"
+                "for an image; break it up first (data_process.prompts.neutralise)"
             )
         prompts.append(Prompt(request, tuple(ids), picture, ids.index(image_id) if picture else 0))
     return prompts
@@ -102,7 +102,7 @@ def check_lengths(prompts: Sequence[Prompt], max_tokens: int, positions: int, ad
 
 
 def read_picture(processor: Any, request: Request) -> Picture:
-    """Read a request's picture and check that the processor would leave its size alone."""
+    """Read a request's image and check that the processor would leave its size alone."""
     from PIL import Image
 
     assert request.image is not None
@@ -112,17 +112,15 @@ def read_picture(processor: Any, request: Request) -> Picture:
             image.load()
             width, height = image.size
     except (OSError, SyntaxError, ValueError) as error:  # PIL raises SyntaxError for some broken PNGs
-        raise EngineError(
-            f"request {request.id!r}: cannot read the picture {request.image}: {error}; store it again"
-        ) from error
+        where = f"request {request.id!r}: cannot read the image {request.image}"
+        raise EngineError(f"{where}: {error}; store it again") from error
     scale = processor.image_processor
     side = scale.patch_size * scale.merge_size  # 28 pixels: what becomes one image token
     try:
         patches = scale.get_number_of_image_patches(height, width, {})
     except ValueError as error:  # e.g. an aspect ratio beyond 200
-        raise EngineError(f"request {request.id!r}: picture {request.image}: {error}") from error
-    fits = height % side == 0 and width % side == 0 and patches * scale.patch_size**2 == height * width
-    if not fits:
+        raise EngineError(f"request {request.id!r}: image {request.image}: {error}") from error
+    if height % side or width % side or patches * scale.patch_size**2 != height * width:
         raise EngineError(
             f"request {request.id!r}: the processor would resize {request.image} ({width} x {height} pixels), so "
             "training and sampling would see different pixels; pass it through the image store first"

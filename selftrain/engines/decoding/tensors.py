@@ -18,7 +18,7 @@ def positions_of(ids: Sequence[int], picture: Picture | None, image_start: int) 
     """Multimodal rotary positions of a prompt, int64 [3 (time, height, width), tokens]: `get_rope_index` for one image.
 
     Text counts on in all three; image tokens share one time and count rows and columns from there; the text after the
-    picture goes on from the larger of its sides.
+    image continues from the larger of its sides.
     """
     import torch
 

@@ -14,6 +14,7 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -21,6 +22,7 @@ from typing import Any, TypeGuard
 from data_process.schema import Finish
 from data_process.seeds import seed_for
 from selftrain.engines.base import EngineError, SamplingParams
+from selftrain.engines.openai_api.client import HttpFault, JsonClient
 
 UNKNOWN_TOKEN = 2**32 - 1  # stands for a token whose id the server does not tell; no vocabulary is so large
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -102,9 +104,9 @@ def data_url(name: str, path: Path) -> str:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise EngineError(f"{name}: cannot read the picture {path}: {error}; store it again") from error
+        raise EngineError(f"{name}: cannot read the image {path}: {error}; store it again") from error
     if reason := _png_fault(data):
-        raise EngineError(f"{name}: the picture {path} {reason}; store it again")
+        raise EngineError(f"{name}: the image {path} {reason}; store it again")
     return "data:image/png;base64," + base64.b64encode(data).decode("ascii")
 
 
@@ -126,7 +128,7 @@ def _png_fault(data: bytes) -> str | None:
 
 
 def user_turn(prompt: str, image_url: str | None) -> dict[str, Any]:
-    """The picture first, then the text, as everywhere: so that prefix caches serve all stages."""
+    """The image first, then the text, as everywhere: so that prefix caches serve all stages."""
     if image_url is None:
         return {"role": "user", "content": prompt}
     picture = {"type": "image_url", "image_url": {"url": image_url}}
@@ -237,9 +239,7 @@ def read_answer(answer: Mapping[str, Any], *, name: str, url: str, logprobs: boo
     tokens = _tokens(choice, n)
     known = sum(token.logprob is not None for token in tokens)
     if logprobs and (known < n - 1 or known == 0):  # some servers leave the end of the turn out
-        raise wrong(
-            f"sent log-probabilities for {known} of {n} tokens; set engine.logprobs to false to do without them"
-        )
+        raise wrong(f"sent log-probabilities for {known} of {n} tokens; to do without, set engine.logprobs to false")
     return Answer(text, finish, n_prompt, tokens, reason, prompt_ids)
 
 
@@ -259,11 +259,9 @@ def _tokens(choice: Mapping[str, Any], n: int) -> tuple[Token, ...]:
 
 def _token_text(entry: Mapping[str, Any]) -> str | None:
     raw, text = entry.get("bytes"), entry.get("token")
-    if _are_ids(raw):
-        try:
+    with suppress(ValueError):  # part of a character
+        if _are_ids(raw):
             return bytes(raw).decode()
-        except ValueError:  # part of a character
-            pass
     return text if isinstance(text, str) else None
 
 
@@ -278,3 +276,46 @@ def _finite(value: object) -> float | None:
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 300 else f"{text[:300]} ..."
+
+
+@dataclass(frozen=True)
+class Served:
+    """One entry of a server's list of models."""
+
+    model: str
+    owned_by: str | None = None  # "vllm", "sglang", "llamacpp": which server this is
+    root: str | None = None  # where the weights lie, on the server
+    parent: str | None = None  # the base model of an adapter
+    max_model_len: int | None = None  # tokens, prompt and answer together
+
+
+async def look_up(client: JsonClient, model: str, *, optional: bool) -> Served:
+    """The entry of `model`; EngineError if the server has other models only.
+
+    `optional`: a server that keeps no list is taken as it is.
+    """
+    name = f"model {model!r}"
+    try:
+        listed = await client.call("/models", name=name)
+    except HttpFault as fault:
+        if optional and fault.status == 404:
+            return Served(model)
+        raise
+    cards = listed.get("data")
+    if not isinstance(cards, list) or not all(isinstance(card, dict) for card in cards):
+        raise EngineError(f"{name}: {client.url}/models is no list of models; check engine.url")
+    for card in cards:
+        if card.get("id") == model:
+            return Served(model, **{key: card.get(key) for key in ("owned_by", "root", "parent", "max_model_len")})
+    known = ", ".join(sorted(str(card.get("id")) for card in cards[:20])) or "none"
+    raise EngineError(f"{name} is not served at {client.url}; set engine.model_name to one that is: {known}")
+
+
+def dialect_of(client: JsonClient, served: Served) -> Dialect:
+    """How to talk to it, by what it says it is."""
+    if served.owned_by in DIALECTS:
+        return DIALECTS[served.owned_by]
+    raise EngineError(
+        f"{client.url} does not say what kind of server it is (owned_by is {served.owned_by!r}); "
+        f"set engine.dialect to one of {', '.join(DIALECTS)}"
+    )

@@ -421,7 +421,7 @@ def test_the_picture_comes_along_when_the_machine_does_not_have_it(open_, tmp_pa
     [[found]] = engine.generate([Request("r", prompt, path, (1,))], SAMPLE)
     assert not path.exists()
     assert found == ScriptedEngine(babble).generate([Request("r", prompt, picture, (1,))], SAMPLE)[0][0]
-    with pytest.raises(EngineError, match=r"request 'r': cannot read the picture .*p\.png.*store it again"):
+    with pytest.raises(EngineError, match=r"request 'r': cannot read the image .*p\.png.*store it again"):
         engine.generate([Request("r", prompt, path, (1,))], SAMPLE)
 
 

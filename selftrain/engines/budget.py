@@ -7,7 +7,7 @@ A budget is written in strings, so that it means the same to every engine, whate
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 ClosedBy = Literal["model", "budget", "loop", "end_of_turn"]
@@ -126,11 +126,8 @@ class ForcingRecord:
         return "forced" if at is not None and any(first == at for first, _ in self.forced) else "no_delimiter"
 
 
-def forcing_to_json(forcing: ForcingRecord) -> dict[str, Any]:
-    return asdict(forcing)
-
-
 def forcing_from_json(row: Mapping[str, Any]) -> ForcingRecord:
+    """The record from what `dataclasses.asdict` makes of it."""
     spans = tuple((int(first), int(last)) for first, last in row["forced"])
     return ForcingRecord(**{**row, "ignored_at": tuple(row["ignored_at"]), "forced": spans})
 

@@ -244,16 +244,9 @@ class ServerEngine(StreamsResults):
             more = {"prefix": prefix, "max_tokens": max_tokens, "stop": stop, "choices": choices}
             return await self._ask(name, turn, params, chat_completions.wire_seed(seed), **more)
 
-        thought = await think(ask, name, params.budget, self._lengths, params.max_tokens, seed)
-        self._tokens["reencoded"] += thought.reencoded
-        return Completion(
-            text=thought.text,
-            token_ids=thought.token_ids,
-            n_prompt_tokens=thought.n_prompt_tokens,
-            finish=thought.finish,
-            mean_logprob=mean_logprob(thought.logprobs),
-            forcing=thought.forcing,
-        )
+        completion, reencoded = await think(ask, name, params.budget, self._lengths, params.max_tokens, seed)
+        self._tokens["reencoded"] += reencoded
+        return completion
 
     async def _ask(self, name: str, turn: dict[str, Any], params: SamplingParams, seed: int, **more: Any) -> Answer:
         sent = chat_completions.body(self.model, turn, params, seed, self.dialect, logprobs=self._logprobs, **more)

@@ -91,7 +91,7 @@ def _connect(address: str) -> None:
     import data_process
     import selftrain
 
-    # Ray reports its use to its makers unless told not to; who wants that sets the variable.
+    # By default, Ray reports its use to its makers. Set the variable to allow that.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     packages = [Path(module.__path__[0]) for module in (selftrain, data_process)]
     init = functools.partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)

@@ -1,6 +1,6 @@
 """Copies of another engine as Ray actors, on this machine or on a cluster; each takes the next block of rows when free.
 
-Actors that stay, and not `map_batches` of ray.data, which starts its actors (and loads the model) anew in each of the
+Actors that stay, and not `map_batches` of ray.data, which starts its actors (and loads the model) again in each of the
 many calls of `generate`: 6.5 s a call without a model and 17 s with the tiny one, against 2 ms.
 
 Ray places the actors, keeps them apart and starts them again when they die. Which block ran is decided here: it may run
@@ -156,7 +156,7 @@ class RayEngine(StreamsResults):
             num_cpus=cpus,
             num_gpus=gpus,
             max_restarts=-1,
-            max_task_retries=0,  # a death is told, and the block goes to the copy that is free next
+            max_task_retries=0,  # we see a death, and give the block to the next free copy
         )
         for _ in range(count):
             copy = _Copy(held.remote(open_inner, threads=max(1, int(cpus))))
@@ -184,14 +184,10 @@ class RayEngine(StreamsResults):
             self._session.leave()
 
     def prompt_ids(self, prompt: str, image: Path | None) -> list[int]:
-        """The token ids that the inner engine gives the model for a user turn, image tokens included."""
-        found: list[int] = self._ask("prompt_ids", prompt, image)
-        return found
+        return list(self._ask("prompt_ids", prompt, image))
 
     def count_prompt_tokens(self, prompt: str, image: Path | None) -> int:
-        """How long that prompt is, in tokens, image tokens included."""
-        count: int = self._ask("count_prompt_tokens", prompt, image)
-        return count
+        return int(self._ask("count_prompt_tokens", prompt, image))
 
     def facts(self) -> EngineFacts:
         """What the inner engine states; EngineError if it states nothing."""

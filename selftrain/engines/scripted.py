@@ -60,7 +60,7 @@ class Words:
 
 
 class ScriptedEngine(Engine):
-    """Says what it is told to say. A token is a word with the blanks before it; its id is the checksum of both.
+    """Says what its script says. A token is a word with the blanks before it; its id is the checksum of both.
 
     Under a budget a text is a first thought: an end of it that is ignored is followed by the text of the next seed, and
     after a forced cue comes what follows the cue in the script (else what follows the end, else the rest of it).

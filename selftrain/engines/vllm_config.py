@@ -1,4 +1,4 @@
-"""What the process that holds vLLM is given at its start, and what it tells vLLM.
+"""What the process that holds vLLM is given at its start, and the settings that it gives to vLLM.
 
 Used under the interpreter that has vLLM too, so it imports modules without dependencies of their own, and pydantic,
 which vLLM needs itself.
@@ -58,9 +58,8 @@ def settle_environment(config: VLLMWorkerConfig, cpu: bool) -> None:
     # this one, so nobody else can send them functions.
     os.environ["VLLM_ALLOW_INSECURE_SERIALIZATION"] = "1"
     if config.settings.threads is not None or cpu:
-        os.environ["OMP_NUM_THREADS"] = str(
-            config.settings.threads or 1
-        )  # spinning threads on shared cores: 7 to 60 x slower
+        # More threads spin on shared cores: 7 to 60 times slower.
+        os.environ["OMP_NUM_THREADS"] = str(config.settings.threads or 1)
     if cpu:
         # One process and no compilation: a seventh of the start-up time, the same speed afterwards.
         os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCH_COMPILE_DISABLE": "1"}

@@ -1,7 +1,7 @@
 """vLLM without a server: in a process of its own, under an interpreter of its own.
 
 The process is what makes the GPU's memory free again when the engine closes, and lets vLLM's pins differ from those of
-everything else here. It is told requests and tells each completion as it is finished; the work is in `vllm_worker`.
+everything else here. It gets requests and sends back each completion when it is finished; see `vllm_worker`.
 """
 
 from __future__ import annotations

@@ -71,14 +71,12 @@ def command(config: ServerConfig) -> list[str]:
         *("--limit-mm-per-prompt", json.dumps({"image": config.images_per_prompt, "video": 0})),
         "--enable-prefix-caching" if config.prefix_caching else "--no-enable-prefix-caching",
     ]
-    template = _template(model)
-    if template is not None:
+    if (template := _template(model)) is not None:
         line += ["--chat-template", str(template)]
     if config.max_model_len is not None:
         line += ["--max-model-len", str(config.max_model_len)]
     limits = {"min_pixels": config.min_pixels, "max_pixels": config.max_pixels}
-    limits = {key: value for key, value in limits.items() if value is not None}
-    if limits:
+    if limits := {key: value for key, value in limits.items() if value is not None}:
         line += ["--mm-processor-kwargs", json.dumps(limits)]
     if config.memory_share is not None:
         line += ["--gpu-memory-utilization", str(config.memory_share)]

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,7 @@ class _Row:
     place: int  # of its request
     samples: tuple[int, ...]  # places of the seeds that it answers: all of them when greedy
     sample: Sample
-    tokens: list[int] = field(default_factory=list)  # of the running segment, as far as they were told
-    looked: int = 0
+    looked: int = 0  # tokens of the running segment that were searched for loops
 
 
 class Worker:
@@ -167,7 +166,7 @@ class Worker:
     def generate(
         self, requests: Sequence[Request], params: SamplingParams, report: Callable[[list[Finished]], None]
     ) -> None:
-        """Every completion is told, in no order: all that are finished by one step of the engine together."""
+        """Report every completion, in no order: together all that one step of vLLM has finished."""
         prompts = prepare(self._processor, requests)
         budget, triggers = None, None
         if params.budget is not None:
@@ -219,7 +218,7 @@ class Worker:
         segment = row.sample.segment()
         name = str(self._next)
         self._next += 1
-        row.tokens, row.looked = [], 0
+        row.looked = 0
         live[name] = row
         given = {**prompt, "prompt_token_ids": [*prompt["prompt_token_ids"], *segment.written]}
         key = self._llm.add_request(name, given, self._params(segment, params))

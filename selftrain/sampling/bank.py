@@ -14,7 +14,7 @@ import sqlite3
 import struct
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 from data_process.errors import UserError
 from data_process.seeds import seed_for
 from selftrain.engines.base import Completion, SamplingParams
-from selftrain.engines.budget import forcing_from_json, forcing_to_json
+from selftrain.engines.budget import forcing_from_json
 from selftrain.files import file_digest
 
 # 1 had no column `forcing`. 2 stored 1.0 where the engine gave no log-probability, which is NULL since 3; real ones are
@@ -252,7 +252,7 @@ class Bank:
                         c.mean_logprob,
                         engine,
                         now,
-                        None if c.forcing is None else json.dumps(forcing_to_json(c.forcing)),
+                        None if c.forcing is None else json.dumps(asdict(c.forcing)),
                     )
                     for _, key, index, c in rows
                 ],

@@ -1,4 +1,4 @@
-"""One engine for all iterations: it rests between them and is given other weights, instead of starting anew."""
+"""One engine for all iterations: it rests between them and is given other weights, instead of a new start."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class _Keeper:
         self._in_use = False
         if self._held is None:
             return
-        if self._held.closed:  # it failed: the next one starts anew
+        if self._held.closed:  # it failed: the next one is opened afresh
             self._held = None
         else:
             self._held.rest()

@@ -11,13 +11,12 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
-from data_process.schema import Finish
 from data_process.seeds import seed_for
-from selftrain.engines.base import EngineError
-from selftrain.engines.budget import Budget, ForcingRecord
+from selftrain.engines.base import Completion, EngineError, mean_logprob
+from selftrain.engines.budget import Budget
 from selftrain.engines.budget_forcing.state_machine import Forcer, resolve
 from selftrain.engines.openai_api.chat_completions import UNKNOWN_TOKEN, Answer
 
@@ -36,7 +35,7 @@ class Ask(Protocol):
 
 
 class WireVocabulary:
-    """The tokens of one sample as a server tells them: texts, and their ids where it says. See forcing.Vocabulary."""
+    """The tokens of one sample as a server reports them: texts, and ids where it gives them. See `Vocabulary`."""
 
     def __init__(self, counts: Mapping[str, int]) -> None:
         """`counts`: tokens of every text that the budget may write, counted by the server."""
@@ -83,21 +82,13 @@ def texts_of(policy: Budget) -> list[str]:
     return list(dict.fromkeys(texts + [policy.start] * bool(policy.start) + ["\n" + cued] * policy.new_line))
 
 
-@dataclass(frozen=True)
-class Thought:
-    """One sample under a budget."""
+async def think(
+    ask: Ask, name: str, policy: Budget, counts: Mapping[str, int], max_tokens: int, seed: int
+) -> tuple[Completion, int]:
+    """One sample, and how many rounds the server began with another number of tokens than there had been.
 
-    text: str
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float | None, ...]  # None for what the model did not choose freely
-    n_prompt_tokens: int
-    finish: Finish
-    forcing: ForcingRecord
-    reencoded: int  # rounds that the server began with another number of tokens than there had been
-
-
-async def think(ask: Ask, name: str, policy: Budget, counts: Mapping[str, int], max_tokens: int, seed: int) -> Thought:
-    """One sample. `name` begins errors; raises what `ask` and `resolve` raise."""
+    `name` begins errors; raises what `ask` and `resolve` raise.
+    """
     vocabulary = WireVocabulary(counts)
     forcer = Forcer(resolve(policy, vocabulary, {END}, max_tokens))
     forcer.begin()
@@ -148,16 +139,16 @@ async def think(ask: Ask, name: str, policy: Budget, counts: Mapping[str, int], 
         reported.get(at, UNKNOWN_TOKEN) if (id_ := vocabulary.server_id(token)) == UNKNOWN_TOKEN else id_
         for at, token in enumerate(forcer.ids)
     ]
-    ledger = forcer.record()
-    return Thought(
+    record = forcer.record()
+    completion = Completion(
         text=SPECIAL.sub("", vocabulary.decode(forcer.ids)),
         token_ids=tuple(ids),
-        logprobs=tuple(logprobs),
         n_prompt_tokens=base,
         finish="stop" if forcer.ids[-1] == END else "length",
-        forcing=replace(ledger, discarded=ledger.discarded + unused),
-        reencoded=reencoded,
+        mean_logprob=mean_logprob(logprobs),
+        forcing=replace(record, discarded=record.discarded + unused),
     )
+    return completion, reencoded
 
 
 def _numbered(
@@ -181,7 +172,7 @@ def _texts(
     known = [text for text in texts if text is not None]
     joined = "".join(known)
     end = answer.tokens[-1].text or ""
-    # a token may go on after the stop string, and some servers write the end of the turn out
+    # a token may continue after the stop string, and some servers write the end of the turn out
     fits = joined == answer.text or joined + end == answer.text or (stopped and joined.startswith(answer.text))
     if len(known) == len(texts) and fits:
         return known

@@ -18,7 +18,7 @@ def load_model(path: Path, dtype: torch.dtype) -> Any:
     from transformers.utils import logging
 
     kv_cache.register()
-    logging.disable_progress_bar()  # ours tells what matters
+    logging.disable_progress_bar()  # ours shows what matters
     try:
         model = AutoModelForImageTextToText.from_pretrained(
             path,

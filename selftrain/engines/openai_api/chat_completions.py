@@ -1,7 +1,7 @@
 """The chat-completions format: what is asked of a server and what its answer holds.
 
 Servers call the same things by different names and take different things for granted (llama.cpp samples with top-k 40
-and min-p 0.05 unless told otherwise, vLLM and SGLang with what the checkpoint ships), so every decoding setting is
+and min-p 0.05 by default, vLLM and SGLang with what the checkpoint ships), so every decoding setting is
 sent, under the name that the server knows. A setting that it has no name for is refused, never left out.
 """
 
@@ -72,7 +72,7 @@ DIALECTS = {
 
 @dataclass(frozen=True)
 class Token:
-    """One generated token, as far as the server tells."""
+    """One generated token, as far as the server reports it."""
 
     text: str | None
     id: int  # UNKNOWN_TOKEN where it does not say
@@ -88,7 +88,7 @@ class Answer:
     n_prompt_tokens: int
     tokens: tuple[Token, ...]  # as many as the server's usage counts
     stop: str | None  # the stop string that ended it; None: the end of the turn, or a limit
-    prompt_ids: tuple[int, ...] | None  # what the model was given, where the server tells
+    prompt_ids: tuple[int, ...] | None  # the input of the model, where the server reports it
 
 
 def wire_seed(seed: int) -> int:
@@ -99,7 +99,7 @@ def wire_seed(seed: int) -> int:
 def data_url(name: str, path: Path) -> str:
     """A canonical PNG's own bytes as a data URL. EngineError, beginning with `name`, if the file is no whole PNG.
 
-    Nothing is decoded or encoded anew: the server sees the pixels that training sees.
+    Nothing is decoded or encoded again: the server sees the pixels that training sees.
     """
     try:
         data = path.read_bytes()
@@ -239,7 +239,7 @@ def read_answer(answer: Mapping[str, Any], *, name: str, url: str, logprobs: boo
     tokens = _tokens(choice, n)
     known = sum(token.logprob is not None for token in tokens)
     if logprobs and (known < n - 1 or known == 0):  # some servers leave the end of the turn out
-        raise wrong(f"sent log-probabilities for {known} of {n} tokens; to do without, set engine.logprobs to false")
+        raise wrong(f"sent log-probabilities for {known} of {n} tokens; set engine.logprobs to false if it has none")
     return Answer(text, finish, n_prompt, tokens, reason, prompt_ids)
 
 

@@ -227,28 +227,23 @@ class JsonClient:
         else:
             client = open_client(self.url, self._key, timeout_s=self._timeout_s, connect_s=self._connect_s)
             self._clients.append(client)
+        reusable = False
         try:
             answer = await exchange(
                 client, self.url + path, content, key=self._key, timeout_s=self._timeout_s, max_body=self._max_body
             )
+            reusable = True
+            return answer
         except PassingFault as fault:
-            if fault.kind == "busy":  # a whole answer: the connection is good
-                self._idle.append(client)
-            else:
-                self._drop(client)
+            reusable = fault.kind == "busy"  # a whole answer: the connection is good
             raise
         except TooLarge as error:
-            self._drop(client)
             raise HttpFault(f"{name}: {self.url} sends {error}; check engine.url") from None
-        except BaseException:
-            # Also a call that was cancelled: httpcore may go on counting its connection as taken, for ever.
-            self._drop(client)
-            raise
-        self._idle.append(client)
-        return answer
-
-    def _drop(self, client: httpx.AsyncClient) -> None:
-        self._clients.remove(client)
-        closing = asyncio.ensure_future(client.aclose())
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        finally:
+            if reusable:
+                self._idle.append(client)
+            else:  # also after a cancelled call: httpcore may count its connection as taken for ever
+                self._clients.remove(client)
+                closing = asyncio.ensure_future(client.aclose())
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)

@@ -17,7 +17,6 @@ from selftrain.engines.budget import (
     Budget,
     ForcingRecord,
     forcing_from_json,
-    forcing_to_json,
     preset,
 )
 
@@ -100,4 +99,4 @@ def test_status(forcing, status, stops):
     assert (forcing.status, forcing.ends_of_thinking) == (status, stops)
     assert Counter([forcing.status])[status] == 1
     assert forcing.n_forced == sum(b - a for a, b in forcing.forced)
-    assert forcing_from_json(json.loads(json.dumps(forcing_to_json(forcing)))) == forcing
+    assert forcing_from_json(json.loads(json.dumps(dataclasses.asdict(forcing)))) == forcing

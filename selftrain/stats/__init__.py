@@ -9,15 +9,7 @@ from selftrain.stats.intervals import RESAMPLES, bootstrap_mean, standard_error,
 from selftrain.stats.multiple_testing import Chosen, choose_on_dev, holm
 from selftrain.stats.paired import PairedTest, paired_bootstrap, paired_test
 from selftrain.stats.power import connor, detectable_difference, mcnemar_power, questions_needed
-from selftrain.stats.scaling import (
-    Scaling,
-    control,
-    frontier,
-    performance,
-    sample_control,
-    scaling,
-    without_runaways,
-)
+from selftrain.stats.scaling import Scaling, control, frontier, performance, sample_control, scaling, without_runaways
 from selftrain.stats.votes import Vote, majority, majority_credit, mean_pass_at_k, pass_at_k, vote_at_n
 
 __all__ = [

@@ -45,14 +45,6 @@ def given_right(calls: Iterable[SelectorCall]) -> dict[int, Rate]:
     return _rates((sum(call.right), float(call.correct)) for call in calls)
 
 
-def given_right_candidates(outcomes: Iterable[Outcome]) -> dict[int, Rate]:
-    """A strategy's credit by how many of its n candidates are right: votes and selections on the same footing.
-
-    With several draws per problem each counts, and the intervals, which take them for independent, are too narrow.
-    """
-    return _rates((choice.n_right, choice.credit) for outcome in outcomes for choice in outcome.choices)
-
-
 @dataclass(frozen=True)
 class PositionBias:
     """Test of position bias. Under no bias each place is chosen equally often."""

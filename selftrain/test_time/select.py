@@ -111,7 +111,7 @@ def permuted(tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyCon
     for task, size in zip(tasks, sizes, strict=True):
         parts = [next(found) for _ in range(size)]
         finals = [part.final for part in parts]
-        choice = choice_of(stats.majority([final.answer for final in finals]).answers, finals)
+        choice = choice_of(stats.majority([final.answer for final in finals]), finals)
         cost = sum((part.cost for part in parts), cost_of([a.completion for a in task.candidates]))
         calls = [call for part in parts for call in part.calls]
         texts = [text for part in parts for text in part.texts]
@@ -158,7 +158,7 @@ def winner(group: Sequence[Attempt], said: Attempt) -> Attempt:
     if not members and said.right:
         members = [a for a in group if a.right]  # the same value in another form
     if not members:
-        leaders = stats.majority([a.answer for a in group]).answers
+        leaders = stats.majority([a.answer for a in group])
         members = [a for a in group if a.answer in leaders] or list(group)
     return most_likely(members)
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_process.images.store import ImageStore
 from data_process.prompts import prompt_set
 from selftrain import stages
 from selftrain.config import Config, ConfigError
@@ -21,7 +20,7 @@ from selftrain.progress import Progress
 from selftrain.report.write import write_run_report
 from selftrain.runs.metrics import Metrics, collect
 from selftrain.runs.run_dir import RunDir
-from selftrain.runs.splits import inputs, load_splits, without_leaks
+from selftrain.runs.splits import image_store, inputs, load_splits, without_leaks
 from selftrain.runs.timing import Clock
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import open_engine
@@ -70,12 +69,7 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
             config, precision = settle(config)
             progress.say(str(precision))
         with Bank(config.bank) as bank, clock:
-            store = ImageStore(
-                config.bank.parent / "images",
-                config.data.folder,
-                min_pixels=config.model.min_pixels,
-                max_pixels=config.model.max_pixels,
-            )
+            store = image_store(config)
             splits, card = load_splits(config, store, progress)
             folder.claim(config.identity(), inputs(config, splits, store, bank))
             write_json(folder.path / "config.json", config.model_dump(mode="json"))

@@ -26,7 +26,7 @@ from selftrain.engines.parity import Reference, compare, expectations
 from selftrain.files import write_json
 from selftrain.progress import Progress, Update
 from selftrain.runs.run_dir import RunDir
-from selftrain.runs.splits import SPLITS
+from selftrain.runs.splits import SPLITS, canonical_images
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import Opener, engine_job, open_engine, sampling_params
 from selftrain.sampling.sampler import Ask, Picture, Sampler
@@ -59,7 +59,10 @@ class RunContext:
     progress: Progress
     open_engine: Opener = open_engine
     _sampler: tuple[int, Sampler] | None = field(default=None, repr=False)
-    _pictures: dict[str, Picture] = field(default_factory=dict, repr=False)
+    picture: Callable[[str], Picture] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.picture = canonical_images(self.store)
 
     def __enter__(self) -> RunContext:
         return self
@@ -90,13 +93,6 @@ class RunContext:
         if self._sampler is not None:
             self._sampler[1].__exit__(None, None, None)
             self._sampler = None
-
-    def picture(self, relative: str) -> Picture:
-        """A canonical picture, looked up once: every stage asks for the same ones, and the data stay as they are."""
-        if relative not in self._pictures:
-            stored = self.store.add(relative)
-            self._pictures[relative] = Picture(stored.path, stored.id)
-        return self._pictures[relative]
 
 
 def weights_stage(iteration: int) -> list[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from selftrain.config import differences
+from selftrain.config import Config, build_config, differences
 from selftrain.files import RunError, file_digest, read_json, write_json
 
 # Not part of a stage's digest: they tell how long something took, or repeat what LLaMA-Factory printed.
@@ -42,6 +42,20 @@ def folder_digests(folder: Path) -> dict[str, str]:
         if not skipped and not any(part.startswith("checkpoint-") for part in parts):
             digests[str(path.relative_to(folder))] = file_digest(path)
     return digests
+
+
+def run_config(run: Path) -> Config:
+    """The settings of a run folder; RunError or ConfigError if there are none."""
+    if not (run / "config.json").is_file():
+        raise RunError(f"{run} is not a run folder: it holds no config.json; give the output folder of run.py")
+    return build_config(read_json(run / "config.json"), str(run / "config.json"))
+
+
+def iteration_files(run: Path, pattern: str) -> list[tuple[int, Path]]:
+    """(iteration, file) of all `iter*/pattern` in a run folder, in order."""
+    return sorted(
+        (int(file.relative_to(run).parts[0].removeprefix("iter")), file) for file in run.glob(f"iter*/{pattern}")
+    )
 
 
 def claimed_inputs(run: Path) -> dict[str, Any] | None:

@@ -9,10 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
-from data_process.images.store import ImageStore
 from data_process.io import write_jsonl
 from data_process.judging import JUDGE_VERSION
 from data_process.prompts import prompt_set
@@ -20,6 +18,8 @@ from selftrain.config import Config, ConfigError, load_config
 from selftrain.engines.base import EngineError
 from selftrain.files import write_json, write_whole
 from selftrain.progress import Progress
+from selftrain.runs.run_dir import run_config
+from selftrain.runs.splits import canonical_images, image_store
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import Opener, open_engine, sampling_params
 from selftrain.sampling.engine_reuse import keeping
@@ -38,7 +38,6 @@ from selftrain.scaling.targets import (
     file_questions,
     models_of,
     processor_of,
-    run_config,
     run_questions,
 )
 from selftrain.test_time.strategy_config import selecting_params
@@ -170,15 +169,9 @@ class _Bench:
 def _bench(settings: ScaleConfig, target: Target, progress: Progress) -> Iterator[_Bench]:
     config = target.config()
     images = config.data.folder if target.files is None else target.files.images
-    pixels = {"min_pixels": config.model.min_pixels, "max_pixels": config.model.max_pixels}
     with Bank(config.bank) as bank:
-        store = ImageStore(config.bank.parent / "images", images, **pixels)
-
-        @cache  # every setting asks for the same pictures
-        def picture(relative: str) -> Picture:
-            stored = store.add(relative)
-            return Picture(stored.path, stored.id)
-
+        store = image_store(config, images)
+        picture = canonical_images(store)
         if target.run is not None:
             questions = run_questions(target.run, config, store, bank, progress)
         else:

@@ -33,7 +33,7 @@ def majority(votes: Sequence[str | None]) -> tuple[str, ...]:
 
 
 def vote_at_n(answers: Sequence[str | None], gold: str, n: int) -> float:
-    """majority@n: the mean credit of `gold` in `majority` over all subsets of n of the given answers, abstentions included.
+    """majority@n: the mean credit of `gold` over all subsets of n of the given answers, abstentions included.
 
     Exact for any number of answers, without drawing or listing subsets: samples with the same answer are exchangeable,
     so it is enough to count, for each number g of gold votes, the ways in which the other answers get at most g each,

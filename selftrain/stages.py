@@ -125,15 +125,10 @@ def sample_stage(run: RunContext, iteration: int) -> None:
 def candidate(problem_id: str, iteration: int, sample: int, completion: Completion) -> Candidate:
     """One sampled completion as a record of the run."""
     return Candidate(
-        problem_id=problem_id,
-        iteration=iteration,
-        sample=sample,
-        text=completion.text,
-        n_tokens=len(completion.token_ids),
-        n_prompt_tokens=completion.n_prompt_tokens,
-        finish=completion.finish,
+        problem_id=problem_id, iteration=iteration, sample=sample, text=completion.text,
+        n_tokens=len(completion.token_ids), n_prompt_tokens=completion.n_prompt_tokens, finish=completion.finish,
         mean_logprob=completion.mean_logprob,
-    )
+    )  # fmt: skip
 
 
 def judge_stage(run: RunContext, iteration: int) -> None:

@@ -87,21 +87,13 @@ def html_page(m: Metrics, folder: Path, traces: Sequence[Trace] = (), time: Timi
     header, rows = comparison_rows(m)
     details_header, details_rows = detail_rows(m)
     page = environment.get_template("page.html").render(
-        title=m.run.name,
-        headline=headline(m),
-        provenance=provenance(m),
-        tiles=_tiles(m),
-        figure=Markup(inline_svg(m)),
-        scores=_scores(m),
-        comparisons=Table("Paired comparisons", header, rows, range(3)),
-        training=_training(m, time),
-        time=_time(time),
-        traces=traces,
-        letters=LETTERS,
-        details=Table("All strategies", details_header, details_rows, range(3)),
-        notes=DETAILS_NOTE,
+        title=m.run.name, headline=headline(m), provenance=provenance(m), tiles=_tiles(m),
+        figure=Markup(inline_svg(m)), scores=_scores(m),
+        comparisons=Table("Paired comparisons", header, rows, range(3)), training=_training(m, time),
+        time=_time(time), traces=traces, letters=LETTERS,
+        details=Table("All strategies", details_header, details_rows, range(3)), notes=DETAILS_NOTE,
         facts=run_facts(m, time),
-    )
+    )  # fmt: skip
     return write_whole(folder / "report.html", page)
 
 

@@ -171,12 +171,8 @@ def _panel(
         pad=32 if m.accepted == measured[0] and len(measured) > 1 else 22,
     )
     above: dict[str, Any] = {
-        "xytext": (0, 5),
-        "textcoords": "offset points",
-        "va": "baseline",
-        "fontsize": 8.5,
-        "color": MUTED,
-    }
+        "xytext": (0, 5), "textcoords": "offset points", "va": "baseline", "fontsize": 8.5, "color": MUTED,
+    }  # fmt: skip
     axes.annotate("Accuracy, %", (0, 1), xycoords="axes fraction", ha="left", **above)
     axes.set_xlim(measured[0] - 0.09 * span, measured[-1] + 0.09 * span)
     axes.set_xticks(measured if len(measured) <= 12 else measured[:: -(-len(measured) // 12)])
@@ -206,17 +202,10 @@ def _panel(
         else:
             axes.fill_between(x, low, high, color=colour, alpha=0.11, linewidth=0, zorder=2)
         axes.plot(
-            x,
-            y,
-            color=colour,
-            marker=marker,
-            markersize=5.2,
-            markeredgecolor=PAPER,
-            markeredgewidth=0.8,
-            linewidth=1.3 if few else 2.0,
-            linestyle=(0, (4, 2)) if strategy == "pass" else "-",
+            x, y, color=colour, marker=marker, markersize=5.2, markeredgecolor=PAPER, markeredgewidth=0.8,
+            linewidth=1.3 if few else 2.0, linestyle=(0, (4, 2)) if strategy == "pass" else "-",
             zorder=4 if strategy == "greedy" else 3,
-        )
+        )  # fmt: skip
     _label_ends(axes, m, curves, points_per_percent)
 
 

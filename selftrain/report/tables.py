@@ -187,14 +187,10 @@ def stage_rows(time: Timing) -> list[tuple[str, float, float]]:
 def run_facts(m: Metrics, time: Timing) -> list[tuple[str, str]]:
     run = m.run
     facts = {
-        "Model": run.model,
-        "Recipe": run.recipe,
-        "Samples per problem": number(run.n_samples),
-        "Seed": NONE if run.seed is None else str(run.seed),
-        "Config digest": run.config_digest,
-        "Started": time.started,
-        "Wall clock": fmt.duration(time.wall_seconds),
-    }
+        "Model": run.model, "Recipe": run.recipe, "Samples per problem": number(run.n_samples),
+        "Seed": NONE if run.seed is None else str(run.seed), "Config digest": run.config_digest,
+        "Started": time.started, "Wall clock": fmt.duration(time.wall_seconds),
+    }  # fmt: skip
     return [(name, value or NONE) for name, value in facts.items()]
 
 

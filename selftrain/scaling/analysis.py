@@ -82,15 +82,9 @@ def _choose(
 def _difference(a: Measured, b: Measured, seed: int) -> Difference:
     difference, low, high, p = stats.paired_bootstrap(a.credits, b.credits, seed)
     return Difference(
-        a=a.setting.name,
-        b=b.setting.name,
-        difference=difference,
-        low=low,
-        high=high,
-        p=p,
-        tokens_a=a.cost,
+        a=a.setting.name, b=b.setting.name, difference=difference, low=low, high=high, p=p, tokens_a=a.cost,
         tokens_b=b.cost,
-    )
+    )  # fmt: skip
 
 
 def _between_families(
@@ -166,15 +160,11 @@ def _audit(m: Measured, test: Mapping[str, Measured]) -> SelectorAudit:
     calls, n = m.calls, m.setting.n
     best, mean = test.get(f"pass@{n}"), test["mean@1"]
     return SelectorAudit(
-        n=n,
-        calls=len(calls),
-        sources=dict(audit.sources(calls)),
-        by_position=audit.by_position(calls),
-        given_right=audit.given_right(calls),
-        places=audit.position_bias(calls),
+        n=n, calls=len(calls), sources=dict(audit.sources(calls)), by_position=audit.by_position(calls),
+        given_right=audit.given_right(calls), places=audit.position_bias(calls),
         efficiency=audit.efficiency(m.accuracy, mean.accuracy, best.accuracy) if best else None,
         agreement=audit.agreement(m.outcomes) if m.setting.strategy == "permuted" else None,
-    )
+    )  # fmt: skip
 
 
 def _scaling(test: Sequence[Measured]) -> dict[str, LengthControl]:

@@ -41,7 +41,7 @@ FAMILY_OF: dict[str, Family] = {
     "best": "vote",
     "select": "select",
     "refine": "refine",
-}
+}  # fmt: skip
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -87,18 +87,10 @@ class ScaleConfig(Section):
 
 # What --quick changes: fewer problems and settings.
 QUICK: dict[str, Any] = {
-    "problems": 120,
-    "sizes": [1, 2, 3, 5, 8],
-    "select_sizes": [2, 3, 5, 8],
-    "n": 8,
-    "ignores": [0, 1, 2, 4],
-    "limits": [16, 32, 64],
-    "combine_ignores": [1],
-    "combine_sizes": [3, 5],
-    "conditions": [],
-    "reject": [32],
+    "problems": 120, "sizes": [1, 2, 3, 5, 8], "select_sizes": [2, 3, 5, 8], "n": 8, "ignores": [0, 1, 2, 4],
+    "limits": [16, 32, 64], "combine_ignores": [1], "combine_sizes": [3, 5], "conditions": [], "reject": [32],
     "rounds": 1,
-}
+}  # fmt: skip
 
 
 def load_scale_config(path: Path | None, overrides: list[str], quick: bool) -> ScaleConfig:
@@ -150,14 +142,9 @@ def grid(
 ) -> list[Setting]:
     """Every setting, in the order of the report. `plain` is how samples are drawn without a budget."""
     base = StrategyConfig(
-        prompts=prompts,
-        sampling=plain,
-        selecting=selecting,
-        seed=seed,
-        context_limit=context_limit,
-        group=config.group,
-        permutations=config.permutations,
-    )
+        prompts=prompts, sampling=plain, selecting=selecting, seed=seed, context_limit=context_limit,
+        group=config.group, permutations=config.permutations,
+    )  # fmt: skip
     many = replace(base, pool=config.n)
     # "short" and "long" are measured against the thinking of a run that is not asked for a length.
     counted = counting_params(config, plain) if {"short", "long"} & set(config.conditions) else None

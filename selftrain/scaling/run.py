@@ -122,17 +122,11 @@ def scale(
             records.append(_model_result(model, config, measured, drawn))
             progress.say(report.answer(records[-1]))
         result = ScaleResult(
-            name=target.name,
-            questions=bench.questions.about,
-            n_dev=len(bench.questions.dev),
-            n_test=len(bench.questions.test),
-            judge=JUDGE_VERSION,
-            seed=config.seed,
-            settings=settings,
-            sampling=sampling_params(config.evaluation).to_json(),
-            subjects=tuple(records),
+            name=target.name, questions=bench.questions.about, n_dev=len(bench.questions.dev),
+            n_test=len(bench.questions.test), judge=JUDGE_VERSION, seed=config.seed, settings=settings,
+            sampling=sampling_params(config.evaluation).to_json(), subjects=tuple(records),
             seconds=round(time.monotonic() - started, 1),
-        )
+        )  # fmt: skip
     write_jsonl(output / "results.jsonl.gz", (row.to_json() for row in raw))
     write_json(output / "scale.json", result)
     write_whole(output / "scale.md", report.markdown(result))

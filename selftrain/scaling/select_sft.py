@@ -65,15 +65,9 @@ def select_data(run: Path, settings: SelectData, output: Path, progress: Progres
             sampled = {item.candidate.problem_id for item in judged}
             problems = [p for p in splits["train"] if p.id in sampled]
             made = build_mixed_select(
-                problems,
-                judged,
-                prompts=prompt_set(config.prompts),
-                seed=settings.seed,
-                sizes=settings.sizes,
-                per_size=settings.per_size,
-                form=settings.form,
-                require_consistent=config.build.require_consistent,
-            )
+                problems, judged, prompts=prompt_set(config.prompts), seed=settings.seed, sizes=settings.sizes,
+                per_size=settings.per_size, form=settings.form, require_consistent=config.build.require_consistent,
+            )  # fmt: skip
             rows, counts = mixture(list(made.examples), cot_rows(run), settings)
             if not rows:
                 shown = ", ".join(f"{name} {n}" for name, n in made.dropped.most_common())

@@ -52,13 +52,9 @@ class Scored:
 
     def as_row(self, judge: NamedJudge, own_extractions: bool) -> dict[str, Any]:
         row: dict[str, Any] = {
-            "id": self.question.problem.id,
-            "verdict": self.verdict.status,
-            "extracted": self.verdict.extracted,
-            "rule": self.verdict.rule,
-            "span": self.verdict.span,
-            "note": self.verdict.note,
-        }
+            "id": self.question.problem.id, "verdict": self.verdict.status, "extracted": self.verdict.extracted,
+            "rule": self.verdict.rule, "span": self.verdict.span, "note": self.verdict.note,
+        }  # fmt: skip
         if self.reply is not None:
             row["extractor_reply"] = self.reply.text
         if judge.mathvista and self.answer is not None:

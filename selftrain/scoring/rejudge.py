@@ -126,11 +126,11 @@ def rescore(run: Path) -> RunScore:
                 changes.append(Change(id=answer.problem.id, answer=answer.name, stored=stored, now=now))
         n, correct = found.total(), found["correct"]
         low, high = stats.wilson(correct, n)
-        counts = {"n": n, "changed": len(changes), **{status: found[status] for status in STATUSES}}
-        share = {"accuracy": correct / n, "low": low, "high": high}
-        evaluations.append(
-            Rescored.model_validate({"iteration": iteration, "split": split, "changes": changes, **counts, **share})
-        )
+        rescored = Rescored(
+            iteration=iteration, split=split, n=n, correct=correct, wrong=found["wrong"], abstain=found["abstain"],
+            accuracy=correct / n, low=low, high=high, changed=len(changes), changes=tuple(changes),
+        )  # fmt: skip
+        evaluations.append(rescored)
     if not evaluations:
         raise RunError(f"{run} holds no finished evaluation; run the loop first")
     return RunScore(judge=JUDGE_VERSION, evaluations=tuple(evaluations))
@@ -195,14 +195,9 @@ def rejudge(run: Path, flips: Path | None = None) -> Rejudged:
             unchanged += 1
             continue
         flip = Flip(
-            id=answer.problem.id,
-            file=answer.file,
-            answer=answer.name,
-            gold=answer.problem.answer,
-            stored=before,
-            now=now,
-            end_of_text=answer.text[-200:],
-        )
+            id=answer.problem.id, file=answer.file, answer=answer.name, gold=answer.problem.answer, stored=before,
+            now=now, end_of_text=answer.text[-200:],
+        )  # fmt: skip
         if before.status == now.status:
             other_answer.append(flip)
             continue

@@ -13,26 +13,7 @@ from selftrain.stats.scaling import Scaling, control, frontier, performance, sam
 from selftrain.stats.votes import majority, pass_at_k, vote_at_n
 
 __all__ = [
-    "RESAMPLES",
-    "Chosen",
-    "PairedTest",
-    "Scaling",
-    "bootstrap_mean",
-    "choose_on_dev",
-    "connor",
-    "control",
-    "detectable_difference",
-    "frontier",
-    "holm",
-    "majority",
-    "mcnemar_power",
-    "paired_bootstrap",
-    "paired_test",
-    "pass_at_k",
-    "performance",
-    "questions_needed",
-    "sample_control",
-    "scaling",
-    "vote_at_n",
-    "wilson",
-]
+    "RESAMPLES", "Chosen", "PairedTest", "Scaling", "bootstrap_mean", "choose_on_dev", "connor", "control",
+    "detectable_difference", "frontier", "holm", "majority", "mcnemar_power", "paired_bootstrap", "paired_test",
+    "pass_at_k", "performance", "questions_needed", "sample_control", "scaling", "vote_at_n", "wilson",
+]  # fmt: skip

@@ -25,21 +25,12 @@ from selftrain.sampling.engine_factory import Opener, open_engine, sampling_para
 from selftrain.sampling.engine_reuse import keeping
 from selftrain.sampling.sampler import Picture
 from selftrain.sampling.weights import sampler_of
-from selftrain.scaling import plots, report
+from selftrain.scaling import plots, report, targets
 from selftrain.scaling.analysis import findings
 from selftrain.scaling.grid import ScaleConfig, Setting, grid
 from selftrain.scaling.measure import Measured, measure, rows
 from selftrain.scaling.records import ModelResult, RawResult, ScaleResult
-from selftrain.scaling.targets import (
-    ModelUnderTest,
-    Questions,
-    check_budgets,
-    context_limit_of,
-    file_questions,
-    models_of,
-    processor_of,
-    run_questions,
-)
+from selftrain.scaling.targets import ModelUnderTest
 from selftrain.test_time.strategy_config import selecting_params
 
 
@@ -75,8 +66,8 @@ class Target:
 
     def models(self, config: Config) -> list[ModelUnderTest]:
         if self.run is not None:
-            return models_of(self.run, self.weights)
-        named = models_of(Path(), [name for name in self.weights if "=" in name])
+            return targets.models_of(self.run, self.weights)
+        named = targets.models_of(Path(), [name for name in self.weights if "=" in name])
         return [ModelUnderTest(config.model.path.name, None, 0), *named]
 
 
@@ -139,7 +130,7 @@ class _Bench:
     """Everything that is open while models are measured."""
 
     config: Config
-    questions: Questions
+    questions: targets.Questions
     bank: Bank
     points: Sequence[Setting]
     picture: Callable[[str], Picture]
@@ -167,22 +158,22 @@ def _bench(settings: ScaleConfig, target: Target, progress: Progress) -> Iterato
         store = image_store(config, images)
         picture = canonical_images(store)
         if target.run is not None:
-            questions = run_questions(target.run, config, store, bank, progress)
+            questions = targets.run_questions(target.run, config, store, bank, progress)
         else:
             assert target.files is not None  # config() saw to it
-            questions = file_questions(target.files.problems, target.files.dev, images, store, config)
+            questions = targets.file_questions(target.files.problems, target.files.dev, images, store, config)
         if settings.problems is not None:
             k = settings.problems
             questions = replace(questions, dev=questions.dev[:k], test=questions.test[:k])
         plain, selecting = sampling_params(config.evaluation), selecting_params(config.evaluation)
-        processor = processor_of(config)
-        limit = context_limit_of(config, picture, processor) if processor is not None else None
+        processor = targets.processor_of(config)
+        limit = targets.context_limit_of(config, picture, processor) if processor is not None else None
         points = grid(settings, plain, selecting, prompt_set(config.prompts), limit, config.seed)
         if not config.engine.gives_logprobs:
             points = [point for point in points if not point.strategy.endswith("_logprob")]
             progress.say("engine.logprobs is false: settings that weigh answers by their likelihood are left out")
         if processor is not None:
-            check_budgets(points, processor)
+            targets.check_budgets(points, processor)
         yield _Bench(config, questions, bank, points, picture)
 
 

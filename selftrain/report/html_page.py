@@ -7,7 +7,7 @@ network even if an escape were ever forgotten.
 from __future__ import annotations
 
 import base64
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -97,15 +97,14 @@ def _png_base64(image: bytes) -> str:
 def _tiles(m: Metrics) -> list[Tile]:
     """Accuracy of the base and the accepted model, one tile per strategy, on test where it was read."""
     for name in ("test", "dev"):
-        scores = {row.iteration: split.strategies for row, split in m.splits(name)}
-        if m.accepted in scores:
-            return [_tile(m, name, s, scores) for s in strategies(m, name) if s in scores[m.accepted]]
+        rows = {row.iteration: split.strategies for row, split in m.splits(name)}
+        if m.accepted is not None and m.accepted in rows:
+            chosen, base = rows[m.accepted], rows.get(0, {}) if m.accepted else {}
+            return [_tile(m, name, s, chosen[s], base.get(s)) for s in strategies(m, name) if s in chosen]
     return []
 
 
-def _tile(m: Metrics, name: str, strategy: str, scores: Mapping[int | None, Mapping[str, Score]]) -> Tile:
-    score = scores[m.accepted][strategy]
-    base = scores.get(0, {}).get(strategy) if m.accepted != 0 else None
+def _tile(m: Metrics, name: str, strategy: str, score: Score, base: Score | None) -> Tile:
     change = None if base is None else points(score.accuracy - base.accuracy)
     css = f"s-{strategy}" if strategy in CURVES else "s-other"
     interval = f"[{percent(score.low)}, {percent(score.high)}]"

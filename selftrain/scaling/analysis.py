@@ -48,7 +48,7 @@ def _choose_each(
     dev: Mapping[str, Measured], test: Mapping[str, Measured], tokens: float
 ) -> dict[Family, ChosenSetting]:
     """On dev the best setting of each family that answers, among those within `tokens` per problem there."""
-    chosen = {}
+    chosen: dict[Family, ChosenSetting] = {}
     for family in FAMILIES:
         names = [name for name, m in dev.items() if m.setting.family == family and m.cost <= tokens]
         if family == "oracle" or not names:

@@ -25,10 +25,8 @@ from selftrain.files import RunError, file_digest, read_json, write_json
 VOLATILE = ("timing.json", "train.log", "trainer_log.jsonl", "trainer_state.json", "train_results.json",
             "all_results.json", "training_args.bin", "README.md", "train.yaml", "adapter_config.json")  # fmt: skip
 
-
 # What a run folder is bound to: {"config": ..., "inputs": ...}.
 IDENTITY = "identity.json"
-
 # A stage's folder for what another program was given and said: made from digested files, with this machine's paths.
 SCRATCH = "work"
 
@@ -121,9 +119,8 @@ class RunDir:
         if path.exists():
             changed = differences(read_json(path), json.loads(json.dumps(wanted)))
             if changed:
-                shown = "\n  ".join(changed[:20]) + (
-                    f"\n  ... and {len(changed) - 20} more" if len(changed) > 20 else ""
-                )
+                more = [f"... and {len(changed) - 20} more"] if len(changed) > 20 else []
+                shown = "\n  ".join([*changed[:20], *more])
                 raise RunError(
                     f"{self.path} was started with other settings or data:\n  {shown}\n"
                     "Use the old ones to resume, or another --output to start again (samples in the bank are reused)."
@@ -155,9 +152,8 @@ class RunDir:
             make(partial)
             write_json(partial / "timing.json", {"seconds": round(time.monotonic() - started, 3)})
             made_from = {other: self._digest(other) for other in after}
-            write_json(
-                partial / "stage.json", {"stage": name, "files": folder_digests(partial), "made_from": made_from}
-            )
+            record = {"stage": name, "files": folder_digests(partial), "made_from": made_from}
+            write_json(partial / "stage.json", record)
             partial.replace(folder)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):

@@ -125,17 +125,12 @@ def thinking_of(completions: Sequence[Completion]) -> Thinking:
         if forcing:
             closed[forcing.closed_by or "truncated"] += 1
             ignores += forcing.ignores
+    p95 = lengths[round(0.95 * (len(lengths) - 1))]
     return Thinking(
-        completions=len(completions),
-        mean=statistics.fmean(lengths),
-        median=statistics.median(lengths),
-        p95=lengths[min(len(lengths) - 1, round(0.95 * (len(lengths) - 1)))],
-        max=lengths[-1],
-        status=dict(status),
-        closed_by=dict(closed),
-        ignores=ignores,
+        completions=len(completions), mean=statistics.fmean(lengths), median=statistics.median(lengths), p95=p95,
+        max=lengths[-1], status=dict(status), closed_by=dict(closed), ignores=ignores,
         truncated=sum(completion.finish == "length" for completion in completions),
-    )
+    )  # fmt: skip
 
 
 def rows(measured: Sequence[Measured], subject: str, split: str) -> list[RawResult]:

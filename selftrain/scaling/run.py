@@ -139,12 +139,11 @@ class _Bench:
         self, model: ModelUnderTest, progress: Progress, opener: Opener
     ) -> tuple[dict[str, list[Measured]], int]:
         """Every setting on dev and test, and how many samples had to be drawn for it."""
-        everything = [*self.questions.dev, *self.questions.test]
-        measured = {}
-        with sampler_of(
-            self.config, self.bank, self.picture, everything, model.adapter, model.iteration, opener
-        ) as sampler:
-            for split, problems in (("dev", self.questions.dev), ("test", self.questions.test)):
+        splits = {"dev": self.questions.dev, "test": self.questions.test}
+        everything, measured = [*splits["dev"], *splits["test"]], {}
+        weights = (model.adapter, model.iteration)
+        with sampler_of(self.config, self.bank, self.picture, everything, *weights, opener) as sampler:
+            for split, problems in splits.items():
                 with progress.stage(f"{model.name}, {split}, {len(problems)} problems", "settings") as told:
                     measured[split] = measure(self.points, problems, sampler, told)
         return measured, sampler.drawn

@@ -182,17 +182,13 @@ def rejudge(run: Path, flips: Path | None = None) -> Rejudged:
 
     The run folder is not written to. Raises as `stored_answers` does, and RunError where the run has no judged answer.
     """
-    unchanged = 0
-    by_status: Counter[str] = Counter()
-    by_rule: Counter[str] = Counter()
-    stored, now_counts = Counter[str](), Counter[str]()
+    stored, now_counts, by_status, by_rule = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     flipped, other_answer = [], []
     for answer in stored_answers(run):
         before, now = Reading.of(answer.stored), Reading.of(answer.now())
         stored[before.status] += 1
         now_counts[now.status] += 1
         if (before.status, before.extracted) == (now.status, now.extracted):
-            unchanged += 1
             continue
         flip = Flip(
             id=answer.problem.id, file=answer.file, answer=answer.name, gold=answer.problem.answer, stored=before,
@@ -213,19 +209,12 @@ def rejudge(run: Path, flips: Path | None = None) -> Rejudged:
     except OSError as error:
         raise RunError(f"{error}; name a file that can be written with --flips FILE") from error
     return Rejudged(
-        run=str(run),
-        judge=JUDGE_VERSION,
-        answers=stored.total(),
-        unchanged=unchanged,
-        flipped=len(flipped),
-        other_answer=len(other_answer),
-        stored={status: stored[status] for status in STATUSES},
-        now={status: now_counts[status] for status in STATUSES},
-        by_status=dict(by_status.most_common()),
-        by_rule=dict(by_rule.most_common()),
-        examples=tuple(changed[:SHOWN_FLIPS]),
-        flips=str(path.resolve()),
-    )
+        run=str(run), judge=JUDGE_VERSION, answers=stored.total(), unchanged=stored.total() - len(changed),
+        flipped=len(flipped), other_answer=len(other_answer),
+        stored={status: stored[status] for status in STATUSES}, now={status: now_counts[status] for status in STATUSES},
+        by_status=dict(by_status.most_common()), by_rule=dict(by_rule.most_common()),
+        examples=tuple(changed[:SHOWN_FLIPS]), flips=str(path.resolve()),
+    )  # fmt: skip
 
 
 def compare_runs(a: Path, b: Path, split: str = "test") -> tuple[str, str, list[Comparison]]:

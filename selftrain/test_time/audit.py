@@ -81,21 +81,14 @@ def position_bias(calls: Iterable[SelectorCall]) -> PositionBias:
             expected[place] = expected.get(place, 0.0) + share
             chi_square += (places[place] - share) ** 2 / share
         freedom += size - 1
-    least = min((places.total() / size for size, places in strata.items()), default=0.0)
-    return PositionBias(
-        {place: chosen[place] for place in expected},
-        expected,
-        left_out,
-        chi_square if freedom else None,
-        _chi_square_p(chi_square, freedom) if freedom else None,
-        least >= LEAST_EXPECTED,
-    )
-
-
-def _chi_square_p(statistic: float, freedom: int) -> float:
+    counts = {place: chosen[place] for place in expected}
+    if not freedom:
+        return PositionBias(counts, expected, left_out, None, None, False)
     from scipy.stats import chi2
 
-    return float(chi2.sf(statistic, freedom))
+    p = float(chi2.sf(chi_square, freedom))
+    least = min(places.total() / size for size, places in strata.items())
+    return PositionBias(counts, expected, left_out, chi_square, p, least >= LEAST_EXPECTED)
 
 
 def sources(calls: Iterable[SelectorCall]) -> Counter[str]:

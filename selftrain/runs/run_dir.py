@@ -45,7 +45,7 @@ def folder_digests(folder: Path) -> dict[str, str]:
 def run_config(run: Path) -> Config:
     """The settings of a run folder; RunError or ConfigError if there are none."""
     if not (run / "config.json").is_file():
-        raise RunError(f"{run} is not a run folder: it holds no config.json; give the output folder of run.py")
+        raise RunError(f"{run} is not a run folder: config.json is missing; give the output folder of run.py")
     return build_config(read_json(run / "config.json"), str(run / "config.json"))
 
 

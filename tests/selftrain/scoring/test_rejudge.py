@@ -128,5 +128,5 @@ def test_runs_that_cannot_be_judged_again(run, tmp_path):
     with pytest.raises(RunError, match="holds no judged answers"):
         rejudge(run, tmp_path / "flips.jsonl")
     (run / "config.json").unlink()
-    with pytest.raises(RunError, match="is not a run folder: it holds no config.json"):
+    with pytest.raises(RunError, match="is missing"):
         rejudge(run, tmp_path / "flips.jsonl")

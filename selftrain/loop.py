@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_process.images.store import ImageStore
 from data_process.prompts import prompt_set
 from selftrain import stages
 from selftrain.config import Config, ConfigError
@@ -21,22 +20,12 @@ from selftrain.progress import Progress
 from selftrain.report.write import write_run_report
 from selftrain.runs.metrics import Metrics, collect
 from selftrain.runs.run_dir import RunDir
-from selftrain.runs.splits import inputs, load_splits, without_leaks
+from selftrain.runs.splits import image_store, inputs, load_splits, without_leaks
 from selftrain.runs.timing import Clock
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import open_engine
 from selftrain.sampling.engine_reuse import keeping
-from selftrain.stages import (
-    LoopStopped,
-    RunContext,
-    build_stage,
-    evaluate_stage,
-    first_look,
-    judge_stage,
-    parity_stage,
-    sample_stage,
-    train_stage,
-)
+from selftrain.stages import LoopStopped, RunContext
 from selftrain.test_time.evaluate import check_strategies
 from selftrain.test_time.results import SplitResult
 from selftrain.training.dry_run import training_plan
@@ -70,12 +59,7 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
             config, precision = settle(config)
             progress.say(str(precision))
         with Bank(config.bank) as bank, clock:
-            store = ImageStore(
-                config.bank.parent / "images",
-                config.data.folder,
-                min_pixels=config.model.min_pixels,
-                max_pixels=config.model.max_pixels,
-            )
+            store = image_store(config)
             splits, card = load_splits(config, store, progress)
             folder.claim(config.identity(), inputs(config, splits, store, bank))
             write_json(folder.path / "config.json", config.model_dump(mode="json"))
@@ -88,9 +72,9 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
                 RunContext(config, folder, bank, store, splits, progress, get_engine, **tools) as run,
             ):
                 stopped = None
-                parity_stage(run, 0)
-                first_look(run)
-                evaluate_stage(run, 0, "dev")
+                stages.parity_stage(run, 0)
+                stages.first_look(run)
+                stages.evaluate_stage(run, 0, "dev")
                 try:
                     for iteration in range(1, config.iters + 1):
                         iterate(run, iteration)
@@ -102,7 +86,7 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
                     {k: SplitResult.read(folder.path / f"iter{k}/dev/split.json") for k in finished}
                 )
                 for iteration in iterations_to_test(config, finished, accepted):
-                    evaluate_stage(run, iteration, "test")
+                    stages.evaluate_stage(run, iteration, "test")
                 metrics = collect(config, folder, splits["test"], finished, accepted, stopped)
         write_json(folder.path / "metrics.json", metrics)
         return RunResult(metrics, write_run_report(folder.path), stopped)
@@ -110,12 +94,12 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
 
 def iterate(run: RunContext, iteration: int) -> None:
     """One iteration, stage by stage."""
-    sample_stage(run, iteration)
-    judge_stage(run, iteration)
-    build_stage(run, iteration)
-    train_stage(run, iteration)
-    parity_stage(run, iteration)
-    evaluate_stage(run, iteration, "dev")
+    stages.sample_stage(run, iteration)
+    stages.judge_stage(run, iteration)
+    stages.build_stage(run, iteration)
+    stages.train_stage(run, iteration)
+    stages.parity_stage(run, iteration)
+    stages.evaluate_stage(run, iteration, "dev")
 
 
 def finished_iterations(run: RunContext) -> list[int]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, get_args
+from typing import Any, TypeVar, get_args
 
 from data_process import prompts as wording
 from data_process.building.census import Census
@@ -26,7 +26,7 @@ from selftrain.engines.parity import Reference, compare, expectations
 from selftrain.files import write_json
 from selftrain.progress import Progress, Update
 from selftrain.runs.run_dir import RunDir
-from selftrain.runs.splits import SPLITS
+from selftrain.runs.splits import SPLITS, canonical_images
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import Opener, engine_job, open_engine, sampling_params
 from selftrain.sampling.sampler import Ask, Picture, Sampler
@@ -35,6 +35,8 @@ from selftrain.test_time.evaluate import evaluate
 from selftrain.test_time.results import SplitResult
 from selftrain.training.checkpoints import discard
 from selftrain.training.dry_run import settings_of
+
+T = TypeVar("T")
 
 FIRST_LOOK = 96  # problems of dev that the first number on screen is measured on
 
@@ -59,7 +61,10 @@ class RunContext:
     progress: Progress
     open_engine: Opener = open_engine
     _sampler: tuple[int, Sampler] | None = field(default=None, repr=False)
-    _pictures: dict[str, Picture] = field(default_factory=dict, repr=False)
+    picture: Callable[[str], Picture] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.picture = canonical_images(self.store)
 
     def __enter__(self) -> RunContext:
         return self
@@ -90,13 +95,6 @@ class RunContext:
         if self._sampler is not None:
             self._sampler[1].__exit__(None, None, None)
             self._sampler = None
-
-    def picture(self, relative: str) -> Picture:
-        """A canonical picture, looked up once: every stage asks for the same ones, and the data stay as they are."""
-        if relative not in self._pictures:
-            stored = self.store.add(relative)
-            self._pictures[relative] = Picture(stored.path, stored.id)
-        return self._pictures[relative]
 
 
 def weights_stage(iteration: int) -> list[str]:
@@ -129,15 +127,10 @@ def sample_stage(run: RunContext, iteration: int) -> None:
 def candidate(problem_id: str, iteration: int, sample: int, completion: Completion) -> Candidate:
     """One sampled completion as a record of the run."""
     return Candidate(
-        problem_id=problem_id,
-        iteration=iteration,
-        sample=sample,
-        text=completion.text,
-        n_tokens=len(completion.token_ids),
-        n_prompt_tokens=completion.n_prompt_tokens,
-        finish=completion.finish,
+        problem_id=problem_id, iteration=iteration, sample=sample, text=completion.text,
+        n_tokens=len(completion.token_ids), n_prompt_tokens=completion.n_prompt_tokens, finish=completion.finish,
         mean_logprob=completion.mean_logprob,
-    )
+    )  # fmt: skip
 
 
 def judge_stage(run: RunContext, iteration: int) -> None:
@@ -153,26 +146,23 @@ def judge_stage(run: RunContext, iteration: int) -> None:
             nonlocal truncated
             for row in each_row(run.folder.path / f"iter{iteration}/sample/candidates.jsonl"):
                 c = Candidate(**row)
-                cut = c.finish == "length"
-                item = Judged(c, judge(c.text, by_id[c.problem_id], truncated=cut))
+                item = Judged(c, judge(c.text, by_id[c.problem_id], truncated=c.finish == "length"))
                 census.add(item)
                 rules[item.verdict.rule] += 1
-                truncated += cut
+                truncated += c.finish == "length"
                 yield item
 
         write_jsonl(folder / "judged.jsonl", map(to_json, judged()))
         census.check(by_id)
-        write_json(
-            folder / "counts.json",
-            {
-                "sampled_problems": len(census),
-                "candidates": census.verdicts.total(),
-                **{name: census.verdicts[name] for name in ("correct", "wrong", "abstain")},
-                "truncated": truncated,
-                "rules": dict(sorted(rules.items())),
-                "pool": dict(census.pools(problem_id for problem_id in by_id if problem_id in census)),
-            },
-        )
+        counts = {
+            "sampled_problems": len(census),
+            "candidates": census.verdicts.total(),
+            **{name: census.verdicts[name] for name in ("correct", "wrong", "abstain")},
+            "truncated": truncated,
+            "rules": dict(sorted(rules.items())),
+            "pool": dict(census.pools(problem_id for problem_id in by_id if problem_id in census)),
+        }
+        write_json(folder / "counts.json", counts)
 
     run.folder.stage(f"iter{iteration}/judge", make, after=[f"iter{iteration}/sample"])
 
@@ -207,25 +197,15 @@ def build_stage(run: RunContext, iteration: int) -> None:
         examples = list(result.examples)
         dropped = Counter(result.dropped)
         if settings.max_rows is not None and len(examples) > settings.max_rows:
-            chosen = random.Random(seed_for(run.config.seed, "max_rows", iteration)).sample(
-                range(len(examples)), settings.max_rows
-            )
             dropped["row:above_max_rows"] += len(examples) - settings.max_rows
-            examples = [examples[index] for index in sorted(chosen)]
+            examples = _drawn(examples, settings.max_rows, run.config.seed, "max_rows", iteration)
         if not examples:
-            raise LoopStopped(
-                "no training row could be built: " + ", ".join(f"{k} {n}" for k, n in dropped.most_common(5))
-            )
+            reasons = ", ".join(f"{k} {n}" for k, n in dropped.most_common(5))
+            raise LoopStopped(f"no training row could be built: {reasons}")
         write_jsonl(folder / "examples.jsonl", map(to_json, examples))
-        write_json(
-            folder / "counts.json",
-            {
-                "examples": dict(Counter(example.kind for example in examples)),
-                "dropped": dict(sorted(dropped.items())),
-                "repeated": dict(result.repeated),
-                "pool": dict(result.pools),
-            },
-        )
+        kinds = Counter(example.kind for example in examples)
+        counts = {"examples": kinds, "dropped": dropped, "repeated": result.repeated, "pool": result.pools}
+        write_json(folder / "counts.json", counts)
 
     with run.progress.stage(f"iteration {iteration}: building training rows", "rows"):
         run.folder.stage(f"iter{iteration}/build", make, after=[f"iter{k}/judge" for k in range(1, iteration + 1)])
@@ -239,7 +219,7 @@ def nothing_to_learn(status: Counter[str]) -> str | None:
     if status["abstain"] == total:
         return (
             f"none of {total} samples could be read. Look at iter1/judge/judged.jsonl: the prompt may not ask "
-            "for a readable answer, or sampling.max_tokens may cut every text"
+            "for a readable answer, or sampling.max_tokens may truncate every text"
         )
     if not status["correct"]:
         return f"none of {total} samples is right, so there is no trace to learn from; start from a stronger base"
@@ -254,7 +234,7 @@ def train_stage(run: RunContext, iteration: int) -> None:
 
     def make(folder: Path) -> None:
         examples = read_examples(run.folder.path / f"iter{iteration}/build/examples.jsonl")
-        start = initial_adapter(settings.restart, run.adapter(iteration - 1))
+        start = run.adapter(iteration - 1) if settings.restart == "previous" else None  # None: the base model (R3V)
         run.close_engine()
         if not config.engine.has_model:
             from selftrain.training.fake_trainer import rehearse
@@ -262,7 +242,9 @@ def train_stage(run: RunContext, iteration: int) -> None:
             result = rehearse(examples, folder / "work", run.store.path)
         else:
             kept = checkpoints if settings.save_steps else None
-            result = _train(run, examples, start, folder / "work", iteration, kept)
+            seed, say, work = seed_for(config.seed, "train", iteration), run.progress.say, folder / "work"
+            with run.progress.stage(f"iteration {iteration}: training on {len(examples)} rows", "steps") as update:
+                result = tune(config, run.store, examples, start, work, seed, update, checkpoints=kept, say=say)
         (folder / "work" / "adapter").replace(folder / "adapter")
         write_json(folder / "result.json", result)
 
@@ -271,19 +253,6 @@ def train_stage(run: RunContext, iteration: int) -> None:
     start_stage = weights_stage(iteration - 1) if settings.restart == "previous" else []
     run.folder.stage(f"iter{iteration}/train", make, after=[f"iter{iteration}/build", *start_stage])
     discard(checkpoints)
-
-
-def _train(
-    run: RunContext,
-    examples: Sequence[Example],
-    start: Path | None,
-    out: Path,
-    iteration: int,
-    checkpoints: Path | None,
-) -> dict[str, Any]:
-    seed, say = seed_for(run.config.seed, "train", iteration), run.progress.say
-    with run.progress.stage(f"iteration {iteration}: training on {len(examples)} rows", "steps") as update:
-        return tune(run.config, run.store, examples, start, out, seed, update, checkpoints=checkpoints, say=say)
 
 
 def tune(
@@ -309,27 +278,16 @@ def tune(
     from selftrain.training.llamafactory import train
 
     result = train(
-        examples,
-        settings=settings_of(config, seed, overrides),
-        base_model=config.model.path,
-        image_path=store.path,
-        out=out,
-        init_adapter=start,
-        image_limits=store.limits,
+        examples, settings=settings_of(config, seed, overrides), base_model=config.model.path, image_path=store.path,
+        out=out, init_adapter=start, image_limits=store.limits, checkpoints=checkpoints, say=say,
         on_progress=lambda line: update(int(line.get("current_steps", 0)), int(line.get("total_steps", 0))),
-        checkpoints=checkpoints,
-        say=say,
-    )
+    )  # fmt: skip
     probe = examples[0]
     if sum(file.stat().st_size for file in config.model.path.glob("*.safetensors")) < PROBE_LIMIT:
         picture = store.path(probe.image) if probe.image else None
         verify_adapter(config.model.path, result.adapter, probe.prompt, picture)
-    return {
-        "steps": result.steps,
-        "train_loss": result.train_loss,
-        "rows": result.rows,
-        "dropped": dict(result.dropped),
-    }
+    counts = {"steps": result.steps, "train_loss": result.train_loss, "rows": result.rows}
+    return {**counts, "dropped": dict(result.dropped)}
 
 
 def first_look(run: RunContext) -> None:
@@ -402,15 +360,12 @@ def parity_stage(run: RunContext, iteration: int) -> None:
 
 def problems_for(problems: Sequence[Problem], n: int | None, seed: int, iteration: int) -> list[Problem]:
     """The problems an iteration samples: all, or a seeded draw of `n`, in their own order."""
-    if n is None or n >= len(problems):
-        return list(problems)
-    chosen = set(random.Random(seed_for(seed, "problems", iteration)).sample(range(len(problems)), n))
-    return [problem for index, problem in enumerate(problems) if index in chosen]
+    return list(problems) if n is None or n >= len(problems) else _drawn(problems, n, seed, "problems", iteration)
 
 
-def initial_adapter(restart: Literal["base", "previous"], previous: Path | None) -> Path | None:
-    """Where an iteration's training starts: None is the base model (R3V), otherwise the previous adapter's weights."""
-    return previous if restart == "previous" else None
+def _drawn(items: Sequence[T], n: int, *seeds: int | str) -> list[T]:
+    """`n` of the items, drawn with a seed, in their own order."""
+    return [items[k] for k in sorted(random.Random(seed_for(*seeds)).sample(range(len(items)), n))]
 
 
 def accept(dev: Mapping[int, SplitResult]) -> int:

@@ -40,8 +40,8 @@ def scale_command(args: argparse.Namespace) -> int:
     from selftrain.config import ConfigError, load_config
     from selftrain.environment import prepare_environment
     from selftrain.progress import Progress
+    from selftrain.runs.run_dir import run_config
     from selftrain.scaling.grid import load_scale_config
-    from selftrain.scaling.targets import run_config
 
     if args.run is not None:
         for flag in ("model", "dev", "images", "config"):

@@ -37,7 +37,7 @@ def select_data_command(args: argparse.Namespace) -> int:
     """Build, train, measure and print the differences; returns the exit status."""
     from selftrain.config import ConfigError
     from selftrain.environment import prepare_environment
-    from selftrain.scaling.targets import run_config
+    from selftrain.runs.run_dir import run_config
 
     names = ("per_size", "form", "start", "max_rows", "cot_share", "max_steps", "seed")
     given: dict[str, Any] = {name: value for name in names if (value := vars(args)[name]) is not None}

@@ -9,12 +9,6 @@ from selftrain.report.tables import headline, report_markdown, summary_table, te
 from selftrain.report.write import write_report, write_run_report
 
 __all__ = [
-    "draw",
-    "headline",
-    "html_page",
-    "report_markdown",
-    "summary_table",
-    "terminal_table",
-    "write_report",
+    "draw", "headline", "html_page", "report_markdown", "summary_table", "terminal_table", "write_report",
     "write_run_report",
-]
+]  # fmt: skip

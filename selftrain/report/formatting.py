@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from selftrain.runs.metrics import Metrics
 from selftrain.test_time.results import Score
+
+T = TypeVar("T")
+Columns = Mapping[str, Callable[[T], str]]  # a table's header, each with how its cell is written
 
 NONE = "–"
 SPLITS = {"dev": "Dev", "test": "Test"}
@@ -48,23 +52,24 @@ def with_interval(score: Score | None) -> str:
     return NONE if score is None else estimate(*map(percent, (score.accuracy, score.low, score.high)))
 
 
-def rate(part: float | None, whole: float | None) -> str:
+def rate(part: float | None, whole: float | None, digits: int = 1) -> str:
     """`0.8%`, or – when either is unknown or the whole is empty."""
-    return NONE if part is None or not whole else f"{100 * part / whole:.1f}%"
+    return NONE if part is None or not whole else f"{percent(part / whole, digits)}%"
 
 
 def number(value: float | None) -> str:
     """A count with thousands apart, a fraction with one decimal."""
-    if value is None:
-        return NONE
-    return (
-        f"{value:,.0f}" if abs(value - round(value)) < 1e-6 else f"{value:,.1f}"
-    )  # sums of thirds are not quite whole
+    # Sums of thirds are not quite whole.
+    return NONE if value is None else f"{value:,.0f}" if abs(value - round(value)) < 1e-6 else f"{value:,.1f}"
+
+
+def signed(value: float | None, form: str) -> str:
+    return NONE if value is None else f"{value:{form}}".replace("-", "−")
 
 
 def points(share: float | None) -> str:
     """A difference in percentage points, with its sign."""
-    return NONE if share is None else f"{100 * share:+.1f}".replace("-", "−")
+    return signed(None if share is None else 100 * share, "+.1f")
 
 
 def p_value(p: float | None) -> str:
@@ -101,6 +106,11 @@ def text(value: str) -> str:
     for mark in "\\|`*_":
         value = value.replace(mark, f"\\{mark}")
     return value.replace("](", "]\\(")
+
+
+def tabulate(columns: Columns[T], items: Iterable[T]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells."""
+    return [*columns], [[cell(item) for cell in columns.values()] for item in items]
 
 
 def markdown_table(header: Iterable[str], rows: Iterable[Iterable[str]], left: int = 1) -> str:

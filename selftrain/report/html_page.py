@@ -17,25 +17,13 @@ from markupsafe import Markup
 
 from data_process.schema import LETTERS
 from selftrain.files import write_whole
+from selftrain.report import tables
 from selftrain.report.formatting import SPLITS, duration, number, percent, points, strategies, strategy_name
 from selftrain.report.plots import CURVES, inline_svg
-from selftrain.report.tables import (
-    DETAILS_NOTE,
-    KINDS,
-    POOL,
-    comparison_rows,
-    detail_rows,
-    headline,
-    named,
-    provenance,
-    run_facts,
-    score_rows,
-    stage_rows,
-    training_rows,
-)
 from selftrain.report.traces import Trace
 from selftrain.runs.metrics import Metrics
 from selftrain.runs.timing import Timing
+from selftrain.test_time.results import Score
 
 PNG = b"\x89PNG\r\n\x1a\n"
 # C0 and C1 controls are not allowed in HTML; a model may write any of them.
@@ -77,31 +65,20 @@ def html_page(m: Metrics, folder: Path, traces: Sequence[Trace] = (), time: Timi
     """Write report.html into `folder` and return its path."""
     time = time or Timing()
     environment = Environment(
-        loader=PackageLoader("selftrain.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_clean,
+        loader=PackageLoader("selftrain.report"), autoescape=True, undefined=StrictUndefined, finalize=_clean,
         keep_trailing_newline=True,
-    )
+    )  # fmt: skip
     environment.filters |= {"number": number, "png_base64": _png_base64, "strategy_name": partial(strategy_name, m)}
-    header, rows = comparison_rows(m)
-    details_header, details_rows = detail_rows(m)
+    header, rows = tables.comparison_rows(m)
+    details_header, details_rows = tables.detail_rows(m)
     page = environment.get_template("page.html").render(
-        title=m.run.name,
-        headline=headline(m),
-        provenance=provenance(m),
-        tiles=_tiles(m),
-        figure=Markup(inline_svg(m)),
-        scores=_scores(m),
-        comparisons=Table("Paired comparisons", header, rows, range(3)),
-        training=_training(m, time),
-        time=_time(time),
-        traces=traces,
-        letters=LETTERS,
-        details=Table("All strategies", details_header, details_rows, range(3)),
-        notes=DETAILS_NOTE,
-        facts=run_facts(m, time),
-    )
+        title=m.run.name, headline=tables.headline(m), provenance=tables.provenance(m), tiles=_tiles(m),
+        figure=Markup(inline_svg(m)), scores=_scores(m),
+        comparisons=Table("Paired comparisons", header, rows, range(3)), training=_training(m, time),
+        time=_time(time), traces=traces, letters=LETTERS,
+        details=Table("All strategies", details_header, details_rows, range(3)), notes=tables.DETAILS_NOTE,
+        facts=tables.run_facts(m, time),
+    )  # fmt: skip
     return write_whole(folder / "report.html", page)
 
 
@@ -120,44 +97,41 @@ def _png_base64(image: bytes) -> str:
 def _tiles(m: Metrics) -> list[Tile]:
     """Accuracy of the base and the accepted model, one tile per strategy, on test where it was read."""
     for name in ("test", "dev"):
-        rows = {row.iteration: split for row, split in m.splits(name)}
-        if m.accepted not in rows:
-            continue
-        tiles = []
-        for strategy in strategies(m, name):
-            score = rows[m.accepted].strategies.get(strategy)
-            if score is None:
-                continue
-            base = rows[0].strategies.get(strategy) if 0 in rows and m.accepted != 0 else None
-            change = None if base is None else points(score.accuracy - base.accuracy)
-            css = f"s-{strategy}" if strategy in CURVES else "s-other"
-            interval = f"[{percent(score.low)}, {percent(score.high)}]"
-            tiles.append(Tile(css, f"{strategy_name(m, strategy)}, {name}", percent(score.accuracy), interval, change))
-        return tiles
+        rows = {row.iteration: split.strategies for row, split in m.splits(name)}
+        if m.accepted is not None and m.accepted in rows:
+            chosen, base = rows[m.accepted], rows.get(0, {}) if m.accepted else {}
+            return [_tile(m, name, s, chosen[s], base.get(s)) for s in strategies(m, name) if s in chosen]
     return []
 
 
+def _tile(m: Metrics, name: str, strategy: str, score: Score, base: Score | None) -> Tile:
+    change = None if base is None else points(score.accuracy - base.accuracy)
+    css = f"s-{strategy}" if strategy in CURVES else "s-other"
+    interval = f"[{percent(score.low)}, {percent(score.high)}]"
+    return Tile(css, f"{strategy_name(m, strategy)}, {name}", percent(score.accuracy), interval, change)
+
+
 def _scores(m: Metrics) -> list[Table]:
-    tables = []
+    found = []
     for name, label in SPLITS.items():
-        header, rows = score_rows(m, name)
+        header, rows = tables.score_rows(m, name)
         if rows:
             chosen = next((i for i, (accepted, _) in enumerate(rows) if accepted), None)
             cells = [row for _, row in rows]
-            tables.append(Table(f"{label}: accuracy in percent [95% interval]", header, cells, {0}, chosen))
-    return tables
+            found.append(Table(f"{label}: accuracy in percent [95% interval]", header, cells, {0}, chosen))
+    return found
 
 
 def _training(m: Metrics, time: Timing) -> list[Table]:
     rows: list[list[str | Bar]] = []
     for row in m.iterations:
         if row.train is not None:
-            pool = _bar(f"Pool of iteration {row.iteration}", named(row.train.pool, POOL))
-            examples = _bar(f"Examples of iteration {row.iteration}", named(row.train.examples, KINDS))
+            pool = _bar(f"Pool of iteration {row.iteration}", tables.named(row.train.pool, tables.POOL))
+            examples = _bar(f"Examples of iteration {row.iteration}", tables.named(row.train.examples, tables.KINDS))
             rows.append([str(row.iteration), pool, examples])
     if not rows:
         return []
-    header, numbers = training_rows(m, time)
+    header, numbers = tables.training_rows(m, time)
     keep = [i for i, name in enumerate(header) if name not in ("Pool", "Examples")]
     words = {place for place, i in enumerate(keep) if header[i] in ("Iteration", "Accepted", "Dropped", "Time")}
     cells = [[row[i] for i in keep] for row in numbers]
@@ -175,7 +149,7 @@ def _bar(label: str, parts: Sequence[tuple[str, int]]) -> Bar:
 def _time(time: Timing) -> Table:
     rows: list[list[str | Bar]] = [
         [name, duration(seconds), f"{100 * share:.0f}%", Bar("", [(name, share)], 1.0)]
-        for name, seconds, share in stage_rows(time)
+        for name, seconds, share in tables.stage_rows(time)
     ]
     caption = f"Wall clock, {duration(time.wall_seconds)} in all"
     return Table(caption, ["Stage", "Time", "Share", ""], rows, {0, 3})

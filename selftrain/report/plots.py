@@ -44,13 +44,10 @@ VARIABLES = {
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same on every machine
     "font.size": 9.5,
-    "text.color": INK,
     "text.parse_math": False,  # a run may be called "$x$"
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": MUTED,
+    "text.color": INK,
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), MUTED),
     "axes.linewidth": 0.8,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
     "svg.fonttype": "path",  # looks the same where the font is not installed
     "svg.hashsalt": "selftrain",  # otherwise element ids are random
     "pdf.fonttype": 42,
@@ -59,8 +56,6 @@ STYLE: dict[Any, Any] = {
 # Inches. Fixed margins instead of a layout engine: the label column must not move the axes.
 HEIGHT, TOP, BOTTOM, LEFT, PANEL, LABELS, GAP = 4.4, 0.75, 0.92, 0.55, 3.15, 1.72, 0.35
 LINE = 13.5  # points between two labels
-
-
 # Dates and version strings would make two equal figures differ.
 FORMATS: dict[str, dict[str, Any]] = {
     "svg": {"metadata": {"Date": None, "Creator": None}},
@@ -111,13 +106,11 @@ def render(make: Callable[[], Figure], formats: Mapping[str, Mapping[str, Any]])
 
 
 def _figure(m: Metrics) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     panels = {name: curves for name in ("dev", "test") if (curves := _curves(m, name))}
     width = LEFT + len(panels) * (PANEL + LABELS) + (len(panels) - 1) * GAP
     figure = Figure(figsize=(max(width, 4.0), HEIGHT), facecolor=PAPER)
-    FigureCanvasAgg(figure)
     low, high = _limits(m, panels)
     for position, (name, curves) in enumerate(panels.items()):
         left = LEFT + position * (PANEL + LABELS + GAP)
@@ -132,10 +125,10 @@ def _figure(m: Metrics) -> Figure:
 
 
 def _curves(m: Metrics, name: str) -> dict[str, list[tuple[int, Score]]]:
-    drawn = [strategy for strategy in strategies(m, name) if strategy not in UNDRAWN]
     return {
         s: [(row.iteration, split.strategies[s]) for row, split in m.splits(name) if s in split.strategies]
-        for s in drawn
+        for s in strategies(m, name)
+        if s not in UNDRAWN
     }
 
 
@@ -163,20 +156,12 @@ def _panel(
     # A band between two measurements would claim what lies between them, so a few points get whiskers, side by side.
     few = len(measured) < 3
     n = sorted({split.n for _, split in m.splits(name)})
-    axes.set_title(
-        f"{name.capitalize()}, n = {'–'.join(str(x) for x in (n[0], n[-1])[: len(n)])}",
-        loc="left",
-        fontsize=11,
-        fontweight="bold",
-        pad=32 if m.accepted == measured[0] and len(measured) > 1 else 22,
-    )
+    title = f"{name.capitalize()}, n = {'–'.join(str(x) for x in (n[0], n[-1])[: len(n)])}"
+    pad = 32 if m.accepted == measured[0] and len(measured) > 1 else 22
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", pad=pad)
     above: dict[str, Any] = {
-        "xytext": (0, 5),
-        "textcoords": "offset points",
-        "va": "baseline",
-        "fontsize": 8.5,
-        "color": MUTED,
-    }
+        "xytext": (0, 5), "textcoords": "offset points", "va": "baseline", "fontsize": 8.5, "color": MUTED,
+    }  # fmt: skip
     axes.annotate("Accuracy, %", (0, 1), xycoords="axes fraction", ha="left", **above)
     axes.set_xlim(measured[0] - 0.09 * span, measured[-1] + 0.09 * span)
     axes.set_xticks(measured if len(measured) <= 12 else measured[:: -(-len(measured) // 12)])
@@ -206,17 +191,10 @@ def _panel(
         else:
             axes.fill_between(x, low, high, color=colour, alpha=0.11, linewidth=0, zorder=2)
         axes.plot(
-            x,
-            y,
-            color=colour,
-            marker=marker,
-            markersize=5.2,
-            markeredgecolor=PAPER,
-            markeredgewidth=0.8,
-            linewidth=1.3 if few else 2.0,
-            linestyle=(0, (4, 2)) if strategy == "pass" else "-",
+            x, y, color=colour, marker=marker, markersize=5.2, markeredgecolor=PAPER, markeredgewidth=0.8,
+            linewidth=1.3 if few else 2.0, linestyle=(0, (4, 2)) if strategy == "pass" else "-",
             zorder=4 if strategy == "greedy" else 3,
-        )
+        )  # fmt: skip
     _label_ends(axes, m, curves, points_per_percent)
 
 
@@ -224,39 +202,22 @@ def _label_ends(
     axes: Axes, m: Metrics, curves: Mapping[str, list[tuple[int, Score]]], points_per_percent: float
 ) -> None:
     """Name and last value of each curve in a column right of the axes, moved apart where they would overlap."""
-    labels = [
-        (
-            100 * points[-1][1].accuracy,
-            f"{printable(strategy_name(m, s))}  {percent(points[-1][1].accuracy)}",
-            look_of(m, s)[0],
-        )
-        for s, points in curves.items()
-    ]
+    labels = []
+    for strategy, points in curves.items():
+        last, name = points[-1][1].accuracy, printable(strategy_name(m, strategy))
+        labels.append((100 * last, f"{name}  {percent(last)}", look_of(m, strategy)[0]))
     if m.run.chance is not None:
         labels.append((100 * m.run.chance, f"Chance  {percent(m.run.chance)}", MUTED))
     low, high = axes.get_ylim()
     places = spread([y for y, _, _ in labels], LINE / points_per_percent, low, high)
     right = axes.get_xlim()[1]
     for (y, words, colour), place in zip(labels, places, strict=True):
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.7, "alpha": 0.6}
+        line |= {"relpos": (0, 0.5), "shrinkA": 2, "shrinkB": 0}
         axes.annotate(
-            words,
-            (right, y),
-            xytext=(16, (place - y) * points_per_percent),
-            textcoords="offset points",
-            color=colour,
-            fontsize=9,
-            va="center",
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colour,
-                "linewidth": 0.7,
-                "alpha": 0.6,
-                "relpos": (0, 0.5),
-                "shrinkA": 2,
-                "shrinkB": 0,
-            },
-        )
+            words, (right, y), xytext=(16, (place - y) * points_per_percent), textcoords="offset points",
+            color=colour, fontsize=9, va="center", annotation_clip=False, arrowprops=line,
+        )  # fmt: skip
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:

@@ -5,38 +5,20 @@ No accuracy is printed without its n, its interval and an abstain rate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from selftrain.report.formatting import (
-    NONE,
-    SHORT_NAMES,
-    SPLITS,
-    duration,
-    estimate,
-    iteration_name,
-    markdown_table,
-    number,
-    p_value,
-    percent,
-    points,
-    rate,
-    strategies,
-    strategy_name,
-    text,
-    with_interval,
-)
-from selftrain.runs.metrics import Metrics
+from selftrain.report import formatting as fmt
+from selftrain.report.formatting import NONE, SPLITS, Columns, number, p_value, percent, points, rate, strategies, text
+from selftrain.runs.metrics import Iteration, Metrics, TrainCounts
 from selftrain.runs.timing import Timing
-from selftrain.test_time.results import Comparison, SplitResult
+from selftrain.test_time.results import Comparison, Score, SplitResult
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 POOL = {"all_right": "all right", "mixed": "mixed", "all_wrong": "all wrong", "unreadable": "unreadable"}
-DETAILS_NOTE = (
-    "Tokens are means per problem. Abstain: no readable answer. Truncated: completions that hit the token limit."
-)
+DETAILS_NOTE = "Tokens are means per problem. Abstain: no readable answer. Truncated: completions at the token limit."
 KINDS = {"qa": "QA", "cot": "CoT", "refine": "refine", "select": "select"}
 
 
@@ -50,16 +32,11 @@ def abstain_strategy(split: SplitResult) -> str:
     return "greedy" if "greedy" in split.strategies else next(iter(split.strategies))
 
 
-# ---------------------------------------------------------------------------------------------- sentences
-
-
 def provenance(m: Metrics) -> str:
     """Which split was used for what, in one or two sentences."""
-    chosen = (
-        "No iteration has been chosen yet."
-        if m.accepted is None
-        else f"Dev chose iteration {iteration_name(m.accepted)}."
-    )
+    chosen = "No iteration has been chosen yet."
+    if m.accepted is not None:
+        chosen = f"Dev chose iteration {fmt.iteration_name(m.accepted)}."
     tested = [str(row.iteration) for row, _ in m.splits("test")]
     if not tested:
         return f"{chosen} The test split has not been read."
@@ -75,7 +52,7 @@ def headline(m: Metrics) -> str:
         if not shown or (m.accepted is not None and m.accepted not in rows):
             continue
         strategy = shown[0]
-        label = f"{strategy_name(m, strategy)} accuracy on {name}"
+        label = f"{fmt.strategy_name(m, strategy)} accuracy on {name}"
         last = m.accepted if m.accepted is not None else max(rows)
         base, chosen = (rows[i].strategies.get(strategy) if i in rows else None for i in (0, last))
         if chosen is None:
@@ -103,14 +80,11 @@ def _change(m: Metrics, split: str, strategy: str, b: int, plain: float) -> str:
 def change(c: Comparison, unit: str = "") -> str:
     """`+7.0 [+4.0, +10.0]`; without the interval where it is not known."""
     value = points(c.difference) + unit
-    return value if c.low is None or c.high is None else estimate(value, points(c.low), points(c.high))
+    return value if c.low is None or c.high is None else fmt.estimate(value, points(c.low), points(c.high))
 
 
 def p_sentence(p: float | None) -> str:
     return "" if p is None else f", p {p_value(p)}" if p < 0.0001 else f", p = {p_value(p)}"
-
-
-# ---------------------------------------------------------------------------------------------- rows
 
 
 def score_rows(m: Metrics, name: str) -> tuple[list[str], list[tuple[bool, list[str]]]]:
@@ -118,94 +92,84 @@ def score_rows(m: Metrics, name: str) -> tuple[list[str], list[tuple[bool, list[
     shown = strategies(m, name)
     splits = list(m.splits(name))
     whose = {abstain_strategy(split) for _, split in splits}
-    abstain = f"Abstain ({strategy_name(m, whose.pop()).lower()})" if len(whose) == 1 else "Abstain"
-    header = ["Iteration", "n", *(strategy_name(m, s) for s in shown), abstain]
+    abstain = f"Abstain ({fmt.strategy_name(m, whose.pop()).lower()})" if len(whose) == 1 else "Abstain"
+    header = ["Iteration", "n", *(fmt.strategy_name(m, s) for s in shown), abstain]
     rows = []
     for row, split in splits:
-        scores = [with_interval(split.strategies.get(s)) for s in shown]
-        cells = [iteration_name(row.iteration), number(split.n), *scores, abstain_rate(split)]
+        scores = [fmt.with_interval(split.strategies.get(s)) for s in shown]
+        cells = [fmt.iteration_name(row.iteration), number(split.n), *scores, abstain_rate(split)]
         rows.append((row.iteration == m.accepted, cells))
     return header, rows
 
 
 def detail_rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
     """Every split, iteration and strategy with what it cost and how often it gave no readable or no complete answer."""
-    header = ["Split", "Iteration", "Strategy", "Accuracy", "Correct", "n", "Abstain", "Truncated"]
-    header += ["Generated tokens", "Prompt tokens"]
-    rows = []
-    for name, label in SPLITS.items():
-        for row, split in m.splits(name):
-            for strategy in (s for s in strategies(m, name) if s in split.strategies):
-                score = split.strategies[strategy]
-                rows.append(
-                    [
-                        label,
-                        iteration_name(row.iteration),
-                        strategy_name(m, strategy),
-                        with_interval(score),
-                        number(score.correct),
-                        number(score.n),
-                        rate(score.abstain, score.n),
-                        rate(score.truncated, score.completions or score.n),
-                        number(score.tokens_per_problem.generated),
-                        number(score.tokens_per_problem.prompt),
-                    ]
-                )
-    return header, rows
+    columns: Columns[tuple[str, int, str, Score]] = {
+        "Split": lambda row: row[0],
+        "Iteration": lambda row: fmt.iteration_name(row[1]),
+        "Strategy": lambda row: fmt.strategy_name(m, row[2]),
+        "Accuracy": lambda row: fmt.with_interval(row[3]),
+        "Correct": lambda row: number(row[3].correct),
+        "n": lambda row: number(row[3].n),
+        "Abstain": lambda row: rate(row[3].abstain, row[3].n),
+        "Truncated": lambda row: rate(row[3].truncated, row[3].completions or row[3].n),
+        "Generated tokens": lambda row: number(row[3].tokens_per_problem.generated),
+        "Prompt tokens": lambda row: number(row[3].tokens_per_problem.prompt),
+    }
+    scores = [
+        (label, row.iteration, strategy, split.strategies[strategy])
+        for name, label in SPLITS.items()
+        for row, split in m.splits(name)
+        for strategy in strategies(m, name)
+        if strategy in split.strategies
+    ]
+    return fmt.tabulate(columns, scores)
 
 
 def comparison_rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
-    header = ["Split", "Strategy", "From → to", "Difference (points)", "p", "Gained / lost", "n"]
-    return header, [_comparison(m, c) for c in m.comparisons]
-
-
-def _comparison(m: Metrics, c: Comparison) -> list[str]:
-    return [
-        SPLITS.get(c.split, c.split),
-        strategy_name(m, c.strategy),
-        f"{c.a} → {c.b}",
-        change(c),
-        p_value(c.p),
-        f"{number(c.gained)} / {number(c.lost)}",
-        number(c.n),
-    ]
+    columns: Columns[Comparison] = {
+        "Split": lambda c: SPLITS.get(c.split, c.split),
+        "Strategy": lambda c: fmt.strategy_name(m, c.strategy),
+        "From → to": lambda c: f"{c.a} → {c.b}",
+        "Difference (points)": change,
+        "p": lambda c: p_value(c.p),
+        "Gained / lost": lambda c: f"{number(c.gained)} / {number(c.lost)}",
+        "n": lambda c: number(c.n),
+    }
+    return fmt.tabulate(columns, m.comparisons)
 
 
 def training_rows(m: Metrics, time: Timing) -> tuple[list[str], list[list[str]]]:
     """What each iteration was trained on; the base model has no row."""
-    header = ["Iteration", "Accepted", "Problems", "Candidates", "Correct", "Wrong", "Abstain", "Truncated"]
-    header += ["Pool", "Examples", "Dropped", "Steps", "Loss", "Time"]
-    rows = []
-    for row in m.iterations:
-        if (t := row.train) is None:
-            continue
-        spent = time.by_iteration.get(row.iteration, {})
-        shares = [rate(part, t.candidates) for part in (t.correct, t.wrong, t.abstain, t.truncated)]
-        rows.append(
-            [
-                str(row.iteration),
-                NONE if row.accepted is None else "yes" if row.accepted else "no",
-                number(t.sampled_problems),
-                number(t.candidates),
-                *shares,
-                listed(t.pool, POOL),
-                listed(t.examples, KINDS),
-                listed(t.dropped),
-                number(t.steps),
-                NONE if t.train_loss is None else f"{t.train_loss:.3f}",
-                ", ".join(f"{kind} {duration(seconds)}" for kind, seconds in spent.items()) or NONE,
-            ]
-        )
-    return header, rows
+    columns: Columns[tuple[Iteration, TrainCounts]] = {
+        "Iteration": lambda row: str(row[0].iteration),
+        "Accepted": lambda row: NONE if row[0].accepted is None else "yes" if row[0].accepted else "no",
+        "Problems": lambda row: number(row[1].sampled_problems),
+        "Candidates": lambda row: number(row[1].candidates),
+        "Correct": lambda row: rate(row[1].correct, row[1].candidates),
+        "Wrong": lambda row: rate(row[1].wrong, row[1].candidates),
+        "Abstain": lambda row: rate(row[1].abstain, row[1].candidates),
+        "Truncated": lambda row: rate(row[1].truncated, row[1].candidates),
+        "Pool": lambda row: listed(row[1].pool, POOL),
+        "Examples": lambda row: listed(row[1].examples, KINDS),
+        "Dropped": lambda row: listed(row[1].dropped),
+        "Steps": lambda row: number(row[1].steps),
+        "Loss": lambda row: NONE if row[1].train_loss is None else f"{row[1].train_loss:.3f}",
+        "Time": lambda row: _durations(time.by_iteration.get(row[0].iteration, {})),
+    }
+    return fmt.tabulate(columns, ((row, row.train) for row in m.iterations if row.train is not None))
 
 
-def listed(counts: Mapping[str, int], names: Mapping[str, str] | None = None) -> str:
+def _durations(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{kind} {fmt.duration(spent)}" for kind, spent in seconds.items()) or NONE
+
+
+def listed(counts: Mapping[str, int], names: Mapping[str, str] = {}) -> str:
     """`10 all right, 30 mixed`: known names first and in their order, zeros of known names included."""
     return ", ".join(f"{number(count)} {label}" for label, count in named(counts, names)) or NONE
 
 
-def named(counts: Mapping[str, int], names: Mapping[str, str] | None = None) -> list[tuple[str, int]]:
-    names = names or {}
+def named(counts: Mapping[str, int], names: Mapping[str, str]) -> list[tuple[str, int]]:
     order = [key for key in names if key in counts] + [key for key in counts if key not in names]
     return [(names.get(key, key.replace("_", " ")), counts[key]) for key in order]
 
@@ -223,18 +187,11 @@ def stage_rows(time: Timing) -> list[tuple[str, float, float]]:
 def run_facts(m: Metrics, time: Timing) -> list[tuple[str, str]]:
     run = m.run
     facts = {
-        "Model": run.model,
-        "Recipe": run.recipe,
-        "Samples per problem": number(run.n_samples),
-        "Seed": NONE if run.seed is None else str(run.seed),
-        "Config digest": run.config_digest,
-        "Started": time.started,
-        "Wall clock": duration(time.wall_seconds),
-    }
+        "Model": run.model, "Recipe": run.recipe, "Samples per problem": number(run.n_samples),
+        "Seed": NONE if run.seed is None else str(run.seed), "Config digest": run.config_digest,
+        "Started": time.started, "Wall clock": fmt.duration(time.wall_seconds),
+    }  # fmt: skip
     return [(name, value or NONE) for name, value in facts.items()]
-
-
-# ---------------------------------------------------------------------------------------------- Markdown
 
 
 def summary_table(m: Metrics) -> str:
@@ -245,10 +202,10 @@ def summary_table(m: Metrics) -> str:
         if not rows:
             continue
         marked = [
-            [f"**{text(c)}**" for c in [f"{cells[0]}, accepted", *cells[1:]]] if accepted else [text(c) for c in cells]
+            [f"**{text(c)}**" for c in (f"{cells[0]}, accepted", *cells[1:])] if accepted else map(text, cells)
             for accepted, cells in rows
         ]
-        parts.append(f"### {label}\n\n{markdown_table([text(c) for c in header], marked, left=1)}")
+        parts.append(f"### {label}\n\n{fmt.markdown_table(map(text, header), marked)}")
     parts.append(f"Accuracy in percent with 95% intervals. {provenance(m)}")
     return "\n\n".join(parts) + "\n"
 
@@ -264,18 +221,16 @@ def report_markdown(m: Metrics, time: Timing) -> str:
     ]
     for title, (header, rows), left in sections:
         if rows:
-            body = markdown_table([text(c) for c in header], [[text(c) for c in row] for row in rows], left)
-            parts.append(f"## {title}\n\n{body}")
+            parts.append(f"## {title}\n\n{_plain_table(header, rows, left)}")
     parts.append(DETAILS_NOTE)
-    facts = [
-        *run_facts(m, time),
-        *((f"Time: {name}", f"{duration(s)} ({100 * share:.0f}%)") for name, s, share in stage_rows(time)),
-    ]
-    parts.append("## Run\n\n" + markdown_table(["", ""], [[text(name), text(value)] for name, value in facts], left=2))
+    facts = run_facts(m, time)
+    facts += [(f"Time: {name}", f"{fmt.duration(s)} ({percent(share, 0)}%)") for name, s, share in stage_rows(time)]
+    parts.append("## Run\n\n" + _plain_table(["", ""], facts, left=2))
     return "\n\n".join(parts) + "\n"
 
 
-# ---------------------------------------------------------------------------------------------- terminal
+def _plain_table(header: Iterable[str], rows: Iterable[Iterable[str]], left: int) -> str:
+    return fmt.markdown_table(map(text, header), (map(text, row) for row in rows), left)
 
 
 def terminal_table(m: Metrics) -> Table:
@@ -285,21 +240,16 @@ def terminal_table(m: Metrics) -> Table:
     from rich.text import Text
 
     shown = strategies(m, "dev", "test")
-    names = [strategy_name(m, s, SHORT_NAMES) for s in shown]
-    table = Table(
-        title=Text(m.run.name),
-        caption=Text(provenance(m)),
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-        caption_justify="left",
-    )
+    names = [fmt.strategy_name(m, s, fmt.SHORT_NAMES) for s in shown]
+    table = Table(title=Text(m.run.name), caption=Text(provenance(m)), box=box.SIMPLE_HEAD)
+    table.title_justify = table.caption_justify = "left"
     for position, column in enumerate(["Split", "Iter", "n", *names, "Abst."]):
         table.add_column(Text(column), justify="left" if position < 2 else "right", no_wrap=position < 3)
     for name, label in SPLITS.items():
         for row, split in m.splits(name):
             chosen = row.iteration == m.accepted
-            scores = [with_interval(split.strategies.get(s)) for s in shown]
-            cells = [label, f"{iteration_name(row.iteration)}{' ★' if chosen else ''}", number(split.n)]
+            scores = [fmt.with_interval(split.strategies.get(s)) for s in shown]
+            cells = [label, f"{fmt.iteration_name(row.iteration)}{' ★' if chosen else ''}", number(split.n)]
             cells += [*scores, abstain_rate(split)]
             # Text, because a plain string would be read as rich markup.
             table.add_row(*(Text(cell) for cell in cells), style="bold" if chosen else None)

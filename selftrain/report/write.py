@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from selftrain.config import build_config
-from selftrain.files import read_json, write_whole
+from selftrain.files import write_whole
 from selftrain.report.html_page import html_page
 from selftrain.report.plots import draw
 from selftrain.report.tables import report_markdown
 from selftrain.report.traces import Trace, choose_traces
 from selftrain.runs.metrics import Metrics
+from selftrain.runs.run_dir import run_config
 from selftrain.runs.timing import Timing, timing
 
 
@@ -29,5 +29,4 @@ def write_report(m: Metrics, folder: Path, traces: Sequence[Trace] = (), time: T
 def write_run_report(path: Path) -> list[Path]:
     """The report of a finished run folder, from what lies in it. RunError names the file that cannot be used."""
     m = Metrics.read(path / "metrics.json")
-    config = build_config(read_json(path / "config.json"), str(path / "config.json"))
-    return write_report(m, path, choose_traces(path, m.accepted or 0, config), timing(path))
+    return write_report(m, path, choose_traces(path, m.accepted or 0, run_config(path)), timing(path))

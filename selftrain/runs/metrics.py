@@ -106,22 +106,14 @@ def collect(
     config: Config, folder: RunDir, test: Sequence[Problem], finished: Sequence[int], accepted: int, stopped: str | None
 ) -> Metrics:
     """The metrics of the `finished` iterations: a pure function of the run folder, without clock readings."""
-    return Metrics(
-        run=RunInfo(
-            name=config.name,
-            config_digest=config.digest(),
-            seed=config.seed,
-            model=str(config.model.path),
-            recipe="+".join(kind for kind, weight in config.build.parts.model_dump().items() if weight),
-            n_samples=config.evaluation.n,
-            chance=_chance(test),
-            judge=JUDGE_VERSION,
-        ),
-        iterations=tuple(_iteration(folder, k, k == accepted) for k in finished),
-        accepted=accepted,
-        comparisons=tuple(comparisons(config, folder, finished, accepted)),
-        stopped=stopped,
-    )
+    recipe = "+".join(kind for kind, weight in config.build.parts.model_dump().items() if weight)
+    run = RunInfo(
+        name=config.name, config_digest=config.digest(), seed=config.seed, model=str(config.model.path), recipe=recipe,
+        n_samples=config.evaluation.n, chance=_chance(test), judge=JUDGE_VERSION,
+    )  # fmt: skip
+    iterations = tuple(_iteration(folder, k, k == accepted) for k in finished)
+    pairs = tuple(comparisons(config, folder, finished, accepted))
+    return Metrics(run=run, iterations=iterations, accepted=accepted, comparisons=pairs, stopped=stopped)
 
 
 def _iteration(folder: RunDir, k: int, accepted: bool) -> Iteration:
@@ -131,10 +123,7 @@ def _iteration(folder: RunDir, k: int, accepted: bool) -> Iteration:
         judged = JudgeCounts.read(path / "judge/counts.json")
         built, trained = read_json(path / "build/counts.json"), read_json(path / "train/result.json")
         dropped = {**built["dropped"], **trained["dropped"]}
-        kept = {key: built[key] for key in ("pool", "examples")} | {
-            key: trained[key] for key in ("steps", "train_loss")
-        }
-        train = TrainCounts.model_validate({**judged.to_json(), **kept, "dropped": dropped})
+        train = TrainCounts.model_validate({**judged.to_json(), **built, **trained, "dropped": dropped})
     measured = {s: SplitResult.read(path / f"{s}/split.json") for s in ("dev", "test") if folder.done(f"iter{k}/{s}")}
     return Iteration.model_validate({"iteration": k, "accepted": accepted, "train": train, "eval": measured})
 

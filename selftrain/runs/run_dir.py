@@ -18,17 +18,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from selftrain.config import differences
+from selftrain.config import Config, build_config, differences
 from selftrain.files import RunError, file_digest, read_json, write_json
 
 # Not part of a stage's digest: they tell how long something took, or repeat what LLaMA-Factory printed.
 VOLATILE = ("timing.json", "train.log", "trainer_log.jsonl", "trainer_state.json", "train_results.json",
             "all_results.json", "training_args.bin", "README.md", "train.yaml", "adapter_config.json")  # fmt: skip
 
-
 # What a run folder is bound to: {"config": ..., "inputs": ...}.
 IDENTITY = "identity.json"
-
 # A stage's folder for what another program was given and said: made from digested files, with this machine's paths.
 SCRATCH = "work"
 
@@ -42,6 +40,20 @@ def folder_digests(folder: Path) -> dict[str, str]:
         if not skipped and not any(part.startswith("checkpoint-") for part in parts):
             digests[str(path.relative_to(folder))] = file_digest(path)
     return digests
+
+
+def run_config(run: Path) -> Config:
+    """The settings of a run folder; RunError or ConfigError if there are none."""
+    if not (run / "config.json").is_file():
+        raise RunError(f"{run} is not a run folder: config.json is missing; give the output folder of run.py")
+    return build_config(read_json(run / "config.json"), str(run / "config.json"))
+
+
+def iteration_files(run: Path, pattern: str) -> list[tuple[int, Path]]:
+    """(iteration, file) of all `iter*/pattern` in a run folder, in order."""
+    return sorted(
+        (int(file.relative_to(run).parts[0].removeprefix("iter")), file) for file in run.glob(f"iter*/{pattern}")
+    )
 
 
 def claimed_inputs(run: Path) -> dict[str, Any] | None:
@@ -107,9 +119,8 @@ class RunDir:
         if path.exists():
             changed = differences(read_json(path), json.loads(json.dumps(wanted)))
             if changed:
-                shown = "\n  ".join(changed[:20]) + (
-                    f"\n  ... and {len(changed) - 20} more" if len(changed) > 20 else ""
-                )
+                more = [f"... and {len(changed) - 20} more"] if len(changed) > 20 else []
+                shown = "\n  ".join([*changed[:20], *more])
                 raise RunError(
                     f"{self.path} was started with other settings or data:\n  {shown}\n"
                     "Use the old ones to resume, or another --output to start again (samples in the bank are reused)."
@@ -141,9 +152,8 @@ class RunDir:
             make(partial)
             write_json(partial / "timing.json", {"seconds": round(time.monotonic() - started, 3)})
             made_from = {other: self._digest(other) for other in after}
-            write_json(
-                partial / "stage.json", {"stage": name, "files": folder_digests(partial), "made_from": made_from}
-            )
+            record = {"stage": name, "files": folder_digests(partial), "made_from": made_from}
+            write_json(partial / "stage.json", record)
             partial.replace(folder)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from selftrain.files import file_digest, read_json, write_json
 from selftrain.progress import Progress
 from selftrain.runs.run_dir import RunDir
 from selftrain.sampling.bank import Bank
+from selftrain.sampling.sampler import Picture
 from selftrain.sampling.weights import weights_digest
 
 SPLITS = ("train", "dev", "test")
@@ -64,6 +66,25 @@ def generate_data(config: Config, progress: Progress) -> None:
                     raise
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def image_store(config: Config, folder: Path | None = None) -> ImageStore:
+    """The store of a run's images, which are read from `folder`, the data folder if it is None."""
+    model = config.model
+    source = folder or config.data.folder
+    limits = {"min_pixels": model.min_pixels, "max_pixels": model.max_pixels}
+    return ImageStore(config.bank.parent / "images", source, **limits)
+
+
+def canonical_images(store: ImageStore) -> Callable[[str], Picture]:
+    """Canonical images by their path in the data folder, each looked up once: the data stay as they are."""
+
+    @cache
+    def image(relative: str) -> Picture:
+        stored = store.add(relative)
+        return Picture(stored.path, stored.id)
+
+    return image
 
 
 def usable_problems(

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from selftrain.files import read_json, write_json
+from selftrain.runs.run_dir import iteration_files
 
 KINDS = {"sample": "sampling", "train": "training", "dev": "evaluation", "test": "evaluation"}  # by stage, in order
 
@@ -35,10 +36,10 @@ def timing(path: Path) -> Timing:
     stage_seconds: Counter[str] = Counter()
     by_iteration: dict[int, Counter[str]] = {}
     for stage, kind in KINDS.items():
-        for file in sorted(path.glob(f"iter*/{stage}/timing.json")):
+        for iteration, file in iteration_files(path, f"{stage}/timing.json"):
             seconds = read_json(file)["seconds"]
             stage_seconds[kind] += seconds
-            by_iteration.setdefault(int(file.parts[-3].removeprefix("iter")), Counter())[kind] += seconds
+            by_iteration.setdefault(iteration, Counter())[kind] += seconds
     sessions = read_json(path / "sessions.json") if (path / "sessions.json").exists() else []
     # A session that was killed left no entry, but the stages that it finished did.
     wall = max(sum(session["seconds"] for session in sessions), sum(stage_seconds.values()))
@@ -61,15 +62,9 @@ class Clock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         begun = datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds")
+        session = {"started": begun, "seconds": round(time.time() - self._started, 3)}
         # Largest resident memory in MiB (ru_maxrss is in KiB on Linux): of this process, and of its largest child.
-        peak, child = (
-            resource.getrusage(who).ru_maxrss // 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-        )
-        session = {
-            "started": begun,
-            "seconds": round(time.time() - self._started, 3),
-            "peak_mib": peak,
-            "peak_child_mib": child,
-        }
+        for name, who in (("peak_mib", resource.RUSAGE_SELF), ("peak_child_mib", resource.RUSAGE_CHILDREN)):
+            session[name] = resource.getrusage(who).ru_maxrss // 1024
         with contextlib.suppress(*([OSError] if error else [])):  # a full disk: the first error is the one to tell
             write_json(self._path, [*self._sessions, session])

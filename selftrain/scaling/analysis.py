@@ -1,6 +1,6 @@
 """From measured settings to answers: the best of each family at equal tokens, and how sure the differences are.
 
-A setting is chosen on dev and reported on test. Costs are tokens per question, generated and prompt together.
+A setting is chosen on dev and reported on test. Costs are tokens per problem, generated and prompt together.
 """
 
 from __future__ import annotations
@@ -12,27 +12,18 @@ from itertools import combinations
 
 from data_process.seeds import seed_for
 from selftrain import stats
+from selftrain.scaling import records
 from selftrain.scaling.grid import FAMILIES, Family
 from selftrain.scaling.measure import Measured
-from selftrain.scaling.records import (
-    BudgetRow,
-    ChosenSetting,
-    Difference,
-    FamilyDifference,
-    Findings,
-    LengthControl,
-    Power,
-    SelectAgainstVote,
-    SelectorAudit,
-)
+from selftrain.scaling.records import ChosenSetting, Difference, LengthControl
 from selftrain.stats.scaling import Bounds
 from selftrain.test_time import audit, length_control, thinking_tokens
 
 BUDGETS = 8  # token budgets of the table at equal tokens, evenly spaced on a log scale
-POWER_POINTS = (0.02, 0.05)  # differences for which the number of questions needed is told
+POWER_POINTS = (0.02, 0.05)  # differences for which the number of problems needed is reported
 
 
-def findings(dev: Sequence[Measured], test: Sequence[Measured], seed: int) -> Findings:
+def findings(dev: Sequence[Measured], test: Sequence[Measured], seed: int) -> records.Findings:
     """All that is concluded about one model. `dev` and `test` hold the same settings."""
     by_dev = {m.setting.name: m for m in dev}
     by_test = {m.setting.name: m for m in test}
@@ -41,7 +32,7 @@ def findings(dev: Sequence[Measured], test: Sequence[Measured], seed: int) -> Fi
     answering = [name for name, m in by_test.items() if m.setting.family != "oracle"]
     chosen = _choose_each(by_dev, by_test, math.inf)
     points = {name: (by_test[name].cost, by_test[name].accuracy) for name in answering}
-    return Findings(
+    return records.Findings(
         chosen=chosen,
         comparisons=tuple(_between_families(chosen, by_test, seed)),
         budgets=tuple(_at_equal_tokens(by_dev, by_test, seed)),
@@ -56,46 +47,35 @@ def findings(dev: Sequence[Measured], test: Sequence[Measured], seed: int) -> Fi
 def _choose_each(
     dev: Mapping[str, Measured], test: Mapping[str, Measured], tokens: float
 ) -> dict[Family, ChosenSetting]:
-    """The best setting of each family that answers and has one within `tokens` per problem."""
-    found = {family: _choose(family, dev, test, tokens) for family in FAMILIES if family != "oracle"}
-    return {family: record for family, record in found.items() if record is not None}
-
-
-def _choose(
-    family: Family, dev: Mapping[str, Measured], test: Mapping[str, Measured], tokens: float
-) -> ChosenSetting | None:
-    """The family's best setting on dev among those within `tokens` there; None where there is none."""
-    names = [name for name, m in dev.items() if m.setting.family == family and m.cost <= tokens]
-    if not names:
-        return None
-    best = stats.choose_on_dev(
-        {name: dev[name].credits for name in names},
-        {name: test[name].credits for name in names},
-        {name: dev[name].cost for name in names},
-    )
-    totals = test[best.setting].totals
-    return ChosenSetting(
-        **asdict(best), abstain=(totals.abstain or 0.0) / totals.n, tokens_per_problem=totals.tokens_per_problem
-    )
+    """On dev the best setting of each family that answers, among those within `tokens` per problem there."""
+    chosen: dict[Family, ChosenSetting] = {}
+    for family in FAMILIES:
+        names = [name for name, m in dev.items() if m.setting.family == family and m.cost <= tokens]
+        if family == "oracle" or not names:
+            continue
+        best = stats.choose_on_dev(
+            {name: dev[name].credits for name in names},
+            {name: test[name].credits for name in names},
+            {name: dev[name].cost for name in names},
+        )
+        totals = test[best.setting].totals
+        chosen[family] = ChosenSetting(
+            **asdict(best), abstain=(totals.abstain or 0.0) / totals.n, tokens_per_problem=totals.tokens_per_problem
+        )
+    return chosen
 
 
 def _difference(a: Measured, b: Measured, seed: int) -> Difference:
     difference, low, high, p = stats.paired_bootstrap(a.credits, b.credits, seed)
     return Difference(
-        a=a.setting.name,
-        b=b.setting.name,
-        difference=difference,
-        low=low,
-        high=high,
-        p=p,
-        tokens_a=a.cost,
+        a=a.setting.name, b=b.setting.name, difference=difference, low=low, high=high, p=p, tokens_a=a.cost,
         tokens_b=b.cost,
-    )
+    )  # fmt: skip
 
 
 def _between_families(
     chosen: Mapping[Family, ChosenSetting], test: Mapping[str, Measured], seed: int
-) -> list[FamilyDifference]:
+) -> list[records.FamilyDifference]:
     """Every pair of families by their best settings, Holm-corrected for the number of pairs."""
     found = {
         (a, b): _difference(test[chosen[a].setting], test[chosen[b].setting], seed_for(seed, "families", a, b))
@@ -103,22 +83,21 @@ def _between_families(
     }
     adjusted = stats.holm({f"{a}/{b}": pair.p for (a, b), pair in found.items()})
     return [
-        FamilyDifference(**pair.to_json(), family_a=a, family_b=b, p_holm=adjusted[f"{a}/{b}"])
+        records.FamilyDifference(**pair.to_json(), family_a=a, family_b=b, p_holm=adjusted[f"{a}/{b}"])
         for (a, b), pair in found.items()
     ]
 
 
-def _at_equal_tokens(dev: Mapping[str, Measured], test: Mapping[str, Measured], seed: int) -> list[BudgetRow]:
+def _at_equal_tokens(dev: Mapping[str, Measured], test: Mapping[str, Measured], seed: int) -> list[records.BudgetRow]:
     """For token budgets from the cheapest to the dearest setting: each family's best within the budget.
 
     Beside each family's number its difference to the vote's at the same budget.
     """
     costs = [m.cost for m in dev.values() if m.setting.family != "oracle"]
     low, high = math.log(min(costs)), math.log(max(costs))
-    steps = [math.exp(low + (high - low) * k / (BUDGETS - 1)) for k in range(BUDGETS)]
     table = []
-    for tokens in steps:
-        tokens = math.ceil(tokens)
+    for k in range(BUDGETS):
+        tokens = math.ceil(math.exp(low + (high - low) * k / (BUDGETS - 1)))
         best = _choose_each(dev, test, tokens)
         if "vote" in best:
             vote = test[best["vote"].setting]
@@ -126,28 +105,25 @@ def _at_equal_tokens(dev: Mapping[str, Measured], test: Mapping[str, Measured], 
                 if family != "vote":
                     pair = _difference(vote, test[record.setting], seed_for(seed, "budget", tokens, family))
                     best[family] = record.model_copy(update={"against_vote": pair})
-        table.append(BudgetRow(tokens=tokens, families=best))
+        table.append(records.BudgetRow(tokens=tokens, families=best))
     return table
 
 
-def _select_against_vote(test: Mapping[str, Measured], seed: int) -> list[SelectAgainstVote]:
+def _select_against_vote(test: Mapping[str, Measured], seed: int) -> list[records.SelectAgainstVote]:
     """select@N minus vote@N at equal N, and minus the largest vote that costs no more tokens."""
     votes, selects = _plain(test, "majority"), _plain(test, "select")
-    records = []
+    found = []
     for n, select in sorted(selects.items()):
-        record = SelectAgainstVote(n=n)
-        if n in votes:
-            pair = _difference(votes[n], select, seed_for(seed, "equal n", n))
-            record = record.model_copy(update={"equal_n": pair})
         affordable = [vote for vote in votes.values() if vote.cost <= select.cost]
-        if affordable:
-            vote = max(affordable, key=lambda m: m.cost)
-            pair = _difference(vote, select, seed_for(seed, "equal tokens", n))
-            record = record.model_copy(
-                update={"equal_tokens": pair, "more_votes_untried": vote.setting.n == max(votes)}
-            )
-        records.append(record)
-    return records
+        vote = max(affordable, key=lambda m: m.cost, default=None)
+        record = records.SelectAgainstVote(
+            n=n,
+            equal_n=_difference(votes[n], select, seed_for(seed, "equal n", n)) if n in votes else None,
+            equal_tokens=_difference(vote, select, seed_for(seed, "equal tokens", n)) if vote is not None else None,
+            more_votes_untried=vote is not None and vote.setting.n == max(votes),
+        )
+        found.append(record)
+    return found
 
 
 def _plain(test: Mapping[str, Measured], strategy: str) -> dict[int, Measured]:
@@ -162,19 +138,15 @@ def _plain(test: Mapping[str, Measured], strategy: str) -> dict[int, Measured]:
     }
 
 
-def _audit(m: Measured, test: Mapping[str, Measured]) -> SelectorAudit:
+def _audit(m: Measured, test: Mapping[str, Measured]) -> records.SelectorAudit:
     calls, n = m.calls, m.setting.n
     best, mean = test.get(f"pass@{n}"), test["mean@1"]
-    return SelectorAudit(
-        n=n,
-        calls=len(calls),
-        sources=dict(audit.sources(calls)),
-        by_position=audit.by_position(calls),
-        given_right=audit.given_right(calls),
-        places=audit.position_bias(calls),
+    return records.SelectorAudit(
+        n=n, calls=len(calls), sources=dict(audit.sources(calls)), by_position=audit.by_position(calls),
+        given_right=audit.given_right(calls), places=audit.position_bias(calls),
         efficiency=audit.efficiency(m.accuracy, mean.accuracy, best.accuracy) if best else None,
         agreement=audit.agreement(m.outcomes) if m.setting.strategy == "permuted" else None,
-    )
+    )  # fmt: skip
 
 
 def _scaling(test: Sequence[Measured]) -> dict[str, LengthControl]:
@@ -230,7 +202,7 @@ def _kept_lengths(m: Measured) -> list[int]:
     return [thinking_tokens(path[-1].completion) for path in kept]
 
 
-def _power(test: Mapping[str, Measured]) -> Power | None:
+def _power(test: Mapping[str, Measured]) -> records.Power | None:
     """What this many problems can resolve, from how often the plain vote and a greedy answer disagree."""
     votes = [m for m in test.values() if m.setting.strategy == "majority" and not m.setting.forced]
     if not votes:
@@ -240,7 +212,7 @@ def _power(test: Mapping[str, Measured]) -> Power | None:
     discordance = sum(abs(a[key] - b[key]) for key in a) / len(a)
     if not discordance:
         return None
-    return Power(
+    return records.Power(
         n=len(a),
         discordance=discordance,
         detectable=stats.detectable_difference(len(a), discordance),

@@ -41,7 +41,7 @@ FAMILY_OF: dict[str, Family] = {
     "best": "vote",
     "select": "select",
     "refine": "refine",
-}
+}  # fmt: skip
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -87,18 +87,10 @@ class ScaleConfig(Section):
 
 # What --quick changes: fewer problems and settings.
 QUICK: dict[str, Any] = {
-    "problems": 120,
-    "sizes": [1, 2, 3, 5, 8],
-    "select_sizes": [2, 3, 5, 8],
-    "n": 8,
-    "ignores": [0, 1, 2, 4],
-    "limits": [16, 32, 64],
-    "combine_ignores": [1],
-    "combine_sizes": [3, 5],
-    "conditions": [],
-    "reject": [32],
+    "problems": 120, "sizes": [1, 2, 3, 5, 8], "select_sizes": [2, 3, 5, 8], "n": 8, "ignores": [0, 1, 2, 4],
+    "limits": [16, 32, 64], "combine_ignores": [1], "combine_sizes": [3, 5], "conditions": [], "reject": [32],
     "rounds": 1,
-}
+}  # fmt: skip
 
 
 def load_scale_config(path: Path | None, overrides: list[str], quick: bool) -> ScaleConfig:
@@ -150,14 +142,9 @@ def grid(
 ) -> list[Setting]:
     """Every setting, in the order of the report. `plain` is how samples are drawn without a budget."""
     base = StrategyConfig(
-        prompts=prompts,
-        sampling=plain,
-        selecting=selecting,
-        seed=seed,
-        context_limit=context_limit,
-        group=config.group,
-        permutations=config.permutations,
-    )
+        prompts=prompts, sampling=plain, selecting=selecting, seed=seed, context_limit=context_limit,
+        group=config.group, permutations=config.permutations,
+    )  # fmt: skip
     many = replace(base, pool=config.n)
     # "short" and "long" are measured against the thinking of a run that is not asked for a length.
     counted = counting_params(config, plain) if {"short", "long"} & set(config.conditions) else None
@@ -223,9 +210,7 @@ def forced_params(
 ) -> SamplingParams:
     """`plain` with the configured budget. ConfigError, with the arithmetic, for a budget that cannot be."""
     try:
-        budget: Budget = replace(
-            preset(config.budget), num_ignore=num_ignore, max_tokens=limit, min_tokens=0 if least is None else least
-        )
+        budget = replace(preset(config.budget), num_ignore=num_ignore, max_tokens=limit, min_tokens=least or 0)
         return replace(plain, max_tokens=max(plain.max_tokens, config.max_tokens), budget=budget)
     except ValueError as error:
         bounds = f"num_ignore {num_ignore}, limit {limit}, least {least}"
@@ -259,19 +244,15 @@ def _control(config: ScaleConfig, base: StrategyConfig) -> list[Setting]:
             settings.append(Setting(label, "control", "greedy", plan))
             for suffix, limit, least in _held_to(config, name, asked):
                 forced = replace(plan, sampling=forced_params(config, base.sampling, limit=limit, least=least))
-                settings.append(
-                    Setting(f"{label}, {suffix}", "control", "greedy", forced, num_ignore=0, limit=limit, least=least)
-                )
+                name_held = f"{label}, {suffix}"
+                settings.append(Setting(name_held, "control", "greedy", forced, num_ignore=0, limit=limit, least=least))
     for limit in config.reject:
         rejection = Rejection(limit, config.reject_tries)
         closing = replace(rejection, last=forced_params(config, base.sampling, limit=limit))
         label = f"reject above {limit}"
-        settings += [
-            Setting(label, "control", "reject", replace(counted, rejection=rejection), limit=limit),
-            Setting(
-                f"{label}, forced", "control", "reject", replace(counted, rejection=closing), num_ignore=0, limit=limit
-            ),
-        ]
+        free, forced = replace(counted, rejection=rejection), replace(counted, rejection=closing)
+        settings.append(Setting(label, "control", "reject", free, limit=limit))
+        settings.append(Setting(f"{label}, forced", "control", "reject", forced, num_ignore=0, limit=limit))
     return settings
 
 

@@ -1,4 +1,4 @@
-"""Every setting on every question, through the bank; what each cost, and what its budget did."""
+"""Every setting on every problem, through the bank; what each cost, and what its budget did."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from selftrain.test_time import (
     Pool,
     Score,
     SelectorCall,
-    StrategyConfig,
     audit,
+    credits,
     draw_pool,
     run,
-    score,
     thinking_tokens,
 )
+from selftrain.test_time.results import score
 from selftrain.test_time.strategies import preflight
 
-Told = Callable[[int, int, str], None]  # settings done, settings in all, how far the current one is
+OnSetting = Callable[[int, int, str], None]  # settings done, settings in all, how far the current one is
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Measured:
 
     @property
     def credits(self) -> dict[str, float]:
-        return {outcome.problem_id: outcome.credit for outcome in self.outcomes}
+        return credits(self.outcomes)
 
     @property
     def calls(self) -> list[SelectorCall]:
@@ -52,7 +52,7 @@ class Measured:
 
     @property
     def cost(self) -> float:
-        """Tokens per question, generated and prompt together."""
+        """Tokens per problem, generated and prompt together."""
         return self.totals.tokens_per_problem.total
 
     @property
@@ -68,11 +68,11 @@ def measure(
     settings: Sequence[Setting],
     problems: Sequence[Problem],
     sampler: Sampler,
-    told: Told = lambda done, total, note: None,
+    on_setting: OnSetting = lambda done, total, note: None,
 ) -> list[Measured]:
     """All settings, in order. What cannot work is refused before anything is sampled.
 
-    `told` hears of every setting and, while it is sampled, of the samples that are there and that are wanted.
+    `on_setting` is called for every setting and, while it is sampled, with the samples present and wanted.
     ConfigError as `strategies.preflight`, EngineError from the engine: samples drawn before it stay in the bank.
     """
     for setting in settings:
@@ -80,8 +80,8 @@ def measure(
     pools: dict[Hashable, Pool] = {}
     measured = []
     for k, setting in enumerate(settings):
-        told(k, len(settings), setting.name)
-        sampler.on_progress = partial(_tell, told, k, len(settings), setting.name)
+        on_setting(k, len(settings), setting.name)
+        sampler.on_progress = partial(_report, on_setting, k, len(settings), setting.name)
         pool = None
         if STRATEGIES[setting.strategy].needs_pool:
             key = (setting.plan.sampling, setting.plan.condition)
@@ -92,12 +92,12 @@ def measure(
         texts = _texts(setting, problems, sampler, pool, outcomes)
         lengths = tuple(thinking_tokens(completion) for completion in texts)
         measured.append(Measured(setting, tuple(outcomes), score(outcomes), thinking_of(texts), lengths))
-    told(len(settings), len(settings), "")
+    on_setting(len(settings), len(settings), "")
     return measured
 
 
-def _tell(told: Told, done: int, total: int, name: str, samples: int, wanted: int) -> None:
-    told(done, total, f"{name}: {samples}/{wanted} samples")
+def _report(on_setting: OnSetting, done: int, total: int, name: str, samples: int, wanted: int) -> None:
+    on_setting(done, total, f"{name}: {samples}/{wanted} samples")
 
 
 def _texts(
@@ -108,7 +108,7 @@ def _texts(
         return [attempt.completion for attempts in pool.values() for attempt in attempts]
     if setting.strategy == "reject":
         return [attempt.completion for outcome in outcomes for attempt in outcome.texts]
-    plan: StrategyConfig = setting.plan if setting.counted is None else replace(setting.plan, sampling=setting.counted)
+    plan = setting.plan if setting.counted is None else replace(setting.plan, sampling=setting.counted)
     drawn = sampler.draw(plan.asks(problems), plan.greedy, 1)  # without `counted` they are in the bank
     return [completion for completions in drawn.values() for completion in completions]
 
@@ -125,17 +125,12 @@ def thinking_of(completions: Sequence[Completion]) -> Thinking:
         if forcing:
             closed[forcing.closed_by or "truncated"] += 1
             ignores += forcing.ignores
+    p95 = lengths[round(0.95 * (len(lengths) - 1))]
     return Thinking(
-        completions=len(completions),
-        mean=statistics.fmean(lengths),
-        median=statistics.median(lengths),
-        p95=lengths[min(len(lengths) - 1, round(0.95 * (len(lengths) - 1)))],
-        max=lengths[-1],
-        status=dict(status),
-        closed_by=dict(closed),
-        ignores=ignores,
+        completions=len(completions), mean=statistics.fmean(lengths), median=statistics.median(lengths), p95=p95,
+        max=lengths[-1], status=dict(status), closed_by=dict(closed), ignores=ignores,
         truncated=sum(completion.finish == "length" for completion in completions),
-    )
+    )  # fmt: skip
 
 
 def rows(measured: Sequence[Measured], subject: str, split: str) -> list[RawResult]:

@@ -14,7 +14,6 @@ from selftrain.scaling.records import ModelResult, ScaleResult, SettingResult
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's colours, darkened for text on white; a marker for each, so that colour is not needed.
 LOOK: dict[str, tuple[str, str]] = {
@@ -29,7 +28,6 @@ LOOK: dict[str, tuple[str, str]] = {
 }
 WIDTH, HEIGHT = 5.2, 3.9  # inches of one panel; models stand side by side
 
-
 Panel = Callable[["Axes", Mapping[str, SettingResult], ModelResult], None]
 
 
@@ -43,11 +41,9 @@ def draw(result: ScaleResult, folder: Path) -> list[Path]:
 
 
 def _figure(subjects: Sequence[ModelResult], panel: Panel) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH * len(subjects), HEIGHT), facecolor=PAPER, layout="constrained")
-    FigureCanvasAgg(figure)
     grid = figure.subplots(1, len(subjects), sharey=True, squeeze=False)[0]
     for k, (axes, subject) in enumerate(zip(grid, subjects, strict=True)):
         panel(axes, {s.name: s for s in subject.settings["test"]}, subject)
@@ -96,7 +92,7 @@ def _tokens(axes: Axes, settings: Mapping[str, SettingResult], subject: ModelRes
     )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    axes.set_xlabel("tokens per question, generated and prompt (log scale)")
+    axes.set_xlabel("tokens per problem, generated and prompt (log scale)")
 
 
 def _plain(settings: Mapping[str, SettingResult], strategy: str) -> list[SettingResult]:
@@ -112,22 +108,19 @@ def _greedy_line(axes: Axes, settings: Mapping[str, SettingResult]) -> None:
 def _candidates(axes: Axes, settings: Mapping[str, SettingResult], subject: ModelResult) -> None:
     """Selection against vote against oracle."""
     one = settings["mean@1"]
-    for strategy, family, label in (
-        ("pass", "oracle", "pass@N (oracle)"),
-        ("majority", "vote", "vote@N"),
-        ("select", "select", "select@N"),
-    ):
+    curves = {"pass": ("oracle", "pass@N (oracle)"), "majority": ("vote", "vote@N"), "select": ("select", "select@N")}
+    for strategy, (family, label) in curves.items():
         some = [one, *_plain(settings, strategy)]
         _points(axes, some, [s.n for s in some], family, label)
     _greedy_line(axes, settings)
-    axes.set_xlabel("N, candidates per question")
-    axes.xaxis.set_major_locator(_whole_numbers())
+    axes.set_xlabel("N, candidates per problem")
+    _whole_numbers(axes)
 
 
-def _whole_numbers() -> MaxNLocator:
+def _whole_numbers(axes: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(nbins="auto", steps=[1, 2, 2.5, 5, 10], integer=True)  # matplotlib's default, of integers
+    axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 2.5, 5, 10], integer=True))
 
 
 def _ignores(axes: Axes, settings: Mapping[str, SettingResult], subject: ModelResult) -> None:
@@ -146,4 +139,4 @@ def _ignores(axes: Axes, settings: Mapping[str, SettingResult], subject: ModelRe
             )  # fmt: skip
     _greedy_line(axes, settings)
     axes.set_xlabel("ends of thinking replaced (above: mean thinking tokens)")
-    axes.xaxis.set_major_locator(_whole_numbers())
+    _whole_numbers(axes)

@@ -28,17 +28,11 @@ class RawResult(Record):
 
     @classmethod
     def of(cls, outcome: Outcome, subject: str, split: str, setting: str) -> RawResult:
+        answers = tuple(choice.answers for choice in outcome.choices)
         return cls(
-            subject=subject,
-            split=split,
-            setting=setting,
-            id=outcome.problem_id,
-            credit=outcome.credit,
-            abstain=outcome.abstain,
-            answers=tuple(choice.answers for choice in outcome.choices),
-            generated=outcome.cost.generated,
-            prompt=outcome.cost.prompt,
-        )
+            subject=subject, split=split, setting=setting, id=outcome.problem_id, credit=outcome.credit,
+            abstain=outcome.abstain, answers=answers, generated=outcome.cost.generated, prompt=outcome.cost.prompt,
+        )  # fmt: skip
 
 
 class Thinking(Record):
@@ -75,11 +69,11 @@ class SettingResult(Record):
 
     @classmethod
     def of(cls, s: Setting, totals: Score, thinking: Thinking) -> SettingResult:
-        same: dict[str, Any] = {
-            key: getattr(s, key)
-            for key in ("name", "family", "strategy", "n", "num_ignore", "limit", "least", "forced")
-        }
-        return cls(**same, plain=not s.plan.distinct and s.plan.condition is None, totals=totals, thinking=thinking)
+        return cls(
+            name=s.name, family=s.family, strategy=s.strategy, n=s.n, num_ignore=s.num_ignore, limit=s.limit,
+            least=s.least, forced=s.forced, plain=not s.plan.distinct and s.plan.condition is None, totals=totals,
+            thinking=thinking,
+        )  # fmt: skip
 
     @property
     def cost(self) -> float:

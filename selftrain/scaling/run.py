@@ -9,10 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
-from data_process.images.store import ImageStore
 from data_process.io import write_jsonl
 from data_process.judging import JUDGE_VERSION
 from data_process.prompts import prompt_set
@@ -20,27 +18,19 @@ from selftrain.config import Config, ConfigError, load_config
 from selftrain.engines.base import EngineError
 from selftrain.files import write_json, write_whole
 from selftrain.progress import Progress
+from selftrain.runs.run_dir import run_config
+from selftrain.runs.splits import canonical_images, image_store
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import Opener, open_engine, sampling_params
 from selftrain.sampling.engine_reuse import keeping
 from selftrain.sampling.sampler import Picture
 from selftrain.sampling.weights import sampler_of
-from selftrain.scaling import plots, report
+from selftrain.scaling import plots, report, targets
 from selftrain.scaling.analysis import findings
 from selftrain.scaling.grid import ScaleConfig, Setting, grid
 from selftrain.scaling.measure import Measured, measure, rows
 from selftrain.scaling.records import ModelResult, RawResult, ScaleResult
-from selftrain.scaling.targets import (
-    ModelUnderTest,
-    Questions,
-    check_budgets,
-    context_limit_of,
-    file_questions,
-    models_of,
-    processor_of,
-    run_config,
-    run_questions,
-)
+from selftrain.scaling.targets import ModelUnderTest
 from selftrain.test_time.strategy_config import selecting_params
 
 
@@ -76,8 +66,8 @@ class Target:
 
     def models(self, config: Config) -> list[ModelUnderTest]:
         if self.run is not None:
-            return models_of(self.run, self.weights)
-        named = models_of(Path(), [name for name in self.weights if "=" in name])
+            return targets.models_of(self.run, self.weights)
+        named = targets.models_of(Path(), [name for name in self.weights if "=" in name])
         return [ModelUnderTest(config.model.path.name, None, 0), *named]
 
 
@@ -123,17 +113,11 @@ def scale(
             records.append(_model_result(model, config, measured, drawn))
             progress.say(report.answer(records[-1]))
         result = ScaleResult(
-            name=target.name,
-            questions=bench.questions.about,
-            n_dev=len(bench.questions.dev),
-            n_test=len(bench.questions.test),
-            judge=JUDGE_VERSION,
-            seed=config.seed,
-            settings=settings,
-            sampling=sampling_params(config.evaluation).to_json(),
-            subjects=tuple(records),
+            name=target.name, questions=bench.questions.about, n_dev=len(bench.questions.dev),
+            n_test=len(bench.questions.test), judge=JUDGE_VERSION, seed=config.seed, settings=settings,
+            sampling=sampling_params(config.evaluation).to_json(), subjects=tuple(records),
             seconds=round(time.monotonic() - started, 1),
-        )
+        )  # fmt: skip
     write_jsonl(output / "results.jsonl.gz", (row.to_json() for row in raw))
     write_json(output / "scale.json", result)
     write_whole(output / "scale.md", report.markdown(result))
@@ -146,7 +130,7 @@ class _Bench:
     """Everything that is open while models are measured."""
 
     config: Config
-    questions: Questions
+    questions: targets.Questions
     bank: Bank
     points: Sequence[Setting]
     picture: Callable[[str], Picture]
@@ -155,12 +139,11 @@ class _Bench:
         self, model: ModelUnderTest, progress: Progress, opener: Opener
     ) -> tuple[dict[str, list[Measured]], int]:
         """Every setting on dev and test, and how many samples had to be drawn for it."""
-        everything = [*self.questions.dev, *self.questions.test]
-        measured = {}
-        with sampler_of(
-            self.config, self.bank, self.picture, everything, model.adapter, model.iteration, opener
-        ) as sampler:
-            for split, problems in (("dev", self.questions.dev), ("test", self.questions.test)):
+        splits = {"dev": self.questions.dev, "test": self.questions.test}
+        everything, measured = [*splits["dev"], *splits["test"]], {}
+        weights = (model.adapter, model.iteration)
+        with sampler_of(self.config, self.bank, self.picture, everything, *weights, opener) as sampler:
+            for split, problems in splits.items():
                 with progress.stage(f"{model.name}, {split}, {len(problems)} problems", "settings") as told:
                     measured[split] = measure(self.points, problems, sampler, told)
         return measured, sampler.drawn
@@ -170,32 +153,26 @@ class _Bench:
 def _bench(settings: ScaleConfig, target: Target, progress: Progress) -> Iterator[_Bench]:
     config = target.config()
     images = config.data.folder if target.files is None else target.files.images
-    pixels = {"min_pixels": config.model.min_pixels, "max_pixels": config.model.max_pixels}
     with Bank(config.bank) as bank:
-        store = ImageStore(config.bank.parent / "images", images, **pixels)
-
-        @cache  # every setting asks for the same pictures
-        def picture(relative: str) -> Picture:
-            stored = store.add(relative)
-            return Picture(stored.path, stored.id)
-
+        store = image_store(config, images)
+        picture = canonical_images(store)
         if target.run is not None:
-            questions = run_questions(target.run, config, store, bank, progress)
+            questions = targets.run_questions(target.run, config, store, bank, progress)
         else:
             assert target.files is not None  # config() saw to it
-            questions = file_questions(target.files.problems, target.files.dev, images, store, config)
+            questions = targets.file_questions(target.files.problems, target.files.dev, images, store, config)
         if settings.problems is not None:
             k = settings.problems
             questions = replace(questions, dev=questions.dev[:k], test=questions.test[:k])
         plain, selecting = sampling_params(config.evaluation), selecting_params(config.evaluation)
-        processor = processor_of(config)
-        limit = context_limit_of(config, picture, processor) if processor is not None else None
+        processor = targets.processor_of(config)
+        limit = targets.context_limit_of(config, picture, processor) if processor is not None else None
         points = grid(settings, plain, selecting, prompt_set(config.prompts), limit, config.seed)
         if not config.engine.gives_logprobs:
             points = [point for point in points if not point.strategy.endswith("_logprob")]
             progress.say("engine.logprobs is false: settings that weigh answers by their likelihood are left out")
         if processor is not None:
-            check_budgets(points, processor)
+            targets.check_budgets(points, processor)
         yield _Bench(config, questions, bank, points, picture)
 
 

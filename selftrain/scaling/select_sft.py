@@ -14,7 +14,6 @@ from random import Random
 from typing import Any, Literal
 
 from data_process.building.mixed_select import PER_SIZE, SIZES, build_mixed_select
-from data_process.images.store import ImageStore
 from data_process.io import read_examples, read_jsonl, write_jsonl
 from data_process.prompts import SelectFormat, prompt_set
 from data_process.schema import Example, Judged, judged_from_json, to_json
@@ -22,10 +21,10 @@ from data_process.seeds import seed_for
 from selftrain.config import ConfigError
 from selftrain.files import RunError, read_json, write_json
 from selftrain.progress import Progress
-from selftrain.runs.run_dir import RunDir
-from selftrain.runs.splits import inputs, load_splits
+from selftrain.runs.run_dir import RunDir, iteration_files, run_config
+from selftrain.runs.splits import image_store, inputs, load_splits
 from selftrain.sampling.bank import Bank
-from selftrain.scaling.targets import models_of, run_config
+from selftrain.scaling.targets import models_of
 from selftrain.stages import tune
 
 
@@ -56,8 +55,7 @@ def select_data(run: Path, settings: SelectData, output: Path, progress: Progres
     if not config.engine.has_model:
         raise ConfigError(f"{run} was a rehearsal without a model: there is nothing to train")
     with Bank(config.bank) as bank, RunDir(output) as folder:
-        pixels = {"min_pixels": config.model.min_pixels, "max_pixels": config.model.max_pixels}
-        store = ImageStore(config.bank.parent / "images", config.data.folder, **pixels)
+        store = image_store(config)
         splits, _ = load_splits(config, store, progress)
         digests = inputs(config, splits, store, bank)
         folder.claim({**asdict(settings), "sizes": list(settings.sizes), "run": config.digest()}, digests)
@@ -67,15 +65,9 @@ def select_data(run: Path, settings: SelectData, output: Path, progress: Progres
             sampled = {item.candidate.problem_id for item in judged}
             problems = [p for p in splits["train"] if p.id in sampled]
             made = build_mixed_select(
-                problems,
-                judged,
-                prompts=prompt_set(config.prompts),
-                seed=settings.seed,
-                sizes=settings.sizes,
-                per_size=settings.per_size,
-                form=settings.form,
-                require_consistent=config.build.require_consistent,
-            )
+                problems, judged, prompts=prompt_set(config.prompts), seed=settings.seed, sizes=settings.sizes,
+                per_size=settings.per_size, form=settings.form, require_consistent=config.build.require_consistent,
+            )  # fmt: skip
             rows, counts = mixture(list(made.examples), cot_rows(run), settings)
             if not rows:
                 shown = ", ".join(f"{name} {n}" for name, n in made.dropped.most_common())
@@ -108,17 +100,16 @@ def select_data(run: Path, settings: SelectData, output: Path, progress: Progres
 
 def pool_of_run(run: Path) -> list[Judged]:
     """The judged candidates of all iterations of a run; RunError if there are none."""
-    files = sorted(run.glob("iter*/judge/judged.jsonl"), key=lambda f: int(f.parts[-3].removeprefix("iter")))
+    files = iteration_files(run, "judge/judged.jsonl")
     if not files:
         raise RunError(f"{run} holds no judged candidates (iter*/judge/judged.jsonl); run the loop first")
-    return [judged_from_json(row) for file in files for row in read_jsonl(file)]
+    return [judged_from_json(row) for _, file in files for row in read_jsonl(file)]
 
 
 def cot_rows(run: Path) -> list[Example]:
     """The self-CoT rows of the run's last iteration, whose pool held the candidates of all."""
-    files = sorted(run.glob("iter*/build/examples.jsonl"), key=lambda f: int(f.parts[-3].removeprefix("iter")))
-    rows = read_examples(files[-1]) if files else []
-    return [row for row in rows if row.kind == "cot"]
+    files = iteration_files(run, "build/examples.jsonl")
+    return [row for row in read_examples(files[-1][1]) if row.kind == "cot"] if files else []
 
 
 def mixture(

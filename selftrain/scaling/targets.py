@@ -14,7 +14,7 @@ from data_process.images.store import ImageStore
 from data_process.io import load_problems
 from data_process.schema import DataError, Problem
 from data_process.seeds import seed_for
-from selftrain.config import Config, ConfigError, build_config
+from selftrain.config import Config, ConfigError
 from selftrain.engines.base import EngineError
 from selftrain.engines.budget_forcing.state_machine import resolve
 from selftrain.engines.budget_forcing.tokenizer import TokenizerVocabulary
@@ -47,13 +47,6 @@ class Questions:
     dev: Sequence[Problem]
     test: Sequence[Problem]
     about: str  # where they are from
-
-
-def run_config(run: Path) -> Config:
-    """The settings of a run folder; RunError or ConfigError if there are none."""
-    if not (run / "config.json").is_file():
-        raise RunError(f"{run} is not a run folder: it holds no config.json; give the output folder of run.py")
-    return build_config(read_json(run / "config.json"), str(run / "config.json"))
 
 
 def run_questions(run: Path, config: Config, store: ImageStore, bank: Bank, progress: Progress) -> Questions:

@@ -52,22 +52,15 @@ class Scored:
 
     def as_row(self, judge: NamedJudge, own_extractions: bool) -> dict[str, Any]:
         row: dict[str, Any] = {
-            "id": self.question.problem.id,
-            "verdict": self.verdict.status,
-            "extracted": self.verdict.extracted,
-            "rule": self.verdict.rule,
-            "span": self.verdict.span,
-            "note": self.verdict.note,
-        }
+            "id": self.question.problem.id, "verdict": self.verdict.status, "extracted": self.verdict.extracted,
+            "rule": self.verdict.rule, "span": self.verdict.span, "note": self.verdict.note,
+        }  # fmt: skip
         if self.reply is not None:
             row["extractor_reply"] = self.reply.text
         if judge.mathvista and self.answer is not None:
-            extraction = self.extraction(own_extractions)
-            by_rule = (
-                self.verdict if judge.reads == "extraction" else official_verdict(self.question.problem, extraction)
-            )
-            row["official"] = by_rule.correct
-            row["states_answer"] = states_answer(self.question.problem, extraction)
+            problem, extraction = self.question.problem, self.extraction(own_extractions)
+            by_rule = self.verdict if judge.reads == "extraction" else official_verdict(problem, extraction)
+            row |= {"official": by_rule.correct, "states_answer": states_answer(problem, extraction)}
         return row
 
     @property
@@ -116,11 +109,11 @@ def score_files(
     scored = judge_all(questions, given, judge, seed, extractor)
     own = not all(answer.has_extraction for answer in given.values())
     rows = [item.as_row(judge, own) for item in scored]
-    path = per_item or default_path(problems, answers, judge, seed, extractor)
+    path = per_item or default_path(problems, answers, judge, seed, extractor.model if extractor else None)
     try:
         write_jsonl(path, rows)
         if judge.mathvista:
-            _write_official(scored, own, judge, official_out, official_scores)
+            _write_official(scored, own, official_out, official_scores)
     except OSError as error:
         raise DataError(f"{error}; name a file that can be written, for instance --per-item FILE") from error
     return totals(scored, rows, judge, seed, path, own)
@@ -144,7 +137,7 @@ def judge_all(
 ) -> list[Scored]:
     """A verdict for every problem, in the order of the problem file.
 
-    The extractor is asked only where the rules abstain on a whole, non-empty response: a cut one has no answer to copy.
+    The extractor is asked only where the rules abstain on a whole, non-empty response: a truncated one has no answer.
     """
     scored = []
     with extractor.open() if extractor else nullcontext() as reader:
@@ -163,43 +156,37 @@ def judge_all(
     return scored
 
 
-def default_path(
-    problems: Path, answers: Path, judge: NamedJudge, seed: int, extractor: ExtractorSettings | None
-) -> Path:
+def default_path(problems: Path, answers: Path, judge: NamedJudge, seed: int, model: str | None) -> Path:
     """`outputs/score/ANSWERS.JUDGE.DIGEST.jsonl`: the same inputs give the same name, other inputs another."""
     digest = hashlib.sha256()
     for path in (problems, answers):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    digest.update(repr((judge.name, judge.version, seed, extractor and extractor.model)).encode())
+    digest.update(repr((judge.name, judge.version, seed, model)).encode())
     stem = answers.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
     return FOLDER / f"{stem}.{judge.name.replace(':', '-')}.{digest.hexdigest()[:10]}.jsonl"
 
 
-def _write_official(
-    scored: Sequence[Scored], own: bool, judge: NamedJudge, results: Path | None, scores: Path | None
-) -> None:
-    answered = [item for item in scored if item.answer is not None]
+def _write_official(scored: Sequence[Scored], own: bool, results: Path | None, scores: Path | None) -> None:
     if results is not None:
-        entries = {
-            item.question.problem.id: mathvista_tables.result_entry(
-                item.question.problem,
-                item.row,
-                replace(item.answer.response, extraction=item.extraction(own)),  # type: ignore[union-attr]
-            )
-            for item in answered
-        }
+        entries = {}
+        for item in scored:
+            if item.answer is not None:
+                problem = item.question.problem
+                response = replace(item.answer.response, extraction=item.extraction(own))
+                entries[problem.id] = mathvista_tables.result_entry(problem, item.row, response)
         mathvista_tables.write_json(results, entries)
     if scores is not None:
-        tables = _tables(answered, judge)
-        if tables is None or not answered:
+        tables = _tables(scored)
+        if tables is None:
             raise DataError(f"{scores}: score tables need answers, and problems with MathVista's metadata")
         mathvista_tables.write_json(scores, mathvista_tables.published_form(tables))
 
 
-def _tables(answered: Sequence[Scored], judge: NamedJudge) -> mathvista_tables.Tables | None:
-    """The category tables under the judge's own verdicts."""
-    return mathvista_tables.score_tables((item.row, item.verdict.correct) for item in answered)
+def _tables(scored: Sequence[Scored]) -> mathvista_tables.Tables | None:
+    """The category tables of the answered problems under the judge's own verdicts; None without answers or metadata."""
+    answered = [(item.row, item.verdict.correct) for item in scored if item.answer is not None]
+    return mathvista_tables.score_tables(answered) if answered else None
 
 
 def _share(correct: int, total: int) -> dict[str, Any]:
@@ -215,20 +202,11 @@ def totals(
     n, correct = len(rows), status["correct"]
     missing = [item.question.problem.id for item in scored if item.answer is None]
     result: dict[str, Any] = {
-        "judge": judge.name,
-        "judge_version": judge.version,
-        "n": n,
-        "correct": correct,
-        "wrong": status["wrong"],
-        "abstain": status["abstain"],
-        "accuracy": correct / n,
-        "interval": list(stats.wilson(correct, n)),
-        "missing": len(missing),
-        "missing_ids": missing,
+        "judge": judge.name, "judge_version": judge.version, "n": n, "correct": correct, "wrong": status["wrong"],
+        "abstain": status["abstain"], "accuracy": correct / n, "interval": list(stats.wilson(correct, n)),
+        "missing": len(missing), "missing_ids": missing, "seed": seed, "per_item": str(path.resolve()),
         "rules": dict(Counter(row["rule"] for row in rows).most_common()),
-        "seed": seed,
-        "per_item": str(path.resolve()),
-    }
+    }  # fmt: skip
     asked = [item.reply for item in scored if item.reply is not None]
     if asked:
         result["extractor"] = {"asked": len(asked), "from_cache": sum(reply.from_cache for reply in asked)}
@@ -244,8 +222,7 @@ def totals(
             "undefined": sum(row["rule"] == "official:undefined" for row in rows),
         }
         result["strict"] = _share(right - credited if judge.reads == "extraction" else correct, n)
-        tables = _tables([item for item, _ in answered], judge) if answered else None
-        if tables is not None:
+        if (tables := _tables(scored)) is not None:
             result["categories"] = tables
     return result
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import groupby
 from pathlib import Path
 
 from data_process.io import each_row, load_problems, write_jsonl
@@ -13,9 +14,9 @@ from data_process.judging import JUDGE_VERSION, judge
 from data_process.schema import Finish, Problem, Status, Verdict, judged_from_json
 from data_process.seeds import seed_for
 from selftrain import stats
-from selftrain.config import build_config
-from selftrain.files import Record, RunError, read_json
+from selftrain.files import Record, RunError
 from selftrain.runs.metrics import Metrics, compared, rows_of
+from selftrain.runs.run_dir import iteration_files, run_config
 from selftrain.test_time.results import Comparison, EvaluatedProblem, compare
 
 STATUSES = ("correct", "wrong", "abstain")
@@ -47,16 +48,14 @@ def stored_answers(run: Path, splits: Sequence[str] = ("train", "dev", "test")) 
     Raises RunError if the folder holds no run or the data have changed, ConfigError or DataError if its settings or
     data cannot be read.
     """
-    config = build_config(read_json(run / "config.json"), str(run / "config.json"))
+    config = run_config(run)
     for split in splits:
-        pattern = "iter*/judge/judged.jsonl" if split == "train" else f"iter*/{split}/rows.jsonl"
-        files = sorted(run.glob(pattern), key=lambda f: int(f.parts[-3].removeprefix("iter")))
+        files = iteration_files(run, "judge/judged.jsonl" if split == "train" else f"{split}/rows.jsonl")
         if not files:
             continue
         source = config.data.folder / getattr(config.data, split)
         problems = {p.id: p for p in load_problems(source, config.data.folder)}
-        for file in files:
-            iteration = int(file.parts[-3].removeprefix("iter"))
+        for iteration, file in files:
             for identifier, name, text, finish, verdict in _judged(file, split):
                 if identifier not in problems:
                     raise RunError(f"{file}: problem {identifier!r} is not in {source}; the data have changed")
@@ -115,39 +114,25 @@ def rescore(run: Path) -> RunScore:
 
     Raises as `stored_answers` does, and RunError where there is no finished evaluation.
     """
-    counts: dict[tuple[str, int], Counter[str]] = {}
-    changes: dict[tuple[str, int], list[Change]] = {}
-    for answer in stored_answers(run, ("dev", "test")):
-        key, now = (answer.split, answer.iteration), answer.now()
-        counts.setdefault(key, Counter())
-        changes.setdefault(key, [])
-        if answer.name == "greedy":
-            counts[key][now.status] += 1
-        if now.status != answer.stored.status:
-            changes[key].append(
-                Change(id=answer.problem.id, answer=answer.name, stored=answer.stored.status, now=now.status)
-            )
-    if not counts:
-        raise RunError(f"{run} holds no finished evaluation; run the loop first")
     evaluations = []
-    for (split, iteration), found in counts.items():
+    answers = stored_answers(run, ("dev", "test"))
+    for (split, iteration), several in groupby(answers, lambda answer: (answer.split, answer.iteration)):
+        found: Counter[str] = Counter()
+        changes = []
+        for answer in several:
+            stored, now = answer.stored.status, answer.now().status
+            found[now] += answer.name == "greedy"
+            if now != stored:
+                changes.append(Change(id=answer.problem.id, answer=answer.name, stored=stored, now=now))
         n, correct = found.total(), found["correct"]
         low, high = stats.wilson(correct, n)
-        evaluations.append(
-            Rescored(
-                iteration=iteration,
-                split=split,
-                n=n,
-                correct=correct,
-                wrong=found["wrong"],
-                abstain=found["abstain"],
-                accuracy=correct / n,
-                low=low,
-                high=high,
-                changed=len(changes[split, iteration]),
-                changes=tuple(changes[split, iteration]),
-            )
-        )
+        rescored = Rescored(
+            iteration=iteration, split=split, n=n, correct=correct, wrong=found["wrong"], abstain=found["abstain"],
+            accuracy=correct / n, low=low, high=high, changed=len(changes), changes=tuple(changes),
+        )  # fmt: skip
+        evaluations.append(rescored)
+    if not evaluations:
+        raise RunError(f"{run} holds no finished evaluation; run the loop first")
     return RunScore(judge=JUDGE_VERSION, evaluations=tuple(evaluations))
 
 
@@ -197,27 +182,18 @@ def rejudge(run: Path, flips: Path | None = None) -> Rejudged:
 
     The run folder is not written to. Raises as `stored_answers` does, and RunError where the run has no judged answer.
     """
-    unchanged = 0
-    by_status: Counter[str] = Counter()
-    by_rule: Counter[str] = Counter()
-    stored, now_counts = Counter[str](), Counter[str]()
+    stored, now_counts, by_status, by_rule = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     flipped, other_answer = [], []
     for answer in stored_answers(run):
         before, now = Reading.of(answer.stored), Reading.of(answer.now())
         stored[before.status] += 1
         now_counts[now.status] += 1
         if (before.status, before.extracted) == (now.status, now.extracted):
-            unchanged += 1
             continue
         flip = Flip(
-            id=answer.problem.id,
-            file=answer.file,
-            answer=answer.name,
-            gold=answer.problem.answer,
-            stored=before,
-            now=now,
-            end_of_text=answer.text[-200:],
-        )
+            id=answer.problem.id, file=answer.file, answer=answer.name, gold=answer.problem.answer, stored=before,
+            now=now, end_of_text=answer.text[-200:],
+        )  # fmt: skip
         if before.status == now.status:
             other_answer.append(flip)
             continue
@@ -233,19 +209,12 @@ def rejudge(run: Path, flips: Path | None = None) -> Rejudged:
     except OSError as error:
         raise RunError(f"{error}; name a file that can be written with --flips FILE") from error
     return Rejudged(
-        run=str(run),
-        judge=JUDGE_VERSION,
-        answers=stored.total(),
-        unchanged=unchanged,
-        flipped=len(flipped),
-        other_answer=len(other_answer),
-        stored={status: stored[status] for status in STATUSES},
-        now={status: now_counts[status] for status in STATUSES},
-        by_status=dict(by_status.most_common()),
-        by_rule=dict(by_rule.most_common()),
-        examples=tuple(changed[:SHOWN_FLIPS]),
-        flips=str(path.resolve()),
-    )
+        run=str(run), judge=JUDGE_VERSION, answers=stored.total(), unchanged=stored.total() - len(changed),
+        flipped=len(flipped), other_answer=len(other_answer),
+        stored={status: stored[status] for status in STATUSES}, now={status: now_counts[status] for status in STATUSES},
+        by_status=dict(by_status.most_common()), by_rule=dict(by_rule.most_common()),
+        examples=tuple(changed[:SHOWN_FLIPS]), flips=str(path.resolve()),
+    )  # fmt: skip
 
 
 def compare_runs(a: Path, b: Path, split: str = "test") -> tuple[str, str, list[Comparison]]:

@@ -5,47 +5,15 @@ Proportions and differences are fractions of 1, never percent (but see `scaling`
 the functions that need them, so that importing this package stays cheap.
 """
 
-from selftrain.stats.intervals import RESAMPLES, bootstrap_mean, standard_error, wilson
+from selftrain.stats.intervals import RESAMPLES, bootstrap_mean, wilson
 from selftrain.stats.multiple_testing import Chosen, choose_on_dev, holm
 from selftrain.stats.paired import PairedTest, paired_bootstrap, paired_test
 from selftrain.stats.power import connor, detectable_difference, mcnemar_power, questions_needed
-from selftrain.stats.scaling import (
-    Scaling,
-    control,
-    frontier,
-    performance,
-    sample_control,
-    scaling,
-    without_runaways,
-)
-from selftrain.stats.votes import Vote, majority, majority_credit, mean_pass_at_k, pass_at_k, vote_at_n
+from selftrain.stats.scaling import Scaling, control, frontier, performance, sample_control, scaling
+from selftrain.stats.votes import majority, pass_at_k, vote_at_n
 
 __all__ = [
-    "RESAMPLES",
-    "Chosen",
-    "PairedTest",
-    "Scaling",
-    "Vote",
-    "bootstrap_mean",
-    "choose_on_dev",
-    "connor",
-    "control",
-    "detectable_difference",
-    "frontier",
-    "holm",
-    "majority",
-    "majority_credit",
-    "mcnemar_power",
-    "mean_pass_at_k",
-    "paired_bootstrap",
-    "paired_test",
-    "pass_at_k",
-    "performance",
-    "questions_needed",
-    "sample_control",
-    "scaling",
-    "standard_error",
-    "vote_at_n",
-    "wilson",
-    "without_runaways",
-]
+    "RESAMPLES", "Chosen", "PairedTest", "Scaling", "bootstrap_mean", "choose_on_dev", "connor", "control",
+    "detectable_difference", "frontier", "holm", "majority", "mcnemar_power", "paired_bootstrap", "paired_test",
+    "pass_at_k", "performance", "questions_needed", "sample_control", "scaling", "vote_at_n", "wilson",
+]  # fmt: skip

@@ -18,7 +18,8 @@ def wilson(correct: float, n: int, level: float = 0.95) -> tuple[float, float]:
     varies at most as much as a coin of the same mean, so the interval is then wider than it need be, never narrower.
     Without a single problem nothing is known and the interval is (0, 1). ValueError: counts or level out of range.
     """
-    _check_counts(correct, n)
+    if not 0 <= correct <= n:  # also refuses NaN
+        raise ValueError(f"{correct} correct of {n} is not possible")
     z = z_score(level)
     if n == 0:
         return 0.0, 1.0
@@ -30,15 +31,6 @@ def wilson(correct: float, n: int, level: float = 0.95) -> tuple[float, float]:
     low = 0.0 if correct == 0 else min(max(centre - half, 0.0), p)
     high = 1.0 if correct == n else max(min(centre + half, 1.0), p)
     return low, high
-
-
-def standard_error(correct: float, n: int) -> float:
-    """The binomial standard error of correct / n, as a fraction. ValueError when n is 0 or the counts disagree."""
-    _check_counts(correct, n)
-    if n == 0:
-        raise ValueError("a standard error needs at least one problem")
-    p = correct / n
-    return math.sqrt(p * (1 - p) / n)
 
 
 def bootstrap_mean(
@@ -72,11 +64,6 @@ def blocks(rows: int, width: int) -> Iterable[int]:
     """`rows` in portions of at most BLOCK // width."""
     size = max(BLOCK // width, 1)
     return (min(size, rows - start) for start in range(0, rows, size))
-
-
-def _check_counts(correct: float, n: int) -> None:
-    if not 0 <= correct <= n:  # also refuses NaN
-        raise ValueError(f"{correct} correct of {n} is not possible")
 
 
 def z_score(level: float) -> float:

@@ -94,15 +94,3 @@ def frontier(points: Mapping[str, tuple[float, float]]) -> list[str]:
         return any(t <= tokens and a >= accuracy and (t < tokens or a > accuracy) for t, a in points.values())
 
     return sorted((name for name in points if not beaten(name)), key=lambda name: (points[name], name))
-
-
-def without_runaways(mean: float, share: float, cap: float) -> tuple[float, float]:
-    """(mean tokens of the rest, standard deviation of all) if a `share` of samples ran into `cap` tokens.
-
-    The rest is taken as one point, so the deviation is a lower bound. It tells whether a mean measures thinking or
-    samples that never ended (s1-m: 3.6% at the cap of 30,000 make 1,080 of the mean 1,705). ValueError: out of range.
-    """
-    if not 0 <= share < 1 or not share * cap <= mean <= cap:
-        raise ValueError(f"a share {share:g} at {cap:g} tokens cannot be part of a mean of {mean:g}")
-    rest = (mean - share * cap) / (1 - share)
-    return rest, (cap - rest) * math.sqrt(share * (1 - share))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 
@@ -23,40 +22,18 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return float(1 - Fraction(math.comb(n - c, k), math.comb(n, k)))
 
 
-def mean_pass_at_k(counts: Iterable[tuple[int, int]], k: int) -> float:
-    """The mean of pass@k over problems; `counts` holds (n, c) for each. ValueError when there are none."""
-    values = [pass_at_k(n, c, k) for n, c in counts]
-    if not values:
-        raise ValueError("mean pass@k of no problems")
-    return math.fsum(values) / len(values)
+def majority(votes: Sequence[str | None]) -> tuple[str, ...]:
+    """Every answer that shares first place, sorted; () when nobody voted. None abstains and is never a vote.
 
-
-@dataclass(frozen=True)
-class Vote:
-    """The outcome of a majority vote: every answer that shares first place, and how many votes each of them had."""
-
-    answers: tuple[str, ...]  # sorted, so that two votes over the same samples are equal; empty when nobody voted
-    votes: int
-
-    def credit(self, gold: str) -> float:
-        """What a fair draw among the tied answers earns on average: 1/m for one right answer among m, otherwise 0."""
-        return 1 / len(self.answers) if gold in self.answers else 0.0
-
-
-def majority(votes: Sequence[str | None]) -> Vote:
-    """Count the votes. None abstains and is never a vote; no order of `votes` changes the result."""
+    No order of `votes` changes the result. Of m answers that share first place each earns 1/m of the credit.
+    """
     counts = Counter(vote for vote in votes if vote is not None)
     most = max(counts.values(), default=0)
-    return Vote(tuple(sorted(answer for answer, count in counts.items() if count == most)), most)
-
-
-def majority_credit(votes: Sequence[str | None], gold: str) -> float:
-    """Expected credit of the majority: 1 when gold leads alone, 1/m when it ties with m - 1 others, otherwise 0."""
-    return majority(votes).credit(gold)
+    return tuple(sorted(answer for answer, count in counts.items() if count == most))
 
 
 def vote_at_n(answers: Sequence[str | None], gold: str, n: int) -> float:
-    """majority@n: the mean of `majority_credit` over all subsets of n of the given answers, abstentions included.
+    """majority@n: the mean credit of `gold` over all subsets of n of the given answers, abstentions included.
 
     Exact for any number of answers, without drawing or listing subsets: samples with the same answer are exchangeable,
     so it is enough to count, for each number g of gold votes, the ways in which the other answers get at most g each,

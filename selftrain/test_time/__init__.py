@@ -27,25 +27,7 @@ from selftrain.test_time.strategy_config import Condition, Pool, Rejection, Rewa
 from selftrain.test_time.tokens import ContextLimit, TokenCost, thinking_tokens
 
 __all__ = [
-    "STRATEGIES",
-    "Attempt",
-    "Choice",
-    "Condition",
-    "ContextLimit",
-    "Outcome",
-    "Pool",
-    "Rejection",
-    "Reward",
-    "Score",
-    "SelectorCall",
-    "Strategy",
-    "StrategyConfig",
-    "TokenCost",
-    "credits",
-    "draw_pool",
-    "preflight",
-    "register_strategy",
-    "run",
-    "score",
-    "thinking_tokens",
-]
+    "STRATEGIES", "Attempt", "Choice", "Condition", "ContextLimit", "Outcome", "Pool", "Rejection", "Reward",
+    "Score", "SelectorCall", "Strategy", "StrategyConfig", "TokenCost", "credits", "draw_pool", "preflight",
+    "register_strategy", "run", "score", "thinking_tokens",
+]  # fmt: skip

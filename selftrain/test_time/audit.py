@@ -45,14 +45,6 @@ def given_right(calls: Iterable[SelectorCall]) -> dict[int, Rate]:
     return _rates((sum(call.right), float(call.correct)) for call in calls)
 
 
-def given_right_candidates(outcomes: Iterable[Outcome]) -> dict[int, Rate]:
-    """A strategy's credit by how many of its n candidates are right: votes and selections on the same footing.
-
-    With several draws per problem each counts, and the intervals, which take them for independent, are too narrow.
-    """
-    return _rates((choice.n_right, choice.credit) for outcome in outcomes for choice in outcome.choices)
-
-
 @dataclass(frozen=True)
 class PositionBias:
     """Test of position bias. Under no bias each place is chosen equally often."""
@@ -89,21 +81,14 @@ def position_bias(calls: Iterable[SelectorCall]) -> PositionBias:
             expected[place] = expected.get(place, 0.0) + share
             chi_square += (places[place] - share) ** 2 / share
         freedom += size - 1
-    least = min((places.total() / size for size, places in strata.items()), default=0.0)
-    return PositionBias(
-        {place: chosen[place] for place in expected},
-        expected,
-        left_out,
-        chi_square if freedom else None,
-        _chi_square_p(chi_square, freedom) if freedom else None,
-        least >= LEAST_EXPECTED,
-    )
-
-
-def _chi_square_p(statistic: float, freedom: int) -> float:
+    counts = {place: chosen[place] for place in expected}
+    if not freedom:
+        return PositionBias(counts, expected, left_out, None, None, False)
     from scipy.stats import chi2
 
-    return float(chi2.sf(statistic, freedom))
+    p = float(chi2.sf(chi_square, freedom))
+    least = min(places.total() / size for size, places in strata.items())
+    return PositionBias(counts, expected, left_out, chi_square, p, least >= LEAST_EXPECTED)
 
 
 def sources(calls: Iterable[SelectorCall]) -> Counter[str]:

@@ -33,13 +33,9 @@ def _strategy_config(config: EvaluationConfig, prompts: PromptSet, seed: int) ->
 
 
 def evaluate(
-    problems: Sequence[Problem],
-    sampler: Sampler,
-    config: EvaluationConfig,
-    prompts: PromptSet,
-    iteration: int,
+    problems: Sequence[Problem], sampler: Sampler, config: EvaluationConfig, prompts: PromptSet, iteration: int,
     seed: int = 0,
-) -> Evaluation:
+) -> Evaluation:  # fmt: skip
     """Run every strategy of `config` on `problems` with the sampler's weights.
 
     `seed` is used by strategies that shuffle. Raises as `check_strategies` does, EngineError from the engine.

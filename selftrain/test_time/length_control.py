@@ -9,7 +9,7 @@ Whether thinking obeyed is measured by `stats.control` and `stats.sample_control
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data_process.schema import Problem
 from selftrain.config import ConfigError
@@ -118,4 +118,4 @@ def _cost(path: Sequence[Attempt], limit: int) -> TokenCost:
     lengths = [generated_tokens(a.completion) for a in path]
     rejected = lengths[:-1] if accepted(path, limit) else lengths
     saved = sum(max(0, length - limit - 1) for length in rejected)
-    return TokenCost(whole.generated - saved, whole.prompt, whole.completions, whole.truncated)
+    return replace(whole, generated=whole.generated - saved)

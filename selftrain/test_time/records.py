@@ -100,12 +100,7 @@ class Outcome:
 
 
 def single_outcome(
-    problem: Problem,
-    choice: Choice,
-    cost: TokenCost,
-    *,
-    calls: Sequence[SelectorCall] = (),
-    texts: Sequence[Attempt] = (),
+    problem: Problem, choice: Choice, cost: TokenCost, calls: Sequence[SelectorCall] = (), texts: Sequence[Attempt] = ()
 ) -> Outcome:
     """The outcome of a single draw."""
     abstain = float(not choice.answers)
@@ -122,16 +117,11 @@ def mean_outcome(draws: Sequence[Outcome], exhaustive: bool) -> Outcome:
     if len({draw.problem_id for draw in draws}) != 1:
         raise ValueError("a mean over draws needs draws of one problem")
     credit, error = mean_and_error([draw.credit for draw in draws], exhaustive)
-    return Outcome(
-        draws[0].problem_id,
-        credit,
-        math.fsum(draw.abstain for draw in draws) / len(draws),
-        mean_cost([draw.cost for draw in draws]),
-        tuple(choice for draw in draws for choice in draw.choices),
-        error,
-        tuple(call for draw in draws for call in draw.calls),
-        tuple(text for draw in draws for text in draw.texts),
-    )
+    abstain, cost = math.fsum(draw.abstain for draw in draws) / len(draws), mean_cost([draw.cost for draw in draws])
+    choices = tuple(choice for draw in draws for choice in draw.choices)
+    calls = tuple(call for draw in draws for call in draw.calls)
+    texts = tuple(text for draw in draws for text in draw.texts)
+    return Outcome(draws[0].problem_id, credit, abstain, cost, choices, error, calls, texts)
 
 
 def mean_and_error(credits: Sequence[float], exhaustive: bool) -> tuple[float, float | None]:

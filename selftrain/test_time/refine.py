@@ -35,7 +35,7 @@ def refine(
     for p in problems:
         chain = chains[p.id]
         if keep == "vote":
-            choice = choice_of(stats.majority([a.answer for a in chain]).answers, chain)
+            choice = choice_of(stats.majority([a.answer for a in chain]), chain)
         else:
             last = chain[-1].answer
             choice = Choice(() if last is None else (last,), float(chain[-1].right), sum(a.right for a in chain))

@@ -34,14 +34,11 @@ class JudgedText(Record):
 
     @classmethod
     def of(cls, attempt: Attempt) -> JudgedText:
-        completion = attempt.completion
+        c = attempt.completion
         return cls(
-            text=completion.text,
-            tokens=generated_tokens(completion),
-            prompt_tokens=completion.n_prompt_tokens,
-            finish=completion.finish,
+            text=c.text, tokens=generated_tokens(c), prompt_tokens=c.n_prompt_tokens, finish=c.finish,
             verdict=attempt.verdict,
-        )
+        )  # fmt: skip
 
 
 class StrategyResult(Record):
@@ -95,14 +92,11 @@ class EvaluatedProblem(Record):
             found["mean"] = {"credit": sum(right) / n, "abstain": sum(silent) / n}
             found["pass"] = {"credit": float(any(right)), "abstain": float(all(silent))}
         for name, value in rest.items():
-            if "verdict" in value:
-                status, answer = value["verdict"].get("status"), value["verdict"].get("extracted")
-                answers = [] if answer is None else [answer]
-                credit: float | None = float(status == "correct")
-                found[name] = {"credit": credit, "abstain": float(not answers), "answers": answers, "texts": [value]}
-            else:
-                answers, credit = value.get("answers", []), value.get("credit")
-                found[name] = {"credit": credit, "abstain": float(not answers), "answers": answers}
+            answers, credit, texts = value.get("answers", []), value.get("credit"), []
+            if verdict := value.get("verdict"):
+                answers = [answer for answer in [verdict.get("extracted")] if answer is not None]
+                credit, texts = float(verdict.get("status") == "correct"), [value]
+            found[name] = {"credit": credit, "abstain": float(not answers), "answers": answers, "texts": texts}
         return {**{key: value for key, value in row.items() if key not in rest}, "strategies": found}
 
 

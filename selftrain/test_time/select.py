@@ -17,18 +17,8 @@ from data_process.seeds import seed_for
 from selftrain import stats
 from selftrain.config import ConfigError
 from selftrain.sampling.sampler import Ask, Sampler
-from selftrain.test_time import subsets
-from selftrain.test_time.records import (
-    Attempt,
-    Choice,
-    Outcome,
-    SelectorCall,
-    attempt,
-    choice_of,
-    mean_outcome,
-    most_likely,
-    single_outcome,
-)
+from selftrain.test_time import records, subsets
+from selftrain.test_time.records import Attempt, Choice, Outcome, SelectorCall, attempt, choice_of
 from selftrain.test_time.strategy_config import Pool, StrategyConfig
 from selftrain.test_time.tokens import TokenCost, cost_of
 
@@ -42,9 +32,8 @@ class SelectionTask:
     candidates: tuple[Attempt, ...]
 
 
-Choose = Callable[
-    [Sequence[SelectionTask], Sampler, StrategyConfig], list[Outcome]
-]  # one outcome for each task, in order
+# One outcome for each task, in order.
+Choose = Callable[[Sequence[SelectionTask], Sampler, StrategyConfig], list[Outcome]]
 Split = Callable[[Problem, Sequence[Attempt]], list[list[Attempt]]]
 
 
@@ -67,9 +56,8 @@ def select(
     found = choose(tasks, sampler, plan)
     if plan.whole:
         return found
-    return [
-        mean_outcome(found[start : start + plan.draws], exhaustive=False) for start in range(0, len(found), plan.draws)
-    ]
+    starts = range(0, len(found), plan.draws)
+    return [records.mean_outcome(found[start : start + plan.draws], exhaustive=False) for start in starts]
 
 
 def flat(tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyConfig) -> list[Outcome]:
@@ -111,12 +99,12 @@ def permuted(tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyCon
     for task, size in zip(tasks, sizes, strict=True):
         parts = [next(found) for _ in range(size)]
         finals = [part.final for part in parts]
-        choice = choice_of(stats.majority([final.answer for final in finals]).answers, finals)
+        choice = choice_of(stats.majority([final.answer for final in finals]), finals)
         cost = sum((part.cost for part in parts), cost_of([a.completion for a in task.candidates]))
         calls = [call for part in parts for call in part.calls]
         texts = [text for part in parts for text in part.texts]
         choice = replace(choice, n_right=sum(a.right for a in task.candidates))
-        outcomes.append(single_outcome(task.problem, choice, cost, calls=calls, texts=texts))
+        outcomes.append(records.single_outcome(task.problem, choice, cost, calls=calls, texts=texts))
     return outcomes
 
 
@@ -126,7 +114,7 @@ def distinct(candidates: Sequence[Attempt]) -> tuple[Attempt, ...]:
     Unreadable ones are left out, unless there is nothing else: then the most likely of them stays.
     """
     answers: set[str | None] = {a.answer for a in candidates if a.answer is not None} or {None}
-    kept = [most_likely([a for a in candidates if a.answer == answer]) for answer in answers]
+    kept = [records.most_likely([a for a in candidates if a.answer == answer]) for answer in answers]
     places = sorted(next(i for i, a in enumerate(candidates) if a is one) for one in kept)
     return tuple(candidates[i] for i in places)
 
@@ -158,9 +146,9 @@ def winner(group: Sequence[Attempt], said: Attempt) -> Attempt:
     if not members and said.right:
         members = [a for a in group if a.right]  # the same value in another form
     if not members:
-        leaders = stats.majority([a.answer for a in group]).answers
+        leaders = stats.majority([a.answer for a in group])
         members = [a for a in group if a.answer in leaders] or list(group)
-    return most_likely(members)
+    return records.most_likely(members)
 
 
 @dataclass(frozen=True)
@@ -226,13 +214,9 @@ def _play(
 
 
 def _call(group: Sequence[Attempt], said: Attempt) -> SelectorCall:
-    return SelectorCall(
-        tuple(a.answer for a in group),
-        tuple(a.right for a in group),
-        said.answer,
-        said.right,
-        wording.named_prediction(said.completion.text, len(group)),
-    )
+    answers, right = tuple(a.answer for a in group), tuple(a.right for a in group)
+    named = wording.named_prediction(said.completion.text, len(group))
+    return SelectorCall(answers, right, said.answer, said.right, named)
 
 
 def _packed(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfig) -> list[list[Attempt]]:
@@ -255,5 +239,5 @@ def _outcomes(tasks: Sequence[SelectionTask], played: Sequence[_Played]) -> list
         answers = () if one.final.answer is None else (one.final.answer,)
         choice = Choice(answers, float(one.final.right), sum(a.right for a in task.candidates))
         cost = cost_of([a.completion for a in task.candidates]) + one.cost
-        outcomes.append(single_outcome(task.problem, choice, cost, calls=one.calls, texts=one.texts))
+        outcomes.append(records.single_outcome(task.problem, choice, cost, calls=one.calls, texts=one.texts))
     return outcomes

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from data_process.schema import Problem
@@ -35,9 +34,7 @@ class Strategy:
     about: str
     family: Family
     run: RunStrategy
-    shown: Callable[[StrategyConfig], int] | None = (
-        None  # candidates that a selector's prompt holds at least, for the preflight
-    )
+    shown: Callable[[StrategyConfig], int] | None = None  # candidates in a selector's prompt at least: see `preflight`
     needs_pool: bool = True
     needs_reward: bool = False
     needs_context_limit: bool = False
@@ -131,21 +128,27 @@ def _majority(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig
     return single_outcome(problem, vote.majority(samples), _cost(samples, plan.n))
 
 
-def _best(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig, score: Weigh) -> Outcome:
-    scores = score(problem, samples, plan)
-    if plan.size > plan.n:
-        return _exact(problem, samples, plan, vote.best_of_at_n(samples, scores, plan.n))
-    return single_outcome(problem, vote.best_of(samples, scores), _cost(samples, plan.n))
+def _best(score: Weigh) -> RunStrategy:
+    def rule(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig) -> Outcome:
+        scores = score(problem, samples, plan)
+        if plan.size > plan.n:
+            return _exact(problem, samples, plan, vote.best_of_at_n(samples, scores, plan.n))
+        return single_outcome(problem, vote.best_of(samples, scores), _cost(samples, plan.n))
+
+    return per_problem(rule)
 
 
-def _weighted(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig, weigh: Weigh) -> Outcome:
-    weights = weigh(problem, samples, plan)
-    if plan.size == plan.n:
-        return single_outcome(problem, vote.weighted(samples, weights), _cost(samples, plan.n))
-    seed = seed_for(plan.seed, problem.id, "weighted", plan.size, plan.n)
-    chosen, every = subsets.unordered(plan.size, plan.n, VOTE_SUBSETS, seed)
-    credit, error = mean_and_error(vote.weighted_credits(samples, weights, chosen), every)
-    return _exact(problem, samples, plan, credit, error)
+def _weighted(weigh: Weigh) -> RunStrategy:
+    def rule(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig) -> Outcome:
+        weights = weigh(problem, samples, plan)
+        if plan.size == plan.n:
+            return single_outcome(problem, vote.weighted(samples, weights), _cost(samples, plan.n))
+        seed = seed_for(plan.seed, problem.id, "weighted", plan.size, plan.n)
+        chosen, every = subsets.unordered(plan.size, plan.n, VOTE_SUBSETS, seed)
+        credit, error = mean_and_error(vote.weighted_credits(samples, weights, chosen), every)
+        return _exact(problem, samples, plan, credit, error)
+
+    return per_problem(rule)
 
 
 def _exact(
@@ -168,8 +171,7 @@ def _refine(keep: Literal["last", "vote"]) -> RunStrategy:
 
 def _cost(samples: Sequence[Attempt], n: int) -> TokenCost:
     """Mean cost of n of the samples: one prompt, and n / pool of what was generated."""
-    whole = cost_of([a.completion for a in samples])
-    share = n / len(samples)
+    whole, share = cost_of([a.completion for a in samples]), n / len(samples)
     return TokenCost(whole.generated * share, whole.prompt, whole.completions * share, whole.truncated * share)
 
 
@@ -205,21 +207,10 @@ STRATEGIES: dict[str, Strategy] = {
     "majority": Strategy(
         "majority of n over equivalent answers, a tie shared; exact over subsets", "vote", per_problem(_majority)
     ),
-    "vote_logprob": Strategy(
-        "vote weighted by exp(mean log-probability)", "vote", per_problem(partial(_weighted, weigh=_likelihoods))
-    ),
-    "vote_reward": Strategy(
-        "vote weighted by a reward", "vote", per_problem(partial(_weighted, weigh=_weights)), needs_reward=True
-    ),
-    "best_logprob": Strategy(
-        "the most likely of n; exact over subsets", "best", per_problem(partial(_best, score=_likelihoods))
-    ),
-    "best_reward": Strategy(
-        "the highest reward of n; exact over subsets",
-        "best",
-        per_problem(partial(_best, score=_rewards)),
-        needs_reward=True,
-    ),
+    "vote_logprob": Strategy("vote weighted by exp(mean log-probability)", "vote", _weighted(_likelihoods)),
+    "vote_reward": Strategy("vote weighted by a reward", "vote", _weighted(_weights), needs_reward=True),
+    "best_logprob": Strategy("the most likely of n; exact over subsets", "best", _best(_likelihoods)),
+    "best_reward": Strategy("the highest reward of n; exact over subsets", "best", _best(_rewards), needs_reward=True),
     "select": Strategy("the model chooses among n in one prompt", "select", _select(select.flat), lambda plan: plan.n),
     "tournament": Strategy(
         "the model chooses in groups; the winners meet in the next round",
@@ -244,7 +235,7 @@ STRATEGIES: dict[str, Strategy] = {
         "a greedy attempt, judged and refined in rounds; the last counts", "refine", _refine("last"), needs_pool=False
     ),
     "refine_vote": Strategy(
-        "a greedy attempt, judged and refined in rounds; the majority of all counts",
+        "a greedy attempt, refined in rounds; the majority of all counts",
         "refine",
         _refine("vote"),
         needs_pool=False,

@@ -31,7 +31,7 @@ class Condition:
 class Rejection:
     """Draw until an attempt thinks for at most `limit` tokens, `tries` times at most.
 
-    With forcing the last try is decoded as `last`, whose budget closes its thinking at `limit`; without, a question
+    With forcing the last try is decoded as `last`, whose budget closes its thinking at `limit`; without, a problem
     whose tries were all too long has no answer.
     """
 
@@ -58,14 +58,12 @@ class StrategyConfig:
     sampling: SamplingParams  # of the attempts; `greedy` and `refine` take it at temperature 0
     selecting: SamplingParams  # of a selector's answer; temperature 0 gives one selection per prompt
     n: int = 1  # attempts to choose among
-    pool: int | None = None  # samples per question of which subsets of n are averaged over; None is n: no averaging
-    draws: int = 1  # subsets per question for strategies that call the model on each, in balanced orders
+    pool: int | None = None  # samples per problem of which subsets of n are averaged over; None is n: no averaging
+    draws: int = 1  # subsets per problem for strategies that call the model on each, in balanced orders
     seed: int = 0  # of subsets and orders
     form: SelectFormat = "answer"
-    distinct: bool = (
-        False  # show each answer once: its most likely attempt, and no unreadable one beside a readable one
-    )
-    group: int = 3  # candidates per question of a tournament
+    distinct: bool = False  # show each answer once: its most likely attempt, no unreadable one beside a readable one
+    group: int = 3  # candidates per prompt of a tournament
     permutations: int = 5  # orders of a permutation vote
     rounds: int = 2  # of self-refinement
     condition: Condition | None = None
@@ -86,7 +84,7 @@ class StrategyConfig:
 
     @property
     def size(self) -> int:
-        """Samples drawn per question."""
+        """Samples drawn per problem."""
         return self.n if self.pool is None else self.pool
 
     @property

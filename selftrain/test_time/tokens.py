@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from operator import add
 
 from selftrain.config import ConfigError
 from selftrain.engines.base import Completion
@@ -11,7 +12,7 @@ from selftrain.engines.base import Completion
 
 @dataclass(frozen=True)
 class TokenCost:
-    """Cost of answering one question once. Fractions come from means over draws."""
+    """Cost of answering one problem once. Fractions come from means over draws."""
 
     generated: float = 0.0  # tokens; forced ones, ones taken out again and the end of turn included
     prompt: float = 0.0  # tokens, chat template and image included
@@ -23,12 +24,7 @@ class TokenCost:
         return self.generated + self.prompt
 
     def __add__(self, other: TokenCost) -> TokenCost:
-        return TokenCost(
-            self.generated + other.generated,
-            self.prompt + other.prompt,
-            self.completions + other.completions,
-            self.truncated + other.truncated,
-        )
+        return TokenCost(*map(add, astuple(self), astuple(other)))
 
 
 def cost_of(completions: Sequence[Completion]) -> TokenCost:
@@ -47,16 +43,10 @@ def cost_of(completions: Sequence[Completion]) -> TokenCost:
 
 
 def mean_cost(parts: Sequence[TokenCost]) -> TokenCost:
-    """The mean of several ways of answering the same question; ValueError when there are none."""
+    """The mean of several ways of answering the same problem; ValueError when there are none."""
     if not parts:
         raise ValueError("the mean cost of nothing")
-    n = len(parts)
-    return TokenCost(
-        sum(p.generated for p in parts) / n,
-        sum(p.prompt for p in parts) / n,
-        sum(p.completions for p in parts) / n,
-        sum(p.truncated for p in parts) / n,
-    )
+    return TokenCost(*(sum(column) / len(parts) for column in zip(*map(astuple, parts), strict=True)))
 
 
 def generated_tokens(completion: Completion) -> int:

@@ -17,7 +17,7 @@ TIE = 1e-12  # relative: weights that differ by less share a place; rounding mus
 
 def majority(attempts: Sequence[Attempt]) -> Choice:
     """The most frequent answer; a tie is shared."""
-    return choice_of(stats.majority([a.answer for a in attempts]).answers, attempts)
+    return choice_of(stats.majority([a.answer for a in attempts]), attempts)
 
 
 def likelihood(attempt: Attempt) -> float:

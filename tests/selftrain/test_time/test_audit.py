@@ -36,15 +36,6 @@ def test_by_position_and_given_right():
     assert sum(rate.n for rate in counts.values()) == len(calls)
 
 
-def test_given_right_candidates():
-    outcomes = [
-        outcome([], "a", (Choice(("A", "B"), 0.5, 2),)),
-        outcome([], "b", (Choice(("B",), 1.0, 2), Choice((), 0.0, 0))),
-    ]
-    rates = audit.given_right_candidates(outcomes)
-    assert {k: (r.n, r.correct) for k, r in rates.items()} == {0: (1, 0), 2: (2, 1.5)}
-
-
 def test_sources_and_naming():
     calls = [call("AB", "B", named=2), call("AB", "B", named=1), call("AB", "C"), call("AB", None), call("?A", "B")]
     assert audit.sources(calls) == {"candidate": 2, "novel": 2, "abstain": 1}

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from selftrain.engine_settings.base import Requirement
+from selftrain.engine_settings import Requirement
 from selftrain.environment import DeviceError, ask
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from pydantic import Field
 from data_process.errors import FailedError
 from data_process.schema import DataError
 from selftrain.config import ConfigError, TrainingConfig, read_yaml
-from selftrain.engine_settings.base import Positive
+from selftrain.engine_settings import Positive
 from selftrain.environment import ask
 from selftrain.training.adapter import shape_of
 

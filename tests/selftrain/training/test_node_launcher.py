@@ -189,12 +189,12 @@ WRONG = {
         {},
         "4 were started where training.nodes is 2; .*--ntasks-per-node=1",
     ),
-    "twice the same": ("fine", {"launcher": (*SRUN, "env", "NODE_RANK=0")}, {}, "another process is node 0 too"),
+    "twice the same": ("fine", {"launcher": (*SRUN, "env", "NODE_RANK=0")}, {}, "another process is node 0; "),
     "no shared folder": (
         "fine",
         {},
         {"FAKE_NOT_SHARED": "node1:{run}"},
-        "node node1: cannot see /nowhere/.*launch.json; the run folder must lie on a file system that all nodes share",
+        "node node1: cannot see /nowhere/.*launch.json; choose an --output on a file system that all nodes share",
     ),
     "an unknown address": ("fine", {"master": "no.such.host.invalid:29500"}, {}, "cannot find no.such.host.invalid"),
     "an option it does not know": (

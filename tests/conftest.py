@@ -1,6 +1,12 @@
 """Settings of all tests."""
 
+import os
+
 from hypothesis import settings
+
+# `make test` hands these to its children, and a `make` that a test starts would behave as a part of it.
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(name, None)
 
 # Timings belong in benchmarks: on a busy machine a deadline of 200 ms fails tests that are right.
 settings.register_profile("any machine", deadline=None)

@@ -27,6 +27,7 @@ from data_process.schema import (
     AnswerType,
     DataError,
     Example,
+    Origin,
     Problem,
     example_from_json,
     shown,
@@ -233,7 +234,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 _FIELDS = (
     "id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance", "meta",
-    "alternatives",
+    "alternatives", "origin",
 )  # fmt: skip
 
 
@@ -241,8 +242,8 @@ def load_problems(path: str | Path, image_root: str | Path) -> list[Problem]:
     """The problems of a JSON Lines file, every field checked. Images are relative to `image_root` and may be missing.
 
     A row has `id`, `question`, `answer` and, where they apply, `choices`, `image`, `answer_type`, `precision`, `unit`,
-    `tolerance`, `alternatives` (other accepted answers), `meta`. Without `answer_type`, a row with choices is a choice
-    problem and any other a number problem. Other fields go to `meta`. Raises DataError naming the row.
+    `tolerance`, `alternatives` (other accepted answers), `origin`, `meta`. Without `answer_type`, a row with choices is
+    a choice problem and any other a number problem. Other fields go to `meta`. Raises DataError naming the row.
     """
     root = Path(image_root).resolve()
     first: dict[str, str] = {}
@@ -307,8 +308,9 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
     image = _image(row.get("image"), where, root)
     others = tuple(other for other in dict.fromkeys(others) if other != answer)
     problem = Problem(
-        row["id"], question, answer, choices, image, answer_type, precision, unit or None, tolerance, meta, others
-    )
+        row["id"], question, answer, choices, image, answer_type, precision, unit or None, tolerance, meta, others,
+        origin=_origin(row.get("origin"), where),
+    )  # fmt: skip
     try:
         check_gold(problem)
     except DataError as error:
@@ -332,6 +334,23 @@ def choices_of(value: Any, where: str) -> tuple[str, ...]:
     for choice in value:
         _whole(choice, "choices", where)
     return tuple(value)
+
+
+def _origin(value: Any, where: str) -> Origin | None:
+    """ "GeoQA", ["GeoQA", null] or ["UniGeo", "MathVista"] as an Origin."""
+    if value is None:
+        return None
+    names = [value] if isinstance(value, str) else value
+    if isinstance(names, list | tuple) and len(names) == 2 and names[1] is None:
+        names = names[:1]
+    if (
+        not isinstance(names, list | tuple)
+        or not 1 <= len(names) <= 2
+        or not all(isinstance(name, str) and name.strip() for name in names)
+    ):
+        what = "'origin' must name a data set, or be a list of a data set and the collection that contains it"
+        wrong(where, f"{what}; found {str(value)[:80]!r}")
+    return Origin(*(name.strip() for name in names))
 
 
 def _gold_letter(answer: str, choices: tuple[str, ...], where: str) -> str:

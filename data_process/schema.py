@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from operator import attrgetter
 from sys import intern
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, NamedTuple, NoReturn, get_args
 
 from data_process.errors import UserError
 
@@ -40,6 +40,13 @@ def shown(value: object, limit: int = 80) -> str:
     return text if whole else f"{text[:limit]}..."
 
 
+class Origin(NamedTuple):
+    """Where a problem was first published, and which collection took it from there, if one did."""
+
+    dataset: str  # "GeoQA", "UniGeo"
+    collection: str | None = None  # "MathVista"
+
+
 @dataclass(frozen=True)
 class Problem:
     """A question with its gold answer: a letter if there are `choices`, otherwise a value written as text.
@@ -60,6 +67,7 @@ class Problem:
     tolerance: float | None = None  # "number" only: relative to the gold value; None: the judge's default
     meta: Mapping[str, Any] = field(default_factory=dict)  # family, difficulty, rationale ...; never shown to a model
     alternatives: tuple[str, ...] = ()  # other accepted answers of the same type: a response to any of them is right
+    origin: Origin | None = None
 
     @property
     def letters(self) -> str:
@@ -132,7 +140,7 @@ class Example:
 
 
 # Fields younger than the folders in use: left out of JSON while empty, so that old data keep their bytes and digests.
-_ADDED = ("alternatives",)
+_ADDED = ("alternatives", "origin")
 
 
 def to_json(record: Problem | Candidate | Verdict | Judged | Example) -> dict[str, Any]:

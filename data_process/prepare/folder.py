@@ -75,7 +75,7 @@ def _entries(source: Source, request: PrepareRequest, plan: FolderPlan, root: Pa
                 if plan.ids == "none":
                     item = replace(item, fields={**item.fields, "id": row_id(raw_split, where)})
                 item = _as_text(item)
-                problem = _checked(source, item, split, where, root)
+                problem = _checked(source, request, item, split, where, root)
                 if (split, problem.id) in read.ids:
                     first = read.ids[split, problem.id]
                     raise DataError(
@@ -140,11 +140,13 @@ def _tell_apart(read: _Read, plan: FolderPlan) -> list[str]:
     return [] if plan.ids else ["ids start again in each split, so every id has the name of its split in front"]
 
 
-def _checked(source: Source, item: Item, split: str, where: str, root: Path) -> Problem:
+def _checked(source: Source, request: PrepareRequest, item: Item, split: str, where: str, root: Path) -> Problem:
     """The problem, checked as `load_problems` will check it. Raises DataError."""
     fields = dict(item.fields)
     if source.language and "language" not in fields.get("meta", {}):
         fields["meta"] = {**fields.get("meta", {}), "language": source.language}
+    if origin := source.origin or request.origin or request.hub:
+        fields.setdefault("origin", origin)
     if "answer" not in fields:
         if split != QUESTIONS:
             raise DataError(f"{where}: no answer; problems for training or evaluation need one")

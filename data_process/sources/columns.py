@@ -42,7 +42,7 @@ from data_process.sources.golds import (
     whole_number,
 )
 
-FIELDS = ("id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance")
+FIELDS = ("id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance", "origin")
 # The columns that a field takes where none has its name and no --map says otherwise.
 USUAL = {
     "id": ("ID", "pid", "index"),
@@ -143,6 +143,8 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     for name in ("precision", "unit", "tolerance"):
         if not is_missing(values[name]):
             fields[name] = values[name] if name == "unit" else _number(values[name], name)
+    if not is_missing(values["origin"]):
+        fields["origin"] = values["origin"]
     taken = {part.partition(".")[0] for name in FIELDS for part in columns.get(name, name).split(",")}
     taken.update(found[0] if found else ())
     others_of = {key: value for key, value in row.items() if key not in taken and _is_text_data(value)}

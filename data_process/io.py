@@ -21,7 +21,17 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
 import jsonlines
 
 from data_process.judging import check_gold
-from data_process.schema import ANSWER_TYPES, LETTERS, AnswerType, DataError, Example, Problem, example_from_json, wrong
+from data_process.schema import (
+    ANSWER_TYPES,
+    LETTERS,
+    AnswerType,
+    DataError,
+    Example,
+    Problem,
+    example_from_json,
+    shown,
+    wrong,
+)
 
 if TYPE_CHECKING:
     from jsonlines.jsonlines import LoadsCallable
@@ -52,16 +62,17 @@ def _not_json(name: str) -> NoReturn:
 # Made once: json.loads and json.dumps make one for every row when they are given options. The check for circular
 # references takes a quarter of the time, and a circular row ends in RecursionError all the same.
 _DECODER = json.JSONDecoder(parse_constant=_not_json)
+# For files of others: pandas writes a missing value as NaN.
+_NAN_DECODER = json.JSONDecoder(parse_constant=lambda name: None if name == "NaN" else _not_json(name))
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False)
 _ASCII_ENCODER = json.JSONEncoder(allow_nan=False, check_circular=False)
-_loads = cast("LoadsCallable", _DECODER.decode)  # the reader decodes bytes first, so it only ever passes text
 _BOM = b"\xef\xbb\xbf"
 
 
-def _parse(data: bytes, path: Path, line: int | None = None) -> Any:
+def _parse(data: bytes, path: Path, line: int | None, decoder: json.JSONDecoder) -> Any:
     """The JSON value of a line, or of a whole file where `line` is None. Raises DataError."""
     try:
-        return _DECODER.decode(data.removeprefix(_BOM).decode("utf-8"))
+        return decoder.decode(data.removeprefix(_BOM).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(f"{_where(path, line)}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
     except RecursionError as error:
@@ -89,13 +100,15 @@ def read_json(path: Path, remedy: str) -> Any:
         raise DataError(f"{path}: not complete JSON ({error}); {remedy}") from error
 
 
-def numbered_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """(where, row) of every row; `where` names the file and the line for messages."""
-    return ((_where(path, number, unit), row) for unit, number, row in _rows(path))
+def numbered_rows(path: Path, *, nan_is_null: bool = False) -> Iterator[tuple[str, Row]]:
+    """(where, row) of every row; `where` names the file and the line for messages. `nan_is_null`: as pandas writes."""
+    rows = _rows(path, _NAN_DECODER if nan_is_null else _DECODER)
+    return ((_where(path, number, unit), row) for unit, number, row in rows)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, int, Row]]:
+def _rows(path: Path, decoder: json.JSONDecoder = _DECODER) -> Iterator[tuple[str, int, Row]]:
     """("line" or, in a JSON array, "item"; its number; the row) of every row."""
+    loads = cast("LoadsCallable", decoder.decode)  # the reader decodes bytes first, so it only ever passes text
     number, line = 0, b""
 
     def lines(file: Iterable[bytes]) -> Iterator[bytes]:
@@ -116,13 +129,13 @@ def _rows(path: Path) -> Iterator[tuple[str, int, Row]]:
             if first is None:
                 return
             if first.removeprefix(_BOM).lstrip().startswith(b"["):  # one JSON array, as GeoQA is shipped
-                for item, row in enumerate(_parse(first + file.read(), path), start=1):
+                for item, row in enumerate(_parse(first + file.read(), path, None, decoder), start=1):
                     yield "item", item, _object(row, path, item, "item")
                 return
-            for row in jsonlines.Reader(itertools.chain([first], rest), loads=_loads).iter(type=dict):
+            for row in jsonlines.Reader(itertools.chain([first], rest), loads=loads).iter(type=dict):
                 yield "line", number, row
     except (jsonlines.InvalidLineError, RecursionError):
-        _object(_parse(line, path, number), path, number, "line")  # raises, and says what is wrong with the line
+        _object(_parse(line, path, number, decoder), path, number, "line")  # raises, and says what is wrong with the line
         raise
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path, or create the file first") from error
@@ -163,9 +176,9 @@ def read_examples(path: str | Path) -> list[Example]:
 def _check_id(row: Row, where: str, first: dict[str, str]) -> None:
     value = row.get("id")
     if not isinstance(value, str) or not value:
-        wrong(where, f"'id' must be a non-empty string, found {value!r}")
+        wrong(where, f"'id' must be a non-empty string, found {shown(value)}")
     if value in first:
-        wrong(where, f"id {value!r} was already used ({first[value]}); ids must be unique")
+        wrong(where, f"id {shown(value)} was already used ({first[value]}); ids must be unique")
     first[value] = where
 
 
@@ -215,14 +228,17 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
     return count
 
 
-_FIELDS = ("id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance", "meta")
+_FIELDS = (
+    "id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance", "meta",
+    "alternatives",
+)  # fmt: skip
 
 
 def load_problems(path: str | Path, image_root: str | Path) -> list[Problem]:
     """The problems of a JSON Lines file, every field checked. Images are relative to `image_root` and may be missing.
 
     A row has `id`, `question`, `answer` and, where they apply, `choices`, `image`, `answer_type`, `precision`, `unit`,
-    `tolerance`, `meta`. Without `answer_type`, a row with choices is a choice problem and any other a number problem.
+    `tolerance`, `alternatives`, `meta`. Without `answer_type`, a row with choices is a choice problem and any other a number problem.
     Other fields go to `meta`. Raises DataError naming the row.
     """
     root = Path(image_root).resolve()
@@ -237,7 +253,7 @@ def load_problems(path: str | Path, image_root: str | Path) -> list[Problem]:
 def _text(row: Mapping[str, Any], field: str, where: str) -> str:
     value = row.get(field)
     if not isinstance(value, str):
-        found = f"{type(value).__name__} {value!r}" if field in row else "nothing"
+        found = f"{type(value).__name__} {shown(value)}" if field in row else "nothing"
         wrong(where, f"{field!r} must be text, found {found}")
     if not value.strip():
         wrong(where, f"{field!r} is empty")
@@ -255,13 +271,17 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
     """The problem of a row with the fields of `load_problems`; `where` names it in errors, `root` has its image."""
     question, answer = _text(row, "question", where), _text(row, "answer", where)
     choices = choices_of(row.get("choices"), where)
+    others = row.get("alternatives") or ()
+    if not isinstance(others, list | tuple) or not all(isinstance(other, str) and other.strip() for other in others):
+        wrong(where, f"'alternatives' must be a list of texts, found {shown(others)}")
     answer_type: AnswerType = row.get("answer_type") or ("choice" if choices else "number")
     if answer_type not in ANSWER_TYPES:
-        wrong(where, f"unknown answer_type {answer_type!r}; known: {', '.join(ANSWER_TYPES)}")
+        wrong(where, f"unknown answer_type {shown(answer_type)}; known: {', '.join(ANSWER_TYPES)}")
     if answer_type == "choice":
         if not choices:
             wrong(where, "a choice problem needs 'choices'")
         answer = _gold_letter(answer, choices, where)
+        others = [_gold_letter(other, choices, where) for other in others]
     elif choices:
         wrong(where, f"a {answer_type} problem cannot have 'choices'; remove them or the answer_type")
     meta = row.get("meta")
@@ -269,24 +289,27 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
         wrong(where, f"'meta' must be an object, found {type(meta).__name__}")
     precision, unit, tolerance = row.get("precision"), row.get("unit"), row.get("tolerance")
     if precision is not None and (not isinstance(precision, int) or isinstance(precision, bool) or precision < 0):
-        wrong(where, f"'precision' must be a number of decimals such as 2, found {precision!r}")
+        wrong(where, f"'precision' must be a number of decimals such as 2, found {shown(precision)}")
     if answer_type == "float" and precision is None:
         wrong(where, "a float problem needs 'precision', the decimals of its answer")
     if unit is not None and not isinstance(unit, str):
-        wrong(where, f"'unit' must be text, found {unit!r}")
+        wrong(where, f"'unit' must be text, found {shown(unit)}")
     if tolerance is not None and (
         not isinstance(tolerance, int | float) or isinstance(tolerance, bool) or not 0 <= tolerance < 1
     ):
-        wrong(where, f"'tolerance' must be a fraction of the answer such as 0.05, found {tolerance!r}")
+        wrong(where, f"'tolerance' must be a fraction of the answer such as 0.05, found {shown(tolerance)}")
     meta = {key: value for key, value in row.items() if key not in _FIELDS} | (meta or {})
     image = _image(row.get("image"), where, root)
+    others = tuple(other for other in dict.fromkeys(others) if other != answer)
     problem = Problem(
-        row["id"], question, answer, choices, image, answer_type, precision, unit or None, tolerance, meta
+        row["id"], question, answer, choices, image, answer_type, precision, unit or None, tolerance, meta, others
     )
     try:
         check_gold(problem)
     except DataError as error:
         message = str(error).removeprefix(f"problem {problem.id}: ")
+        for gold in (answer, *others):
+            message = message.replace(repr(gold), shown(gold))
         raise DataError(f"{where}: {re.sub('^gold ', 'answer ', message)}") from error
     return problem
 
@@ -311,7 +334,7 @@ def _gold_letter(answer: str, choices: tuple[str, ...], where: str) -> str:
     if len(answer) == 1 and answer in letters:
         return answer
     if choices.count(answer) != 1:
-        wrong(where, f"answer {answer!r} is neither one of the letters {letters} nor the text of exactly one choice")
+        wrong(where, f"answer {shown(answer)} is neither one of the letters {letters} nor the text of exactly one choice")
     return letters[choices.index(answer)]
 
 
@@ -319,15 +342,15 @@ def _image(value: Any, where: str, root: Path) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or not value or "\0" in value:
-        wrong(where, f"'image' must be a relative path, or null for a problem without one; found {value!r}")
+        wrong(where, f"'image' must be a relative path, or null for a problem without one; found {shown(value)}")
     relative = PurePosixPath(value)
     # `..` is refused even if it stays inside, since two spellings of one file would be two images.
     if relative.is_absolute() or ".." in relative.parts or re.match(r"[A-Za-z]:[\\/]|[\\/]", value):
-        wrong(where, f"image {value!r} must be a path inside the image folder, without '..'")
+        wrong(where, f"image {shown(value)} must be a path inside the image folder, without '..'")
     try:
         inside = (root / relative).resolve().is_relative_to(root)
-    except (OSError, RuntimeError) as error:  # a loop of links
-        raise DataError(f"{where}: image {value!r} cannot be looked up ({error})") from error
+    except (OSError, RuntimeError) as error:  # a loop of links, a name too long
+        raise DataError(f"{where}: image {shown(value)} cannot be looked up ({type(error).__name__})") from error
     if not inside:
-        wrong(where, f"image {value!r} leads out of the image folder through a link; copy the file inside")
+        wrong(where, f"image {shown(value)} leads out of the image folder through a link; copy the file inside")
     return value

@@ -32,6 +32,14 @@ def wrong(where: str, what: str) -> NoReturn:
     raise DataError(f"{where}: {what}")
 
 
+def shown(value: object, limit: int = 80) -> str:
+    """A value as a message shows it: its `repr`, cut after `limit` characters, so that no file fills a terminal."""
+    # A long text is cut first: the repr of megabytes takes time and memory.
+    text = repr(value[:limit] if isinstance(value, str | bytes | list | tuple) else value)
+    whole = len(text) <= limit and (not isinstance(value, str | bytes | list | tuple) or len(value) <= limit)
+    return text if whole else f"{text[:limit]}..."
+
+
 @dataclass(frozen=True)
 class Problem:
     """A question with its gold answer: a letter if there are `choices`, otherwise a value written as text.
@@ -51,6 +59,7 @@ class Problem:
     unit: str | None = None  # that the question asks for: "years", "cm"; a response may leave it out
     tolerance: float | None = None  # "number" only: relative to the gold value; None: the judge's default
     meta: Mapping[str, Any] = field(default_factory=dict)  # family, difficulty, rationale ...; never shown to a model
+    alternatives: tuple[str, ...] = ()  # other accepted answers of the same type: a response to any of them is right
 
     @property
     def letters(self) -> str:
@@ -122,13 +131,18 @@ class Example:
     sources: tuple[str, ...] = ()  # ids of the candidates it was made from
 
 
+# Fields younger than the folders in use. Empty ones are left out of JSON, so that old data keep their bytes and digests.
+_ADDED = ("alternatives",)
+
+
 def to_json(record: Problem | Candidate | Verdict | Judged | Example) -> dict[str, Any]:
     """A record, nested ones included, as a dict for JSON. The values are shared with the record, not copied."""
     if isinstance(record, Judged):
         return {"candidate": to_json(record.candidate), "verdict": to_json(record.verdict)}
     kind: type = type(record)
     names, values = _reader(kind)
-    return dict(zip(names, values(record), strict=True))
+    row = dict(zip(names, values(record), strict=True))
+    return {key: value for key, value in row.items() if value or key not in _ADDED} if kind is Problem else row
 
 
 @cache

@@ -13,6 +13,8 @@ and no vote. It never guesses a letter.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from data_process.judging.types.base import AnswerJudge
 from data_process.judging.types.choice import CHOICE
 from data_process.judging.types.expression import EXPRESSION
@@ -39,15 +41,25 @@ JUDGES: dict[str, AnswerJudge] = {
 def judge(text: str, problem: Problem, *, truncated: bool = False) -> Verdict:
     """The verdict on a response to a problem.
 
+    An answer is correct if it is the gold answer or one of the problem's alternatives.
     `truncated`: the token limit cut the text, so only an answer that was complete before the cut counts.
     Never raises because of `text`; raises DataError where the problem's gold answer or answer type cannot be used.
     """
-    return _judge_of(problem).judge(text, problem, truncated)
+    verdict = _judge_of(problem).judge(text, problem, truncated)
+    for answer in problem.alternatives:
+        if verdict.correct:
+            break
+        other = _judge_of(problem).judge(text, replace(problem, answer=answer, alternatives=()), truncated)
+        if other.correct or verdict.status == "abstain":
+            verdict = other
+    return verdict
 
 
 def check_gold(problem: Problem) -> None:
-    """Raises DataError where the judge of the problem's type cannot read the gold answer."""
+    """Raises DataError where the judge of the problem's type cannot read the gold answer or an alternative."""
     _judge_of(problem).check_gold(problem)
+    for answer in problem.alternatives:
+        _judge_of(problem).check_gold(replace(problem, answer=answer))
 
 
 def _judge_of(problem: Problem) -> AnswerJudge:

@@ -91,12 +91,13 @@ def _where(path: Path, number: int | None, unit: str = "line") -> str:
 def read_json(path: Path, remedy: str) -> Any:
     """The value of a JSON file. DataError, which ends in `remedy`, for a file that is missing or not JSON."""
     try:
-        return json.loads(path.read_bytes().removeprefix(_BOM).decode("utf-8"))
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            return json.loads(file.read().removeprefix(_BOM).decode("utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; {remedy}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; {remedy}") from error
-    except (ValueError, RecursionError, OSError) as error:
+    except (ValueError, RecursionError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: not complete JSON ({error}); {remedy}") from error
 
 
@@ -135,7 +136,9 @@ def _rows(path: Path, decoder: json.JSONDecoder = _DECODER) -> Iterator[tuple[st
             for row in jsonlines.Reader(itertools.chain([first], rest), loads=loads).iter(type=dict):
                 yield "line", number, row
     except (jsonlines.InvalidLineError, RecursionError):
-        _object(_parse(line, path, number, decoder), path, number, "line")  # raises, and says what is wrong with the line
+        _object(
+            _parse(line, path, number, decoder), path, number, "line"
+        )  # raises, and says what is wrong with the line
         raise
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path, or create the file first") from error
@@ -334,7 +337,9 @@ def _gold_letter(answer: str, choices: tuple[str, ...], where: str) -> str:
     if len(answer) == 1 and answer in letters:
         return answer
     if choices.count(answer) != 1:
-        wrong(where, f"answer {shown(answer)} is neither one of the letters {letters} nor the text of exactly one choice")
+        wrong(
+            where, f"answer {shown(answer)} is neither one of the letters {letters} nor the text of exactly one choice"
+        )
     return letters[choices.index(answer)]
 
 

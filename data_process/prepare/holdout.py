@@ -1,4 +1,4 @@
-"""Holds problems out of a split so that no image and no question occurs on both sides."""
+"""Holds problems out of a split so that no problem, and where possible no image or question, is on both sides."""
 
 from __future__ import annotations
 
@@ -17,11 +17,17 @@ def question_key(problem: Problem) -> str:
     return re.sub(r"\s+", " ", problem.question).strip().casefold()
 
 
-def groups(problems: Sequence[Problem], images: Sequence[str | None]) -> list[list[int]]:
+# What the problems of a group share. The first is the safest; the others are for data with one question for all images
+# (counting), or many questions about a few images, which the first leaves in one piece.
+LEVELS = ("share an image or a question", "share an image", "share both question and image")
+
+
+def groups(problems: Sequence[Problem], images: Sequence[str | None], level: int = 0) -> list[list[int]]:
     """Groups of positions of problems that belong together. `images`: content digests, None for no image.
 
-    Problems belong together if they share an image, a question of at least `SPECIFIC_WORDS` words, or a question and
-    its choices.
+    At level 0 problems belong together if they share an image, a question of at least `SPECIFIC_WORDS` words, or a
+    question and its choices; at level 1, if they share an image; at level 2, if they share image and question.
+    Problems without an image belong together if they share the question.
     """
     parent = list(range(len(problems)))
 
@@ -34,10 +40,12 @@ def groups(problems: Sequence[Problem], images: Sequence[str | None]) -> list[li
     first: dict[tuple[object, ...], int] = {}
     for i, (problem, image) in enumerate(zip(problems, images, strict=True)):
         question = question_key(problem)
-        keys: list[tuple[object, ...]] = [("question", question, tuple(sorted(problem.choices)))]
+        keys: list[tuple[object, ...]] = []
+        if level == 0:
+            keys.append(("question", question, tuple(sorted(problem.choices))))
         if image is not None:
-            keys.append(("image", image))
-        if image is None or len(question.split()) >= SPECIFIC_WORDS:
+            keys.append(("image", image, question if level == 2 else None))
+        if image is None or (level == 0 and len(question.split()) >= SPECIFIC_WORDS):
             keys.append(("question", question))
         for key in keys:
             parent[root(i)] = root(first.setdefault(key, i))
@@ -47,14 +55,16 @@ def groups(problems: Sequence[Problem], images: Sequence[str | None]) -> list[li
     return list(found.values())
 
 
-def hold_out(problems: Sequence[Problem], images: Sequence[str | None], share: float, seed: int, name: str) -> set[str]:
+def hold_out(
+    problems: Sequence[Problem], images: Sequence[str | None], share: float, seed: int, name: str, level: int = 0
+) -> set[str]:
     """Ids of at most `share` of the problems, in whole groups, drawn by (seed, name, first id of the group).
 
     There are fewer where the remaining groups are too large. The order of `problems` does not matter.
     """
     wanted = round(share * len(problems))
     turns = []
-    for group in groups(problems, images):
+    for group in groups(problems, images, level):
         ids = sorted(problems[i].id for i in group)
         turns.append((seed_for(seed, name, ids[0]), ids))
     held: set[str] = set()

@@ -15,18 +15,23 @@ A source is one small module, in this package or anywhere that Python imports fr
 
 from __future__ import annotations
 
+import base64
+import binascii
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data_process.schema import LETTERS, wrong
+from data_process.schema import LETTERS, shown, wrong
 
 Row = dict[str, Any]
 LocatedRow = tuple[str, Row]  # where the row is, for messages; the row
 SplitRows = tuple[str, Iterable[LocatedRow]]  # a raw split, its rows
 
+MAX_NAME = 255  # bytes of a file's name, as file systems have it
+MAX_ENCODED = 1 << 27  # characters of a base64 image: 100 MB
 SPLITS = ("train", "dev", "test")  # what a prepared folder holds, in this order
 
 
@@ -89,11 +94,25 @@ def text_of(row: Mapping[str, Any], field_name: str, where: str) -> str:
     return value
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a cell is empty: null, NaN, or text that is empty."""
+    return value is None or value == "" or (isinstance(value, float) and value != value)
+
+
 def plain_value(value: Any) -> str | None:
-    """Text unchanged, a number as text; None for anything else."""
+    """Text unchanged, a number as text; None for anything else. 3.0 is "3": a column with gaps makes it a decimal."""
     if isinstance(value, str):
         return value
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else str(value) if math.isfinite(value) else None
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def row_id(split: str, where: str) -> str:
+    """The id of a problem that has none: its row in the split, and from the second shard on the shard's number."""
+    shard = re.search(r"-(\d+)-of-\d+\.[^/\\]*$", where.rpartition(",")[0])
+    part = f"{int(shard[1])}-" if shard and int(shard[1]) else ""
+    return f"{split}-{part}row{where.rpartition(' ')[2]}"
 
 
 def choices_of(value: Any, where: str) -> tuple[str, ...]:
@@ -113,17 +132,25 @@ def letter_of(answer: str, choices: tuple[str, ...], where: str, said_as: str | 
     which is meant; without it, that is a DataError, as is a gold answer that is neither.
     """
     letters = LETTERS[: len(choices)]
-    found = re.fullmatch(r"\s*\(?([A-Za-z])[).:]?\s*", answer) if said_as != "text" else None
+    found = (
+        re.fullmatch(r"\s*[(（]?([A-Za-z])(?:[)）.:：、]+\s*(.*)|\s*)", answer, re.DOTALL)
+        if said_as != "text"
+        else None
+    )
     letter = found[1].upper() if found and found[1].upper() in letters else None
+    if letter and found and found[2] and found[2].strip() != choices[letters.index(letter)].strip():
+        letter = None  # "B. 40" is a letter only where 40 is the text of B
     same = [mark for mark, choice in zip(letters, choices, strict=True) if choice == answer]
     if said_as == "letter":
         same = [] if letter else same
     if len(same) > 1:
-        wrong(where, f"gold {answer!r} is the text of {len(same)} choices, so its letter is ambiguous")
+        wrong(where, f"gold {shown(answer)} is the text of {len(same)} choices, so its letter is ambiguous")
     if letter and same and same[0] != letter:
-        wrong(where, f"gold {answer!r} is a letter and also the text of choice {same[0]}; say which: letter or text")
+        wrong(
+            where, f"gold {shown(answer)} is a letter and also the text of choice {same[0]}; say which: letter or text"
+        )
     if not letter and not same:
-        wrong(where, f"gold {answer!r} is outside the choices: neither a letter of {letters} nor the text of one")
+        wrong(where, f"gold {shown(answer)} is outside the choices: neither a letter of {letters} nor the text of one")
     return letter or same[0]
 
 
@@ -146,14 +173,17 @@ def find_image(name: Any, request: PrepareRequest, where: str, *, basename: bool
         wrong(where, f"the image must be a path, found {str(name)[:80]!r}")
     relative = PurePosixPath(PurePosixPath(name).name) if basename else PurePosixPath(name)
     if relative.is_absolute() or ".." in relative.parts or (re.match(r"[A-Za-z]:[\\/]|[\\/]", name) and not basename):
-        wrong(where, f"image {name!r} leads outside the image folder; give paths inside it, without '..'")
+        wrong(where, f"image {shown(name)} leads outside the image folder; give paths inside it, without '..'")
+    if any(len(part.encode("utf-8", "replace")) > MAX_NAME for part in relative.parts) or not relative.name:
+        what = f"{shown(name, 60)} ({len(name):,} characters) is neither the name of a file nor a base64 image"
+        wrong(where, f"{what}; name the column of the images with --map image=COLUMN")
     short = PurePosixPath(*relative.parts[1:]) if relative.parts[0] == "images" and relative.parts[1:] else relative
     base = request.raw if request.raw is None or request.raw.is_dir() else request.raw.parent
     roots = [request.images] if request.images else [base / "images", base] if base else []
     for root in roots:
         for candidate in (root / relative, root / short):
             if candidate.exists() and not candidate.resolve().is_relative_to(root.resolve()):
-                wrong(where, f"image {name!r} leads out of {root} through a link; copy the file inside")
+                wrong(where, f"image {shown(name)} leads out of {root} through a link; copy the file inside")
     return SourceImage(str(short), tuple(root / tail for root in roots for tail in dict.fromkeys((relative, short))))
 
 
@@ -169,9 +199,63 @@ def embedded_image(value: Any, name: str, request: PrepareRequest, where: str) -
         if request.raw is None:
             return SourceImage(named, (Path(path),))
         return SourceImage(named, find_image(path, request, where, basename=True).candidates)
+    if isinstance(data, str):
+        data = from_base64(data, where)
+        if data is None:
+            wrong(
+                where, f"the image holds a str, not the bytes of an image file, and it is no base64: {shown(value, 60)}"
+            )
+    elif isinstance(data, list) and all(isinstance(byte, int) and 0 <= byte < 256 for byte in data):
+        data = bytes(data)
     if not isinstance(data, bytes):
         wrong(where, f"the image holds a {type(data).__name__}, not the bytes of an image file")
     return SourceImage(f"{name}{suffix_of(data)}", data=data)
+
+
+def image_of(value: Any, name: str, request: PrepareRequest, where: str) -> SourceImage | None:
+    """The image in a cell: a path, base64 text, a data URI, an object with bytes or path, or a list of one of these.
+
+    None for an empty cell. `name` is for an image without a file name. DataError for several images.
+    """
+    if isinstance(value, list):
+        value = [one for one in value if not is_missing(one)]
+        if len(value) > 1:
+            wrong(where, f"{len(value)} images; a problem has at most one image (--skip-bad leaves such rows out)")
+        value = value[0] if value else None
+    if is_missing(value) or (isinstance(value, Mapping) and not any(value.values())):
+        return None
+    if not isinstance(value, str):
+        return embedded_image(value, re.sub(r"[^A-Za-z0-9._-]", "_", name)[:100], request, where)
+    if (data := from_base64(value, where)) is not None:
+        return SourceImage(f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:100]}{suffix_of(data)}", data=data)
+    return find_image(value, request, where)
+
+
+def from_base64(text: str, where: str) -> bytes | None:
+    """The image file that a text holds as base64 or as a data URI; None for other text, such as a path.
+
+    DataError for a data URI that is damaged, base64 that ends too early, and an image above `MAX_ENCODED` characters.
+    """
+    header, comma, _ = text[:200].partition(",")
+    is_uri = bool(comma) and header.startswith("data:")
+    if not is_uri and (len(text) < 64 or suffix_of(_decoded(text[:40]) or b"") == ".img"):
+        return None
+    if len(text) > MAX_ENCODED:
+        wrong(where, f"the image has {len(text):,} characters of base64, more than {MAX_ENCODED:,}; scale it down")
+    data = _decoded(text[len(header) + 1 :] if is_uri else text)
+    if data is None and not is_uri and "." in text[:4096]:
+        return None  # a long path that happens to begin like an image
+    if data is None or (is_uri and "base64" not in header):
+        wrong(where, f"the image is not complete base64: {shown(text, 60)}; encode it again")
+    return data
+
+
+def _decoded(text: str) -> bytes | None:
+    plain = re.sub(r"\s", "", text).replace("-", "+").replace("_", "/").rstrip("=")
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return None
 
 
 def suffix_of(data: bytes) -> str:

@@ -2,7 +2,10 @@
 
 A field of a problem takes the column of its own name unless `--map FIELD=COLUMN` says otherwise; a dot looks inside an
 object (`meta.answer`). Choices may be a list, an object {"A": ...}, an object {"label": [...], "text": [...]}, one text
-"A. ... B. ..." or several columns (`--map choices=A,B,C,D`). Columns that no field takes go to `meta`, except images.
+"A. ... B. ..." or several columns (`--map choices=A,B,C,D`); columns of the usual names,
+such as `options`, need no `--map`. Where the answer is a letter and no column has choices, they are read from the
+question. A table of conversations (LLaVA, Geo170K) needs no `--map` either. Columns that no field takes go to `meta`,
+except images.
 Without an `id` column, problems are numbered in the order of the file. A problem without an image is text only.
 """
 
@@ -14,26 +17,40 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from data_process.judging.maths.quantity import read_quantity
-from data_process.schema import ANSWER_TYPES, LETTERS, DataError, wrong
+from data_process.schema import ANSWER_TYPES, LETTERS, AnswerType, DataError, shown, wrong
 from data_process.sources.base import (
     Item,
     PrepareRequest,
     Row,
     Source,
-    SourceImage,
-    choices_of,
-    embedded_image,
-    find_image,
+    image_of,
+    is_missing,
     letter_of,
     plain_value,
     repeated_choices,
+    row_id,
     without_image_mark,
+)
+from data_process.sources.choices import choices_in_question, find_choices, read_choices
+from data_process.sources.golds import (
+    common_type,
+    from_turns,
+    gold_letter_alone,
+    read_golds,
+    refuse_letter,
+    whole_number,
 )
 
 FIELDS = ("id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance")
-_LABEL = re.compile(r"(?:^|(?<=\s))\(?([A-J])[).:、．]\s*", re.MULTILINE)
+# The columns that a field takes where none has its name and no --map says otherwise.
+USUAL = {
+    "id": ("ID", "pid", "index"),
+    "image": ("decoded_image", "images", "image_path", "image_1", "img_path"),
+}
+TURNS = ("conversations", "messages")
+MULTIPLE_CHOICE = ("multi_choice", "multiple_choice")  # values of a column question_type
+FREE_FORM = ("free_form", "open", "open_ended", "short_answer")
 _MATHS = re.compile(r"\\[a-zA-Z]|[√π∞∠^]|\d\s*[*+/=-]\s*[\dA-Za-z(]|[0-9]\s?[a-z]\b")
-_WRAPPED = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
 
 
 def parse_map(pairs: Iterable[str]) -> dict[str, str]:
@@ -58,55 +75,114 @@ def parse_map(pairs: Iterable[str]) -> dict[str, str]:
 def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     """One problem by the mapping in `request.options["map"]`."""
     mapping: Mapping[str, str] = request.options.get("map") or {}
-    values = {name: _look_up(row, mapping.get(name, name), name in mapping, where) for name in FIELDS}
+    columns = _columns(row, mapping)
+    if turns := next((name for name in TURNS if name in row), None) if "question" not in columns else None:
+        asked, said = from_turns(row[turns], where)
+        row = {
+            "question": asked,
+            "answer": said,
+            **{k: v for k, v in row.items() if k not in ("question", "answer", turns)},
+        }
+        columns = {**columns, "question": "question", "answer": columns.get("answer", "answer")}
+    values = {
+        name: _look_up(row, columns[name], name in mapping, where) if name in columns else None for name in FIELDS
+    }
     identifier = plain_value(values["id"])
     if identifier is None:
-        if values["id"] is not None:
-            wrong(where, f"'id' must be text or a number, found {values['id']!r}")
-        identifier = f"{split}-row{where.rpartition(' ')[2]}"
+        if not is_missing(values["id"]):
+            wrong(where, f"'id' must be text or a number, found {shown(values['id'])}")
+        identifier = row_id(split, where)
     question = plain_value(values["question"])
     if question is None or not question.strip():
         wrong(
             where,
-            f"no question: column {mapping.get('question', 'question')!r} holds {values['question']!r}; columns: "
+            f"no question: column {mapping.get('question', 'question')!r} holds {shown(values['question'])}; columns: "
             f"{', '.join(map(str, row))[:200]} (--map question=COLUMN)",
         )
-    choices = read_choices(values["choices"], where) if values["choices"] not in (None, "", []) else ()
-    answer = read_answer(values["answer"], request.options.get("answer_pattern"), where)
+    question = without_image_mark(question, where)
+    choices, found = (), find_choices(row) if "choices" not in mapping else None
+    if found or not (is_missing(values["choices"]) or values["choices"] == []):
+        choices = read_choices(found[1] if found else values["choices"], where)
+    golds = read_golds(values["answer"], *map(request.options.get, ("answer_pattern", "answer_list")), where)
     kind = request.options.get("answer_type") or values["answer_type"]
-    fields: Row = {"id": identifier, "question": without_image_mark(question, where), "choices": list(choices)}
-    notes: tuple[str, ...] = ()
     if kind is not None and kind not in ANSWER_TYPES:
-        wrong(where, f"unknown answer_type {kind!r}; known: {', '.join(ANSWER_TYPES)}")
+        wrong(where, f"unknown answer_type {shown(kind)}; known: {', '.join(ANSWER_TYPES)}")
+    letter = gold_letter_alone(golds[0])
+    if not choices and kind in (None, "choice") and (letter or kind == "choice" or _has_choices(row)):
+        question, choices = choices_in_question(question) or (question, ())
+        if letter and not choices and kind is None and not _is_free(row):
+            column = columns.get("answer", "answer")
+            refuse_letter(
+                letter, where, column, "name their column with --map choices=COLUMN, or say --answer-type text"
+            )
+    fields: Row = {"id": identifier, "question": question, "choices": list(choices)}
+    notes: tuple[str, ...] = ()
     if choices and kind in (None, "choice"):
-        fields.update(answer=_gold(answer, choices, request, where), answer_type="choice")
-        notes = repeated_choices(choices, fields["answer"])
+        gold, *others = dict.fromkeys(_gold(gold, choices, request, where) for gold in golds)
+        if others and request.options.get("answer_list") != "any":
+            wrong(where, f"{len(golds)} gold choices; where any of them is right, say --answer-list any")
+        fields.update(answer=gold, answer_type="choice", alternatives=others)
+        notes = repeated_choices(choices, gold)
     elif kind == "choice":
         wrong(where, "a choice problem needs choices (--map choices=COLUMN)")
     else:
         if kind is None:
-            kind = infer_type(answer)
+            kind = common_type([infer_type(gold) for gold in golds], golds)
             notes = (f"answer_type {kind} inferred from the answer",)
-        fields.update(answer=answer, answer_type=kind, choices=[])
+        if len(golds) > 1:
+            notes += ("several accepted answers, any of which is right",)
+        fields.update(answer=golds[0], answer_type=kind, choices=[], alternatives=list(golds[1:]))
         if choices:
             fields["meta"] = {"choices": list(choices)}
     for name in ("precision", "unit", "tolerance"):
-        if values[name] is not None:
-            fields[name] = values[name]
-    taken = {part.partition(".")[0] for name in FIELDS for part in mapping.get(name, name).split(",")}
-    others = {key: value for key, value in row.items() if key not in taken and _is_text_data(value)}
-    fields["meta"] = {**others, **fields.get("meta", {})}
-    image = _image(values["image"], identifier, request, where)
+        if not is_missing(values[name]):
+            fields[name] = values[name] if name == "unit" else _number(values[name], name)
+    taken = {part.partition(".")[0] for name in FIELDS for part in columns.get(name, name).split(",")}
+    taken.update(found[0] if found else ())
+    others_of = {key: value for key, value in row.items() if key not in taken and _is_text_data(value)}
+    fields["meta"] = {**others_of, **fields.get("meta", {})}
+    image = image_of(values["image"], identifier, request, where)
     return Item({key: value for key, value in fields.items() if value not in ([], {})}, image, notes)
+
+
+def _columns(row: Row, mapping: Mapping[str, str]) -> dict[str, str]:
+    """The column of each field: the one that --map names, or else the first usual one that is not empty."""
+    columns = {}
+    for name in FIELDS:
+        usual = (name, *USUAL.get(name, ()))
+        held = mapping.get(name) or next((column for column in usual if not is_missing(row.get(column))), None)
+        if held is not None:
+            columns[name] = held
+    if columns.get("image") == "image_1":  # MMMU has seven columns of images, most of them empty
+        columns["image"] = ",".join(column for column in row if re.fullmatch(r"image_[0-9]+", str(column)))
+    return columns
+
+
+def _has_choices(row: Row) -> bool:
+    return str(row.get("question_type")).lower().replace("-", "_") in MULTIPLE_CHOICE
+
+
+def _is_free(row: Row) -> bool:
+    return str(row.get("question_type")).lower().replace("-", "_") in FREE_FORM
+
+
+def _number(value: Any, name: str) -> Any:
+    """A setting as a number where a table without types, such as CSV, holds it as text."""
+    if name == "tolerance" and isinstance(value, str) and re.fullmatch(r"[0-9]*\.?[0-9]+", value.strip()):
+        return float(value)
+    return whole_number(value) if name == "precision" else value
 
 
 def _look_up(row: Mapping[str, Any], column: str, asked_for: bool, where: str) -> Any:
     """The value of a column, of several ("A,B,C,D": a list without empty values), or inside an object ("a.b")."""
     if "," in column and column not in row:
         values = [_look_up(row, part.strip(), asked_for, where) for part in column.split(",")]
-        return [value for value in values if value not in (None, "")]
+        return values[: max((i for i, value in enumerate(values, 1) if not is_missing(value)), default=0)]
     value: Any = row
     for part in [column] if column in row else column.split("."):
+        if isinstance(value, list) and part.isdigit() and int(part) < len(value):  # conversations.0.value
+            value = value[int(part)]
+            continue
         if not isinstance(value, Mapping) or part not in value:
             if asked_for:
                 wrong(where, f"there is no column {column!r}; columns: {', '.join(map(str, row))[:200]}")
@@ -115,63 +191,21 @@ def _look_up(row: Mapping[str, Any], column: str, asked_for: bool, where: str) -
     return value
 
 
-def read_choices(value: Any, where: str) -> tuple[str, ...]:
-    """Choices from any of the forms of published tables, without labels such as "A.". Raises DataError."""
-    if isinstance(value, str) and value.strip().startswith(("[", "{")):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            wrong(where, f"choices look like JSON but are not: {value[:80]!r}")
-    if isinstance(value, Mapping):
-        if isinstance(value.get("text"), list):  # {"label": ["A", ...], "text": [...]}
-            labels = value.get("label", list(LETTERS[: len(value["text"])]))
-            value = dict(zip(labels, value["text"], strict=False)) if len(labels) == len(value["text"]) else {}
-        keys = [
-            str(key).strip().upper() for key in value if value[key] is not None
-        ]  # Parquet adds nulls for absent keys
-        if not keys or (keys != list(LETTERS[: len(keys)]) and keys != [str(n + 1) for n in range(len(keys))]):
-            wrong(where, f"choices are labelled {keys}, not A, B, C ... in order")
-        return choices_of([text for text in value.values() if text is not None], where)
-    if isinstance(value, str):
-        marks = list(_LABEL.finditer(value))
-        if len(marks) < 2 or [m[1] for m in marks] != list(LETTERS[: len(marks)]) or value[: marks[0].start()].strip():
-            wrong(where, f"choices {value[:80]!r} are not of the form 'A. ... B. ...', with the letters in order")
-        ends = [*(m.start() for m in marks[1:]), len(value)]
-        return choices_of([value[m.end() : end].strip(" \n\t;,") for m, end in zip(marks, ends, strict=True)], where)
-    choices = choices_of(value, where)
-    labelled = [_LABEL.match(choice) for choice in choices]
-    if [m and m[1] for m in labelled] == list(LETTERS[: len(choices)]):
-        return choices_of([choice[m.end() :] for choice, m in zip(choices, labelled, strict=True) if m], where)
-    return choices
-
-
-def read_answer(value: Any, pattern: str | None, where: str) -> str:
-    """The gold answer as text, without `<answer>` around it; `pattern` selects the group of its last match."""
-    answer = json.dumps(value) if isinstance(value, list) else plain_value(value)
-    if answer is None or not answer.strip():
-        wrong(where, f"no gold answer: found {value!r} (--map answer=COLUMN)")
-    if wrapped := _WRAPPED.fullmatch(answer):
-        answer = wrapped[1]
-    if pattern:
-        found = re.findall(pattern, answer)
-        if not found or not isinstance(found[-1], str):
-            wrong(where, f"--answer-pattern {pattern!r} does not match the answer {answer[-80:]!r}")
-        answer = found[-1]
-    return answer.strip()
-
-
 def _gold(answer: str, choices: tuple[str, ...], request: PrepareRequest, where: str) -> str:
     """The gold letter. `answer_is` says how the table writes it: letter, text, index0 (from 0) or index1."""
     said_as = request.options.get("answer_is")
     if said_as in ("index0", "index1"):
-        index = int(answer) - int(said_as[-1]) if re.fullmatch(r"[0-9]{1,2}", answer) else -1
+        number = whole_number(answer)
+        index = number - int(said_as[-1]) if isinstance(number, int) else -1
         if not 0 <= index < len(choices):
-            wrong(where, f"gold {answer!r} is outside the choices: no index from {said_as[-1]} into {len(choices)}")
+            wrong(
+                where, f"gold {shown(answer)} is outside the choices: no index from {said_as[-1]} into {len(choices)}"
+            )
         return LETTERS[index]
     return letter_of(answer, choices, where, said_as)
 
 
-def infer_type(answer: str) -> str:
+def infer_type(answer: str) -> AnswerType:
     """How a free answer would be judged: number, list (in brackets), expression (mathematics) or text."""
     if read_quantity(answer, strict=True) is not None:
         return "number"
@@ -188,16 +222,4 @@ def _is_text_data(value: Any) -> bool:
     return True
 
 
-def _image(value: Any, identifier: str, request: PrepareRequest, where: str) -> SourceImage | None:
-    if isinstance(value, list):
-        if len(value) > 1:
-            wrong(where, f"{len(value)} images; a problem has at most one image (--skip-bad leaves such rows out)")
-        value = value[0] if value else None
-    if value is None or value == "":
-        return None
-    if isinstance(value, str):
-        return find_image(value, request, where)
-    return embedded_image(value, re.sub(r"[^A-Za-z0-9._-]", "_", identifier), request, where)
-
-
-SOURCE = Source(name="table", item=item, options=("map", "answer_type", "answer_is", "answer_pattern"))
+SOURCE = Source(name="table", item=item, options=("map", "answer_type", "answer_is", "answer_pattern", "answer_list"))

@@ -1,17 +1,26 @@
-"""Reads raw tables: JSON Lines (plain or .gz), JSON (a list, or a dict of rows by id), Parquet, and the hub."""
+"""Reads raw tables: JSON Lines, JSON (a list, or a dict of rows by id), CSV, TSV, Parquet, and the hub.
+
+All but Parquet may be `.gz`. A missing value, which pandas writes as NaN, is None in every row.
+"""
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_process.io import read_json, read_jsonl
-from data_process.schema import DataError
+from data_process.io import numbered_rows, read_json
+from data_process.schema import DataError, wrong
 from data_process.sources.base import LocatedRow, PrepareRequest, Row, Source, SplitRows
 
-SUFFIXES = (".jsonl", ".json", ".jsonl.gz", ".json.gz", ".parquet")
+_PLAIN = (".jsonl", ".json", ".csv", ".tsv")
+SUFFIXES = (*_PLAIN, *(f"{suffix}.gz" for suffix in _PLAIN), ".parquet")
+MAX_CELL = 1 << 27  # characters in a cell of a CSV or TSV file, which may hold an image as base64
 # Names of each split in published files.
 ALIASES = {
     "train": ("train", "training"),
@@ -25,13 +34,71 @@ BATCH = 64  # Parquet rows in memory at a time; they contain whole images
 
 def read_table(path: Path) -> Iterator[LocatedRow]:
     """The rows of one file, each with "file, row N" for messages. Raises DataError."""
+    name = path.name.removesuffix(".gz")
     if path.suffix == ".parquet":
         rows: Iterable[Row] = _parquet(path)
     else:
         _refuse_pointer(path)
-        rows = _json(path) if path.suffix == ".json" else read_jsonl(path)
+        if name.endswith((".csv", ".tsv")):
+            rows = _separated(path, "\t" if name.endswith(".tsv") else ",")
+        else:
+            rows = _json(path) if name.endswith(".json") else _json_lines(path)
     for number, row in enumerate(rows, start=1):
-        yield f"{path}, row {number}", row
+        yield f"{path}, row {number}", without_nan(row)
+
+
+def without_nan(value: Any) -> Any:
+    """A value with None for every NaN in it."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def _json_lines(path: Path) -> list[Row]:
+    return [row for _, row in numbered_rows(path, nan_is_null=True)]
+
+
+def _separated(path: Path, separator: str) -> Iterator[Row]:
+    """The rows of a CSV or TSV file with a header. A cell that is empty or "nan", as pandas writes it, is None."""
+    limit = csv.field_size_limit(MAX_CELL)
+    number = 1
+    try:
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as raw:
+            text = io.TextIOWrapper(raw, "utf-8-sig", newline="")
+            head = text.readline()
+            if separator == "," and "," not in head and ";" in head:
+                separator = ";"
+            reader = csv.reader(_from(head, text), delimiter=separator, strict=True)
+            header = next(reader, [])
+            if not any(header) or len(set(header)) < len(header):
+                raise DataError(f"{path}: the first line must name the columns, each once; add a header")
+            for number, cells in enumerate(reader, start=2):
+                if cells and len(cells) != len(header):
+                    wrong(
+                        f"{path}, row {number - 1}", f"{len(cells)} cells under {len(header)} columns; quote the text"
+                    )
+                if cells:
+                    yield {
+                        name: None if cell in ("", "nan", "NaN") else cell
+                        for name, cell in zip(header, cells, strict=True)
+                    }
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
+    except csv.Error as error:
+        raise DataError(
+            f"{path}, row {number}: not a row of {separator!r}-separated text ({error}); correct it"
+        ) from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"{path}: damaged gzip file ({error}); fetch or write it again") from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _from(head: str, rest: Iterable[str]) -> Iterator[str]:
+    yield head
+    yield from rest
 
 
 def _refuse_pointer(path: Path) -> None:
@@ -50,7 +117,7 @@ def _json(path: Path) -> list[Row]:
         value = read_json(path, "save it as UTF-8 JSON, or fetch it again if its download was interrupted")
     except DataError as error:
         if "Extra data" in str(error.__cause__):  # JSON Lines with the suffix .json
-            return read_jsonl(path)
+            return _json_lines(path)
         raise
     if isinstance(value, dict) and value and all(isinstance(row, dict) for row in value.values()):
         return [{"pid": key, **row} for key, row in value.items()]
@@ -159,4 +226,4 @@ def _hub_rows(repository: str, split: str, dataset: Any) -> Iterator[LocatedRow]
     for batch in dataset.with_format("arrow").iter(batch_size=BATCH):
         for row in batch.to_pylist():
             number += 1
-            yield f"{repository} {split}, row {number}", row
+            yield f"{repository} {split}, row {number}", without_nan(row)

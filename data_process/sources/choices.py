@@ -1,0 +1,175 @@
+"""Choices as published tables hold them: under which columns, in which forms, and inside the text of the question."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from data_process.schema import LETTERS, shown, wrong
+from data_process.sources.base import choices_of, is_missing
+
+# Columns that hold all choices, and the forms of columns that hold one each.
+COLUMNS = (
+    "choices", "options", "option", "candidates", "answer_choices", "answer_options", "choice_list", "option_list",
+)  # fmt: skip
+_ONE_EACH = ("{}", "option_{}", "option {}", "option{}", "choice_{}", "choice {}", "choice{}", "op{}")
+
+MAX_TEXT = 20_000  # characters of a cell that is read as a Python list
+_LABEL = re.compile(r"(?:^|(?<=[\s;；,，。]))[(（]?([A-J])[)）.:：、．]\s*", re.MULTILINE)
+_QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_NUMPY = re.compile(rf"\[\s*{_QUOTED}(?:\s+{_QUOTED})+\s*\]")
+_HEADER = re.compile(
+    r"(?:^|(?<=[\s.?!。？)）]))(?:answer )?(?:choices|options|选项)(?: are)?\s*[:：]\s*(?=[(（]?A[)）.:：、．])",
+    re.IGNORECASE,
+)
+
+
+def find_choices(row: Mapping[str, Any]) -> tuple[tuple[str, ...], Any] | None:
+    """(the columns, their value) of a row's choices under one of the usual names; None where it has none.
+
+    With a column for each choice (A, B, C or option_a, option_b) the value is the list of their values.
+    """
+    names = {str(name).lower(): name for name in row}
+    for column in COLUMNS:
+        name = names.get(column)
+        if name is not None and not is_missing(row[name]) and row[name] not in ([], {}, "[]"):
+            return (str(name),), row[name]
+    for form in _ONE_EACH:
+        each = []
+        for letter in LETTERS:
+            # A column that is only called "a" may hold anything; one called "A", as a rule, the first choice.
+            name = letter if form == "{}" else names.get(form.format(letter.lower()))
+            if name is None or name not in row:
+                break
+            each.append(name)
+        values = [row[name] for name in each]
+        if len(each) > 1 and not any(map(is_missing, values[:2])):
+            return tuple(map(str, each)), values
+    return None
+
+
+def read_choices(value: Any, where: str) -> tuple[str, ...]:
+    """Choices from any of the forms of published tables, without labels such as "A.". Raises DataError."""
+    if isinstance(value, str):
+        value = _from_text(value.strip(), where)
+    if isinstance(value, Mapping):
+        if isinstance(value.get("text"), list):  # {"label": ["A", ...], "text": [...]}
+            labels = value.get("label", list(LETTERS[: len(value["text"])]))
+            fits = isinstance(labels, list) and len(labels) == len(value["text"])
+            value = dict(zip(map(str, labels), value["text"], strict=True)) if fits else {}
+        # Parquet adds nulls for absent keys.
+        keys = [str(key).strip().upper() for key in value if not is_missing(value[key])]
+        if not keys or (keys != list(LETTERS[: len(keys)]) and keys != [str(n + 1) for n in range(len(keys))]):
+            wrong(where, f"choices are labelled {shown(keys)}, not A, B, C ... in order")
+        return choices_of([text for text in value.values() if not is_missing(text)], where)
+    if isinstance(value, list | tuple):
+        value = without_gaps(value, where)
+    choices = choices_of(value, where)
+    labelled = [_LABEL.match(choice) for choice in choices]
+    if [m and m[1] for m in labelled] == list(LETTERS[: len(choices)]):
+        return choices_of([choice[m.end() :] for choice, m in zip(choices, labelled, strict=True) if m], where)
+    return choices
+
+
+def without_gaps(values: Sequence[Any], where: str) -> list[Any]:
+    """The values up to the last that is not missing. DataError for a gap before it, which would shift the letters."""
+    kept = list(values)
+    while kept and is_missing(kept[-1]):
+        kept.pop()
+    if gaps := [LETTERS[i : i + 1] for i, value in enumerate(kept) if is_missing(value)]:
+        wrong(where, f"choice {gaps[0]} is missing, and {LETTERS[len(kept) - 1 : len(kept)]} is not; fill the gap")
+    return kept
+
+
+def _from_text(text: str, where: str) -> Any:
+    """A list or an object from its JSON or Python text, or the choices of a text "A. ... B. ..."."""
+    if text.startswith(("[", "{")):
+        value = literal(text)
+        if value is None:
+            wrong(where, f"choices look like JSON but are not: {shown(text)}; write them as a list of texts")
+        return value
+    found = lettered(text)
+    if found is None:
+        wrong(where, f"choices {shown(text)} are not of the form 'A. ... B. ...', with the letters in order")
+    return found
+
+
+def literal(text: str) -> Any:
+    """The list or object that a cell holds as JSON, as Python text or as NumPy prints it; None for anything else."""
+    text = text.strip()
+    if not text.startswith(("[", "{")) or len(text) > MAX_TEXT:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        if _NUMPY.fullmatch(text):  # no commas: Python would join the texts
+            text = f"[{', '.join(re.findall(_QUOTED, text))}]"
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            return None
+    return value if isinstance(value, list | dict) else None
+
+
+def lettered(text: str) -> list[str] | None:
+    """The texts of "A. ... B. ...", split at the labels, or else at semicolons or lines that start with one."""
+    marks = list(_LABEL.finditer(text))
+    if marks and not text[: marks[0].start()].strip():
+        if len(marks) > 1 and [m[1] for m in marks] == list(LETTERS[: len(marks)]):
+            ends = [*(m.start() for m in marks[1:]), len(text)]
+            return [_trim(text[m.end() : end]) for m, end in zip(marks, ends, strict=True)]
+        for separator in (r"[;；]", r"\n"):  # a choice may have letters in its text: "A. from C. to D.; B. ..."
+            found: list[str] = []
+            for part in re.split(separator, text):
+                label = _LABEL.match(part.strip())
+                if label and len(found) < len(LETTERS) and label[1] == LETTERS[len(found)]:
+                    found.append(part.strip()[label.end() :])
+                elif found:
+                    found[-1] += f"; {part.strip()}" if part.strip() else ""
+            if len(found) > 1:
+                return [_trim(choice) for choice in found]
+    return None
+
+
+def _trim(choice: str) -> str:
+    return choice.strip(" \n\t;,；，")
+
+
+def choices_in_question(question: str) -> tuple[str, tuple[str, ...]] | None:
+    """(the question without its choices, the choices) where they stand in it; None where they do not.
+
+    They stand behind "Choices:", on lines that start with their letters, or, three or more, at the end of the text.
+    Where all are blank, since they are drawn in the image, the letters are the choices. What follows the last one's
+    line stays in the question.
+    """
+    headers = list(_HEADER.finditer(question))
+    starts = [(headers[-1].start(), headers[-1].end(), 2)] if headers else []
+    labels = [m for m in _LABEL.finditer(question) if m[1] == "A"]
+    for m in reversed(labels):
+        own_line = not question[: m.start()].rpartition("\n")[2].strip()
+        starts.append((m.start(), m.start(), 2 if own_line and "\n" in question[m.end() :] else 3))
+    for begin, first, least in starts:
+        found = _tail(question[first:])
+        if found is not None and len(found[0]) >= least and question[:begin].strip():
+            texts, rest = found
+            return f"{question[:begin].rstrip()}\n{rest}".strip(), tuple(texts)
+    return None
+
+
+def _tail(text: str) -> tuple[list[str], str] | None:
+    """The choices at the start of a text, and what follows the line of the last one."""
+    marks = list(_LABEL.finditer(text))
+    count = next((k for k, m in enumerate(marks) if k >= len(LETTERS) or m[1] != LETTERS[k]), len(marks))
+    if count < 2 or marks[0].start() or count < len(marks):
+        return None  # letters that are out of order: a text, not a list
+    last = marks[-1].end() if "\n" not in marks[-1][0] else marks[-1].start() + marks[-1][0].index("\n")
+    end = text.find("\n", last)
+    end = len(text) if end < 0 else end
+    ends = [*(m.start() for m in marks[1:]), end]
+    texts = [_trim(text[m.end() : stop]) for m, stop in zip(marks, ends, strict=True)]
+    if not any(texts):
+        texts = list(LETTERS[:count])
+    return (texts, text[end:].strip()) if all(texts) else None

@@ -131,7 +131,7 @@ class Example:
     sources: tuple[str, ...] = ()  # ids of the candidates it was made from
 
 
-# Fields younger than the folders in use. Empty ones are left out of JSON, so that old data keep their bytes and digests.
+# Fields younger than the folders in use: left out of JSON while empty, so that old data keep their bytes and digests.
 _ADDED = ("alternatives",)
 
 

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_process.prepare.data_card import render
-from data_process.prepare.folder import DEV_SHARE, MISSING, QUESTIONS, FolderPlan, prepare
+from data_process.prepare.folder import BAD_SHARE, DEV_SHARE, IDS, MISSING, QUESTIONS, FolderPlan, prepare
 from data_process.schema import ANSWER_TYPES, DataError, wrong
 from data_process.sources.base import SPLITS, PrepareRequest, Source
 from data_process.sources.columns import parse_map
@@ -127,13 +127,25 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--borrow", action="append", default=[], metavar="SPLIT=DIR", help="split of a prepared folder")
     made.add_argument("--link", action="store_true", help="hard-link the images instead of copying them")
     made.add_argument("--replace", action="store_true", help="replace an already prepared folder")
-    made.add_argument("--skip-bad", action="store_true", help="leave out and count unusable rows instead of stopping")
+    made.add_argument(
+        "--bad-share", type=_share, default=BAD_SHARE, metavar="SHARE",
+        help="leave out and count unusable rows up to this share of all, and stop at more (0.05)",
+    )  # fmt: skip
+    made.add_argument("--skip-bad", action="store_true", help="leave out and count unusable rows, however many")
+    made.add_argument(
+        "--id", choices=IDS, help="split: put the split's name before every id; none: number the rows instead. By "
+        "default ids stay as they are, and numbers that start again in each split get its name",
+    )  # fmt: skip
     made.add_argument("--json", action="store_true", help="print the card as JSON")
     table = made.add_argument_group("table")
     table.add_argument("--map", action="append", default=[], metavar="FIELD=COLUMN", help="e.g. question=problem")
     table.add_argument("--answer-type", choices=ANSWER_TYPES, help="of every answer (default: inferred, and printed)")
     table.add_argument("--answer-is", choices=("letter", "text", "index0", "index1"), help="form of a gold choice")
     table.add_argument("--answer-pattern", metavar="REGEX", help="the group of its last match is the answer")
+    table.add_argument(
+        "--answer-list", choices=("any", "ordered"), help="several answers in a cell: any of them is right, or all in "
+        "this order (default: any for texts, ordered for numbers)",
+    )  # fmt: skip
     geometry = made.add_argument_group("geometry3k")
     geometry.add_argument("--text", choices=("annotat_text", "problem_text", "compact_text"), help="question field")
     return made
@@ -144,7 +156,7 @@ def _request(args: argparse.Namespace, source: Source) -> PrepareRequest:
         raise DataError("say where the data are: either --raw PATH for files or --hub [OWNER/NAME]")
     given = {
         "map": parse_map(args.map), "answer_type": args.answer_type, "answer_is": args.answer_is,
-        "answer_pattern": args.answer_pattern, "text": args.text,
+        "answer_pattern": args.answer_pattern, "answer_list": args.answer_list, "text": args.text,
     }  # fmt: skip
     for name, value in given.items():
         if value and name not in source.options:
@@ -170,6 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         plan = FolderPlan(
             out=args.out, missing=args.missing, dev_share=args.dev_share, test_share=args.test_share, seed=args.seed,
             link=args.link, replace=args.replace, skip_bad=args.skip_bad, borrow=borrowed(args.borrow),
+            bad_share=args.bad_share, ids=args.id,
         )  # fmt: skip
         card = prepare(source, _request(args, source), plan)
     except DataError as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 from data_process.prepare.holdout import question_key
 from data_process.prepare.images import PlacedImage
-from data_process.schema import Problem
+from data_process.schema import Problem, shown
 
 LISTED = 10  # examples listed beside each count
 Key = tuple[str, tuple[str, ...], str | None]  # question, choices, content of the image
@@ -163,6 +163,7 @@ def render(card: Mapping[str, Any]) -> str:
     lines = [f"{card['source']}  digest {card['digest']}"]
     lines += [f"  {key}: {card[key]}" for key in ("licence", "citation")]
     lines += [f"  {line}" for line in card["remarks"]]
+    lines += [f"    {line}" for line in card["left_out"]]
     for name, split in card["splits"].items():
         lines += ["", f"{name}: {split['items']:,} items, digest {split['digest']}", *_lines(split)]
     for pair, counts in card["overlaps"].items():
@@ -192,7 +193,7 @@ def _lines(split: Mapping[str, Any]) -> list[str]:
         )
     if "majority_answer" in split:
         top = split["majority_answer"]
-        lines.append(f"  most frequent free answer {top['answer']!r}: {top['rate']:.1%} of {top['of']:,}")
+        lines.append(f"  most frequent free answer {shown(top['answer'])}: {top['rate']:.1%} of {top['of']:,}")
     images = split["images"]
     parts = [f"{images['with_image']:,} items with an image ({images['different']:,} different)"]
     parts += [f"{images['text_only']:,} text only"] if images["text_only"] else []
@@ -204,8 +205,8 @@ def _lines(split: Mapping[str, Any]) -> list[str]:
         )
         lines.append(f"  image sizes in pixels (min, median, max): {sides}; {images['bytes'] / 2**20:.1f} MiB in all")
     if images["unusable"]:
-        shown = ", ".join(images["unusable_ids"])
-        lines.append(f"  UNUSABLE IMAGES: {images['unusable']:,} ({_counts(images['reasons'])}); first: {shown}")
+        first = ", ".join(images["unusable_ids"])
+        lines.append(f"  UNUSABLE IMAGES: {images['unusable']:,} ({_counts(images['reasons'])}); first: {first}")
     if images["stand_ins"]:
         lines.append(
             f"  DRAWN STAND-INS: {images['stand_ins']:,} (they show nothing of the diagram; expect accuracy at chance)"

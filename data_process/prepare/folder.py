@@ -17,14 +17,17 @@ from typing import Any
 from data_process.images import standin
 from data_process.io import load_problems, problem_from_row, write_aside, write_jsonl
 from data_process.prepare.data_card import LISTED, Entry, digest_of, overlaps, row_of, split_card
-from data_process.prepare.holdout import hold_out
+from data_process.prepare.holdout import LEVELS, groups, hold_out, question_key
 from data_process.prepare.images import FOLDER, ImagePlacer, PlacedImage
-from data_process.schema import DataError, Problem
-from data_process.sources.base import SPLITS, Item, PrepareRequest, Source, SourceImage
+from data_process.schema import DataError, Problem, shown
+from data_process.sources.base import SPLITS, Item, PrepareRequest, Source, SourceImage, row_id
+from data_process.sources.golds import AS_TEXT, readable
 from data_process.sources.tables import table_rows
 
 MISSING = ("error", "count", "drop", "standin")
 DEV_SHARE = 0.1  # of train, where a source has no dev split
+BAD_SHARE = 0.05  # of the rows that may be unusable; more of them are a fault of the file or of the options
+IDS = ("split", "none")  # put the split's name before every id; number the rows of each split instead
 QUESTIONS = "questions"  # the split, and file, of problems without public answers
 # Stands in for an answer that is not public while the row is checked; it is never written.
 _ANY_ANSWER = {"choice": "A", "integer": "0", "float": "0.0", "list": "[0]", "number": "0", "text": "-"}
@@ -41,7 +44,9 @@ class FolderPlan:
     seed: int = 0
     link: bool = False
     replace: bool = False  # overwrite a folder that an earlier call made
-    skip_bad: bool = False  # leave out and count rows that cannot be used
+    skip_bad: bool = False  # leave out and count rows that cannot be used, however many
+    bad_share: float = BAD_SHARE  # of rows that are left out and counted in any case
+    ids: str | None = None  # one of IDS; None: as they are, and as "split" where numbers start again in each split
     borrow: Mapping[str, Path] = field(default_factory=dict)  # split -> prepared folder to take it from
 
 
@@ -52,7 +57,8 @@ class _Read:
     splits: dict[str, list[Entry]] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)  # (reason, where) of the rows left out
     offered: int = 0  # rows seen
-    ids: dict[str, str] = field(default_factory=dict)  # problem id -> where it was read
+    bad: int = 0  # of those left out: rows that cannot be used
+    ids: dict[tuple[str, str], str] = field(default_factory=dict)  # (split, problem id) -> where it was read
 
 
 def _entries(source: Source, request: PrepareRequest, plan: FolderPlan, root: Path) -> _Read:
@@ -66,22 +72,72 @@ def _entries(source: Source, request: PrepareRequest, plan: FolderPlan, root: Pa
             read.offered += 1
             try:
                 item = source.item(request, raw_split, where, row)
+                if plan.ids == "none":
+                    item = replace(item, fields={**item.fields, "id": row_id(raw_split, where)})
+                item = _as_text(item)
                 problem = _checked(source, item, split, where, root)
-                if problem.id in read.ids:
-                    raise DataError(f"{where}: id {problem.id!r} was already used ({read.ids[problem.id]})")
+                if (split, problem.id) in read.ids:
+                    first = read.ids[split, problem.id]
+                    raise DataError(
+                        f"{where}: id {shown(problem.id)} was already used ({first}); --id none numbers the rows"
+                    )
             except DataError as error:
-                if not plan.skip_bad:
-                    raise
-                read.skipped.append((str(error).removeprefix(f"{where}: ")[:160], where))
+                read.bad += 1
+                read.skipped.append((str(error).removeprefix(f"{where}: ")[:300], where))
                 continue
-            read.ids[problem.id] = where
+            read.ids[split, problem.id] = where
             _keep(_with_image(problem, item, placer, plan), where, entries, read, plan)
+    if not plan.skip_bad and read.bad > plan.bad_share * read.offered:
+        why, where = read.skipped[0]
+        raise DataError(
+            f"{where}: {why}. {read.bad:,} of {read.offered:,} rows cannot be used, more than the limit of "
+            f"{plan.bad_share:.0%} (--bad-share); correct them, or leave them out with --skip-bad"
+        )
     if not read.ids:
         raise DataError(
             f"{source.name}: none of {read.offered} rows can be used; correct --raw or the options. "
             f"First: {read.skipped[:1]}"
         )
     return read
+
+
+def _as_text(item: Item) -> Item:
+    """The item with type text where its gold answers are expressions that cannot be read; the card counts these."""
+    golds = (item.fields.get("answer"), *item.fields.get("alternatives", ()))
+    if item.fields.get("answer_type") != "expression" or golds[0] is None:
+        return item
+    if all(not gold.strip() or readable(gold, "expression") for gold in golds):
+        return item
+    notes = (*(note for note in item.notes if "expression inferred" not in note), AS_TEXT)
+    return replace(item, fields={**item.fields, "answer_type": "text"}, notes=notes)
+
+
+def _tell_apart(read: _Read, plan: FolderPlan) -> list[str]:
+    """Puts the split's name before every id where asked, or where ids start again in each split. Returns remarks.
+
+    Numbers that start again are always told apart, and other ids where their problems ask different questions:
+    DataError where two splits have the same problem under one id.
+    """
+    of_id: dict[str, list[tuple[str, Problem]]] = {}
+    for split, entries in read.splits.items():
+        for entry in entries:
+            of_id.setdefault(entry.problem.id, []).append((split, entry.problem))
+    repeated = {name: found for name, found in of_id.items() if len(found) > 1}
+    if plan.ids != "split" and not repeated:
+        return []
+    for name, found in repeated.items():
+        if plan.ids is None and not name.isdecimal() and len({question_key(p) for _, p in found}) < len(found):
+            first, second = (read.ids[split, name] for split, _ in found[:2])
+            raise DataError(
+                f"{second}: id {shown(name)} was already used ({first}); if these are two problems, "
+                "--id split puts the split's name before every id"
+            )
+    for split, entries in read.splits.items():
+        read.splits[split] = [
+            replace(entry, problem=replace(entry.problem, id=f"{split}-{entry.problem.id}")) for entry in entries
+        ]
+    read.ids = {(split, f"{split}-{name}"): where for (split, name), where in read.ids.items()}
+    return [] if plan.ids else ["ids start again in each split, so every id has the name of its split in front"]
 
 
 def _checked(source: Source, item: Item, split: str, where: str, root: Path) -> Problem:
@@ -134,6 +190,7 @@ def _refuse_missing(splits: Mapping[str, Sequence[Entry]], request: PrepareReque
 def _borrow(splits: dict[str, list[Entry]], plan: FolderPlan, read: _Read, root: Path) -> list[str]:
     """Copies splits and their images from other prepared folders. Returns remarks for the card."""
     remarks = []
+    taken = {identifier: where for (_, identifier), where in read.ids.items()}
     for name, folder in plan.borrow.items():
         if name in splits:
             raise DataError(f"--borrow {name}={folder}: the source has this split itself; leave it out with --split")
@@ -145,8 +202,8 @@ def _borrow(splits: dict[str, list[Entry]], plan: FolderPlan, read: _Read, root:
         entries: list[Entry] = []
         for problem in load_problems(folder / f"{name}.jsonl", folder):
             where = f"{folder / name}.jsonl"
-            if read.ids.setdefault(problem.id, where) != where:
-                raise DataError(f"{where}: id {problem.id!r} is also in {read.ids[problem.id]}")
+            if taken.setdefault(problem.id, where) != where:
+                raise DataError(f"{where}: id {shown(problem.id)} is also in {taken[problem.id]}; see --id split")
             image = None
             if problem.image is not None:
                 short = problem.image.removeprefix(f"{FOLDER}/")
@@ -170,19 +227,39 @@ def _hold_out(splits: dict[str, list[Entry]], plan: FolderPlan) -> list[str]:
         train = splits.get("train", [])
         if name in splits or not train or not share:
             continue
-        contents = [entry.placed.digest if entry.placed and not entry.stand_in else None for entry in train]
-        held = hold_out([entry.problem for entry in train], contents, share, plan.seed, name)
-        if not held:
+        wanted, problems = round(share * len(train)), [entry.problem for entry in train]
+        if not wanted:
             raise DataError(
                 f"{len(train)} train problems are too few to hold {share:.0%} out as {name}; give --{name}-share 0"
+            )
+        held: set[str] = set()
+        for level in range(len(LEVELS)):
+            contents = [_content(entry, level) for entry in train]
+            drawn = hold_out(problems, contents, share, plan.seed, name, level)
+            if len(drawn) > len(held):
+                held, together = drawn, LEVELS[level]
+            if 2 * len(held) >= wanted:
+                break
+        if not held:
+            least = min(map(len, groups(problems, contents, level)))
+            raise DataError(
+                f"{share:.0%} of {len(train)} train problems cannot be held out as {name}: at least {least} of them "
+                f"{LEVELS[-1]}, so that all must stay together; give --{name}-share 0, or a larger share"
             )
         splits[name] = [entry for entry in train if entry.problem.id in held]
         splits["train"] = [entry for entry in train if entry.problem.id not in held]
         remarks.append(
             f"{name} has {len(held):,} of {len(train):,} train problems, held out (seed {plan.seed}, in groups that "
-            "share an image or a question); it is not a published split"
+            f"{together}); it is not a published split"
         )
     return remarks
+
+
+def _content(entry: Entry, level: int) -> str | None:
+    """What tells an entry's image from others. Above level 0 an unusable image counts by its name."""
+    if entry.placed and not entry.stand_in:
+        return entry.placed.digest
+    return entry.wanted if level else None
 
 
 @contextlib.contextmanager
@@ -221,8 +298,9 @@ def prepare(source: Source, request: PrepareRequest, plan: FolderPlan) -> dict[s
     request = replace(request, splits=request.splits or dict(source.splits))
     with _folder(plan) as root:
         read = _entries(source, request, plan, root)
+        remarks = _tell_apart(read, plan)
         splits = {name: entries for name, entries in read.splits.items() if entries}
-        remarks = _borrow(splits, plan, read, root)
+        remarks += _borrow(splits, plan, read, root)
         if plan.missing == "error":
             _refuse_missing(splits, request)
         remarks += _hold_out(splits, plan)
@@ -250,7 +328,8 @@ def _card(
     assert kept + len(read.skipped) == read.offered, "a row left without a reason"
     reasons = Counter(_general(why) for why, _ in read.skipped)
     if read.skipped:
-        remarks = [*remarks, f"{len(read.skipped):,} of {read.offered:,} rows left out: "
+        limit = "" if plan.skip_bad else f" (of unusable ones {read.bad:,}; the limit is {plan.bad_share:.0%})"
+        remarks = [*remarks, f"{len(read.skipped):,} of {read.offered:,} rows left out{limit}: "
                    + "; ".join(f"{why} ({n:,})" for why, n in reasons.most_common(LISTED))]  # fmt: skip
     if QUESTIONS in splits:
         remarks = [*remarks, f"{QUESTIONS}.jsonl has no answers: it is for a submission, and the loop does not read it"]

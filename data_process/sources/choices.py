@@ -15,6 +15,8 @@ from data_process.sources.base import choices_of, is_missing
 COLUMNS = (
     "choices", "options", "option", "candidates", "answer_choices", "answer_options", "choice_list", "option_list",
 )  # fmt: skip
+_MULTIPLE_CHOICE = ("multi_choice", "multiple_choice", "mcq")
+_FREE_FORM = ("free_form", "open", "open_ended", "short_answer")
 _ONE_EACH = ("{}", "option_{}", "option {}", "option{}", "choice_{}", "choice {}", "choice{}", "op{}")
 
 MAX_TEXT = 20_000  # characters of a cell that is read as a Python list
@@ -49,6 +51,14 @@ def find_choices(row: Mapping[str, Any]) -> tuple[tuple[str, ...], Any] | None:
         if len(each) > 1 and not any(map(is_missing, values[:2])):
             return tuple(map(str, each)), values
     return None
+
+
+def question_type(row: Mapping[str, Any]) -> str | None:
+    """The column "question_type" as "multi_choice" or "free_form", where it has one of the usual words for these."""
+    said = row.get("question_type")
+    word = str(said).lower().replace("-", "_").replace(" ", "_")
+    known = "multi_choice" if word in _MULTIPLE_CHOICE else "free_form" if word in _FREE_FORM else word
+    return None if is_missing(said) else known
 
 
 def read_choices(value: Any, where: str) -> tuple[str, ...]:

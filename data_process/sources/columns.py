@@ -31,8 +31,9 @@ from data_process.sources.base import (
     row_id,
     without_image_mark,
 )
-from data_process.sources.choices import choices_in_question, find_choices, read_choices
+from data_process.sources.choices import choices_in_question, find_choices, question_type, read_choices
 from data_process.sources.golds import (
+    AS_TEXT,
     common_type,
     from_turns,
     gold_letter_alone,
@@ -48,8 +49,6 @@ USUAL = {
     "image": ("decoded_image", "images", "image_path", "image_1", "img_path"),
 }
 TURNS = ("conversations", "messages")
-MULTIPLE_CHOICE = ("multi_choice", "multiple_choice")  # values of a column question_type
-FREE_FORM = ("free_form", "open", "open_ended", "short_answer")
 _MATHS = re.compile(r"\\[a-zA-Z]|[√π∞∠^]|\d\s*[*+/=-]\s*[\dA-Za-z(]|[0-9]\s?[a-z]\b")
 
 
@@ -108,9 +107,13 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     if kind is not None and kind not in ANSWER_TYPES:
         wrong(where, f"unknown answer_type {shown(kind)}; known: {', '.join(ANSWER_TYPES)}")
     letter = gold_letter_alone(golds[0])
-    if not choices and kind in (None, "choice") and (letter or kind == "choice" or _has_choices(row)):
+    if (
+        not choices
+        and kind in (None, "choice")
+        and (letter or kind == "choice" or question_type(row) == "multi_choice")
+    ):
         question, choices = choices_in_question(question) or (question, ())
-        if letter and not choices and kind is None and not _is_free(row):
+        if letter and not choices and kind is None and question_type(row) != "free_form":
             column = columns.get("answer", "answer")
             refuse_letter(
                 letter, where, column, "name their column with --map choices=COLUMN, or say --answer-type text"
@@ -127,8 +130,9 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
         wrong(where, "a choice problem needs choices (--map choices=COLUMN)")
     else:
         if kind is None:
-            kind = common_type([infer_type(gold) for gold in golds], golds)
-            notes = (f"answer_type {kind} inferred from the answer",)
+            kinds = [infer_type(gold) for gold in golds]
+            kind = common_type(kinds, golds)
+            notes = (AS_TEXT if kind == "text" not in kinds else f"answer_type {kind} inferred from the answer",)
         if len(golds) > 1:
             notes += ("several accepted answers, any of which is right",)
         fields.update(answer=golds[0], answer_type=kind, choices=[], alternatives=list(golds[1:]))
@@ -156,14 +160,6 @@ def _columns(row: Row, mapping: Mapping[str, str]) -> dict[str, str]:
     if columns.get("image") == "image_1":  # MMMU has seven columns of images, most of them empty
         columns["image"] = ",".join(column for column in row if re.fullmatch(r"image_[0-9]+", str(column)))
     return columns
-
-
-def _has_choices(row: Row) -> bool:
-    return str(row.get("question_type")).lower().replace("-", "_") in MULTIPLE_CHOICE
-
-
-def _is_free(row: Row) -> bool:
-    return str(row.get("question_type")).lower().replace("-", "_") in FREE_FORM
 
 
 def _number(value: Any, name: str) -> Any:

@@ -5,6 +5,8 @@ r"""GeoQA: geometry questions from Chinese schools, in the processed forms that 
 * ShareGPT rows (its `geoqa_train_base.json`): one user turn `<image>question\nChoices:\n(A) ...`, one assistant turn
   `Answer: \nB`, and the image's path on the authors' machine, of which only the file's name counts. The image's name
   is the id.
+* Conversations of the same kind in other words (Geo170K, MathV360K): choices `A. ...`, and a worked solution that ends
+  in `Answer:B`.
 * Free answers (R1-V's `geoqa_test_prompts.jsonl` and outputs on it): `question`, `gold` or `ground_truth` such as
   `10√{2}`, `140°`, `5cm^2^`, no choices; `id`, or the image's name in its place. Judged as expressions.
 """
@@ -15,21 +17,25 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
-from data_process.schema import LETTERS, DataError, wrong
+from data_process.schema import LETTERS, DataError, shown, wrong
 from data_process.sources.base import (
     Item,
     PrepareRequest,
     Row,
     Source,
+    SourceImage,
     SplitRows,
     choices_of,
     find_image,
+    image_of,
     letter_of,
     plain_value,
     repeated_choices,
     text_of,
     without_image_mark,
 )
+from data_process.sources.choices import choices_in_question
+from data_process.sources.golds import final_answer, gold_letter_alone
 from data_process.sources.tables import read_table, split_of, table_rows
 
 FILES = (
@@ -56,8 +62,11 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
         row = _from_turns(row, where)
     name = row.get("image", row.get("image_path"))
     of_other_machine = "image_path" in row or bool(row.get("_other_machine"))
-    image = None if name is None else find_image(name, request, where, basename=of_other_machine)
     identifier = row.get("id")
+    if name is not None and (of_other_machine or not isinstance(name, str | Mapping)):
+        image: SourceImage | None = find_image(name, request, where, basename=of_other_machine)
+    else:
+        image = image_of(name, str(identifier), request, where)
     if identifier is None and image is not None:
         identifier = PurePosixPath(image.name).stem
         identifier = identifier if identifier.startswith(split) else f"{split}-{identifier}"
@@ -94,20 +103,28 @@ def _from_turns(row: Row, where: str) -> Row:
         wrong(where, "the turns must hold text in 'content' or 'value'")
     question, header, listed = asked.partition("\nChoices:\n")
     found = [_CHOICE.fullmatch(line) for line in listed.split("\n")]
-    if not header or not all(found) or [m[1] for m in found if m] != list(LETTERS[: len(found)]):
-        wrong(where, "the user turn must end in 'Choices:' and lines (A) ..., (B) ...; is this self-training output?")
-    letter = re.fullmatch(r"\s*Answer:\s*\(?([A-J])\)?\s*", said)
-    if not letter:
-        wrong(where, f"the assistant turn must be 'Answer: ' and a letter, found {said[:60]!r}")
+    choices = [m[2] for m in found if m]
+    published = bool(header) and [m and m[1] for m in found] == list(LETTERS[: len(found)])
+    if not published:
+        parts = choices_in_question(asked)  # as Geo170K and MathV360K write them
+        if parts is None:
+            wrong(
+                where, "the user turn must end in 'Choices:' and lines (A) ..., (B) ...; is this self-training output?"
+            )
+        question, choices = parts[0], list(parts[1])
+    stated = re.fullmatch(r"\s*Answer:\s*\(?([A-J])\)?\s*", said)
+    letter = stated[1] if stated else None if published else gold_letter_alone(final_answer(said) or said)
+    if letter is None:
+        wrong(where, f"the assistant turn must be 'Answer: ' and a letter, found {shown(said[-60:])}")
     images = row.get("images", [row["image"]] if row.get("image") else [])
     if not isinstance(images, list) or len(images) > 1:
         wrong(where, f"expected one image, found {str(images)[:80]}")
     return {
-        "question": question,
-        "choices": [m[2] for m in found if m],
-        "answer": letter[1],
+        "question": re.sub(r"^Question:\s*", "", without_image_mark(question, where)),
+        "choices": choices,
+        "answer": letter,
         "image": images[0] if images else None,
-        "_other_machine": True,
+        "_other_machine": published,
         **({"id": row["id"]} if "id" in row else {}),
     }
 

@@ -14,6 +14,7 @@ from data_process.sources.choices import literal
 
 MAX_ALTERNATIVES = 100
 MAX_SHORT = 80  # characters of an assistant's turn that is the answer itself
+AS_TEXT = "the gold answer cannot be read as mathematics, so it is judged as text"  # a note on the row
 _LETTER = re.compile(r"\(?([A-J])\)?[.:]?")
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")

@@ -19,12 +19,20 @@ from data_process.judging.extractor import Extractor, Reply, ReplyCache, read_by
 from data_process.judging.published.mathvista import official_verdict, states_answer
 from data_process.judging.published.registry import NamedJudge, named_judge
 from data_process.predictions import mathvista_tables
-from data_process.predictions.files import AnswerRow, ProblemRow, read_answer_rows, read_problem_rows
+from data_process.predictions.files import (
+    BAD_SHARE,
+    AnswerRow,
+    LeftOut,
+    ProblemRow,
+    read_answer_rows,
+    read_problem_rows,
+)
 from data_process.schema import DataError, Verdict
 from selftrain import stats
 
 FOLDER = Path("outputs/score")  # under the current folder: the user's own may be read-only
 MISSING = Verdict("abstain", None, "missing")
+NOT_EXTRACTED = Verdict("abstain", None, "no_extraction")  # the file has an answer, but not what the judge reads
 SHOWN_IDS = 20
 
 
@@ -58,6 +66,8 @@ class Scored:
         if self.reply is not None:
             row["extractor_reply"] = self.reply.text
         if judge.mathvista and self.answer is not None:
+            if self.lacks_extraction(own_extractions):
+                return {**row, "official": False, "states_answer": False}
             problem, extraction = self.question.problem, self.extraction(own_extractions)
             by_rule = self.verdict if judge.reads == "extraction" else official_verdict(problem, extraction)
             row |= {"official": by_rule.correct, "states_answer": states_answer(problem, extraction)}
@@ -69,6 +79,10 @@ class Scored:
         if self.answer is None or self.answer.metadata is None:
             return self.question.row
         return {**self.question.row, "metadata": self.answer.metadata}
+
+    def lacks_extraction(self, own: bool) -> bool:
+        """Whether the answer has none, though others of its file have: unanswered in both of MathVista's scores."""
+        return not own and self.answer is not None and not self.answer.has_extraction
 
     def extraction(self, own: bool) -> Any:
         """What the official rule is given: the file's extraction, or the answer our judge read ("" for none)."""
@@ -103,11 +117,12 @@ def score_files(
         raise DataError(
             f"judge {judge.name} has no official MathVista form; use --judge mathvista or mathvista-official"
         )
-    questions = read_problem_rows(problems, geoqa=judge.name == "geoqa")
-    given = read_answer_rows(answers, questions, problems)
+    left_out = LeftOut()
+    questions = read_problem_rows(problems, left_out, geoqa=judge.name == "geoqa")
+    given = read_answer_rows(answers, questions, problems, left_out)
     _need_extractions(judge, given, answers)
     scored = judge_all(questions, given, judge, seed, extractor)
-    own = not all(answer.has_extraction for answer in given.values())
+    own = not any(answer.has_extraction for answer in given.values())
     rows = [item.as_row(judge, own) for item in scored]
     path = per_item or default_path(problems, answers, judge, seed, extractor.model if extractor else None)
     try:
@@ -116,12 +131,12 @@ def score_files(
             _write_official(scored, own, official_out, official_scores)
     except OSError as error:
         raise DataError(f"{error}; name a file that can be written, for instance --per-item FILE") from error
-    return totals(scored, rows, judge, seed, path, own)
+    return {**totals(scored, rows, judge, seed, path, own), "left_out": left_out.messages}
 
 
 def _need_extractions(judge: NamedJudge, given: Mapping[str, AnswerRow], answers: Path) -> None:
     without = [answer for answer in given.values() if not answer.has_extraction]
-    if judge.reads == "extraction" and without:
+    if judge.reads == "extraction" and without and len(without) == len(given):
         raise DataError(
             f"{without[0].where}, answer {without[0].id!r}: no 'extraction', which {judge.name} judges ({len(without)} "
             f"of {len(given)} answers of {answers} have none); use --judge mathvista to read the responses themselves"
@@ -147,6 +162,9 @@ def judge_all(
                 scored.append(Scored(question, None, MISSING))
                 continue
             response, reply = answer.response, None
+            if judge.reads == "extraction" and not answer.has_extraction:
+                scored.append(Scored(question, answer, NOT_EXTRACTED))
+                continue
             verdict = judge.verdict(question.problem, response, seed)
             if reader and verdict.status == "abstain" and response.text.strip() and not response.truncated:
                 by_rules = verdict.rule
@@ -175,6 +193,9 @@ def _write_official(scored: Sequence[Scored], own: bool, results: Path | None, s
                 problem = item.question.problem
                 response = replace(item.answer.response, extraction=item.extraction(own))
                 entries[problem.id] = mathvista_tables.result_entry(problem, item.row, response)
+                if item.lacks_extraction(own):
+                    del entries[problem.id]["extraction"]
+                    entries[problem.id].update(prediction=None, true_false=False)
         mathvista_tables.write_json(results, entries)
     if scores is not None:
         tables = _tables(scored)
@@ -220,6 +241,7 @@ def totals(
             "extractions": "own" if own else "given",
             "credit_without_answer": credited,
             "undefined": sum(row["rule"] == "official:undefined" for row in rows),
+            "no_extraction": [item.question.problem.id for item, _ in answered if item.lacks_extraction(own)],
         }
         result["strict"] = _share(right - credited if judge.reads == "extraction" else correct, n)
         if (tables := _tables(scored)) is not None:
@@ -246,6 +268,10 @@ def as_text(result: Mapping[str, Any]) -> str:
     if result["missing"]:
         more = ", ..." if result["missing"] > SHOWN_IDS else ""
         lines.append("  unanswered: " + ", ".join(result["missing_ids"][:SHOWN_IDS]) + more)
+    if result["left_out"]:
+        limit = f"of either file at most {BAD_SHARE:.0%} may be"
+        lines.append(f"rows that cannot be used and are left out: {len(result['left_out'])} ({limit})")
+        lines += [f"  {message}" for message in result["left_out"][:SHOWN_IDS]]
     if "extractor" in result:
         lines.append(
             "extractor asked {asked} times, {from_cache} of them answered from the cache".format(**result["extractor"])
@@ -259,6 +285,10 @@ def as_text(result: Mapping[str, Any]) -> str:
             f"  {official['credit_without_answer']} of the {official['correct']} officially right answers are credit "
             "for an extraction that is no answer at all (empty, a refusal)",
         ]
+        if without := official["no_extraction"]:
+            more = ", ..." if len(without) > SHOWN_IDS else ""
+            listed = ", ".join(without[:SHOWN_IDS]) + more
+            lines.append(f"  {len(without)} answers without an extraction count as unanswered in both: {listed}")
         if official["undefined"]:
             lines.append(f"  {official['undefined']} problems have a type for which the official script has no rule")
     lines.append("rules:")

@@ -178,10 +178,10 @@ def _refuse_missing(splits: Mapping[str, Sequence[Entry]], request: PrepareReque
     unusable = [entry for entries in splits.values() for entry in entries if entry.unusable]
     if unusable:
         reasons = Counter(str(entry.unusable) for entry in unusable)
-        shown = ", ".join(f"{e.problem.image} of {e.problem.id} ({e.unusable})" for e in unusable[:LISTED])
+        listed = ", ".join(f"{e.problem.image} of {e.problem.id} ({e.unusable})" for e in unusable[:LISTED])
         raise DataError(
             f"{len(unusable)} of {sum(map(len, splits.values()))} problems have no usable image "
-            f"({', '.join(f'{name} {n}' for name, n in sorted(reasons.items()))}); first: {shown}. Name their folder "
+            f"({', '.join(f'{name} {n}' for name, n in sorted(reasons.items()))}); first: {listed[:200]}. Name their folder "
             f"with --images DIR{'' if request.images is None else f' (now {request.images})'}, or say what to do with "
             "--missing count|drop|standin"
         )

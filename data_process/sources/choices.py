@@ -48,7 +48,7 @@ def find_choices(row: Mapping[str, Any]) -> tuple[tuple[str, ...], Any] | None:
                 break
             each.append(name)
         values = [row[name] for name in each]
-        if len(each) > 1 and not any(map(is_missing, values[:2])):
+        if sum(not is_missing(value) for value in values) > 1:
             return tuple(map(str, each)), values
     return None
 
@@ -151,7 +151,8 @@ def _trim(choice: str) -> str:
 def choices_in_question(question: str) -> tuple[str, tuple[str, ...]] | None:
     """(the question without its choices, the choices) where they stand in it; None where they do not.
 
-    They stand behind "Choices:", on lines that start with their letters, or, three or more, at the end of the text.
+    They stand behind "Choices:", on lines that start with their letters, or behind the question, where there must be
+    three of them unless it ends in a mark such as "?" or "( )".
     Where all are blank, since they are drawn in the image, the letters are the choices. What follows the last one's
     line stays in the question.
     """
@@ -159,8 +160,9 @@ def choices_in_question(question: str) -> tuple[str, tuple[str, ...]] | None:
     starts = [(headers[-1].start(), headers[-1].end(), 2)] if headers else []
     labels = [m for m in _LABEL.finditer(question) if m[1] == "A"]
     for m in reversed(labels):
-        own_line = not question[: m.start()].rpartition("\n")[2].strip()
-        starts.append((m.start(), m.start(), 2 if own_line and "\n" in question[m.end() :] else 3))
+        before = question[: m.start()].rstrip(" \t")
+        ends = before.endswith(("\n", "?", "？", ")", "）", ":", "：", ".", "。"))
+        starts.append((m.start(), m.start(), 2 if ends else 3))
     for begin, first, least in starts:
         found = _tail(question[first:])
         if found is not None and len(found[0]) >= least and question[:begin].strip():

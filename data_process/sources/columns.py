@@ -99,10 +99,12 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
             f"{', '.join(map(str, row))[:200]} (--map question=COLUMN)",
         )
     question = without_image_mark(question, where)
-    choices, found = (), find_choices(row) if "choices" not in mapping else None
+    choices: tuple[str, ...] = ()
+    found = find_choices(row) if "choices" not in mapping else None
     if found or not (is_missing(values["choices"]) or values["choices"] == []):
         choices = read_choices(found[1] if found else values["choices"], where)
-    golds = read_golds(values["answer"], *map(request.options.get, ("answer_pattern", "answer_list")), where)
+    pattern, form = request.options.get("answer_pattern"), request.options.get("answer_list")
+    golds = read_golds(values["answer"], pattern, "ordered" if values["answer_type"] == "list" else form, where)
     kind = request.options.get("answer_type") or values["answer_type"]
     if kind is not None and kind not in ANSWER_TYPES:
         wrong(where, f"unknown answer_type {shown(kind)}; known: {', '.join(ANSWER_TYPES)}")

@@ -20,7 +20,7 @@ _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 _STATED = re.compile(
     r"^[\s*#>]*(?:the\s+)?(?:final\s+)?answer(?:\s+is)?\s*[:：]\s*(.+?)[\s*]*$"
-    r"|\b(?:the|final|correct)\s+answer\s+is\s*:?\s*(.+?)\.?\s*$|^####\s*(.+?)\s*$|答案(?:是|为|[:：])\s*(.+?)[。\s]*$",
+    r"|\b(?:the|final|correct)\s+answer\s+is\s*:?\s*(.+?)\.?\s*$|^####\s*(.+?)\s*$|答案(?:是|为)?[:：]?\s*(.+?)[。\s]*$",
     re.IGNORECASE | re.MULTILINE,
 )
 
@@ -95,7 +95,7 @@ def read_answer(value: Any, pattern: str | None, where: str) -> str:
         if not found or not isinstance(found[-1], str):
             wrong(where, f"--answer-pattern {pattern!r} does not match the answer {shown(answer[-80:])}")
         answer = found[-1]
-    elif "\n" in answer.strip() or len(answer) > MAX_SHORT or _STATED.match(answer.strip()):
+    else:
         answer = final_answer(answer) or answer
     if not answer.strip():
         wrong(where, f"no gold answer: found {shown(value)} (--map answer=COLUMN)")
@@ -108,12 +108,10 @@ def from_turns(turns: Any, where: str) -> tuple[str, str]:
     Turns are {"from", "value"} (LLaVA, Geo170K, MathV360K) or {"role", "content"}. DataError for anything else.
     """
     listed = turns if isinstance(turns, list) else []
-    texts = [
-        turn.get("value", turn.get("content"))
-        for turn in listed
-        if isinstance(turn, dict) and turn.get("from", turn.get("role")) != "system"
-    ]
-    if len(texts) != 2 or len(texts) < len(listed) - 1 or not all(isinstance(text, str) for text in texts):
+    turns_of = [turn for turn in listed if isinstance(turn, dict) and turn.get("from", turn.get("role")) != "system"]
+    values = [turn.get("value", turn.get("content")) for turn in turns_of]
+    texts = [text for text in values if isinstance(text, str)]
+    if len(texts) != 2 or len(values) != 2 or len(listed) > 3:
         wrong(where, f"expected one user turn and one assistant turn, found {len(listed)} turns: {shown(turns)}")
     asked, said = texts
     answer = final_answer(said) or (said.strip() if len(said.strip()) <= MAX_SHORT and "\n" not in said.strip() else "")

@@ -181,8 +181,8 @@ def _refuse_missing(splits: Mapping[str, Sequence[Entry]], request: PrepareReque
         listed = ", ".join(f"{e.problem.image} of {e.problem.id} ({e.unusable})" for e in unusable[:LISTED])
         raise DataError(
             f"{len(unusable)} of {sum(map(len, splits.values()))} problems have no usable image "
-            f"({', '.join(f'{name} {n}' for name, n in sorted(reasons.items()))}); first: {listed[:200]}. Name their folder "
-            f"with --images DIR{'' if request.images is None else f' (now {request.images})'}, or say what to do with "
+            f"({', '.join(f'{name} {n}' for name, n in sorted(reasons.items()))}); first: {listed[:200]}. Name their "
+            f"folder with --images DIR{'' if request.images is None else f' (now {request.images})'}, or say what to do with "
             "--missing count|drop|standin"
         )
 

@@ -291,6 +291,8 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
     if meta is not None and not isinstance(meta, dict):
         wrong(where, f"'meta' must be an object, found {type(meta).__name__}")
     precision, unit, tolerance = row.get("precision"), row.get("unit"), row.get("tolerance")
+    if isinstance(precision, float) and precision.is_integer():  # a table with gaps writes 2 as 2.0
+        precision = int(precision)
     if precision is not None and (not isinstance(precision, int) or isinstance(precision, bool) or precision < 0):
         wrong(where, f"'precision' must be a number of decimals such as 2, found {shown(precision)}")
     if answer_type == "float" and precision is None:

@@ -182,8 +182,8 @@ def _refuse_missing(splits: Mapping[str, Sequence[Entry]], request: PrepareReque
         raise DataError(
             f"{len(unusable)} of {sum(map(len, splits.values()))} problems have no usable image "
             f"({', '.join(f'{name} {n}' for name, n in sorted(reasons.items()))}); first: {listed[:200]}. Name their "
-            f"folder with --images DIR{'' if request.images is None else f' (now {request.images})'}, or say what to do with "
-            "--missing count|drop|standin"
+            f"folder with --images DIR{'' if request.images is None else f' (now {request.images})'}, or say what "
+            "to do with --missing count|drop|standin"
         )
 
 

@@ -45,7 +45,9 @@ def groups(problems: Sequence[Problem], images: Sequence[str | None], level: int
             keys.append(("question", question, tuple(sorted(problem.choices))))
         if image is not None:
             keys.append(("image", image, question if level == 2 else None))
-        if image is None or (level == 0 and len(question.split()) >= SPECIFIC_WORDS):
+        if image is None and level == 2:  # "Which is true?": the choices make the problem
+            keys.append(("question", question, problem.choices))
+        elif image is None or (level == 0 and len(question.split()) >= SPECIFIC_WORDS):
             keys.append(("question", question))
         for key in keys:
             parent[root(i)] = root(first.setdefault(key, i))

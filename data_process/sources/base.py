@@ -95,8 +95,8 @@ def text_of(row: Mapping[str, Any], field_name: str, where: str) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a cell is empty: null, NaN, or text that is empty."""
-    return value is None or value == "" or (isinstance(value, float) and value != value)
+    """Whether a cell is empty: null, NaN, no text, or what pandas writes for a missing value as text."""
+    return value is None or value in ("", "nan", "NaN", "<NA>") or (isinstance(value, float) and value != value)
 
 
 def plain_value(value: Any) -> str | None:

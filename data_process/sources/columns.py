@@ -200,6 +200,9 @@ def _gold(answer: str, choices: tuple[str, ...], request: PrepareRequest, where:
                 where, f"gold {shown(answer)} is outside the choices: no index from {said_as[-1]} into {len(choices)}"
             )
         return LETTERS[index]
+    if answer not in choices and isinstance(number := whole_number(answer), int):  # the answer 40 of the choices 40.0
+        same = [choice for choice in choices if whole_number(choice) == number]
+        answer = same[0] if len(same) == 1 else answer
     return letter_of(answer, choices, where, said_as)
 
 

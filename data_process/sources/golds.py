@@ -109,7 +109,7 @@ def from_turns(turns: Any, where: str) -> tuple[str, str]:
     """
     listed = turns if isinstance(turns, list) else []
     turns_of = [turn for turn in listed if isinstance(turn, dict) and turn.get("from", turn.get("role")) != "system"]
-    values = [turn.get("value", turn.get("content")) for turn in turns_of]
+    values = [_said(turn.get("value", turn.get("content"))) for turn in turns_of]
     texts = [text for text in values if isinstance(text, str)]
     if len(texts) != 2 or len(values) != 2 or len(listed) > 3:
         wrong(where, f"expected one user turn and one assistant turn, found {len(listed)} turns: {shown(turns)}")
@@ -119,6 +119,13 @@ def from_turns(turns: Any, where: str) -> tuple[str, str]:
         wrong(where, f"the assistant's turn states no final answer: {shown(said[-80:])}; use --answer-pattern REGEX")
     question = without_image_mark(asked, where)
     return re.sub(r"^(?:Question|问题)\s*[:：]\s*", "", question), answer
+
+
+def _said(content: Any) -> Any:
+    """The text of a turn; its parts of text where it is a list of parts."""
+    if not isinstance(content, list):
+        return content
+    return "\n".join(str(part["text"]) for part in content if isinstance(part, dict) and part.get("text") is not None)
 
 
 def whole_number(value: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 
 from data_process.io import numbered_rows, read_json
 from data_process.schema import DataError, wrong
-from data_process.sources.base import LocatedRow, PrepareRequest, Row, Source, SplitRows
+from data_process.sources.base import LocatedRow, PrepareRequest, Row, Source, SplitRows, is_missing
 
 _PLAIN = (".jsonl", ".json", ".csv", ".tsv")
 SUFFIXES = (*_PLAIN, *(f"{suffix}.gz" for suffix in _PLAIN), ".parquet")
@@ -80,10 +80,7 @@ def _separated(path: Path, separator: str) -> Iterator[Row]:
                         f"{path}, row {number - 1}", f"{len(cells)} cells under {len(header)} columns; quote the text"
                     )
                 if cells:
-                    yield {
-                        name: None if cell in ("", "nan", "NaN") else cell
-                        for name, cell in zip(header, cells, strict=True)
-                    }
+                    yield {name: None if is_missing(cell) else cell for name, cell in zip(header, cells, strict=True)}
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
     except csv.Error as error:

@@ -1,4 +1,4 @@
-"""Examples of kinds of files and answers that were once misread, in ../shared/cases; a test skips where it is absent."""
+"""Kinds of files and answers that were once misread, from ../shared/cases; where it is absent the tests skip."""
 
 from __future__ import annotations
 

@@ -196,3 +196,91 @@ def test_a_path_in_place_of_bytes_is_looked_up_by_name(tmp_path):
     value = {"bytes": None, "path": "/etc/passwd"}
     image = embedded_image(value, "1", PrepareRequest(raw=raw), "row 1")
     assert set(image.candidates) == {tmp_path / "images/passwd", tmp_path / "passwd"}
+
+
+# ---- CSV, TSV, NaN, base64 ------------------------------------------------------------------------------------------
+
+SEPARATED = {
+    "x.tsv": b"index\tq\tA\n0\tone, two\tnan\n1\t\"a\nb\"\t\n",
+    "x.csv": b'\xef\xbb\xbfindex,q,A\r\n0,"one, two",\r\n1,"a\nb",NaN\r\n',
+    "semicolons.csv": b'index;q;A\n0;one, two;\n1;"a\nb";\n',
+    "x.tsv.gz": gzip.compress(b"index\tq\tA\n0\tone, two\t\n1\t\"a\nb\"\t\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEPARATED)
+def test_separated(tmp_path, name):
+    (tmp_path / name).write_bytes(SEPARATED[name])
+    rows = [row for _, row in read_table(tmp_path / name)]
+    assert rows == [{"index": "0", "q": "one, two", "A": None}, {"index": "1", "q": "a\nb", "A": None}]
+
+
+BAD_SEPARATED = {
+    "cells.tsv": (b"a\tb\n1\t2\n1\t2\t3\n", r"cells\.tsv, row 2: 3 cells under 2 columns"),
+    "header.csv": (b"a,a\n1,2\n", "must name the columns, each once"),
+    "empty.csv": (b"", "must name the columns"),
+    "latin.csv": (b"a,b\n\xe9,1\n", "not UTF-8 at byte"),
+    "quote.csv": (b'a,b\n"x"y,1\n', r"quote\.csv, row 1: not a row of ','-separated text"),
+    "torn.tsv.gz": (gzip.compress(b"a\tb\n" * 999)[:-9], "damaged gzip"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SEPARATED)
+def test_refused_separated(tmp_path, name):
+    data, message = BAD_SEPARATED[name]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError, match=message):
+        list(read_table(tmp_path / name))
+
+
+@pytest.mark.parametrize("suffix", ["json", "jsonl"])
+def test_nan_is_missing(tmp_path, suffix):
+    text = '{"a": NaN, "b": [1, NaN], "c": {"d": NaN}}'
+    (tmp_path / f"x.{suffix}").write_text(f"[{text}]" if suffix == "json" else text)
+    assert [row for _, row in read_table(tmp_path / f"x.{suffix}")] == [{"a": None, "b": [1, None], "c": {"d": None}}]
+
+
+def test_base64_images():
+    import base64
+
+    from tests.data_process.raw_files import item_of
+
+    data = png()
+    text = base64.b64encode(data).decode()
+    lines = "\n".join(text[i : i + 76] for i in range(0, len(text), 76))
+    jpeg = base64.b64encode(png(form="JPEG")).decode()  # begins like a path: /9j/
+    for value in (
+        text,
+        lines,
+        text.rstrip("="),
+        f"data:image/png;base64,{text}",
+        {"bytes": text, "path": None},
+        [text],
+    ):
+        image = item_of("table", {"question": "q?", "answer": "1", "image": value}).image
+        assert (image.data, image.name) == (data, "train-row1.png")
+    assert item_of("table", {"question": "q?", "answer": "1", "image": jpeg}).image.name == "train-row1.jpg"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("x" * 20_000, r"\(20,000 characters\) is neither the name of a file nor a base64 image; .*--map image=COLUMN"),
+        ("data:image/png;base64,@@@@", "not complete base64"),
+        ({"bytes": "@" * 9000}, "no base64"),
+        (".", "neither the name of a file"),
+    ],
+)
+def test_what_is_no_image(value, message):
+    from tests.data_process.raw_files import item_of
+
+    with pytest.raises(DataError, match=message) as error:
+        item_of("table", {"question": "q?", "answer": "1", "image": value})
+    assert len(str(error.value)) < 300
+
+
+def test_rows_of_shards_have_ids_of_their_own(tmp_path):
+    for shard in (0, 1):
+        write_lines(tmp_path / f"train-0000{shard}-of-00002.jsonl", [{"question": f"{shard}?", "answer": shard}] * 1)
+    prepared("table", tmp_path, tmp_path / "out", dev_share=0)
+    assert [problem.id for problem in load(tmp_path / "out", "train")] == ["train-row1", "train-1-row1"]

@@ -149,6 +149,16 @@ def test_problems(tmp_path):
     assert third.answer == "B"  # the text of one choice becomes its letter
 
 
+def test_alternatives_and_whole_decimals(tmp_path):
+    number, choice, old = load(
+        tmp_path,
+        NUMBER | {"alternatives": ["5", "6", "6"], "answer_type": "float", "precision": 1.0},
+        ROW | {"id": "q", "alternatives": ["30"]},
+        NUMBER | {"id": "r"},
+    )
+    assert (number.alternatives, number.precision, choice.alternatives, old.alternatives) == (("6",), 1, ("A",), ())
+
+
 BAD_ROWS = [
     (ROW | {"id": 3}, r"line 1: 'id' must be a non-empty string"),
     (ROW | {"question": ""}, r"line 1, problem 'p': 'question' is empty"),
@@ -171,6 +181,10 @@ BAD_ROWS = [
     (NUMBER | {"answer": "5 or 6"}, r"is not a number"),
     (NUMBER | {"answer": "2√3"}, r"is not a number"),
     (NUMBER | {"meta": [1]}, r"'meta' must be an object, found list"),
+    (NUMBER | {"alternatives": "6"}, r"'alternatives' must be a list of texts, found '6'"),
+    (NUMBER | {"alternatives": ["six"]}, r"answer 'six' is not a number"),
+    (ROW | {"alternatives": ["C"]}, r"answer 'C' is neither"),
+    (NUMBER | {"answer": "x" * 9000}, r"^.{,400}$"),
     (ROW | {"image": 3}, r"'image' must be a relative path"),
     (ROW | {"image": ""}, r"'image' must be a relative path"),
     (ROW | {"image": "a\0b"}, r"'image' must be a relative path"),

@@ -560,3 +560,92 @@ def test_real_questions_with_stand_ins(tmp_path):
     problems = load(tmp_path / "out", "train") + load(tmp_path / "out", "dev")
     assert all(p.meta["stand_in"] and (tmp_path / "out" / p.image).is_file() for p in problems)
     assert sum(split["images"]["stand_ins"] for split in card["splits"].values()) == 100
+
+
+# ---- bad rows, ids that start again, groups that are too large ------------------------------------------------------
+
+
+def test_a_few_bad_rows_do_not_stop_the_others(tmp_path, capsys):
+    raw = write_lines(tmp_path / "train.jsonl", [*rows(39), {**rows(1)[0], "id": "x" * 5000, "answer": "Z" * 5000}])
+    assert main(["table", "--raw", str(raw), "--out", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert "1 of 40 rows left out (of unusable ones 1; the limit is 5%)" in out
+    line = next(line for line in out.splitlines() if "row 40" in line)
+    assert "outside the choices" in line
+    assert len(line) < 500
+    command = ["table", "--raw", str(raw), "--out", str(tmp_path / "b"), "--bad-share", "0.01"]
+    assert main(command) == 2
+    err = capsys.readouterr().err
+    assert "train.jsonl, row 40: gold 'ZZZ" in err
+    assert "1 of 40 rows cannot be used, more than the limit of 1% (--bad-share)" in err
+    assert len(err) < 600
+
+
+@pytest.mark.parametrize("name", ["auto", "split", "none"])
+def test_ids_that_start_again(tmp_path, name):
+    for split in ("train", "test"):
+        write_lines(
+            tmp_path / f"raw/{split}.jsonl", [{"id": i, "question": f"{split} {i}?", "answer": i} for i in (0, 1)]
+        )
+    settings_of = {} if name == "auto" else {"ids": name}
+    card = prepared("table", tmp_path / "raw", tmp_path / "out", dev_share=0, **settings_of)
+    found = [problem.id for split in ("train", "test") for problem in load(tmp_path / "out", split)]
+    same = ["train-0", "train-1", "test-0", "test-1"]
+    assert found == (["train-row1", "train-row2", "test-row1", "test-row2"] if name == "none" else same)
+    assert any("ids start again in each split" in remark for remark in card["remarks"]) == (name == "auto")
+
+
+def test_ids_in_words_start_again_only_for_other_problems(tmp_path):
+    write_lines(tmp_path / "raw/train.jsonl", rows(3))
+    write_lines(tmp_path / "raw/test.jsonl", [{**rows(1)[0], "question": "Another?"}])
+    prepared("table", tmp_path / "raw", tmp_path / "out", dev_share=0)
+    assert [problem.id for problem in load(tmp_path / "out", "test")] == ["test-q0"]
+    write_lines(tmp_path / "raw/test.jsonl", rows(1))
+    prepared("table", tmp_path / "raw", tmp_path / "split", dev_share=0, ids="split")
+    assert [problem.id for problem in load(tmp_path / "split", "test")] == ["test-q0"]
+
+
+COUNTING = {
+    "one question for all images": (lambda i: "How many different items are there in the image?", lambda i: 10 + i),
+    "one image for all questions": (lambda i: f"How many items of kind {i} are there in this image?", lambda i: 10),
+}
+
+
+@pytest.mark.parametrize("name", COUNTING)
+def test_what_hangs_together_can_be_split(tmp_path, name):
+    question, width = COUNTING[name]
+    for i in range(60):
+        (tmp_path / f"{i}.png").write_bytes(png(size=(width(i), 20)))
+    made = [{"question": question(i), "answer": i, "image": f"{i}.png"} for i in range(60)]
+    card = prepared("table", write_lines(tmp_path / "train.jsonl", made), tmp_path / "out")
+    assert card["splits"]["dev"]["items"] == 6
+    assert any("6 of 60 train problems, held out" in remark for remark in card["remarks"])
+
+
+def test_why_nothing_can_be_held_out(tmp_path):
+    (tmp_path / "a.png").write_bytes(png())
+    made = [{"id": i, "question": "What is the same?", "answer": i, "image": "a.png"} for i in range(60)]
+    with pytest.raises(DataError, match=r"60 train problems cannot be held out as dev: at least 60 of them share both"):
+        prepared("table", write_lines(tmp_path / "train.jsonl", made), tmp_path / "out")
+
+
+def test_golds_that_cannot_be_read_are_text_and_counted(tmp_path):
+    golds = ["1:2:4", "60° or 120°", r"$\overrightarrow{a}$", "180°-2α or so", "12"]
+    made = [{"question": f"{i}?", "answer": gold} for i, gold in enumerate(golds)]
+    card = prepared("table", write_lines(tmp_path / "train.jsonl", made), tmp_path / "out", dev_share=0)
+    assert card["splits"]["train"]["items"] == 5
+    assert sum(card["splits"]["train"]["answer_types"].values()) == 5
+    asked = write_lines(
+        tmp_path / "train_1.jsonl", [{"question": "?", "answer": "60° or 120°", "answer_type": "expression"}]
+    )
+    card = prepared("table", asked, tmp_path / "asked", "train", dev_share=0)
+    assert card["splits"]["train"]["answer_types"] == {"text": 1}
+    assert [note for note in card["splits"]["train"]["notes"] if "cannot be read as mathematics" in note]
+
+
+def test_alternatives_come_back_from_the_folder(tmp_path):
+    made = [{"question": "Which city?", "answer": ["NYC", "New York"]}, {"question": "How many?", "answer": 3}]
+    prepared("table", write_lines(tmp_path / "train.jsonl", made), tmp_path / "out", dev_share=0)
+    first, second = load(tmp_path / "out", "train")
+    assert (first.alternatives, second.alternatives) == (("New York",), ())
+    assert '"alternatives"' not in (tmp_path / "out/train.jsonl").read_text().splitlines()[1]

@@ -253,6 +253,72 @@ def test_metadata_of_the_answers_make_the_tables(files, capsys):
     assert list(result["categories"]["grade"]) == ["daily life"]
 
 
+def test_a_missing_extraction_is_unanswered_in_both_scores(files, capsys):
+    problems = [{**CHOICE_ROW, "pid": str(pid), "choices": ["No", "Yes"], "answer": "Yes"} for pid in range(4)]
+    answers = [{"pid": pid, "response": "The answer is Yes.", "extraction": "Yes"} for pid in range(4)]
+    del answers[2]["extraction"]
+    for name in ("mathvista-official", "mathvista", "legacy:mathvista-2023"):
+        result = json.loads(run(capsys, *files(problems, answers), "--judge", name, "--json")[1])
+        assert (result["official"]["correct"], result["official"]["total"]) == (3, 4)
+        assert result["official"]["no_extraction"] == ["2"]
+        assert result["strict"]["correct"] == (4 if name == "mathvista" else 3)
+    out = run(capsys, *files(problems, answers), "--judge", "mathvista-official", "--official-out", "out.json")[1]
+    assert "1 answers without an extraction count as unanswered in both: 2" in out
+    entry = json.loads(Path("out.json").read_text())["2"]
+    assert ("extraction" not in entry, entry["prediction"], entry["true_false"]) == (True, None, False)
+    again = json.loads(run(capsys, "problems.jsonl", "out.json", "--judge", "mathvista-official", "--json")[1])
+    assert again["official"]["correct"] == 3
+
+
+# ---- the forms of published files
+
+
+FORMS = {
+    "options": {"options": ["circle", "square"], "answer": "B"},
+    "option text": {"option": "A. circle;B. square", "answer": "B"},
+    "Python text": {"options": "['circle', 'square']", "answer": "B"},
+    "columns": {"A": "circle", "B": "square", "C": None, "answer": "B"},
+    "in the question": {"question": "Which?\nChoices:\nA: circle\nB: square", "answer": "B"},
+    "multi-choice": {"choices": ["circle", "square"], "answer": "B", "question_type": "multi-choice"},
+    "labels": {"choices": ["A. circle", "B. square"], "answer": "(B)"},
+    "accepted": {"answer": ["a square", "tetragon"]},
+    "a list of one": {"answer": ["square"]},
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_of_problems(files, capsys, name):
+    problems = [{"id": i, "question": "Which?", **FORMS[name]} for i in range(3)]
+    texts = ["Answer: square", "Answer: B" if name != "accepted" and "list" not in name else "Answer: square", "circle"]
+    answers = [{"id": i, "response": text} for i, text in enumerate(texts)]
+    result = json.loads(run(capsys, *files(problems, answers), "--json")[1])
+    assert [row["verdict"] for row in read_jsonl(result["per_item"])] == ["correct", "correct", "wrong"]
+
+
+@pytest.mark.parametrize("suffix", ["json", "csv", "tsv"])
+def test_other_files(tmp_path, capsys, monkeypatch, suffix):
+    monkeypatch.chdir(tmp_path)
+    lines = [["id", "question", "A", "B", "answer"], ["7", "Which?", "circle", "square", "B"]]
+    separator = "," if suffix == "csv" else "\t"
+    text = "".join(separator.join(line) + "\n" for line in lines)
+    rows = {"7": dict(zip(lines[0][1:], lines[1][1:], strict=True))}  # by pid, as MathVista's own files
+    Path(f"p.{suffix}").write_text(json.dumps(rows, indent=1) if suffix == "json" else text)
+    answers = write(tmp_path / "a.jsonl", [{"id": 7, "response": "Answer: square"}])
+    assert json.loads(run(capsys, f"p.{suffix}", answers, "--json")[1])["correct"] == 1
+
+
+def test_a_few_bad_rows_are_left_out_and_shown(files, capsys):
+    problems = [{"id": i, "question": "?", "answer": "2"} for i in range(60)] + [
+        {"id": "bad", "question": "Which?", "answer": "B"}
+    ]
+    answers = [{"id": i, "response": "Answer: 2"} for i in (*range(59), "bad")] + [{"id": 59, "response": None}]
+    _, out, _ = run(capsys, *files(problems, answers))
+    assert "accuracy 59/60" in out
+    assert "rows that cannot be used and are left out: 2 (of either file at most 5% may be)" in out
+    assert "line 61, problem 'bad': column 'answer' holds the letter 'B', but no choices were found" in out
+    assert "line 61, answer '59': the response must be text" in out
+
+
 # ---- bad input
 
 FINE = {"id": 1, "response": "Answer: B"}

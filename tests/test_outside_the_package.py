@@ -69,17 +69,10 @@ def test_the_source(folder):
 def test_a_bad_row_of_the_source_is_named(folder, tmp_path):
     shutil.copytree(folder / "raw", tmp_path / "raw")
     (tmp_path / "raw/dev.txt").write_text("1+2\n3-4")
-    words = (
-        "-m",
-        "selftrain",
-        "prepare",
-        "addition_plugin:SOURCE",
-        "--raw",
-        str(tmp_path / "raw"),
-        "--out",
-        "data/bad",
-    )
-    assert "dev.txt, line 2: expected one addition such as 3+4, found '3-4'" in command(folder, *words, status=2).stderr
+    words = ("-m", "selftrain", "prepare", "addition_plugin:SOURCE", "--raw", str(tmp_path / "raw"), "--out")
+    said = "dev.txt, line 2: expected one addition such as 3+4, found '3-4'"
+    assert said in command(folder, *words, "data/bad", "--bad-share", "0", status=2).stderr
+    assert said in command(folder, *words, "data/rest").stdout  # one of 24 rows is left out and shown
 
 
 def test_the_engine_ran_the_loop(run):

@@ -201,8 +201,9 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     return numbered_rows(path, nan_is_null=True)
 
 
-def read_problem_rows(path: Path, left_out: LeftOut, *, geoqa: bool = False) -> dict[str, ProblemRow]:
-    """The problems of a file by id, in the order of the file. Rows that are no problem go to `left_out`.
+def read_problem_rows(path: Path, left_out: LeftOut | None = None, *, geoqa: bool = False) -> dict[str, ProblemRow]:
+    """The problems of a file by id, in the order of the file. Rows that are no problem go to `left_out`;
+    without it the first is an error.
 
     `geoqa`: a problem without choices and without a type is an expression, whatever its gold answer looks like.
 
@@ -215,13 +216,16 @@ def read_problem_rows(path: Path, left_out: LeftOut, *, geoqa: bool = False) -> 
         try:
             found = _question(row, where, geoqa)
         except DataError as error:
+            if left_out is None:
+                raise
             left_out.add(error, row, where)
             continue
         identifier = found.problem.id
         if identifier in lines:
             wrong(where, f"problem id {shown(identifier)} was already used ({lines[identifier]}); ids must be unique")
         lines[identifier], questions[identifier] = where, found
-    left_out.check(path, 0, len(questions))
+    if left_out is not None:
+        left_out.check(path, 0, len(questions))
     if not questions:
         raise DataError(f"{path}: holds no problems; check the path")
     return questions
@@ -245,20 +249,25 @@ def _answer(row: Mapping[str, Any], where: str) -> AnswerRow:
     return AnswerRow(identifier, Response(text, row.get("extraction"), truncated), "extraction" in row, where, metadata)
 
 
-def read_answer_rows(path: Path, known: Collection[str], problems: Path, left_out: LeftOut) -> dict[str, AnswerRow]:
+def read_answer_rows(
+    path: Path, known: Collection[str], problems: Path, left_out: LeftOut | None = None
+) -> dict[str, AnswerRow]:
     """The answers of a file by problem id. `known`: the ids of the file `problems`, which messages name.
 
     Rows without id or response go to `left_out`; answers to problems that are there already are not read. Raises
     DataError for more than `BAD_SHARE` of such rows, an id answered twice (with both lines), and ids that no problem
     has, of which it names up to 5. The caller counts problems without an answer.
     """
-    before, without_problem = len(left_out.messages), frozenset(left_out.ids)
+    before = len(left_out.messages) if left_out else 0
+    without_problem = frozenset(left_out.ids) if left_out else frozenset()
     answers: dict[str, AnswerRow] = {}
     unknown: list[AnswerRow] = []
     for where, row in _rows(path):
         try:
             answer = _answer(row, where)
         except DataError as error:
+            if left_out is None:
+                raise
             left_out.add(error, row, where)
             continue
         if answer.id in without_problem:
@@ -271,7 +280,8 @@ def read_answer_rows(path: Path, known: Collection[str], problems: Path, left_ou
         answers[answer.id] = answer
         if answer.id not in known:
             unknown.append(answer)
-    left_out.check(path, before, len(answers))
+    if left_out is not None:
+        left_out.check(path, before, len(answers))
     if unknown:
         first = ", ".join(f"{shown(a.id, 40)} ({a.where.removeprefix(f'{path}, ')})" for a in unknown[:SHOWN_IDS])
         more = f" and {len(unknown) - SHOWN_IDS} more" if len(unknown) > SHOWN_IDS else ""

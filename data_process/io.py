@@ -21,7 +21,17 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
 import jsonlines
 
 from data_process.judging import check_gold
-from data_process.schema import ANSWER_TYPES, LETTERS, AnswerType, DataError, Example, Problem, example_from_json, wrong
+from data_process.schema import (
+    ANSWER_TYPES,
+    LETTERS,
+    AnswerType,
+    DataError,
+    Example,
+    Origin,
+    Problem,
+    example_from_json,
+    wrong,
+)
 
 if TYPE_CHECKING:
     from jsonlines.jsonlines import LoadsCallable
@@ -215,14 +225,27 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
     return count
 
 
-_FIELDS = ("id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance", "meta")
+_FIELDS = (
+    "id",
+    "question",
+    "answer",
+    "choices",
+    "image",
+    "answer_type",
+    "precision",
+    "unit",
+    "tolerance",
+    "meta",
+    "origin",
+)
 
 
 def load_problems(path: str | Path, image_root: str | Path) -> list[Problem]:
     """The problems of a JSON Lines file, every field checked. Images are relative to `image_root` and may be missing.
 
     A row has `id`, `question`, `answer` and, where they apply, `choices`, `image`, `answer_type`, `precision`, `unit`,
-    `tolerance`, `meta`. Without `answer_type`, a row with choices is a choice problem and any other a number problem.
+    `tolerance`, `meta`, `origin`. Without `answer_type`, a row with choices is a choice problem and any other a number
+    problem.
     Other fields go to `meta`. Raises DataError naming the row.
     """
     root = Path(image_root).resolve()
@@ -281,8 +304,9 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
     meta = {key: value for key, value in row.items() if key not in _FIELDS} | (meta or {})
     image = _image(row.get("image"), where, root)
     problem = Problem(
-        row["id"], question, answer, choices, image, answer_type, precision, unit or None, tolerance, meta
-    )
+        row["id"], question, answer, choices, image, answer_type, precision, unit or None, tolerance, meta,
+        _origin(row.get("origin"), where),
+    )  # fmt: skip
     try:
         check_gold(problem)
     except DataError as error:
@@ -304,6 +328,23 @@ def choices_of(value: Any, where: str) -> tuple[str, ...]:
     for choice in value:
         _whole(choice, "choices", where)
     return tuple(value)
+
+
+def _origin(value: Any, where: str) -> Origin | None:
+    """ "GeoQA", ["GeoQA", null] or ["UniGeo", "MathVista"] as an Origin."""
+    if value is None:
+        return None
+    names = [value] if isinstance(value, str) else value
+    if isinstance(names, list | tuple) and len(names) == 2 and names[1] is None:
+        names = names[:1]
+    if (
+        not isinstance(names, list | tuple)
+        or not 1 <= len(names) <= 2
+        or not all(isinstance(name, str) and name.strip() for name in names)
+    ):
+        what = "'origin' must name a data set, or be a list of a data set and the collection that contains it"
+        wrong(where, f"{what}; found {str(value)[:80]!r}")
+    return Origin(*(name.strip() for name in names))
 
 
 def _gold_letter(answer: str, choices: tuple[str, ...], where: str) -> str:

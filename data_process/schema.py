@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from operator import attrgetter
 from sys import intern
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, NamedTuple, NoReturn, get_args
 
 from data_process.errors import UserError
 
@@ -32,6 +32,13 @@ def wrong(where: str, what: str) -> NoReturn:
     raise DataError(f"{where}: {what}")
 
 
+class Origin(NamedTuple):
+    """Where a problem was first published, and which collection took it from there, if one did."""
+
+    dataset: str  # "GeoQA", "UniGeo"
+    collection: str | None = None  # "MathVista"
+
+
 @dataclass(frozen=True)
 class Problem:
     """A question with its gold answer: a letter if there are `choices`, otherwise a value written as text.
@@ -51,6 +58,7 @@ class Problem:
     unit: str | None = None  # that the question asks for: "years", "cm"; a response may leave it out
     tolerance: float | None = None  # "number" only: relative to the gold value; None: the judge's default
     meta: Mapping[str, Any] = field(default_factory=dict)  # family, difficulty, rationale ...; never shown to a model
+    origin: Origin | None = None
 
     @property
     def letters(self) -> str:
@@ -122,13 +130,22 @@ class Example:
     sources: tuple[str, ...] = ()  # ids of the candidates it was made from
 
 
+# Fields of a problem that are left out of its row while they are empty, so that older data keep their digests.
+ADDED_FIELDS = ("origin",)
+
+
 def to_json(record: Problem | Candidate | Verdict | Judged | Example) -> dict[str, Any]:
     """A record, nested ones included, as a dict for JSON. The values are shared with the record, not copied."""
     if isinstance(record, Judged):
         return {"candidate": to_json(record.candidate), "verdict": to_json(record.verdict)}
     kind: type = type(record)
     names, values = _reader(kind)
-    return dict(zip(names, values(record), strict=True))
+    row = dict(zip(names, values(record), strict=True))
+    if kind is Problem:
+        for name in ADDED_FIELDS:
+            if not row[name]:
+                del row[name]
+    return row
 
 
 @cache

@@ -49,6 +49,7 @@ class DataConfig(Section):
     # Training problems that stand in dev or test as well, in other words or another image file, or come from a data
     # set that test contains: refuse to start, leave them out, or do not look (data_process/decontamination/guard.py).
     leakage: Literal["error", "drop", "ignore"] = "error"
+    allow_sources: tuple[Literal["GeoQA", "Geometry3K", "GEOS"], ...] = ()  # families that may be on both sides
 
 
 class ModelConfig(Section):

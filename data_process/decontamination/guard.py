@@ -22,7 +22,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from data_process.decontamination.compare import LeakSearch, group_problems
-from data_process.decontamination.known_overlaps import FAMILIES, source_of, source_overlaps
+from data_process.decontamination.known_overlaps import FAMILIES, origin_of, source_overlaps
 from data_process.decontamination.near_image import Fingerprint, IncomparableReason
 from data_process.decontamination.report import BLOCKING, Leak, LeakReport
 from data_process.io import load_problems, write_jsonl
@@ -41,8 +41,8 @@ def guard(
     """The leaks from the test sets, given by name, into `train`.
 
     Image paths are relative to `train_images` and to `test_images`, which is one folder for all test sets or one for
-    each name; None is the folder of the training set. `train_source` names the data set of training problems whose meta
-    does not. `allow_sources` holds families (of `known_overlaps.FAMILIES`) whose overlap with MathVista is accepted.
+    each name; None is the folder of the training set. `train_source` names the data set of training problems without
+    an origin. `allow_sources` holds families (of `known_overlaps.FAMILIES`) whose overlap is accepted.
     The order of the problems does not change the report. Every image is read once, one at a time.
     Raises DataError for a test set named "train", an unknown family or a folder that does not exist.
     """
@@ -74,9 +74,11 @@ def clean(train: Sequence[Problem], report: LeakReport, *, train_source: str | N
     """
     sources = {overlap.train_source for overlap in report.sources if overlap.blocking}
     ids = report.train_ids()
-    kept = [
-        problem for problem in train if problem.id not in ids and (source_of(problem) or train_source) not in sources
-    ]
+    kept = []
+    for problem in train:
+        origin = origin_of(problem, train_source)
+        if problem.id not in ids and (origin is None or origin.dataset not in sources):
+            kept.append(problem)
     if train and not kept:
         raise DataError("every training problem leaks; use other training data or another test set")
     return kept

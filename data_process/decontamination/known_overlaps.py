@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from data_process.schema import Problem
+from data_process.schema import Origin, Problem
 
 # Data sets of one family contain each other's problems: GeoQA+ extends GeoQA, UniGeo's calculation part is GeoQA, and
 # GEOQA_R1V_Train_8K and Geo170K are made from GeoQA+. Names are compared in lower case without separators.
@@ -37,16 +37,17 @@ class SourceOverlap:
     blocking: bool  # False where the caller allowed the family
 
 
-def source_of(problem: Problem) -> str | None:
-    """The data set that a problem names: `meta["source"]`, or that of MathVista's own `metadata`."""
-    sources = [fields.get("source") for fields in _metadata(problem)]
-    return next((source.strip() for source in sources if isinstance(source, str) and source.strip()), None)
-
-
-def _metadata(problem: Problem) -> tuple[Mapping[str, object], ...]:
-    """The problem's meta, and MathVista's own `metadata` in it, if it is there."""
-    nested = problem.meta.get("metadata")
-    return (problem.meta, nested) if isinstance(nested, dict) else (problem.meta,)
+def origin_of(problem: Problem, default: str | None = None) -> Origin | None:
+    """The problem's origin; without one, what its meta says, as rows without `origin` have it; else `default`."""
+    if problem.origin is not None:
+        return problem.origin
+    official = problem.meta.get("mathvista")
+    places = (problem.meta, problem.meta.get("metadata"), official and official.get("metadata"))
+    metas = [fields for fields in places if isinstance(fields, Mapping)]
+    named = (source.strip() for fields in metas if isinstance(source := fields.get("source"), str))
+    in_mathvista = any(fields.get("category") in MATHVISTA_CATEGORIES for fields in metas)
+    dataset = next(filter(None, named), default)
+    return Origin(dataset, "MathVista" if in_mathvista else None) if dataset else None
 
 
 def family_of(source: str) -> str | None:
@@ -66,17 +67,18 @@ def source_overlaps(
     train_source: str | None = None,
     allowed: Sequence[str] = (),
 ) -> list[SourceOverlap]:
-    """Known overlaps, found by names alone: a training source and a MathVista source of one family.
+    """Known overlaps, found by names alone: data sets of one family, of which a collection took one.
 
-    Only MathVista's problems count on the test side, because GeoQA's own train and test splits share a source and are
-    disjoint. `train_source` names the source of training problems that do not name one; `allowed` holds families.
+    The train and test splits that one data set or one collection publishes are disjoint and do not count.
+    `train_source` names the data set of training problems without an origin; `allowed` holds families.
     """
-    trained = Counter(source for problem in train if (source := source_of(problem) or train_source))
-    of_mathvista = (p for p in test if any(f.get("category") in MATHVISTA_CATEGORIES for f in _metadata(p)))
-    tested = Counter(source for problem in of_mathvista if (source := source_of(problem)))
+    trained = Counter(origin for problem in train if (origin := origin_of(problem, train_source)))
+    tested = Counter(origin for problem in test if (origin := origin_of(problem)))
     return [
-        SourceOverlap(family, source, test_set, other, n_train, n_test, blocking=family not in allowed)
-        for source, n_train in sorted(trained.items())
-        for other, n_test in sorted(tested.items())
-        if (family := family_of(source)) is not None and family == family_of(other)
+        SourceOverlap(family, ours.dataset, test_set, theirs.dataset, n_train, n_test, blocking=family not in allowed)
+        for ours, n_train in sorted(trained.items(), key=str)
+        for theirs, n_test in sorted(tested.items(), key=str)
+        if ours.collection != theirs.collection
+        and (family := family_of(ours.dataset)) is not None
+        and family == family_of(theirs.dataset)
     ]

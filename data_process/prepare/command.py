@@ -129,6 +129,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--replace", action="store_true", help="replace an already prepared folder")
     made.add_argument("--skip-bad", action="store_true", help="leave out and count unusable rows instead of stopping")
     made.add_argument("--json", action="store_true", help="print the card as JSON")
+    made.add_argument("--origin", metavar="NAME", help="data set that the problems are from, e.g. GeoQA")
     table = made.add_argument_group("table")
     table.add_argument("--map", action="append", default=[], metavar="FIELD=COLUMN", help="e.g. question=problem")
     table.add_argument("--answer-type", choices=ANSWER_TYPES, help="of every answer (default: inferred, and printed)")
@@ -159,7 +160,7 @@ def _request(args: argparse.Namespace, source: Source) -> PrepareRequest:
             raise DataError(f"{option} must have exactly one group, and it has {groups}")
     return PrepareRequest(
         raw=args.raw, images=args.images, hub=args.hub or None, hub_config=args.hub_config, revision=args.revision,
-        splits=splits_of(source, args.split), options=given,
+        splits=splits_of(source, args.split), origin=args.origin, options=given,
     )  # fmt: skip
 
 

@@ -66,7 +66,7 @@ def _entries(source: Source, request: PrepareRequest, plan: FolderPlan, root: Pa
             read.offered += 1
             try:
                 item = source.item(request, raw_split, where, row)
-                problem = _checked(source, item, split, where, root)
+                problem = _checked(source, request, item, split, where, root)
                 if problem.id in read.ids:
                     raise DataError(f"{where}: id {problem.id!r} was already used ({read.ids[problem.id]})")
             except DataError as error:
@@ -84,11 +84,13 @@ def _entries(source: Source, request: PrepareRequest, plan: FolderPlan, root: Pa
     return read
 
 
-def _checked(source: Source, item: Item, split: str, where: str, root: Path) -> Problem:
+def _checked(source: Source, request: PrepareRequest, item: Item, split: str, where: str, root: Path) -> Problem:
     """The problem, checked as `load_problems` will check it. Raises DataError."""
     fields = dict(item.fields)
     if source.language and "language" not in fields.get("meta", {}):
         fields["meta"] = {**fields.get("meta", {}), "language": source.language}
+    if origin := source.origin or request.origin or request.hub:
+        fields.setdefault("origin", origin)
     if "answer" not in fields:
         if split != QUESTIONS:
             raise DataError(f"{where}: no answer; problems for training or evaluation need one")

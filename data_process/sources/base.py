@@ -58,6 +58,7 @@ class PrepareRequest:
     hub_config: str | None = None
     revision: str | None = None
     splits: Mapping[str, str] = field(default_factory=dict)  # raw split -> prepared split; empty: the source's own
+    origin: str | None = None  # data set that the problems are from, where neither source nor row names one
     options: Mapping[str, Any] = field(default_factory=dict)  # those that `Source.options` names
 
 
@@ -75,6 +76,7 @@ class Source:
     hub: str | None = None  # the repository to read when the user names none
     hub_files: Mapping[str, str] = field(default_factory=dict)  # raw split -> its files there: others are not loaded
     files: str = ""  # what to download and where to put it, for messages
+    origin: str | None = None  # data set that every problem is from, unless an item names another
     language: str | None = None  # of every problem, where the source states it for all
     unlabelled: tuple[str, ...] = ()  # raw splits whose answers are not public
     options: tuple[str, ...] = ()  # names of the command's options that it reads from `PrepareRequest.options`

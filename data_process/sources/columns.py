@@ -30,7 +30,7 @@ from data_process.sources.base import (
     without_image_mark,
 )
 
-FIELDS = ("id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance")
+FIELDS = ("id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance", "origin")
 _LABEL = re.compile(r"(?:^|(?<=\s))\(?([A-J])[).:、．]\s*", re.MULTILINE)
 _MATHS = re.compile(r"\\[a-zA-Z]|[√π∞∠^]|\d\s*[*+/=-]\s*[\dA-Za-z(]|[0-9]\s?[a-z]\b")
 _WRAPPED = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
@@ -90,7 +90,7 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
         fields.update(answer=answer, answer_type=kind, choices=[])
         if choices:
             fields["meta"] = {"choices": list(choices)}
-    for name in ("precision", "unit", "tolerance"):
+    for name in ("precision", "unit", "tolerance", "origin"):
         if values[name] is not None:
             fields[name] = values[name]
     taken = {part.partition(".")[0] for name in FIELDS for part in mapping.get(name, name).split(",")}

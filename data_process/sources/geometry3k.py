@@ -131,6 +131,7 @@ def _from_row(request: PrepareRequest, split: str, where: str, row: Row) -> Item
 
 SOURCE = Source(
     name="geometry3k",
+    origin="Geometry3K",
     licence="MIT as uploaded (hiyouga/geometry3k); the problems come from textbooks by way of Inter-GPS",
     citation="Lu et al., Inter-GPS: Interpretable Geometry Problem Solving with Formal Language and Symbolic "
     "Reasoning, ACL 2021 (arXiv 2105.04165)",

@@ -114,6 +114,7 @@ def _from_turns(row: Row, where: str) -> Row:
 
 SOURCE = Source(
     name="geoqa",
+    origin="GeoQA",
     licence="not stated by the authors of GeoQA; the processed files come with MM-self-improve-qwen2vl (Apache-2.0)",
     citation="Chen et al., GeoQA: A Geometric Question Answering Benchmark Towards Multimodal Numerical Reasoning, "
     "Findings of ACL 2021 (arXiv 2105.14517); processed by Cheng et al., arXiv 2411.00855",

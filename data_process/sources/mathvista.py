@@ -115,6 +115,8 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     if not isinstance(metadata, Mapping):
         wrong(where, f"'metadata' must be an object, found {str(metadata)[:80]!r}")
     meta = {"mathvista": official, "language": metadata.get("language"), "family": metadata.get("source")}
+    if isinstance(drawn_from := metadata.get("source"), str) and drawn_from.strip():
+        fields["origin"] = [drawn_from, "MathVista"]
     fields = {
         "id": pid, "question": head, **fields, "choices": list(choices), "precision": precision, "unit": unit,
         "answer_type": "choice" if choices else answer_type,
@@ -175,6 +177,7 @@ def _image(row: Row, request: PrepareRequest, pid: str, where: str) -> SourceIma
 
 SOURCE = Source(
     name="mathvista",
+    origin="MathVista",
     licence="CC BY-SA 4.0 (the images keep the licences of their 31 source data sets)",
     citation="Lu et al., MathVista: Evaluating Mathematical Reasoning of Foundation Models in Visual Contexts, "
     "ICLR 2024 (arXiv 2310.02255)",

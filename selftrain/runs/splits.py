@@ -142,11 +142,14 @@ def without_leaks(
         return splits
 
     def make(into: Path) -> None:
-        found = guard(splits["train"], {"dev": splits["dev"], "test": splits["test"]}, config.data.folder)
+        found = guard(
+            splits["train"], {"dev": splits["dev"], "test": splits["test"]}, config.data.folder,
+            allow_sources=config.data.allow_sources,
+        )  # fmt: skip
         if found.blocking and config.data.leakage == "error":
             raise DataError(
-                f"{found.summary()}\nLeave them out with data.leakage=drop, or mend the split; "
-                "`python -m data_process.decontamination` lists every pair"
+                f"{found.summary()}\nLeave them out with data.leakage=drop, correct the split, or accept an overlap of "
+                "data sets with data.allow_sources=[GeoQA]; `selftrain check-leakage --json` lists every pair"
             )
         kept = clean(splits["train"], found) if found.blocking else splits["train"]
         write_json(into / "report.json", found.to_json())

@@ -8,13 +8,12 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_process.io import write_aside, write_jsonl
-from data_process.schema import Problem
+from data_process.schema import Problem, to_json
 from data_process.seeds import seed_for
 from data_process.sources.minigeo.figures import Params, render
 from data_process.sources.minigeo.variants import BY_NAME, VARIANTS, Step, Variant
@@ -232,7 +231,7 @@ def write(
             digest.update(path.read_bytes())
             splits[split].append(problem)
             on_progress(sum(map(len, splits.values())), sum(sizes.values()))
-        rows = [asdict(p) for p in splits[split]]
+        rows = [to_json(p) for p in splits[split]]
         digest.update(json.dumps(rows, sort_keys=True).encode())
         write_jsonl(out / f"{split}.jsonl", rows)
     card: dict[str, Any] = {

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from data_process.decontamination.near_image import Fingerprint, How, IncomparableReason, fingerprint, match_images
+from data_process.decontamination.near_image import (
+    Fingerprint,
+    How,
+    IncomparableReason,
+    confirmed,
+    fingerprint,
+    propose_images,
+)
 from data_process.decontamination.near_text import (
     Relation,
     Text,
@@ -22,6 +29,7 @@ from data_process.decontamination.near_text import (
 from data_process.decontamination.report import BLOCKING, Leak, LeakKind
 from data_process.schema import DataError, Problem
 
+NOTED = 5  # near images of unrelated questions that are compared as a whole for each test image, for a note
 Prints = Mapping[Path, Fingerprint | IncomparableReason]
 Value = tuple[Wording, tuple[str, ...]]
 _LENGTH_UNIT = re.compile(r"(?<=[\d}πi)])\s*(?:[cdkm]?m|units?)(?:\s?\^?\s?[23²³])?\s*$")  # "12m", "4πcm²"
@@ -150,21 +158,33 @@ class LeakSearch:
             if group.image is not None:
                 shown[group.image].append(group)
         mine, theirs = sorted(self.shown), sorted(shown)
-        matches = match_images([self.prints[d] for d in mine], [self.prints[d] for d in theirs])
-        for match in matches:
-            by_wording = self.shown[mine[match.train]]
+        prints = [[self.prints[digest] for digest in digests] for digests in (mine, theirs)]
+        found: set[tuple[str, str]] = set()
+        tried: Counter[int] = Counter()
+        for match in propose_images(*prints):
+            by_wording, exact = self.shown[mine[match.train]], match.how != "near"
+            leaks = [
+                (train, test, relation, score)
+                for test in shown[theirs[match.test]]
+                for train, relation, score in self._related(test, by_wording)
+                # A near image may differ in what is asked, and then the answer does.
+                if train.answer == test.answer or (relation == "same" and exact)
+            ]
+            if not exact:
+                tried[match.test] += not leaks
+                if not leaks and tried[match.test] > NOTED:
+                    continue
+                if not confirmed(prints[0][match.train], prints[1][match.test]):
+                    continue
+            found.add((mine[match.train], theirs[match.test]))
+            for train, test, relation, score in leaks:
+                self._add("item", train, test, score, relation, match.how)
+            leaked = {test.ids for _, test, _, _ in leaks}
+            first = min((group for groups in by_wording.values() for group in groups), key=lambda g: g.ids)
             for test in shown[theirs[match.test]]:
-                leaked = False
-                for train, relation, score in self._related(test, by_wording):
-                    # A near image may differ in a digit; then the answer or the choices do.
-                    sure = match.how != "near" or (test.choices and train.choices == test.choices)
-                    if train.answer == test.answer or (relation == "same" and sure):
-                        self._add("item", train, test, score, relation, match.how)
-                        leaked = True
-                if not leaked:
-                    first = min((group for groups in by_wording.values() for group in groups), key=lambda g: g.ids)
+                if test.ids not in leaked:
                     self._add("image", first, test, match.score, None, match.how)
-        return {(mine[match.train], theirs[match.test]) for match in matches}
+        return found
 
     def _by_words(self, matched: set[tuple[str, str]]) -> None:
         for test in self.test:

@@ -1,17 +1,12 @@
-"""Finds images of two sets that show the same: perceptual hashes propose pairs, a comparison of pixels decides.
+"""Finds images of two sets that show the same: perceptual hashes propose pairs, the whole images decide.
 
-An image is made grey, laid on white, and cut to what stands on its background, so that margins do not matter. Then
+1. Equal bytes, or equal pixels, are the same image.
+2. Pairs within a Hamming radius of their phash or dhash (64 bits each), whose 48 x 48 grey thumbnails agree in every
+   block, are proposed. Each image has two views for this: all of it, and what stands on its background, so that margins
+   do not matter. Tables, charts and line drawings of one template are proposed with each other.
+3. `full_image` compares a proposed pair as a whole, in colour and position, and decides. Both files are read again.
 
-1. equal bytes, or equal pixels after that, are the same image;
-2. pairs within a Hamming radius of their phash or dhash (64 bits each) are candidates. Line drawings on white share
-   most of their bits: of 4,000 x 1,200 MiniGeo diagrams, all different, some 2,000 pairs are candidates;
-3. a candidate is a near-duplicate if no part of the two differs much: both at 48 x 48 pixels, slightly blurred, and
-   every 8 x 8 block found again within a pixel. The worst block decides, for two drawings that differ in one line
-   agree nearly everywhere on average.
-
-A label of one digit is a few grey pixels at that size, so the same figure with other numbers may pass as the same
-image, as some of those pairs do; `compare` therefore looks at the question and its answer too. A blank or nearly
-blank image says nothing and is never compared. Rotated and mirrored images are not found.
+A blank or nearly blank image says nothing and is never compared. Rotated and mirrored images are not found.
 """
 
 from __future__ import annotations
@@ -24,10 +19,13 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from data_process.decontamination.full_image import same_image
 from data_process.images.store import MAX_DECLARED_PIXELS
+from data_process.schema import DataError
 
 if TYPE_CHECKING:
     import imagehash
@@ -55,15 +53,23 @@ CHUNK = 256  # pairs compared at a time
 
 
 @dataclass(frozen=True, eq=False)
-class Fingerprint:
-    """What is kept of an image for comparisons."""
+class View:
+    """What is kept of an image, or of its part with ink, for proposals."""
 
-    digest: str  # of the file
-    pixels: str  # of the grey image at working size, margins cut
     phash: int  # 64 bits
     dhash: int
-    aspect: float  # width / height, margins cut
-    thumb: np.ndarray  # SIDE x SIDE, float32, mean 0 and standard deviation 1
+    aspect: float  # width / height
+    thumb: np.ndarray  # SIDE x SIDE, float16, mean 0 and standard deviation 1
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """What is kept of an image file for comparisons."""
+
+    path: Path
+    digest: str  # of the file
+    pixels: str  # of the image in colour at working size
+    views: tuple[View, View]  # of the part with ink, of the whole
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class ImageMatch:
 
 
 def _decode(raw: bytes) -> Image.Image | IncomparableReason:
-    """The image in grey on white, at most WORKING_SIDE pixels a side, or why it cannot be compared."""
+    """The image in RGB on white, at most WORKING_SIDE pixels a side, or why it cannot be compared."""
     from PIL import Image, ImageOps
 
     try:
@@ -85,10 +91,10 @@ def _decode(raw: bytes) -> Image.Image | IncomparableReason:
             warnings.simplefilter("ignore")  # Pillow warns below our own limit
             if math.prod(opened.size) > MAX_DECLARED_PIXELS:  # read from the header: a bomb is never decoded
                 return "too_large"
-            opened.draft("L", (WORKING_SIDE, WORKING_SIDE))  # a JPEG is decoded straight to a smaller size
+            opened.draft("RGB", (WORKING_SIDE, WORKING_SIDE))  # a JPEG is decoded straight to a smaller size
             opened.load()
             image = ImageOps.exif_transpose(opened) if opened.getexif() else opened
-            image = _grey(image)
+            image = _rgb(image)
     except (Image.DecompressionBombError, MemoryError):
         return "too_large"
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error):
@@ -97,18 +103,18 @@ def _decode(raw: bytes) -> Image.Image | IncomparableReason:
     return image
 
 
-def _grey(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image) -> Image.Image:
     import numpy as np
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":  # 16 bits or more, which convert("L") would clip
         levels = np.asarray(image).astype(np.float64)
         levels /= 257 if levels.max() > 255 else 1  # 65535 / 257 is 255
-        return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
+        return Image.fromarray(levels.clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         coloured = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), coloured)
-    return image.convert("L")
+    return image.convert("RGB")
 
 
 def _trim(image: Image.Image) -> Image.Image:
@@ -129,32 +135,43 @@ def _trim(image: Image.Image) -> Image.Image:
 
 def fingerprint(path: Path) -> Fingerprint | IncomparableReason:
     """The fingerprint of an image file, or why it has none. A missing or damaged file does not raise."""
-    import imagehash
     import numpy as np
-    from PIL import Image, ImageFilter
 
     try:
         raw = path.read_bytes()
     except OSError:
         return "missing"
-    grey = _decode(raw)
-    if isinstance(grey, str):
-        return grey
-    part = _trim(grey)
-    width, height = part.size
-    small = part.resize((SIDE, SIDE), Image.Resampling.LANCZOS).filter(ImageFilter.GaussianBlur(1))
-    thumb = np.asarray(small, dtype=np.float32)
-    if min(width, height) < 4 or np.ptp(thumb) < BLANK:  # a single straight line is as good as blank
+    image = _decode(raw)
+    if isinstance(image, str):
+        return image
+    whole = image.convert("L")
+    part = _trim(whole)
+    if min(part.size) < 4 or np.ptp(_thumb(part)) < BLANK:  # a single straight line is as good as blank
         return "blank"
-    thumb = (thumb - thumb.mean()) / max(float(thumb.std()), 1.0)
     return Fingerprint(
+        path=path,
         digest=hashlib.sha256(raw).hexdigest(),
-        pixels=hashlib.sha256(repr(part.size).encode() + part.tobytes()).hexdigest(),
-        phash=_bits(imagehash.phash(part)),
-        dhash=_bits(imagehash.dhash(part)),
-        aspect=width / height,
-        thumb=thumb,
+        pixels=hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest(),
+        views=(_view(part), _view(whole)),
     )
+
+
+def _view(grey: Image.Image) -> View:
+    import imagehash
+    import numpy as np
+
+    thumb = _thumb(grey)
+    thumb = (thumb - thumb.mean()) / max(float(thumb.std()), 1.0)
+    aspect = grey.width / grey.height
+    return View(_bits(imagehash.phash(grey)), _bits(imagehash.dhash(grey)), aspect, thumb.astype(np.float16))
+
+
+def _thumb(grey: Image.Image) -> np.ndarray:
+    import numpy as np
+    from PIL import Image, ImageFilter
+
+    small = grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS).filter(ImageFilter.GaussianBlur(1))
+    return np.asarray(small, dtype=np.float32)
 
 
 def _bits(value: imagehash.ImageHash) -> int:
@@ -165,6 +182,24 @@ def _bits(value: imagehash.ImageHash) -> int:
 
 def match_images(train: Sequence[Fingerprint], test: Sequence[Fingerprint]) -> list[ImageMatch]:
     """The pairs that show the same, sorted by (test, train) positions; each pair once, by its best evidence."""
+    return [m for m in propose_images(train, test) if m.how != "near" or confirmed(train[m.train], test[m.test])]
+
+
+def confirmed(train: Fingerprint, test: Fingerprint) -> bool:
+    """Whether the two whole images show the same. DataError if a file changed since its fingerprint was taken."""
+    return same_image(_whole(train.path), _whole(test.path))
+
+
+@lru_cache(maxsize=32)
+def _whole(path: Path) -> Image.Image:
+    image = _decode(path.read_bytes()) if path.is_file() else "missing"
+    if isinstance(image, str):
+        raise DataError(f"{path} is {image} now; leave the images alone while they are compared, and start again")
+    return image
+
+
+def propose_images(train: Sequence[Fingerprint], test: Sequence[Fingerprint]) -> list[ImageMatch]:
+    """The pairs that are the same or may be: those that are only `near` need to be `confirmed`. Sorted as above."""
     import numpy as np
 
     if not train or not test:
@@ -177,25 +212,29 @@ def match_images(train: Sequence[Fingerprint], test: Sequence[Fingerprint]) -> l
         for other in exact.get(print_.pixels, ()):
             how: How = "bytes" if train[other].digest == print_.digest else "pixels"
             matches[position, other] = ImageMatch(other, position, how, 1.0)
-    pairs = [pair for pair in _candidates(train, test) if pair not in matches]
-    for start in range(0, len(pairs), CHUNK):
-        chunk = pairs[start : start + CHUNK]
-        a = np.stack([test[i].thumb for i, _ in chunk])
-        b = np.stack([train[j].thumb for _, j in chunk])
-        worst = np.maximum(_worst_block(a, b), _worst_block(b, a))
-        for (i, j), value in zip(chunk, worst.tolist(), strict=True):
-            if value <= WORST_BLOCK:
-                matches[i, j] = ImageMatch(j, i, "near", round(1 - value / 2, 4))
+    for view in (0, 1):
+        ours, theirs = ([print_.views[view] for print_ in prints] for prints in (train, test))
+        pairs = [pair for pair in _candidates(ours, theirs) if pair not in matches]
+        for start in range(0, len(pairs), CHUNK):
+            chunk = pairs[start : start + CHUNK]
+            a = np.stack([theirs[i].thumb for i, _ in chunk]).astype(np.float32)
+            b = np.stack([ours[j].thumb for _, j in chunk]).astype(np.float32)
+            worst = np.maximum(_worst_block(a, b), _worst_block(b, a))
+            for (i, j), value in zip(chunk, worst.tolist(), strict=True):
+                if value <= WORST_BLOCK:
+                    matches[i, j] = ImageMatch(j, i, "near", round(1 - value / 2, 4))
     return [matches[pair] for pair in sorted(matches)]
 
 
-def _candidates(train: Sequence[Fingerprint], test: Sequence[Fingerprint]) -> list[tuple[int, int]]:
+def _candidates(train: Sequence[View], test: Sequence[View]) -> list[tuple[int, int]]:
     """(test, train) positions within the radius of either hash and similar in aspect; compares every pair."""
     import numpy as np
 
-    def columns(prints: Sequence[Fingerprint]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        hashes = [np.array([getattr(p, name) for p in prints], dtype=np.uint64) for name in ("phash", "dhash")]
-        return hashes[0], hashes[1], np.log([p.aspect for p in prints])
+    def columns(views: Sequence[View]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        phash, dhash = (
+            np.array(bits, dtype=np.uint64) for bits in zip(*((v.phash, v.dhash) for v in views), strict=True)
+        )
+        return phash, dhash, np.log([view.aspect for view in views])
 
     phash, dhash, aspect = columns(train)
     pairs: list[tuple[int, int]] = []

@@ -1,0 +1,183 @@
+"""Decides whether two whole images show the same: lays one over the other and compares them in colour everywhere.
+
+Copies differ in size, in encoding and in how much border they have, so the scale and the offset are found first, for
+each axis on its own: where the profiles of the two images' edges correlate best. What lies over each other is compared
+window by window, and the worst window decides: one digit of a table, the colour of a bar, a shape elsewhere. What only
+one of them has must be a narrow strip or empty margin, added or cut off; content that moved within its canvas or grew
+in it is another image.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+MARGIN = 0.06  # of a side: a strip that a copy may lack whatever is in it
+OVERLAP = 0.6  # of each side of both images that must be common
+MOVED = 0.03  # of a side that content may move within its canvas
+STRETCH = 0.05  # relative difference of the two axes' scales, and of scales around each guess
+STEPS = 21  # scales tried around each guess, and again around the best of them
+REDUCED = 1.2
+NOISE = 4
+WINDOW, SHIFT = 8, 1  # pixels of the smaller image: side of the compared windows, and how far each may be displaced
+# Grey levels, of 255, by which the worst window of a copy may differ where the image has full contrast; less in a
+# fainter one. `benchmarks/leakage.py` measures what changed copies and single changed digits reach.
+WORST_WINDOW = 28.0
+STRIP_NOISE = 40  # grey levels between the darkest and the lightest part of an empty margin
+
+
+def same_image(first: Image.Image, second: Image.Image) -> bool:
+    """Whether two RGB images show the same, but for size, encoding, brightness and border."""
+    swap = math.prod(second.size) < math.prod(first.size)
+    small, large = (second, first) if swap else (first, second)
+    ratios = (large.width / small.width, large.height / small.height)
+    if abs(math.log(ratios[0] / ratios[1])) <= STRETCH:  # resized or encoded again, nothing cut off
+        if _differ(small, large, (0, 0, *small.size), (0.0, 0.0, *map(float, large.size))) <= WORST_WINDOW:
+            return True
+    (sx, dx), (sy, dy) = (_register(small, large, axis) for axis in (0, 1))
+    if abs(math.log(sx / sy)) > STRETCH:
+        return False
+    if abs(math.log(sx / ratios[0])) > STRETCH and all(abs(ratio - 1) <= 0.01 for ratio in ratios):
+        return False  # it grew within its canvas
+    left, right = _common(small.width, large.width, sx, dx)
+    top, bottom = _common(small.height, large.height, sy, dy)
+    common = (left, top, right, bottom)
+    if not _margins_fit(small, large, (sx, sy), (dx, dy), common):
+        return False
+    box = ((left - dx) * sx, (top - dy) * sy, (right - dx) * sx, (bottom - dy) * sy)
+    return _differ(small, large, common, box) <= WORST_WINDOW
+
+
+def _differ(
+    small: Image.Image, large: Image.Image, common: tuple[int, int, int, int], box: tuple[float, float, float, float]
+) -> float:
+    """The difference between two parts that lie over each other."""
+    from PIL import Image
+
+    inside = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(large.width)), min(box[3], float(large.height)))
+    part = small.crop(common)
+    return difference(part, large.resize(part.size, Image.Resampling.BICUBIC, box=inside))
+
+
+def _register(small: Image.Image, large: Image.Image, axis: int) -> tuple[float, float]:
+    """(scale, offset) of an axis: the pixel edge x of `small` lies on (x - offset) * scale of `large`."""
+    import numpy as np
+
+    p, whole = _profile(small, axis), _profile(large, axis)
+    extents = [float(np.ptp(np.flatnonzero(profile >= 0.3 * profile.max()))) + 1 for profile in (p, whole)]
+    size = large.size[axis]
+    best = (-1.0, size / len(p), 0.0)
+    for guess in sorted({round(size / len(p), 3), round(extents[1] / extents[0], 3), 1.0}):
+        # Edges of a reduced image look different, so the larger one is reduced before its edges are taken.
+        length = size if guess < REDUCED else round(size / guess)
+        q = whole if length == size else _profile(_resized(large, axis, length), axis)
+        reduced = size / length
+        steps = np.linspace(-STRETCH, STRETCH, STEPS)
+        rough = max(_correlate(p, q, guess / reduced * (1 + float(step))) for step in steps)
+        fine = max(_correlate(p, q, rough[1] * (1 + float(step) / STEPS)) for step in steps)
+        best = max(best, (fine[0], fine[1] * reduced, fine[2]))
+    return best[1:]
+
+
+def _correlate(p: np.ndarray, q: np.ndarray, scale: float) -> tuple[float, float, float]:
+    """(correlation, scale, offset) of q, with its pixels made `scale` times as long, at its best offset in p."""
+    import numpy as np
+
+    edges = np.arange(max(2, math.floor(len(q) / scale)) + 1) * scale
+    scaled = np.diff(np.interp(edges, np.arange(len(q) + 1), np.concatenate([[0.0], q.cumsum()])))
+    n = 1 << math.ceil(math.log2(len(p) + len(scaled)))
+    found = np.fft.irfft(np.fft.rfft(p, n) * np.conj(np.fft.rfft(scaled, n)), n)
+    at = int(found.argmax())
+    before, peak, after = (float(found[(at + step) % n]) for step in (-1, 0, 1))
+    bend = before - 2 * peak + after
+    part = 0.5 * (before - after) / bend if bend else 0.0  # of a pixel: the top of the parabola through the three
+    return peak / (float(np.linalg.norm(scaled)) or 1.0), scale, (at if at < len(p) else at - n) + part
+
+
+def _resized(image: Image.Image, axis: int, length: int) -> Image.Image:
+    from PIL import Image
+
+    return image.resize((length, image.height) if axis == 0 else (image.width, length), Image.Resampling.BICUBIC)
+
+
+def _profile(image: Image.Image, axis: int) -> np.ndarray:
+    """The strength of the edges across an axis, by pixel, slightly smoothed; square roots keep one line from ruling."""
+    import numpy as np
+
+    grey = np.asarray(image.convert("L")).astype(np.float32)
+    edges = np.sqrt(np.maximum(np.abs(np.gradient(grey, axis=1 - axis)) - NOISE, 0).sum(axis))
+    return np.convolve(np.pad(edges, 2, mode="edge"), [0.06, 0.24, 0.4, 0.24, 0.06], mode="valid")
+
+
+def _common(small: int, large: int, scale: float, offset: float) -> tuple[int, int]:
+    """The pixels of the smaller image's axis that the larger one covers."""
+    return max(0, math.ceil(offset)), min(small, math.floor(offset + large / scale))
+
+
+def _margins_fit(
+    small: Image.Image,
+    large: Image.Image,
+    scale: tuple[float, float],
+    offset: tuple[float, float],
+    common: tuple[int, int, int, int],
+) -> bool:
+    """Whether what lies outside the common part is margin that was cut off or added."""
+    for axis in (0, 1):
+        start, end = common[axis], common[axis + 2]
+        side, other = small.size[axis], large.size[axis] / scale[axis]
+        if end - start < OVERLAP * max(side, other):
+            return False
+        before, after = -offset[axis], offset[axis] + other - side  # positive: the larger image has more there
+        if before * after < 0 and min(abs(before), abs(after)) > MOVED * side:
+            return False
+        for extra, first in ((before, True), (after, False)):
+            image, length = (large, extra * scale[axis]) if extra > 0 else (small, -extra)
+            if length > MARGIN * image.size[axis] and not _is_plain(_strip(image, axis, length, first)):
+                return False
+    return True
+
+
+def _strip(image: Image.Image, axis: int, length: float, first: bool) -> Image.Image:
+    box = [0, 0, *image.size]
+    box[axis + 2 if first else axis] = math.floor(length) if first else math.ceil(image.size[axis] - length)
+    return image.crop((box[0], box[1], max(box[2], box[0] + 1), max(box[3], box[1] + 1)))
+
+
+def _is_plain(strip: Image.Image) -> bool:
+    return all(high - low <= STRIP_NOISE for low, high in strip.getextrema())
+
+
+def difference(a: Image.Image, b: Image.Image) -> float:
+    """The mean difference in the worst window of two images of one size, in grey levels at full contrast."""
+    import numpy as np
+    from PIL import ImageFilter
+
+    blur = ImageFilter.GaussianBlur(0.8)
+    x, y = (np.asarray(image.filter(blur)).astype(np.float32) for image in (a, b))
+    gain = min(max(float(x.std()) / max(float(y.std()), 1.0), 0.8), 1.25)  # one of them may be darker
+    y = (y - y.mean()) * gain + x.mean()
+    contrast = max(float(np.ptp(x)), float(np.ptp(y)), 32.0) / 255
+    return max(_worst_window(x, y), _worst_window(y, x)) / contrast
+
+
+def _worst_window(a: np.ndarray, b: np.ndarray) -> float:
+    """The window of `a` that is found worst in `b`, up to SHIFT pixels away in either direction."""
+    import numpy as np
+
+    height, width = a.shape[:2]
+    padded = np.pad(b, ((SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="edge")
+    window = min(WINDOW, height, width)
+    best = None
+    for down in range(2 * SHIFT + 1):
+        for right in range(2 * SHIFT + 1):
+            gap = np.abs(a - padded[down : down + height, right : right + width]).mean(2)
+            total = np.pad(gap.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+            mean = total[window:, window:] - total[:-window, window:] - total[window:, :-window]
+            mean += total[:-window, :-window]
+            best = mean if best is None else np.minimum(best, mean)
+    assert best is not None
+    return float(best.max()) / window**2

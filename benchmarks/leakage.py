@@ -191,6 +191,54 @@ def chart(rng: random.Random) -> Any:
     return image
 
 
+def table(rng: random.Random) -> Any:
+    """A small table as TabMWP renders them: one template, a few rows of numbers, at times a title or named rows."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font, rows, height = ImageFont.load_default(rng.choice((13, 14))), rng.randint(3, 5), rng.choice((20, 24))
+    named, titled = rng.random() < 0.5, rng.random() < 0.5
+    width = 230 if named else 200
+    heads = ["Name", "Number"] if named else ["x", "y"]
+    left = rng.sample(("Ann", "Ben", "Cal", "Dee", "Eve", "Fay"), rows) if named else None
+    lines = [heads] + [
+        [left[row] if left else str(rng.randint(1, 20)), str(rng.randint(1, 99 if named else 20))]
+        for row in range(rows)
+    ]
+    image = Image.new("RGB", (width, height * (len(lines) + titled) + 1), "white")
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((0, 0, width, height), fill=(230, 240, 255) if titled else (60, 130, 240))
+    if titled:
+        pen.text((width // 4, 3), "Collections", fill="black", font=font)
+    for number, cells in enumerate(lines, start=int(titled)):
+        pen.line((0, height * number, width, height * number), fill=(170, 170, 170))
+        for column, cell in enumerate(cells):
+            pen.text((10 + column * width // 2, height * number + 3), cell, fill="black", font=font)
+    pen.rectangle((0, 0, width - 1, image.height - 1), outline=(170, 170, 170))
+    pen.line((width // 2, height * titled, width // 2, image.height), fill=(170, 170, 170))
+    return image
+
+
+def false_blocks(n: int = 1000) -> None:
+    """Tables and charts that all differ, under a few questions with a few answers, through the whole guard."""
+    rng = random.Random(0)
+    questions = {"Is the relation in the table a function?": ("yes", "no"), "What is the range of the numbers?": "6789"}
+    print(f"\n## False blocks: {n} problems, 3 in 10 of them test, all of other images\n")
+    for name, make in {"tables": table, "charts": chart}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            problems = []
+            for number in range(n):
+                question, answers = rng.choice(list(questions.items()))
+                make(rng).save(Path(folder) / f"{number}.png")
+                problems.append(
+                    Problem(f"{number}", question, rng.choice(answers), (), f"{number}.png", answer_type="text")
+                )
+            start = time.process_time()
+            cut = n * 7 // 10
+            report = guard(problems[:cut], {"test": problems[cut:]}, Path(folder))
+            blocked = len(report.test_ids()["test"])
+            print(f"{name}: {blocked} of {n - cut} test problems blocked, {time.process_time() - start:.1f} s CPU")
+
+
 def scene(rng: random.Random) -> Any:
     """Something without margins or lines: overlapping soft blobs, as a photo is to a hash."""
     from PIL import Image, ImageDraw, ImageFilter
@@ -208,7 +256,11 @@ def image_recall(minigeo: Path | None) -> None:
     from PIL import Image
 
     rng = random.Random(0)
-    sets = {"charts": [chart(rng) for _ in range(200)], "scenes": [scene(rng) for _ in range(200)]}
+    sets = {
+        "tables": [table(rng) for _ in range(200)],
+        "charts": [chart(rng) for _ in range(200)],
+        "scenes": [scene(rng) for _ in range(200)],
+    }
     if minigeo is not None:
         files = sorted((minigeo / "images").glob("*.png"))
         sets["MiniGeo"] = [Image.open(file).convert("RGB") for file in rng.sample(files, 200)]
@@ -261,6 +313,7 @@ def main() -> None:
         text_recall(train)
     else:
         print(f"skipped: no real questions in {args.data}")
+    false_blocks()
     image_recall(args.minigeo)
     if args.minigeo is not None:
         cost(args.minigeo)

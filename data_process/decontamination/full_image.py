@@ -16,17 +16,22 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+Box = tuple[float, float, float, float]
+
 MARGIN = 0.06  # of a side: a strip that a copy may lack whatever is in it
 OVERLAP = 0.6  # of each side of both images that must be common
 MOVED = 0.03  # of a side that content may move within its canvas
-STRETCH = 0.05  # relative difference of the two axes' scales, and of scales around each guess
-STEPS = 21  # scales tried around each guess, and again around the best of them
-REDUCED = 1.2
-NOISE = 4
-WINDOW, SHIFT = 8, 1  # pixels of the smaller image: side of the compared windows, and how far each may be displaced
+STRETCH = 0.08  # relative difference at most between the scales of the two axes
+SEARCH = 0.05  # relative difference at most between a guess and the true scale
+STEPS = 21  # scales tried around each guess
+REDUCED = 1.2  # an image larger than this is reduced before its edges are taken, since reducing changes them
+NOISE = 4  # grey levels between neighbours that are no edge
+REFINEMENTS = 3  # steps of least squares that follow
+BLUR = 0.8  # pixels of the smaller image
+WINDOW = 6  # pixels of the smaller image: the side of a window, below that of a digit
 # Grey levels, of 255, by which the worst window of a copy may differ where the image has full contrast; less in a
-# fainter one. `benchmarks/leakage.py` measures what changed copies and single changed digits reach.
-WORST_WINDOW = 28.0
+# fainter one. JPEG at quality 50 reaches 16, a brighter copy 14; another digit of 13 pixels starts at 45.
+WORST_WINDOW = 20.0
 STRIP_NOISE = 40  # grey levels between the darkest and the lightest part of an empty margin
 
 
@@ -35,32 +40,57 @@ def same_image(first: Image.Image, second: Image.Image) -> bool:
     swap = math.prod(second.size) < math.prod(first.size)
     small, large = (second, first) if swap else (first, second)
     ratios = (large.width / small.width, large.height / small.height)
-    if abs(math.log(ratios[0] / ratios[1])) <= STRETCH:  # resized or encoded again, nothing cut off
-        if _differ(small, large, (0, 0, *small.size), (0.0, 0.0, *map(float, large.size))) <= WORST_WINDOW:
-            return True
+    everything = (0.0, 0.0, float(large.width), float(large.height))
+    unstretched = abs(math.log(ratios[0] / ratios[1])) <= STRETCH
+    if unstretched and difference(small, _laid_over(small, large, everything)) <= WORST_WINDOW:
+        return True  # resized or encoded again, nothing cut off
     (sx, dx), (sy, dy) = (_register(small, large, axis) for axis in (0, 1))
     if abs(math.log(sx / sy)) > STRETCH:
         return False
-    if abs(math.log(sx / ratios[0])) > STRETCH and all(abs(ratio - 1) <= 0.01 for ratio in ratios):
+    if abs(math.log(sx / ratios[0])) > SEARCH and all(abs(ratio - 1) <= 0.01 for ratio in ratios):
         return False  # it grew within its canvas
     left, right = _common(small.width, large.width, sx, dx)
     top, bottom = _common(small.height, large.height, sy, dy)
     common = (left, top, right, bottom)
     if not _margins_fit(small, large, (sx, sy), (dx, dy), common):
         return False
+    part = small.crop(common)
     box = ((left - dx) * sx, (top - dy) * sy, (right - dx) * sx, (bottom - dy) * sy)
-    return _differ(small, large, common, box) <= WORST_WINDOW
+    for _ in range(REFINEMENTS):
+        box = _refined(part, large, box)
+    return difference(part, _laid_over(part, large, box)) <= WORST_WINDOW
 
 
-def _differ(
-    small: Image.Image, large: Image.Image, common: tuple[int, int, int, int], box: tuple[float, float, float, float]
-) -> float:
-    """The difference between two parts that lie over each other."""
+def _laid_over(part: Image.Image, large: Image.Image, box: Box) -> Image.Image:
+    """The box of the larger image, as far as it lies inside, at the size of `part`."""
     from PIL import Image
 
     inside = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], float(large.width)), min(box[3], float(large.height)))
-    part = small.crop(common)
-    return difference(part, large.resize(part.size, Image.Resampling.BICUBIC, box=inside))
+    return large.resize(part.size, Image.Resampling.BICUBIC, box=inside)
+
+
+def _refined(part: Image.Image, large: Image.Image, box: Box) -> Box:
+    """The box after one step of least squares on its four edges (Lucas and Kanade 1981)."""
+    import numpy as np
+
+    a, b = (_smooth(image.convert("L")) for image in (part, _laid_over(part, large, box)))
+    height, width = a.shape
+    along = np.linspace(0, 1, width, dtype=np.float32), np.linspace(0, 1, height, dtype=np.float32)[:, None]
+    down, right = np.gradient(b)
+    slopes = [right * (1 - along[0]), right * along[0], down * (1 - along[1]), down * along[1]]
+    columns = np.stack([slope.ravel() for slope in slopes])
+    square = columns @ columns.T + np.eye(4, dtype=np.float32)
+    steps = np.linalg.solve(square, columns @ (a - b).ravel()).clip(-2, 2)
+    sx, sy = (box[2] - box[0]) / width, (box[3] - box[1]) / height
+    left, right_edge, top, bottom = (float(step) for step in steps)
+    return box[0] + left * sx, box[1] + top * sy, box[2] + right_edge * sx, box[3] + bottom * sy
+
+
+def _smooth(image: Image.Image) -> np.ndarray:
+    import numpy as np
+    from PIL import ImageFilter
+
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(BLUR))).astype(np.float32)
 
 
 def _register(small: Image.Image, large: Image.Image, axis: int) -> tuple[float, float]:
@@ -76,10 +106,9 @@ def _register(small: Image.Image, large: Image.Image, axis: int) -> tuple[float,
         length = size if guess < REDUCED else round(size / guess)
         q = whole if length == size else _profile(_resized(large, axis, length), axis)
         reduced = size / length
-        steps = np.linspace(-STRETCH, STRETCH, STEPS)
+        steps = np.linspace(-SEARCH, SEARCH, STEPS)
         rough = max(_correlate(p, q, guess / reduced * (1 + float(step))) for step in steps)
-        fine = max(_correlate(p, q, rough[1] * (1 + float(step) / STEPS)) for step in steps)
-        best = max(best, (fine[0], fine[1] * reduced, fine[2]))
+        best = max(best, (rough[0], rough[1] * reduced, rough[2]))
     return best[1:]
 
 
@@ -154,30 +183,12 @@ def _is_plain(strip: Image.Image) -> bool:
 def difference(a: Image.Image, b: Image.Image) -> float:
     """The mean difference in the worst window of two images of one size, in grey levels at full contrast."""
     import numpy as np
-    from PIL import ImageFilter
 
-    blur = ImageFilter.GaussianBlur(0.8)
-    x, y = (np.asarray(image.filter(blur)).astype(np.float32) for image in (a, b))
+    x, y = _smooth(a), _smooth(b)
     gain = min(max(float(x.std()) / max(float(y.std()), 1.0), 0.8), 1.25)  # one of them may be darker
     y = (y - y.mean()) * gain + x.mean()
     contrast = max(float(np.ptp(x)), float(np.ptp(y)), 32.0) / 255
-    return max(_worst_window(x, y), _worst_window(y, x)) / contrast
-
-
-def _worst_window(a: np.ndarray, b: np.ndarray) -> float:
-    """The window of `a` that is found worst in `b`, up to SHIFT pixels away in either direction."""
-    import numpy as np
-
-    height, width = a.shape[:2]
-    padded = np.pad(b, ((SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), mode="edge")
-    window = min(WINDOW, height, width)
-    best = None
-    for down in range(2 * SHIFT + 1):
-        for right in range(2 * SHIFT + 1):
-            gap = np.abs(a - padded[down : down + height, right : right + width]).mean(2)
-            total = np.pad(gap.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-            mean = total[window:, window:] - total[:-window, window:] - total[window:, :-window]
-            mean += total[:-window, :-window]
-            best = mean if best is None else np.minimum(best, mean)
-    assert best is not None
-    return float(best.max()) / window**2
+    window = min(WINDOW, *x.shape[:2])
+    total = np.pad(np.abs(x - y).mean(2).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    sums = total[window:, window:] - total[:-window, window:] - total[window:, :-window] + total[:-window, :-window]
+    return float(sums.max()) / window**2 / contrast

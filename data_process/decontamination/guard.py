@@ -43,7 +43,8 @@ def guard(
     Image paths are relative to `train_images` and to `test_images`, which is one folder for all test sets or one for
     each name; None is the folder of the training set. `train_source` names the data set of training problems without
     an origin. `allow_sources` holds families (of `known_overlaps.FAMILIES`) whose overlap is accepted.
-    The order of the problems does not change the report. Images are read one at a time, and again those of similar pairs.
+    The order of the problems does not change the report. Images are read one at a time; those
+    of similar pairs are read again.
     Raises DataError for a test set named "train", an unknown family or a folder that does not exist.
     """
     if "train" in tests:

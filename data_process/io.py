@@ -305,7 +305,7 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
     image = _image(row.get("image"), where, root)
     problem = Problem(
         row["id"], question, answer, choices, image, answer_type, precision, unit or None, tolerance, meta,
-        _origin(row.get("origin"), where),
+        origin=_origin(row.get("origin"), where),
     )  # fmt: skip
     try:
         check_gold(problem)

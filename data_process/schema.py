@@ -130,8 +130,8 @@ class Example:
     sources: tuple[str, ...] = ()  # ids of the candidates it was made from
 
 
-# Fields of a problem that are left out of its row while they are empty, so that older data keep their digests.
-ADDED_FIELDS = ("origin",)
+# Fields younger than the folders in use: left out of JSON while empty, so that old data keep their bytes and digests.
+_ADDED = ("origin",)
 
 
 def to_json(record: Problem | Candidate | Verdict | Judged | Example) -> dict[str, Any]:
@@ -141,11 +141,7 @@ def to_json(record: Problem | Candidate | Verdict | Judged | Example) -> dict[st
     kind: type = type(record)
     names, values = _reader(kind)
     row = dict(zip(names, values(record), strict=True))
-    if kind is Problem:
-        for name in ADDED_FIELDS:
-            if not row[name]:
-                del row[name]
-    return row
+    return {key: value for key, value in row.items() if value or key not in _ADDED} if kind is Problem else row
 
 
 @cache

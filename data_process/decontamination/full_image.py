@@ -10,7 +10,7 @@ in it is another image.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,11 +27,13 @@ STEPS = 21  # scales tried around each guess
 REDUCED = 1.2  # an image larger than this is reduced before its edges are taken, since reducing changes them
 NOISE = 4  # grey levels between neighbours that are no edge
 REFINEMENTS = 3  # steps of least squares that follow
-BLUR = 0.8  # pixels of the smaller image
-WINDOW = 6  # pixels of the smaller image: the side of a window, below that of a digit
+BLUR = 0.6  # pixels of the smaller image
+WINDOW = 5  # pixels of the smaller image: the side of a window, below that of a digit
 # Grey levels, of 255, by which the worst window of a copy may differ where the image has full contrast; less in a
-# fainter one. JPEG at quality 50 reaches 16, a brighter copy 14; another digit of 13 pixels starts at 45.
-WORST_WINDOW = 20.0
+# fainter one. JPEG at quality 50 and doubling the size reach 22. One digit of 13 pixels for another starts at 27, in a
+# thin typeface at 20, so there 5 and 6, 0 and 6 or 0 and 8 may be taken for each other.
+WORST_WINDOW = 24.0
+FAINT = 64.0  # grey levels of contrast; a fainter image is no better known, since JPEG adds its noise to it
 STRIP_NOISE = 40  # grey levels between the darkest and the lightest part of an empty margin
 
 
@@ -177,7 +179,8 @@ def _strip(image: Image.Image, axis: int, length: float, first: bool) -> Image.I
 
 
 def _is_plain(strip: Image.Image) -> bool:
-    return all(high - low <= STRIP_NOISE for low, high in strip.getextrema())
+    bands = cast("tuple[tuple[int, int], ...]", strip.getextrema())
+    return all(high - low <= STRIP_NOISE for low, high in bands)
 
 
 def difference(a: Image.Image, b: Image.Image) -> float:
@@ -187,8 +190,9 @@ def difference(a: Image.Image, b: Image.Image) -> float:
     x, y = _smooth(a), _smooth(b)
     gain = min(max(float(x.std()) / max(float(y.std()), 1.0), 0.8), 1.25)  # one of them may be darker
     y = (y - y.mean()) * gain + x.mean()
-    contrast = max(float(np.ptp(x)), float(np.ptp(y)), 32.0) / 255
+    contrast = max(float(np.ptp(x)), float(np.ptp(y)), FAINT) / 255
     window = min(WINDOW, *x.shape[:2])
     total = np.pad(np.abs(x - y).mean(2).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     sums = total[window:, window:] - total[:-window, window:] - total[window:, :-window] + total[:-window, :-window]
-    return float(sums.max()) / window**2 / contrast
+    worst: float = sums.max() / window**2 / contrast
+    return worst

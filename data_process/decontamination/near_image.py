@@ -146,7 +146,8 @@ def fingerprint(path: Path) -> Fingerprint | IncomparableReason:
         return image
     whole = image.convert("L")
     part = _trim(whole)
-    if min(part.size) < 4 or np.ptp(_thumb(part)) < BLANK:  # a single straight line is as good as blank
+    # A single square fills the part with ink; a thin line vanishes in a small copy of the whole.
+    if max(np.ptp(_thumb(image), (0, 1)).max(), np.ptp(_thumb(part))) < BLANK:
         return "blank"
     return Fingerprint(
         path=path,
@@ -166,11 +167,11 @@ def _view(grey: Image.Image) -> View:
     return View(_bits(imagehash.phash(grey)), _bits(imagehash.dhash(grey)), aspect, thumb.astype(np.float16))
 
 
-def _thumb(grey: Image.Image) -> np.ndarray:
+def _thumb(image: Image.Image) -> np.ndarray:
     import numpy as np
     from PIL import Image, ImageFilter
 
-    small = grey.resize((SIDE, SIDE), Image.Resampling.LANCZOS).filter(ImageFilter.GaussianBlur(1))
+    small = image.resize((SIDE, SIDE), Image.Resampling.LANCZOS).filter(ImageFilter.GaussianBlur(1))
     return np.asarray(small, dtype=np.float32)
 
 

@@ -2,17 +2,24 @@
 
 import json
 import random
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from data_process.decontamination.guard import clean, guard, main
+from data_process.decontamination.known_overlaps import origin_of
 from data_process.io import load_problems, read_jsonl, write_jsonl
-from data_process.schema import DataError, Problem, to_json
+from data_process.prepare.command import main as prepare_main
+from data_process.schema import DataError, Origin, Problem, to_json
 from data_process.sources.minigeo import generate
+from tests.data_process.raw_files import png, write_json, write_lines
 
 QUESTION = "In triangle A B C , angle A = 50.0 , angle B = 60.0 , then the degree of angle C is ()"
 CHOICES = ("50.0", "60.0", "70.0", "80.0")
@@ -30,7 +37,7 @@ def draw(path: Path, seed: int, labels: str = "") -> str:
     for _ in range(6):
         pen.line([(rng.randrange(10, 150), rng.randrange(10, 110)) for _ in range(2)], fill=0, width=2)
     if labels:
-        pen.text((75, 55), labels, fill=0)
+        pen.text((75, 55), labels, fill=0, font=ImageFont.load_default(13))
     image.save(path)
     return path.name
 
@@ -97,7 +104,11 @@ def test_operators_and_signs_are_part_of_a_question(first, second):
         ("same", {"question": "Which two sides of the triangle are equal?"}, "image", False),
         ("same", {"question": QUESTION.replace("degree", "supplement"), "answer": "D"}, "image", False),
         ("near", {}, "item", True),
-        ("near", {"choices": (), "answer": "8"}, "image", False),  # one figure with other numbers, by the answer
+        ("near", {"choices": (), "answer": "8"}, "image", False),  # a near image and another answer never block
+        ("near", {"answer": "D"}, "image", False),
+        ("near", {"question": QUESTION.replace("degree", "supplement"), "answer": "D"}, "image", False),
+        ("digit", {}, "other_image", False),  # one figure with another number, though the answer is the same
+        ("digit", {"answer": "D"}, None, False),
         ("other", {}, "other_image", False),
         ("other", {"answer": "D"}, None, False),
         ("missing", {}, "unseen", True),
@@ -110,7 +121,10 @@ def test_operators_and_signs_are_part_of_a_question(first, second):
 def test_pairs_with_images(tmp_path, image, changes, kind, blocks):
     draw(tmp_path / "train.png", 1, "50")
     draw(tmp_path / "same.png", 1, "50")
-    draw(tmp_path / "near.png", 1, "56")
+    with Image.open(tmp_path / "train.png") as drawn:
+        drawn.convert("RGB").save(tmp_path / "near.jpg", quality=75)
+        (tmp_path / "near.jpg").rename(tmp_path / "near.png")
+    draw(tmp_path / "digit.png", 1, "53")
     draw(tmp_path / "other.png", 2)
     Image.new("RGB", (100, 100), "white").save(tmp_path / "blank.png")
     (tmp_path / "torn.png").write_bytes((tmp_path / "same.png").read_bytes()[:200])
@@ -227,9 +241,8 @@ def test_empty_sets_do_not_leak(train, test):
     assert (report.n_train, report.n_test) == (len(train), {"test": len(test)})
 
 
-def vista(identifier, source, nested=True):
-    about = {"source": source, "category": "math-targeted-vqa"}
-    return problem(identifier, f"question {identifier}", meta={"metadata": about} if nested else about)
+def vista(identifier, source):
+    return problem(identifier, f"question {identifier}", origin=Origin(source, "MathVista"))
 
 
 @pytest.mark.parametrize(
@@ -246,11 +259,23 @@ def vista(identifier, source, nested=True):
     ],
 )
 def test_sources_of_mathvista(source, test_source, family):
-    train = [problem("a", meta={"source": source}), problem("b", meta={"source": source})]
-    for test in (vista("v", test_source), vista("v", test_source, nested=False)):
-        report = find_leaks(train, [test])
-        assert [(o.family, o.n_train, o.n_test) for o in report.sources] == ([(family, 2, 1)] if family else [])
-        assert report.blocking == bool(family)
+    train = [problem("a", origin=Origin(source)), problem("b", origin=Origin(source))]
+    report = find_leaks(train, [vista("v", test_source)])
+    assert [(o.family, o.n_train, o.n_test) for o in report.sources] == ([(family, 2, 1)] if family else [])
+    assert report.blocking == bool(family)
+    turned = find_leaks([vista("v", test_source)], train)  # to train on MathVista and test on GeoQA leaks as well
+    assert turned.blocking == bool(family)
+
+
+def test_rows_written_before_there_was_an_origin():
+    about = {"source": "UniGeo", "category": "math-targeted-vqa"}
+    for meta in (about, {"metadata": about}, {"mathvista": {"pid": "1", "metadata": about}}):
+        assert origin_of(problem("v", meta=meta)) == Origin("UniGeo", "MathVista")
+    assert origin_of(problem("a", meta={"source": " GeoQA "})) == Origin("GeoQA")
+    for meta in ({}, {"source": 3}, {"metadata": "text"}, {"mathvista": None}):
+        assert origin_of(problem("a", meta=meta)) is None
+        assert origin_of(problem("a", meta=meta), "GeoQA") == Origin("GeoQA")
+    assert origin_of(problem("a", meta=about, origin=Origin("GeoQA"))) == Origin("GeoQA")
 
 
 def test_sources_can_be_named_and_allowed():
@@ -268,9 +293,90 @@ def test_sources_can_be_named_and_allowed():
         find_leaks(train, test, allow_sources=["geoqa"])
 
 
-def test_geoqa_may_be_tested_on_its_own_test_split():
-    own = {"source": "geoqa"}
-    assert not find_leaks([problem("a", "One question", meta=own)], [problem("b", "Another", meta=own)]).sources
+@pytest.mark.parametrize("own", [Origin("geoqa"), Origin("UniGeo", "MathVista")])
+def test_a_data_set_may_be_tested_on_its_own_test_split(own):
+    assert not find_leaks([problem("a", "One question", origin=own)], [problem("b", "Another", origin=own)]).sources
+
+
+# ---- prepared folders -----------------------------------------------------------------------------------------------
+
+
+def mathvista_row(pid: str, source: str, category="math-targeted-vqa") -> dict:
+    return {
+        "pid": pid, "question": f"How wide is shape {pid}?", "image": None, "choices": ["1", "2"], "unit": None,
+        "precision": None, "answer": "2", "question_type": "multi_choice", "answer_type": "text",
+        "metadata": {"source": source, "category": category, "language": "english"},
+    }  # fmt: skip
+
+
+def plain_rows(n: int = 20, **more) -> list[dict]:
+    return [{"id": f"train-{i}", "question": f"What is {i} + {i}?", **more} for i in range(n)]
+
+
+GEOQA_ROWS = plain_rows(choices=["1", "2"], answer="A")
+GEOMETRY3K_ROWS = [
+    {"id": i, "images": [{"bytes": png("red", (20, 10 + i)), "path": None}], "problem": f"<image>Find {i}.",
+     "answer": "1", "choices": ["1", "2"], "ground_truth": "A"}
+    for i in range(20)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("source", "rows", "flags", "leaks"),
+    [
+        ("geoqa", GEOQA_ROWS, [], "GeoQA; 2 problems of test are from GeoQA+"),
+        ("geometry3k", GEOMETRY3K_ROWS, [], "Geometry3K; 1 problems of test are from Geometry3K"),
+        ("table", plain_rows(answer="3"), [], None),
+        ("table", plain_rows(answer="3"), ["--origin", "GeoQA"], "GeoQA; 2 problems of test are from GeoQA+"),
+        ("table", plain_rows(answer="3", origin="Geo170K"), [], "Geo170K; 2 problems of test are from GeoQA+"),
+        ("table", plain_rows(answer="3", src="GeoQA"), ["--map", "origin=src"], "GeoQA; 2 problems of test are"),
+        ("table", plain_rows(answer="3", source="UniGeo"), [], "UniGeo; 2 problems of test are from GeoQA+"),
+    ],
+)
+def test_a_prepared_folder_names_its_sources(source, rows, flags, leaks, tmp_path, capsys):
+    """Through `prepare` alone, as users make their folders."""
+    raw, tables = tmp_path / "raw", tmp_path / "vista.json"
+    raw.mkdir()
+    if source == "geometry3k":
+        pq.write_table(pa.Table.from_pylist(rows), raw / "train.parquet")
+    else:
+        write_lines(raw / "train.jsonl", rows)
+    vista_rows = [*(mathvista_row(f"{i}", "GeoQA+") for i in range(2)), mathvista_row("2", "Geometry3K")]
+    write_json(tables, {row["pid"]: row for row in [*vista_rows, mathvista_row("3", "FigureQA", "general-vqa")]})
+    made, mine = str(tmp_path / "MV"), str(tmp_path / "mine")
+    assert prepare_main(["mathvista", "--raw", str(tables), "--split", "testmini=test", "--out", made]) == 0
+    borrow = ["--split", "train", "--borrow", f"test={made}"]
+    assert prepare_main([source, "--raw", str(raw), *borrow, "--out", mine, *flags]) == 0
+    capsys.readouterr()
+    assert main(["--train", mine, "--test", mine]) == (1 if leaks else 0)
+    printed = capsys.readouterr().out
+    assert ("LEAK source" in printed) == bool(leaks)
+    assert (leaks or "no blocking leaks found") in printed
+    family = "Geometry3K" if source == "geometry3k" else "GeoQA"
+    assert main(["--train", mine, "--test", mine, "--allow-source", family]) == 0
+
+
+def test_the_former_command(capsys):
+    done = subprocess.run(
+        [sys.executable, "-m", "data_process.curate.leakage", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "--train-source" in done.stdout
+    assert done.stderr == "note: this command is now `python -m data_process.decontamination`\n"
+
+
+@pytest.mark.parametrize("origin", [3, [], ["a", "b", "c"], ["a", 1], " ", {"dataset": "GeoQA"}])
+def test_an_origin_that_names_no_data_set(origin, tmp_path):
+    row = {"id": "a", "question": "1 + 1?", "answer": "2", "origin": origin}
+    with pytest.raises(DataError, match="line 1, problem 'a': 'origin' must name a data set"):
+        load_problems(write_lines(tmp_path / "a.jsonl", [row]), tmp_path)
+
+
+def test_an_origin_is_written_and_read_back(tmp_path):
+    for origin in (None, Origin("GeoQA"), Origin("UniGeo", "MathVista")):
+        row = to_json(problem("a", origin=origin))
+        assert ("origin" in row) == (origin is not None)  # rows without one keep their bytes, and runs their digests
+        write_jsonl(tmp_path / "a.jsonl", [row])
+        assert load_problems(tmp_path / "a.jsonl", tmp_path)[0].origin == origin
 
 
 def test_guard_keeps_test_sets_apart():

@@ -7,7 +7,7 @@ import pytest
 from data_process.decontamination.guard import main as leakage_main
 from data_process.prepare.command import main as prepare_main
 
-CASES = Path(__file__).parents[2].parent / "shared" / "cases"
+CASES = Path(__file__).parents[3].parent / "shared" / "cases"
 
 
 def case(name: str) -> Path:

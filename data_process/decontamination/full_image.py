@@ -188,11 +188,17 @@ def difference(a: Image.Image, b: Image.Image) -> float:
     import numpy as np
 
     x, y = _smooth(a), _smooth(b)
-    gain = min(max(float(x.std()) / max(float(y.std()), 1.0), 0.8), 1.25)  # one of them may be darker
-    y = (y - y.mean()) * gain + x.mean()
+    gain = min(max(float(x.std()) / max(float(y.std()), 1.0), 0.8), 1.25)
+    levelled = (y - y.mean()) * gain + x.mean()  # if one of them is darker; white stays white in a brighter copy
     contrast = max(float(np.ptp(x)), float(np.ptp(y)), FAINT) / 255
-    window = min(WINDOW, *x.shape[:2])
+    return min(_worst_window(x, y), _worst_window(x, levelled)) / contrast
+
+
+def _worst_window(x: np.ndarray, y: np.ndarray) -> float:
+    import numpy as np
+
+    size = min(WINDOW, *x.shape[:2])
     total = np.pad(np.abs(x - y).mean(2).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    sums = total[window:, window:] - total[:-window, window:] - total[window:, :-window] + total[:-window, :-window]
-    worst: float = sums.max() / window**2 / contrast
+    sums = total[size:, size:] - total[:-size, size:] - total[size:, :-size] + total[:-size, :-size]
+    worst: float = sums.max() / size**2
     return worst

@@ -757,6 +757,20 @@ def test_test_questions_in_train_can_be_left_out(config, leaking, no_report):
     assert (chosen.output / "leakage/report.json").read_bytes() == report
 
 
+def test_data_sets_that_contain_each_other_are_refused_and_can_be_accepted(config, data, tmp_path, no_report):
+    """The rows name their data sets, so a run needs no setting to know."""
+    folder = tmp_path / "overlapping"
+    shutil.copytree(data, folder)
+    for split, origin in (("train", "GeoQA"), ("dev", "GeoQA"), ("test", ["UniGeo", "MathVista"])):
+        file = folder / f"{split}.jsonl"
+        write_jsonl(file, [{**row, "origin": origin} for row in read_jsonl(file)])
+    with pytest.raises(DataError, match=r"(?s)LEAK source: 60 .*24 problems of test are from UniGeo.*allow_sources"):
+        run_loop(config("data.leakage=error", data_folder=folder), QUIET)
+    chosen = config("data.leakage=error", "data.allow_sources=[GeoQA]", "iters=1", data_folder=folder, name="allowed")
+    run_loop(chosen, QUIET)
+    assert read_json(chosen.output / "leakage/report.json")["sources"][0]["blocking"] is False
+
+
 def test_the_guard_can_be_switched_off(config, leaking, no_report):
     chosen = config("data.leakage=ignore", "iters=1", data_folder=leaking)
     run_loop(chosen, QUIET)

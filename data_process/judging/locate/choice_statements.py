@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from data_process.judging.locate.assertion import denied, framed
 from data_process.judging.locate.sentences import CONCLUSION, REFUSAL
 from data_process.judging.locate.statements import main_clause
 from data_process.judging.locate.yes_no import leading_yes_no, restates, stem, words_of, yes_or_no
@@ -34,7 +35,7 @@ _LETTER_NAME = re.compile(
 
 def stated_letter(sentence: str, problem: Problem) -> str | None:
     """The only letter in brackets of a sentence, where it stands in the place of an answer; else None."""
-    found = list(_LETTER.finditer(sentence))
+    found = [m for m in _LETTER.finditer(sentence) if not denied(sentence, *m.span())]
     if not found or len({m[1] for m in found}) > 1 or REFUSAL.search(sentence):
         return None
     for m in found:
@@ -57,7 +58,7 @@ def polar_letter(sentence: str, problem: Problem, restated: bool = True) -> str 
     if sorted(names) not in (["no", "yes"], ["false", "true"]):
         return None
     said = leading_yes_no(clean(sentence))
-    if said is None and restated and not REFUSAL.search(sentence):
+    if said is None and restated and not REFUSAL.search(sentence) and not framed(sentence):
         said = yes_or_no(sentence, problem.question)
     if said is None:
         return None
@@ -74,7 +75,7 @@ def named_letter(sentence: str, problem: Problem) -> str | None:
     letter must not be the name of a point.
     """
     m = _LETTER_NAME.search(sentence.rstrip())
-    if m is None or REFUSAL.search(sentence):
+    if m is None or REFUSAL.search(sentence) or denied(sentence, *m.span(1)):
         return None
     names = [c.strip("() ").casefold() for c in problem.choices]
     if all(len(name) == 1 and name.isalpha() for name in names):
@@ -114,6 +115,8 @@ def worded_letter(sentence: str, problem: Problem) -> str | None:
         return same[0] if len(same) == 1 else None
     text = plain(main_clause(sentence[-300:]))
     names = {letter: plain(c) for letter, c in zip(LETTERS, problem.choices, strict=False)}
+    if framed(sentence) and not any(map(framed, problem.choices)):
+        return None
     if letter := _literal(text, names):
         return letter
     if any(len(name) < 2 or not re.search(r"[a-z]", name) or re.match(r"[-$.0-9]", name) for name in names.values()):

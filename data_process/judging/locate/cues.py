@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from data_process.judging.locate.assertion import announced, retracted_until
 from data_process.judging.locate.sentences import CONCLUSION, REFUSAL, closing_sentences, opening_sentence
 from data_process.judging.maths.quantity import MAX_PAYLOAD
 
@@ -129,6 +130,8 @@ def _tagged(text: str, start: int, end: int) -> Iterator[Cue]:
 def _lines(pattern: re.Pattern[str], rule: str, text: str, start: int, end: int, truncated: bool) -> Iterator[Cue]:
     """The last match with text after it: the rest of its line or, where that is empty, the next line."""
     for m in reversed(list(pattern.finditer(text, start, end))):
+        if not announced(text, m.start()):
+            continue  # "If the answer is 5", "The student's answer: B"
         a, _ = _strip(text, m.end(), end)
         if a == end and not truncated:
             continue
@@ -242,7 +245,11 @@ def find_answer(text: str, read: Read, truncated: bool) -> Found:
     if not text.strip():
         return Found(None, "empty")
     blocked, reason = -1, "truncated" if truncated else "no_answer"
+    valid_from = retracted_until(text, max(0, len(text) - SCAN_CHARS), len(text))
     for cue in _cues(text, truncated):
+        if cue.start < valid_from:
+            reason = "retracted" if blocked < 0 else reason
+            continue
         if cue.start < blocked or (blocked >= 0 and cue.place in ("bold", "statement", "opening")):
             continue  # an announced answer that cannot be read is not replaced by a guess
         reading = read(cue.payload, cue.place)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 
+from data_process.judging.locate.assertion import denied
 from data_process.judging.locate.sentences import CONCLUSION, REFUSAL
 from data_process.judging.maths.number_words import to_digits
 from data_process.judging.maths.quantity import NUMBER, Quantity, clean, number_value
@@ -22,7 +23,9 @@ def last_statement(sentence: str) -> str | None:
         return None
     text = clean(sentence[-300:])
     parts = re.split(r"[=≈]|\b(?:is|are|be|equals|equal to|of)\s", text)
-    return parts[-1].strip(" .,;") if len(parts) > 1 else None
+    stated = parts[-1].strip(" .,;")
+    at = text.rfind(stated)
+    return stated if len(parts) > 1 and not denied(text, at, at + len(stated)) else None
 
 
 # The words before a number decide whether it is the one that the sentence states.
@@ -72,6 +75,8 @@ def _numbers(text: str) -> Iterator[tuple[int, Quantity]]:
         unit = ""
         if (u := UNIT.match(text, end)) and not re.match(r"[A-Za-z]", text[u.end() : u.end() + 1]):
             unit, end = unit_of(u), u.end()
+        if denied(text, start, end):
+            continue
         rest = text[end : end + 24]
         bullet = re.search(r"(?:^|[\s=:(])-\s$", text[max(0, start - 3) : start])  # "- 5" may be a bullet or a sign
         if bullet or _GOES_ON.match(rest) or _RANGE.match(rest):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 LEAD_CHARS = 200  # characters of a sentence before a value or a cue
+FRAME_CHARS = 12  # that a frame shares with the question where it only restates it
 
 # A clause ends at a comma, and a new statement begins after one of these words.
 _CLAUSE = re.compile(
@@ -45,7 +46,7 @@ FRAME = re.compile(
     r"|\b(?:[Ss]uppos(?:e|ing)|[Aa]ssum(?:e|ing)|[Ii]magine|[Hh]ypothes\w+|[Ww]hether|[Pp]retend)\b"
     r"|\b(?:might|may|could)\s(?:well\s|also\s|have\s|possibly\s|perhaps\s)?(?:be|been|equal)\b"
     r"|\b(?:[Mm]aybe|[Pp]erhaps|[Pp]ossibly|[Dd]oubt(?:s|ful)?|[Uu]nlikely|[Ss]uspect|[Uu]nless|[Ee]ither)\b"
-    r"|\b(?:if|were)\b.{0,80}\bwould(?:n't)?\b|\bwould\b.{0,80}\b(?:if|were|unless)\b|\bhad\b.{0,60}\bwould have\b"
+    r"|\b(?:[Ii]f)\b.{0,60}\bwere\b.{0,80}\bwould(?:n't)?\b|\bwould\b.{0,80}\b(?:if|were|unless)\b|\bhad\b.{0,60}\bwould have\b"
     r"|^\W{0,4}(?:given|let)\b(?!.*,)|\b(?:we are|we're|it is|is) (?:given|told|asked) (?:that|whether|if)\b"
     r"|\b(?:random(?:ly)?|wild guess|just a guess|guessing)\b"
     r"|如果|假如|假设|假定|倘若|要是|若|设(?!计)|可能|也许|或许|大概|是否|难道|有人|有的同学|同学们?[认以说]|学生[认以说答写]|误[以认选算写]|错[误选算写解]"
@@ -53,6 +54,8 @@ FRAME = re.compile(
     r"|もし|仮に|かもしれ|だろうか|でしょうか|とすると|とすれば|だとしたら|(?:彼|彼女|生徒|学生|友人|友達|誰か|ある人)[^。]{0,12}(?:言|考え|答え|思|主張)"
     r"|と(?:言|い)う人|間違[えっい]|誤[りっ答解]|問題(?:文)?(?:では|には|に)|可能性|たぶん|おそらく|候補"
 )
+# A condition before the statement: "If we assume a cross of both, the ratio is 1:3".
+_CONDITION = re.compile(r"^(?:.*\s)?(?:[Ii]f|[Gg]iven|[Aa]ssuming)\b(?:(?!\bwere\b|\bhad\b)[^,]){3,},\s")
 _NOT = r"(?:\b(?:not|never|cannot|neither|nor)\b(?! only\b| (?:hard|difficult) to)|n['’]t\b|≠|\\neq?\b|!=)"
 # After a negation a verb begins what is stated: "the cars that are not red are 5", unless the verb is what is denied.
 _VERB = re.compile(r"\b(?:is|are|was|were|equals?|has|have|be)\s|[=≈]")
@@ -80,17 +83,21 @@ _AFTER = re.compile(
 _RELATIVE = re.compile(r"\b(?:that|which|who|whose|where)\b")
 
 
-def framed(text: str) -> bool:
-    """Whether a sentence only supposes, guesses or reports what somebody else says."""
-    return FRAME.search(text) is not None
+def framed(text: str, question: str = "") -> bool:
+    """Whether a sentence only supposes, guesses or reports what somebody else says.
+
+    Words that restate the question ("people who say", "if frogs were removed") are no sign of that.
+    """
+    asked = question.casefold()
+    return any(text[m.start() : m.start() + FRAME_CHARS].casefold() not in asked for m in FRAME.finditer(text))
 
 
-def denied(text: str, start: int, end: int) -> bool:
+def denied(text: str, start: int, end: int, question: str = "") -> bool:
     """Whether a sentence denies or does not assert what stands at text[start:end]."""
     before = text[max(0, start - LEAD_CHARS) : start]
     statements = [m.end() for m in _STATEMENT.finditer(before)]
-    frame = before[statements[-1] if statements else 0 :] + "_" + text[end : end + LEAD_CHARS]
-    if framed(_STATEMENT.split(frame)[0] if not _STATEMENT.match(frame) else frame):
+    frame = _CONDITION.sub("", before[statements[-1] if statements else 0 :]) + "_" + text[end : end + LEAD_CHARS]
+    if framed(_STATEMENT.split(frame)[0] if not _STATEMENT.match(frame) else frame, question):
         return True
     if re.match(r"\W*(?:if|when)\b", before, re.IGNORECASE) and not re.search(r"[,，]|\bthen\b", before):
         return True  # "If AB is 5, ..."
@@ -128,7 +135,7 @@ def announced(text: str, at: int) -> bool:
     return not (FRAME.search(lead) or _NOT_ANNOUNCED.search(lead))
 
 
-_WRONG = r"(?:not (?:right|correct|possible|true|it|the answer)|wrong|incorrect|impossible|a mistake|an error|mistaken|false|nonsense)"
+_WRONG = r"(?:not (?:right|correct|possible(?! to)|true|it|the answer)|wrong|incorrect|impossible(?! to)|a mistake|an error|mistaken|false|nonsense)"
 _SUBJECT = r"(?:that|this|it|the (?:above|previous|last|first)(?: answer| result)?|my (?:\w{1,12} )?answer|the answer above)"
 _RETRACTED = re.compile(
     rf"(?:^|[.!?,;:…—(]\s{{0,2}}|\n\s{{0,4}}|\b(?:but|however|wait|no|actually|oops|hmm|sorry|and|so|because|as|think)[,.!…]{{0,3}}\s)"

@@ -35,7 +35,7 @@ _LETTER_NAME = re.compile(
 
 def stated_letter(sentence: str, problem: Problem) -> str | None:
     """The only letter in brackets of a sentence, where it stands in the place of an answer; else None."""
-    found = [m for m in _LETTER.finditer(sentence) if not denied(sentence, *m.span())]
+    found = [m for m in _LETTER.finditer(sentence) if not denied(sentence, *m.span(), problem.question)]
     if not found or len({m[1] for m in found}) > 1 or REFUSAL.search(sentence):
         return None
     for m in found:
@@ -58,7 +58,7 @@ def polar_letter(sentence: str, problem: Problem, restated: bool = True) -> str 
     if sorted(names) not in (["no", "yes"], ["false", "true"]):
         return None
     said = leading_yes_no(clean(sentence))
-    if said is None and restated and not REFUSAL.search(sentence) and not framed(sentence):
+    if said is None and restated and not REFUSAL.search(sentence) and not framed(sentence, problem.question):
         said = yes_or_no(sentence, problem.question)
     if said is None:
         return None
@@ -75,7 +75,7 @@ def named_letter(sentence: str, problem: Problem) -> str | None:
     letter must not be the name of a point.
     """
     m = _LETTER_NAME.search(sentence.rstrip())
-    if m is None or REFUSAL.search(sentence) or denied(sentence, *m.span(1)):
+    if m is None or REFUSAL.search(sentence) or denied(sentence, *m.span(1), problem.question):
         return None
     names = [c.strip("() ").casefold() for c in problem.choices]
     if all(len(name) == 1 and name.isalpha() for name in names):
@@ -115,7 +115,7 @@ def worded_letter(sentence: str, problem: Problem) -> str | None:
         return same[0] if len(same) == 1 else None
     text = plain(main_clause(sentence[-300:]))
     names = {letter: plain(c) for letter, c in zip(LETTERS, problem.choices, strict=False)}
-    if framed(sentence) and not any(map(framed, problem.choices)):
+    if framed(sentence, problem.question) and not any(map(framed, problem.choices)):
         return None
     if letter := _literal(text, names):
         return letter

@@ -17,7 +17,7 @@ from data_process.judging.maths.quantity import NUMBER, Quantity, clean, number_
 from data_process.judging.maths.units import UNIT, unit_of
 
 
-def last_statement(sentence: str) -> str | None:
+def last_statement(sentence: str, question: str) -> str | None:
     """The text after the last `=` or verb of a sentence: "5√3 m" in "The height of the tree is 5√3 m." """
     if REFUSAL.search(sentence):
         return None
@@ -25,7 +25,7 @@ def last_statement(sentence: str) -> str | None:
     parts = re.split(r"[=≈]|\b(?:is|are|be|equals|equal to|of)\s", text)
     stated = parts[-1].strip(" .,;")
     at = text.rfind(stated)
-    return stated if len(parts) > 1 and not denied(text, at, at + len(stated)) else None
+    return stated if len(parts) > 1 and not denied(text, at, at + len(stated), question) else None
 
 
 # The words before a number decide whether it is the one that the sentence states.
@@ -59,8 +59,11 @@ _NONE = re.compile(
 )
 
 
-def _numbers(text: str) -> Iterator[tuple[int, Quantity]]:
-    """Every number that is a word of its own, with its position and unit, which is "?" inside something larger."""
+def _numbers(text: str, question: str | None = None) -> Iterator[tuple[int, Quantity]]:
+    """Every number that is a word of its own, with its position and unit, which is "?" inside something larger.
+
+    With the `question` that a sentence answers, the numbers that the sentence denies or supposes are left out.
+    """
     for m in NUMBER.finditer(text):
         start, end = m.span()
         if m["sign"] and start and not re.search(r"[\s=:(≈$]$", text[:start]):
@@ -75,7 +78,7 @@ def _numbers(text: str) -> Iterator[tuple[int, Quantity]]:
         unit = ""
         if (u := UNIT.match(text, end)) and not re.match(r"[A-Za-z]", text[u.end() : u.end() + 1]):
             unit, end = unit_of(u), u.end()
-        if denied(text, start, end):
+        if question is not None and denied(text, start, end, question):
             continue
         rest = text[end : end + 24]
         bullet = re.search(r"(?:^|[\s=:(])-\s$", text[max(0, start - 3) : start])  # "- 5" may be a bullet or a sign
@@ -126,7 +129,7 @@ def read_number_statement(sentence: str, question: str, verb: bool = False) -> Q
         if main is not None:
             return main
         asked = _asked(question)
-        if any(q.value not in asked for _, q in _numbers(text[m.end() :])):
+        if any(q.value not in asked for _, q in _numbers(text[m.end() :], question)):
             return None  # the statement holds a number that these rules cannot read
     return _stated(text, question, verb)
 
@@ -138,7 +141,7 @@ def _asked(question: str) -> frozenset[Fraction]:
 
 
 def _stated(text: str, question: str, verb: bool) -> Quantity | None:
-    found = list(_numbers(text))
+    found = list(_numbers(text, question))
     if not found:
         return Quantity(Fraction(0)) if _NONE.search(text) else None
     if not verb and ((named := _asked_for(text, question, found)) or _ASKS_ONLY_YEAR.search(question)):

@@ -109,7 +109,7 @@ def _read_statement(sentence: str, problem: Problem, place: Place) -> Reading:
         return Reading(None, "unreadable_answer")
     said = read_number_statement(sentence, problem.question, verb=True)
     matched = "" if said is None else _by_value(said, problem)
-    if not matched and said is None and (stated := last_statement(sentence)):
+    if not matched and said is None and (stated := last_statement(sentence, problem.question)):
         matched = _by_expression(stated, problem)
     return Reading(matched, "value") if len(matched) == 1 else Reading(None, "unreadable_answer")
 

@@ -48,7 +48,7 @@ def _inline(text: str) -> str | None:
 
 def _statement(sentence: str, question: str) -> str | None:
     """A root or a multiple of π that ends a sentence, or the number that the sentence states."""
-    stated = last_statement(sentence)
+    stated = last_statement(sentence, question)
     found = read_standalone(stated) if stated else None
     if found is not None and _VALUE.fullmatch(found) and ("sqrt" in found or "pi" in found):
         return found

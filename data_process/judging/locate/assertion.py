@@ -24,7 +24,7 @@ _STATEMENT = re.compile(
 _SENTENCE = re.compile(r"[.!?](?=\s)|[。！？\n]")
 # The value is what somebody else says, what would follow, what may be, or what a mistake leads to.
 _OTHERS = (
-    r"he|she|they|you|someone|somebody|people|students?|pupils?|users?|teachers?|friends?|classmates?|candidates?"
+    r"he|she|they|someone|somebody|people|students?|pupils?|users?|teachers?|friends?|classmates?|candidates?"
     r"|predictions?|models?|attempts?|assistants?|questions?|problems?|hints?|captions?|solutions?|others?|colleagues?"
     r"|responses?|textbooks?"
 )
@@ -42,7 +42,7 @@ FRAME = re.compile(
     r"|\b(?:[Mm]istak(?:e|es|en|enly)|[Mm]isread|[Mm]isconception|[Tt]empt(?:ed|ing)|[Tt]rap|[Ww]rongly|[Ee]rroneous(?:ly)?"
     r"|[Ii]ncorrectly|[Ff]alsely|[Mm]isleading)\b|\b(?:at first (?:glance|sight)|(?:I|we)(?: had)? (?:initially|first|originally)"
     r"|initially)\b.{0,40}\b(?:thought|seem\w*|look\w*|guess\w*|assumed|appear\w*)"
-    r"|\b(?:one|some|many|you|we|people|students?) (?:might|may|could|would|often)\b"
+    r"|\b(?:one|some|many|you|we|people|students?) (?:might|may|could|often|would (?:think|say|guess|expect))\b"
     r"|\b(?:[Ss]uppos(?:e|ing)|[Aa]ssum(?:e|ing)|[Ii]magine|[Hh]ypothes\w+|[Ww]hether|[Pp]retend)\b"
     r"|\b(?:might|may|could)\s(?:well\s|also\s|have\s|possibly\s|perhaps\s)?(?:be|been|equal)\b"
     r"|\b(?:[Mm]aybe|[Pp]erhaps|[Pp]ossibly|[Dd]oubt(?:s|ful)?|[Uu]nlikely|[Ss]uspect|[Uu]nless|[Ee]ither)\b"
@@ -112,6 +112,18 @@ def denied(text: str, start: int, end: int, question: str = "") -> bool:
     tail = tail[: clause.start()] if clause else tail
     after = _AFTER.search(tail)
     return after is not None and not _RELATIVE.search(tail[: after.start()])
+
+
+_SUBJECT_OF_REJECTION = re.compile(
+    r"[\s)\]}*_\"'”’.:]{0,4}(?:\([^()]{0,40}\)\s?)?(?:,\s?(?=which|but|though|although))?"
+    r"(?:(?:which|that|this|but it|but that|but this|though it|项|选项|的)\s?)?"
+)
+
+
+def rejected(tail: str) -> bool:
+    """Whether the text directly after a value or a letter rejects it: " is wrong", "不对"."""
+    m = _SUBJECT_OF_REJECTION.match(tail)
+    return m is not None and _AFTER.match(tail, m.end()) is not None
 
 
 # Words before "answer is" in its clause that make it another's answer, a supposed or a denied one.

@@ -8,7 +8,7 @@ from functools import lru_cache
 from data_process.judging.locate.assertion import denied, framed
 from data_process.judging.locate.sentences import CONCLUSION, REFUSAL
 from data_process.judging.locate.statements import main_clause
-from data_process.judging.locate.yes_no import leading_yes_no, restates, stem, words_of, yes_or_no
+from data_process.judging.locate.yes_no import leading_yes_no, restates, stated_truth, stem, words_of, yes_or_no
 from data_process.judging.maths.quantity import clean, plain
 from data_process.schema import LETTERS, Problem
 
@@ -31,6 +31,37 @@ _LETTER_NAME = re.compile(
     r"(?:\b(?:is|be|are|option|choice|letter|shape|figure|labell?ed|select|choose|pick)|[:=])\s{0,2}[\"'(*]{0,3}"
     r"(?:(?:option|choice|letter|shape|figure|cube|image|picture)\s)?[\"'(*]{0,3}([A-Ja-j])[\"')*]{0,3}\W*$"
 )
+
+
+_CLAIMED = re.compile(
+    r"(?:^|[\s,:;，：、]|(?P<name>[Oo]ption\s|[Cc]hoice\s|[Aa]nswer\s|选项|選択肢))\(?([A-J])\)?"
+    r"(?:\s(?:is|was|must be|would be|should be)\s(?:\w{2,12}ly\s|indeed\s|thus\s)?(?:the\s)?(?:only\s|most\s)?"
+    r"(?:correct|right|best|true|answer|accurate|valid)\b|(?:选?项|的?答案)?(?:是|为)?(?:正确|对的)|が(?:正解|正し|答え|最も|適切)|を選)"
+    r"|\b(?:[Cc]hoose|[Ss]elect(?:ed)?|[Pp]ick|[Gg]o(?:ing)? with|[Oo]pt for|[Cc]hose|[Cc]hoice is|[Vv]ote for|settle on)\s"
+    r"(?:the\s)?(?P<option>[Oo]ption\s|[Cc]hoice\s|[Ll]etter\s|[Aa]nswer\s)?\(?([A-J])\)?(?=\W*$|[,.;]|\s(?:because|since|as|for)\b)"
+    r"|^\W*(?:(?:[Tt]herefore|[Ss]o|[Tt]hus|[Hh]ence|[Ii]n conclusion|[Ff]inally)\b,?\s|∴|所以|因此|故|よって|したがって)?[、,]?\s?"
+    r"(?:[Ii]t(?:'s|’s|\sis|\smust be)\s)?(?:the answer is\s|it is\s|it's\s)?(?P<letter>[Oo]ption\s|[Cc]hoice\s|[Aa]nswer\s|选|选项|選択肢)?"
+    r"\(?([A-J])\)?(?:です|だ|である|となる|になる)?\W*$"
+)
+
+
+_NONE_OF = re.compile(r"\b(?:[Nn]one|[Nn]either|[Nn]o option|[Aa]ll of)\b|[都均]|どれも|いずれも|[A-J]\)?\s?(?:[,、/&]|and|or|或|和|と|か)\s?\(?[A-J]\b")
+
+
+def claimed_letter(sentence: str, problem: Problem) -> str | None:
+    """The only letter that a sentence calls the answer: "Option B is correct.", "So it is B.", "Bが正解です"."""
+    if REFUSAL.search(sentence) or _NONE_OF.search(sentence):
+        return None
+    points = all(len(c.strip("() ")) == 1 for c in problem.choices)  # choices that are letters are read by name
+    found = set()
+    for m in _CLAIMED.finditer(sentence):
+        letter = m[2] or m[4] or m[6]
+        start = m.start(2 if m[2] else 4 if m[4] else 6)
+        rest = m.end() if m[2] else start + 1
+        if (points and not (m["name"] or m["option"] or m["letter"])) or denied(sentence, start, rest, problem.question):
+            continue
+        found.add(letter)
+    return found.pop() if len(found) == 1 and found <= set(problem.letters) else None
 
 
 def stated_letter(sentence: str, problem: Problem) -> str | None:
@@ -57,7 +88,7 @@ def polar_letter(sentence: str, problem: Problem, restated: bool = True) -> str 
     names = [plain(c) for c in problem.choices]
     if sorted(names) not in (["no", "yes"], ["false", "true"]):
         return None
-    said = leading_yes_no(clean(sentence))
+    said = leading_yes_no(clean(sentence)) or stated_truth(sentence)
     if said is None and restated and not REFUSAL.search(sentence) and not framed(sentence, problem.question):
         said = yes_or_no(sentence, problem.question)
     if said is None:

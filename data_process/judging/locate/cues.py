@@ -76,18 +76,23 @@ _NOT_OWN = ("model's ", "model’s ", "prediction's ", "predicted ", "previous "
 _ON_THE_WAY = ("got the ", "get the ", "find the ", "reach the ", "calculate the ", "explain the ", "detailed ")
 _OWN = r"(?<![A-Za-z])" + "".join(f"(?<!{words})" for words in _NOT_OWN + _ON_THE_WAY)
 _ANSWER = re.compile(
-    _OWN + r"answer[*_]{0,3}[ \t]{0,3}[:：][*_]{0,3}"
+    _OWN + r"(?:answer|(?<![A-Za-z])ans\.?)[*_\"'”]{0,3}[ \t]{0,3}(?:[:：=→]|is:|-(?=\s))[*_]{0,3}"
+    r"|(?:^|(?<=[.!?。\n]\s))[*#_ \t]{0,4}(?:(?:so|therefore|thus|hence),?\s)?(?:my\s|the\s|your\s)?"
+    r"(?:(?:correct|right|final|best|chosen|selected)\s)?(?:option|choice|selection)[*_ ]{0,3}[:：=][*_]{0,3}"
+    r"|(?:答案?|解答|答え|こたえ|回答|正解|正确选项|最终结果|結論)[*_ ]{0,3}[:：][*_]{0,3}"
     r"|^[#*_ \t]{0,8}(?:final[ \t])?answer[*_ \t]{0,6}$",
     re.IGNORECASE | re.MULTILINE,
 )
 _PHRASE = re.compile(
     _OWN + r"(?:answer|(?:correct|right|best|final|closest)\s(?:option|choice|result|value)|option(?=\sletter)"
     r"|(?<=final\s)number|(?<=the\s)choice\sthat\s(?:best\s)?(?:matches|fits)(?:\s\w{1,12}){0,4})"
-    r"(?:\sletter|\schoice)?(?:\s(?:to|for)\s(?:the|this)\s(?:\w{1,16}\s){0,3}\w{1,16})?"
-    r"(?:\s(?:is|would\sbe|should\sbe|must\sbe)(?![A-Za-z])(?!\s(?:wrong|incorrect)\b)\s{0,3}:?"
+    r"(?:\sletter|\schoice)?(?:,\s\w{2,12},)?(?:\s(?:to|for)\s(?:the|this)\s(?:\w{1,16}\s){0,3}\w{1,16})?"
+    r"(?:(?:\s(?:is|would\sbe|should\sbe|must\sbe|comes\sto|turns\sout\sto\sbe)|['’]s)(?![A-Za-z])"
+    r"(?!\s(?:wrong|incorrect)\b)\s{0,3}:?"
     r"|(?:(?<=final value)|(?<=final number)|(?<=final result)|(?<=option letter)):)"
     # Qwen models switch to Chinese on translated geometry: "the answer is", "the correct option is", "hence choose".
-    r"|(?:答案|正确选项|正确答案)(?:(?:是|为|应为|应选)[:：]?|[:：])|(?:故选|应选|回答)[:：]?"
+    r"|(?:答案|正确选项|正确答案)(?:(?:就?是|为|应为|应该?是|应选|即)[:：]?|[:：])|(?:故选|应选|回答)[:：]?|正确的(?:选项)?是[:：]?"
+    r"|(?:正解|答え|解答|正しい(?:選択肢|答え|もの)|選ぶべきもの)(?:は|が)[、:：]?"
     r"|选[择项]?(?:为|是)?[:：]?(?=\s?[（(]?[A-J])",
     re.IGNORECASE,
 )

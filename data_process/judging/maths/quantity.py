@@ -75,10 +75,12 @@ LEAD = re.compile(
 # A value may be followed by nothing, the end of its sentence, a reason, or a remark without digits.
 _TAIL = re.compile(
     r"\s*(?:[\"'}\])*_]*\s*$"
-    r"|[\"'}\])*_]*[.;!?](?=\s|$)"
+    r"|[\"'}\])*_]*[.;!](?=\s|$)(?!\s+(?:or|alternatively|maybe|perhaps|possibly|otherwise)\b)(?!\s+[0-9.]+\W*$)"
     r"|,(?=\s)(?!\s+(?:or|and)\b)(?!\s*[-+(\\]?\s?[0-9])"
     r"|(?<=\s)(?:because|since|so|as|which|where|when|based|using|from|by)\b"
-    r"|\([^0-9()]{1,60}\)\W*$)"
+    r"|\([^0-9()]{1,60}\)\W*$"
+    # A Chinese or Japanese counter or ending ("5 个", "5です"), not a factor, a range, a denial or a question.
+    r"|\s?(?![万萬亿億千百十分之到至或和与不点倍半と])(?:(?!では|じゃ|な[いく]|とは|違|誤|错|不|吗|或|なら|か)[\u3040-\u30ff\u4e00-\u9fff]){1,8}[.,;!]?\s*$)"
 )
 _REJECTED = re.compile(r"\W{0,4}(?:which\s|this\s|that\s)?(?:is|was)\s(?:not|wrong|incorrect)\b", re.IGNORECASE)
 _WORDS = re.compile(r"(?:\s[A-Za-z][A-Za-z'-]+){1,3}\s?[.!]?\s*$")

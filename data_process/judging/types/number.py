@@ -24,6 +24,8 @@ from data_process.schema import DataError, Problem, Verdict
 # A plain four-digit gold in this range without a unit is a year: a tolerance of 5% would forgive a century.
 _YEARS = range(1800, 2101)
 
+_SCALE = re.compile(r"\b(hundred|thousand|million|billion|trillion)s?\b", re.IGNORECASE)
+
 
 def read_value(payload: str, place: Place) -> Quantity | None:
     """The one value that `payload` states; digits are tried before number words."""
@@ -42,10 +44,13 @@ def _in_unit(quantity: Quantity, unit: str) -> Fraction:
 
 def _find(text: str, problem: Problem, truncated: bool, gold: Quantity) -> Found:
     unit = read_unit(problem.unit) or gold.unit
+    scale = _SCALE.search(f"{problem.question} {problem.unit or ''}")
 
     def read(payload: str, place: Place) -> Reading:
         if not payload.strip():
             return Reading(None, "no_answer")
+        if scale:  # "5 million" is 5 where the question asks for millions
+            payload = re.sub(rf"(?<=[0-9])\s?{scale[1]}s?(?![A-Za-z])", "", payload, flags=re.IGNORECASE)
         if place == "statement":
             quantity = read_number_statement(payload, problem.question)
         elif place == "opening":  # it must restate the question: a derivation opens with given values

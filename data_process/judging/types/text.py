@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 
 from data_process.judging.locate.cues import Place, Read, Reading, find_answer
-from data_process.judging.locate.yes_no import leading_yes_no
+from data_process.judging.locate.yes_no import leading_yes_no, stated_truth
 from data_process.judging.maths.number_words import to_digits
 from data_process.judging.maths.quantity import MAX_PAYLOAD, canonical, clean, plain, read_quantity
 from data_process.judging.types.base import AnswerJudge, verdict_on
@@ -33,7 +33,8 @@ def _reader(gold: str) -> Read:
 
     def read(payload: str, place: Place) -> Reading:
         text = clean(payload[:MAX_PAYLOAD])
-        if polar and place != "below" and (said := leading_yes_no(text)) is not None:
+        said = (stated_truth(text) if place == "statement" else None) or leading_yes_no(text)
+        if polar and place != "below" and said is not None:
             said = {"yes": "true", "no": "false"}.get(said, said) if gold in ("true", "false") else said
             return Reading(said, "text", closed=True)
         if place == "statement" or (place == "bare" and len(text.split()) > MAX_WORDS):

@@ -8,16 +8,15 @@ from __future__ import annotations
 import re
 
 LEAD_CHARS = 200  # characters of a sentence before a value or a cue
-FRAME_CHARS = 12  # that a frame shares with the question where it only restates it
 
 # A clause ends at a comma, and a new statement begins after one of these words.
 _CLAUSE = re.compile(
-    r"[,;:](?=\s)|[，；：、。．]|—|\s(?:but|however|so|therefore|then|thus|hence|because|since|although|though|while"
+    r"[,;:](?=\s)|[，；：、。．]|—|(?<!anything)\s(?:but|however|so|therefore|then|thus|hence|because|since|although|though|while"
     r"|whereas|rather|instead)(?=[\s,])|(?:而是|但是?|所以|因此|因为|则|那么|しかし|だから|よって|ので)",
     re.IGNORECASE,
 )
 _STATEMENT = re.compile(
-    r"[;；]|(?:^|[\s,])(?:but|however|so|therefore|then|thus|hence|actually|in fact|in reality)(?=[\s,])"
+    r"[;；]|(?:^|(?<!anything)[\s,])(?:but|however|so|therefore|then|thus|hence|actually|in fact|in reality)(?=[\s,])"
     r"|(?:而是|但|其实|实际上|所以|因此|则|那么|しかし|実際|だから|よって)",
     re.IGNORECASE,
 )
@@ -35,39 +34,44 @@ _SAYS = (
 )
 FRAME = re.compile(
     rf"\b(?:{_OTHERS})(?:\s(?:\w{{1,16}}|[#\d]{{1,3}})){{0,3}}\s(?:{_SAYS})\b"
-    r"|\b(?!It|This|That|Which)[A-Z][a-z]{1,15}\s(?:says|said|claims|claimed|thinks|thought|guesses|guessed|believes|believed|wrote"
+    r"|\b(?-i:(?!It|This|That|Which)[A-Z][a-z]{1,15})\s(?:says|said|claims|claimed|thinks|thought|guesses|guessed|believes|believed|wrote"
     r"|answered|replied|insists)\b"
     r"|\baccording to (?:him|her|them|the (?:student|user|candidate|first|second|other|teacher|model))"
-    r"|\b(?:candidate|prediction|attempt|response|solution)\s(?:[A-J]|#?\d{1,2})(?:'s)?\b"
-    r"|\b(?:[Mm]istak(?:e|es|en|enly)|[Mm]isread|[Mm]isconception|[Tt]empt(?:ed|ing)|[Tt]rap|[Ww]rongly|[Ee]rroneous(?:ly)?"
-    r"|[Ii]ncorrectly|[Ff]alsely|[Mm]isleading)\b|\b(?:at first (?:glance|sight)|(?:I|we)(?: had)? (?:initially|first|originally)"
+    r"|\b(?:candidate|prediction|attempt|response|solution)\s(?:(?-i:[A-J])|#?\d{1,2})(?:'s)?\b"
+    r"|\b(?:mistak(?:e|es|en|enly)|misread|misconception|tempt(?:ed|ing)|trap|wrongly|erroneous(?:ly)?"
+    r"|incorrectly|falsely|misleading)\b|\b(?:at first (?:glance|sight)|(?:I|we)(?: had)? (?:initially|first|originally)"
     r"|initially)\b.{0,40}\b(?:thought|seem\w*|look\w*|guess\w*|assumed|appear\w*)"
     r"|\b(?:one|some|many|you|we|people|students?) (?:might|may|could|often|would (?:think|say|guess|expect))\b"
-    r"|\b(?:[Ss]uppos(?:e|ing)|[Aa]ssum(?:e|ing)|[Ii]magine|[Hh]ypothes\w+|[Ww]hether|[Pp]retend)\b"
+    r"|\b(?:suppos(?:e|ing)|assum(?:e|ing)|imagine|hypothes\w+|whether|pretend)\b"
     r"|\b(?:might|may|could)\s(?:well\s|also\s|have\s|possibly\s|perhaps\s)?(?:be|been|equal)\b"
-    r"|\b(?:[Mm]aybe|[Pp]erhaps|[Pp]ossibly|[Dd]oubt(?:s|ful)?|[Uu]nlikely|[Ss]uspect|[Uu]nless|[Ee]ither)\b"
-    r"|\b(?:[Ii]f)\b.{0,60}\bwere\b.{0,80}\bwould(?:n't)?\b|\bwould\b.{0,80}\b(?:if|were|unless)\b|\bhad\b.{0,60}\bwould have\b"
+    r"|\b(?:maybe|perhaps|possibly|doubt(?:s|ful)?|unlikely|suspect|unless|either)\b"
+    r"|\b(?:if)\b.{0,60}\bwere\b.{0,80}\bwould(?:n't)?\b|\bwould\b.{0,80}\b(?:if|were|unless)\b|\bhad\b.{0,60}\bwould have\b"
     r"|^\W{0,4}(?:given|let)\b(?!.*,)|\b(?:we are|we're|it is|is) (?:given|told|asked) (?:that|whether|if)\b"
+    r"|\b(?:his|her|their|your|wrong|incorrect|false|example|sample|[\w.-]{1,20}['’]s)\s(?:\w{1,12}\s)?(?:answer|guess|prediction|choice|attempt)s?\b"
+    r"|\bif\b[^,]{0,40}(?:\b(?:answer|option|choice|correct)\b|\([A-J]\)|\bit were\b)|\bwould have been\b|\blet's say\b"
     r"|\b(?:random(?:ly)?|wild guess|just a guess|guessing)\b"
     r"|如果|假如|假设|假定|倘若|要是|若|设(?!计)|可能|也许|或许|大概|是否|难道|有人|有的同学|同学们?[认以说]|学生[认以说答写]|误[以认选算写]|错[误选算写解]"
     r"|常见的?错|题[目中](?:问|说|给|要求)|(?:小[一-龥]|[他她])(?:们)?(?:认为|说|以为|觉得|选|写|回答|的答案)|候选|以为|不确定|猜"
     r"|もし|仮に|かもしれ|だろうか|でしょうか|とすると|とすれば|だとしたら|(?:彼|彼女|生徒|学生|友人|友達|誰か|ある人)[^。]{0,12}(?:言|考え|答え|思|主張)"
     r"|と(?:言|い)う人|間違[えっい]|誤[りっ答解]|問題(?:文)?(?:では|には|に)|可能性|たぶん|おそらく|候補"
+    r"|と(?:言[いっ]|答えまし|答えた|主張)|学生的|错误答案",
+    re.IGNORECASE,
 )
 # A condition before the statement: "If we assume a cross of both, the ratio is 1:3".
-_CONDITION = re.compile(r"^(?:.*\s)?(?:[Ii]f|[Gg]iven|[Aa]ssuming)\b(?:(?!\bwere\b|\bhad\b)[^,]){3,},\s")
-_NOT = r"(?:\b(?:not|never|cannot|neither|nor)\b(?! only\b| (?:hard|difficult) to)|n['’]t\b|≠|\\neq?\b|!=)"
+_CONDITION = re.compile(r"^(?:.*\s)?(?:[Ii]f|[Gg]iven|[Aa]ssuming)\b(?:(?!\b(?:were|had|answer|option|choice|correct)\b|\([A-J]\))[^,]){3,},\s")
+_NOT = r"(?:\b(?:not|never|cannot|neither|nor|nobody|no one)\b(?! only\b| (?:hard|difficult) to)|n['’]t\b|≠|\\neq?\b|!=)"
 # After a negation a verb begins what is stated: "the cars that are not red are 5", unless the verb is what is denied.
-_VERB = re.compile(r"\b(?:is|are|was|were|equals?|has|have|be)\s|[=≈]")
+_VERB = re.compile(r"\b(?:is|are|was|were|equals|has|have|be)\s|[=≈]")
 _DENIES_CLAUSE = re.compile(
     r"\b(?:true|correct|right|case|think|believe|mean|imply|conclude|say|claim|follow|agree|sure|certain|certainly|show"
     r"|prove|suggest|expect|see)\b"
 )
+_NEGATION = re.compile(_NOT, re.IGNORECASE)
 _BEFORE = re.compile(
-    rf"{_NOT}|\b(?:rather than|instead of|other than|except(?: for)?|anything but|far from|ruled? out|reject(?:s|ed)?"
+    r"\b(?:rather than|instead of|other than|except(?: for)?|anything but|far from|rul(?:e|es|ed|ing) out|reject(?:s|ed)?"
     r"|exclud(?:es?|ing)|eliminat(?:es?|ing)|discard(?:s|ed)?|contradicts?|no longer|denie[sd]|deny|refut(?:es?|ed)"
-    r"|disprove[sd]?|wrong|incorrect|false|avoid)\b"
-    r"|不|并?非|没有?|否认|排除|别选|勿选|≠|错",
+    r"|disprove[sd]?|(?:wrong|incorrect|false|untrue) (?:to|that)|avoid)\b"
+    r"|不(?!难|妨)|并?非|没有?|否认|[排舍删]除|舍去|别选|勿选|≠|错",
     re.IGNORECASE,
 )
 _AUX = r"(?:is|are|was|were|does|do|did|can|could|will|would|has|have|must|should|may|might)"
@@ -89,7 +93,7 @@ def framed(text: str, question: str = "") -> bool:
     Words that restate the question ("people who say", "if frogs were removed") are no sign of that.
     """
     asked = question.casefold()
-    return any(text[m.start() : m.start() + FRAME_CHARS].casefold() not in asked for m in FRAME.finditer(text))
+    return any(not all(word in asked for word in m[0].casefold().split()) for m in FRAME.finditer(text))
 
 
 def denied(text: str, start: int, end: int, question: str = "") -> bool:
@@ -103,7 +107,10 @@ def denied(text: str, start: int, end: int, question: str = "") -> bool:
         return True  # "If AB is 5, ..."
     clauses = [m.end() for m in _CLAUSE.finditer(before)]
     lead = before[clauses[-1] if clauses else 0 :]
-    if found := list(_BEFORE.finditer(lead)):
+    asked = question.casefold()
+    if any(m[0].casefold() not in asked for m in _BEFORE.finditer(lead)):
+        return True
+    if found := list(_NEGATION.finditer(lead)):
         between = lead[found[-1].end() :]
         if not _VERB.search(between) or _DENIES_CLAUSE.search(between):
             return True
@@ -116,7 +123,7 @@ def denied(text: str, start: int, end: int, question: str = "") -> bool:
 
 _SUBJECT_OF_REJECTION = re.compile(
     r"[\s)\]}*_\"'”’.:]{0,4}(?:\([^()]{0,40}\)\s?)?(?:,\s?(?=which|but|though|although))?"
-    r"(?:(?:which|that|this|but it|but that|but this|though it|项|选项|的)\s?)?"
+    r"(?:(?:which|that|this|but it|but that|but this|though it|项|选项|的|是|为|就是|显然|也)\s?){0,2}"
 )
 
 
@@ -131,7 +138,7 @@ _NOT_ANNOUNCED = re.compile(
     rf"{_NOT}|\b(?:if|when|unless|why|how|wrong|incorrect|false|his|her|their|your|another|possible|example|sample|expected"
     r"|student|user|initial|original|earlier|old|first|alternative|tentative|naive|intuitive|common|typical)\b"
     r"|\b[\w.-]{1,20}['’]s\s+(?:\w{1,12}\s)?$"
-    r"|[不没勿别非]|如果|若|假|他|她|同学|学生|错|误|旧|原来|例|(?:小[一-龥])的|彼|誰|違|誤|例えば|最初|もし|仮",
+    r"|不(?!难|妨)|[没勿别非]|[排舍]除|如果|若|假|他|她|同学|学生|(?:^|[，。、\s])小[明红刚华丽强军芳亮东兰李王]|太郎|花子|错|误|旧|原来|例|彼|誰|違|誤|例えば|最初|もし|仮",
     re.IGNORECASE,
 )
 _OWN = re.compile(r"\b(?:I|we|I'd|We) (?:think|believe|guess|say|suppose|expect|suggest)\b|我(?:们)?(?:认为|觉得|选|说)|by (?:assum|suppos)\w+")
@@ -142,7 +149,7 @@ def announced(text: str, at: int) -> bool:
     before = text[max(0, at - LEAD_CHARS) : at]
     sentences = [m.end() for m in _SENTENCE.finditer(before)]
     lead = before[sentences[-1] if sentences else 0 :]
-    clauses = [m.end() for m in _CLAUSE.finditer(lead)]
+    clauses = [m.end() for m in _CLAUSE.finditer(lead) if m[0] != ":"]  # 'One student wrote: "Answer: 5"'
     lead = _OWN.sub("", lead[clauses[-1] if clauses else 0 :])
     return not (FRAME.search(lead) or _NOT_ANNOUNCED.search(lead))
 

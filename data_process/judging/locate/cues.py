@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
 from typing import Literal
 
 from data_process.judging.locate.assertion import announced, retracted_until
@@ -20,6 +21,7 @@ from data_process.judging.locate.sentences import CONCLUSION, REFUSAL, closing_s
 from data_process.judging.maths.quantity import MAX_PAYLOAD
 
 SCAN_CHARS = 20_000  # from the end, where final answers stand; the time of each pattern is linear in this
+MAX_BOXES = 5  # read from the end
 MAX_BRACES = 500  # characters searched for the brace that closes \boxed{; longer ones are not an answer
 
 # The place of a payload decides how much text may surround the answer.
@@ -99,7 +101,24 @@ _PHRASE = re.compile(
 _END_OF_PAYLOAD = re.compile(r"</|<\||\n")  # a closing tag or a chat mark ends the answer as a line end does
 
 
+_JOINED = re.compile(r"[\s$\\()\[\].,;、]{0,12}(?:\b(?:or|and|either)\b|或者?|和|与|または|か|と|,|、)?[\s$\\()\[\]]{0,12}")
+
+
 def _boxed(text: str, start: int, end: int) -> Iterator[Cue]:
+    """The last box; boxes joined by "or", "and" or a comma are one answer with several values."""
+    found = list(islice(_boxes(text, start, end), MAX_BOXES))
+    if not found:
+        return
+    payloads = [found[0].payload]
+    for later, earlier in pairwise(found):
+        if not _JOINED.fullmatch(text[earlier.span[1] + 1 : later.start]):
+            break
+        payloads.insert(0, earlier.payload)
+    several = len({payload.strip() for payload in payloads}) > 1
+    yield replace(found[0], payload=", ".join(payloads)) if several else found[0]
+
+
+def _boxes(text: str, start: int, end: int) -> Iterator[Cue]:
     for m in reversed(list(_BOXED.finditer(text, start, end))):
         depth = 1
         stop = min(end, m.end() + MAX_BRACES)
@@ -111,7 +130,6 @@ def _boxed(text: str, start: int, end: int) -> Iterator[Cue]:
             i = stop
         if text[m.end() : i].strip():
             yield Cue("boxed", m.start(), (m.end(), i), text[m.end() : i] if not depth else "", closed=not depth)
-            return
 
 
 def _tagged(text: str, start: int, end: int) -> Iterator[Cue]:
@@ -245,6 +263,9 @@ def _statement(text: str, span: tuple[int, int], place: Literal["statement", "op
     return Cue(place, span[0], span, text[slice(*span)], closed=True, place=place)
 
 
+_ASKS = re.compile(r"[^.!?。！？\n]{1,12}\s?(?:\?|？|吗|ですか|でしょうか|だろうか)")
+
+
 def find_answer(text: str, read: Read, truncated: bool) -> Found:
     """The final answer of `text`, as `read` reads payloads; with `truncated`, only one that the cut left complete."""
     if not text.strip():
@@ -257,7 +278,8 @@ def find_answer(text: str, read: Read, truncated: bool) -> Found:
             continue
         if cue.start < blocked or (blocked >= 0 and cue.place in ("bold", "statement", "opening")):
             continue  # an announced answer that cannot be read is not replaced by a guess
-        reading = read(cue.payload, cue.place)
+        asks = cue.place != "statement" and _ASKS.match(cue.payload)  # "Answer: B?", "答案是B吗"
+        reading = Reading(None, "question") if asks else read(cue.payload, cue.place)
         if reading.answer is not None and truncated and not (cue.closed or reading.closed):
             reading = Reading(None, "truncated")
         if reading.answer is not None:

@@ -47,7 +47,7 @@ _NOT_STATED = re.compile(
     re.IGNORECASE,
 )
 _RANGE = re.compile(
-    r"\s?(?:-|–|~|to|or|and)\s?\$?[0-9]|\s?(?:hundred|thousand|million|billion|trillion)s?\b", re.IGNORECASE
+    r"\s?(?:-|–|~|to|or|and|或|、|か|または)\s?\$?[0-9]|\s(?:or|and|to|times|plus|minus|x)\W*$|\s?(?:hundred|thousand|million|billion|trillion)s?\b", re.IGNORECASE
 )
 _GOES_ON = re.compile(
     r"\s?[√π^*/+×÷:∶]|\s?\\(?:sqrt|pi|times|cdot|frac)|-?[A-Za-z]*[0-9]|st\b|nd\b|rd\b|th\b|\s?-\s?[0-9]"
@@ -125,6 +125,8 @@ def read_number_statement(sentence: str, question: str, verb: bool = False) -> Q
     if not _ENDED.search(text):
         return None
     if m := _MAIN.match(text):
+        if denied(text, m.end(), len(text), question):  # "It is wrong to say that AB is 5."
+            return None
         main = _stated(text[m.end() :], question, verb)
         if main is not None:
             return main

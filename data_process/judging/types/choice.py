@@ -39,7 +39,7 @@ _ANOTHER = re.compile(
     rf"\W{{0,4}}(?:or\b|and\b\W{{0,3}}(?:maybe\s|possibly\s|perhaps\s|also\s)?{_LETTER}|[/&,、;|+]\s?{_LETTER}|\(\s?[A-J]\s?\))"
     rf"|[^A-Za-z0-9]{{0,4}}(?:或者?是?|和|与|及|跟|又は|または|もしくは|か|と)\s?{_LETTER}"
     rf"|[\s.:)*]{{1,6}}{_LETTER}(?:\W{{1,4}}{_LETTER})*\W*$"
-    rf"|.{{0,80}}\b(?:or|alternatively|possibly|maybe|perhaps|otherwise),?\s{_LETTER}(?:\W*$|[.:]\s)"
+    rf"|.{{0,80}}\b(?:[Oo]r|[Aa]lternatively|[Pp]ossibly|[Mm]aybe|[Pp]erhaps|[Oo]therwise),?\s{_LETTER}(?:\W*$|[.:]\s)"
     r"|.{0,80}\b[A-J]\)?\s(?:also|too|as well|works too|is (?:also|equally|possible))\b",
 )
 _SEPARATOR = re.compile(r"\s?[)\]}*_\"']*\s?[.:、,;)=]?[*_]*\s*")  # between a letter and the text of its choice

@@ -13,7 +13,7 @@ and no vote. It never guesses a letter.
 
 from __future__ import annotations
 
-from data_process.judging.types.base import AnswerJudge
+from data_process.judging.types.base import AnswerJudge, UnreadableGold
 from data_process.judging.types.choice import CHOICE
 from data_process.judging.types.expression import EXPRESSION
 from data_process.judging.types.number import FLOAT, INTEGER, NUMBER
@@ -46,7 +46,7 @@ def judge(text: str, problem: Problem, *, truncated: bool = False) -> Verdict:
 
 
 def check_gold(problem: Problem) -> None:
-    """Raises DataError where the judge of the problem's type cannot read the gold answer."""
+    """Raises UnreadableGold, a DataError, where the judge of the problem's type cannot read the gold answer."""
     _judge_of(problem).check_gold(problem)
 
 
@@ -58,4 +58,4 @@ def _judge_of(problem: Problem) -> AnswerJudge:
     return JUDGES[problem.answer_type]
 
 
-__all__ = ["JUDGES", "JUDGE_VERSION", "AnswerJudge", "check_gold", "judge"]
+__all__ = ["JUDGES", "JUDGE_VERSION", "AnswerJudge", "UnreadableGold", "check_gold", "judge"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 LEAD_CHARS = 200  # characters of a sentence before a value or a cue
+FRAME_CHARS = 12  # that a frame shares with the question where it only restates it
 
 # A clause ends at a comma, and a new statement begins after one of these words.
 _CLAUSE = re.compile(
@@ -39,16 +40,16 @@ FRAME = re.compile(
     r"|\baccording to (?:him|her|them|the (?:student|user|candidate|first|second|other|teacher|model))"
     r"|\b(?:candidate|prediction|attempt|response|solution)\s(?:(?-i:[A-J])|#?\d{1,2})(?:'s)?\b"
     r"|\b(?:mistak(?:e|es|en|enly)|misread|misconception|tempt(?:ed|ing)|trap|wrongly|erroneous(?:ly)?"
-    r"|incorrectly|falsely|misleading)\b|\b(?:at first (?:glance|sight)|(?:I|we)(?: had)? (?:initially|first|originally)"
+    r"|incorrectly|falsely|misleading)\b|\bat first (?:glance|sight)\b|\b(?:(?:I|we)(?: had)? (?:initially|first|originally)"
     r"|initially)\b.{0,40}\b(?:thought|seem\w*|look\w*|guess\w*|assumed|appear\w*)"
-    r"|\b(?:one|some|many|you|we|people|students?) (?:might|may|could|often|would (?:think|say|guess|expect))\b"
+    r"|\b(?:one|1|some|many|you|we|people|students?) (?:might|may|could|often|would (?:think|say|guess|expect))\b"
     r"|\b(?:suppos(?:e|ing)|assum(?:e|ing)|imagine|hypothes\w+|whether|pretend)\b"
     r"|\b(?:might|may|could)\s(?:well\s|also\s|have\s|possibly\s|perhaps\s)?(?:be|been|equal)\b"
     r"|\b(?:maybe|perhaps|possibly|doubt(?:s|ful)?|unlikely|suspect|unless|either)\b"
     r"|\b(?:if)\b.{0,60}\bwere\b.{0,80}\bwould(?:n't)?\b|\bwould\b.{0,80}\b(?:if|were|unless)\b|\bhad\b.{0,60}\bwould have\b"
     r"|^\W{0,4}(?:given|let)\b(?!.*,)|\b(?:we are|we're|it is|is) (?:given|told|asked) (?:that|whether|if)\b"
     r"|\b(?:his|her|their|your|wrong|incorrect|false|example|sample|[\w.-]{1,20}['’]s)\s(?:\w{1,12}\s)?(?:answer|guess|prediction|choice|attempt)s?\b"
-    r"|\bif\b[^,]{0,40}(?:\b(?:answer|option|choice|correct)\b|\([A-J]\)|\bit were\b)|\bwould have been\b|\blet's say\b"
+    r"|\bif\b[^,]{0,40}(?:\b(?:answer|option|choice|correct)\b|\([A-J]\)|\bit were\b)|\bwould have been\b"
     r"|\b(?:random(?:ly)?|wild guess|just a guess|guessing)\b"
     r"|如果|假如|假设|假定|倘若|要是|若|设(?!计)|可能|也许|或许|大概|是否|难道|有人|有的同学|同学们?[认以说]|学生[认以说答写]|误[以认选算写]|错[误选算写解]"
     r"|常见的?错|题[目中](?:问|说|给|要求)|(?:小[一-龥]|[他她])(?:们)?(?:认为|说|以为|觉得|选|写|回答|的答案)|候选|以为|不确定|猜"
@@ -93,7 +94,11 @@ def framed(text: str, question: str = "") -> bool:
     Words that restate the question ("people who say", "if frogs were removed") are no sign of that.
     """
     asked = question.casefold()
-    return any(not all(word in asked for word in m[0].casefold().split()) for m in FRAME.finditer(text))
+    return any(
+        text[m.start() : m.start() + FRAME_CHARS].casefold() not in asked
+        and not all(word in asked for word in m[0].casefold().split())
+        for m in FRAME.finditer(text)
+    )
 
 
 def denied(text: str, start: int, end: int, question: str = "") -> bool:

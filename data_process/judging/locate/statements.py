@@ -76,7 +76,7 @@ def _numbers(text: str, question: str | None = None) -> Iterator[tuple[int, Quan
         if start > m.start() and value < 0:
             value = -value
         unit = ""
-        if (u := UNIT.match(text, end)) and not re.match(r"[A-Za-z]", text[u.end() : u.end() + 1]):
+        if u := UNIT.match(text, end):
             unit, end = unit_of(u), u.end()
         if question is not None and denied(text, start, end, question):
             continue

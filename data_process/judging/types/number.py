@@ -18,7 +18,7 @@ from data_process.judging.locate.yes_no import restates
 from data_process.judging.maths.number_words import to_digits
 from data_process.judging.maths.quantity import REL_TOL, Quantity, canonical, read_quantity, same_value
 from data_process.judging.maths.units import factor, read_unit
-from data_process.judging.types.base import AnswerJudge, verdict_on
+from data_process.judging.types.base import AnswerJudge, UnreadableGold, verdict_on
 from data_process.schema import DataError, Problem, Verdict
 
 # A plain four-digit gold in this range without a unit is a year: a tolerance of 5% would forgive a century.
@@ -69,7 +69,7 @@ def read_gold(problem: Problem) -> Quantity:
     """The gold value; DataError where the gold answer is not a plain number, or not one of its type."""
     gold = read_quantity(problem.answer, strict=True)
     if gold is None:
-        raise DataError(f"problem {problem.id}: gold {problem.answer!r} is not a number; write it as 12.5, -3 or 3/4")
+        raise UnreadableGold(f"problem {problem.id}: gold {problem.answer!r} is not a number; write it as 12.5, -3 or 3/4")
     if problem.answer_type == "integer" and gold.value.denominator != 1:
         raise DataError(f"problem {problem.id}: gold {problem.answer!r} is not an integer; use number or float")
     if problem.answer_type == "float" and problem.precision is None:

@@ -161,7 +161,7 @@ TYPES = [
     (CAR, "", N, W),
     (of("text", "12"), "Answer: 12.0", "12", R),
     (of("text", "12"), "Answer: twelve", "12", R),
-    (of("text", "U.S. dollars"), "Answer: U.S. dollars", "u.s. dollars", R),
+    (of("text", "U.S. dollars"), "Answer: U.S. dollars", "us dollars", R),
     # expression: roots, π, fractions, units
     (ROOT, "Answer: 2√3", "2*sqrt(3)", R),
     (ROOT, "Answer: 2√{3}", "2*sqrt(3)", R),

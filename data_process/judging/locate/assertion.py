@@ -40,13 +40,15 @@ FRAME = re.compile(
     r"|\baccording to (?:him|her|them|the (?:student|user|candidate|first|second|other|teacher|model))"
     r"|\b(?:candidate|prediction|attempt|response|solution)\s(?:(?-i:[A-J])|#?\d{1,2})(?:'s)?\b"
     r"|\b(?:mistak(?:e|es|en|enly)|misread|misconception|tempt(?:ed|ing)|trap|wrongly|erroneous(?:ly)?"
-    r"|incorrectly|falsely|misleading)\b|\bat first (?:glance|sight)\b|\b(?:(?:I|we)(?: had)? (?:initially|first|originally)"
+    r"|incorrectly|falsely|misleading)\b|\bat first (?:glance|sight)\b|\b(?:(?:I|we)(?: had)? (?:initially|first"
+    r"|originally)"
     r"|initially)\b.{0,40}\b(?:thought|seem\w*|look\w*|guess\w*|assumed|appear\w*)"
     r"|\b(?:one|1|some|many|you|we|people|students?) (?:might|may|could|often|would (?:think|say|guess|expect))\b"
     r"|\b(?:suppos(?:e|ing)|assum(?:e|ing)|imagine|hypothes\w+|whether|pretend)\b"
     r"|\b(?:might|may|could)\s(?:well\s|also\s|have\s|possibly\s|perhaps\s)?(?:be|been|equal)\b"
     r"|\b(?:maybe|perhaps|possibly|doubt(?:s|ful)?|unlikely|suspect|unless|either)\b"
-    r"|\b(?:if)\b.{0,60}\bwere\b.{0,80}\bwould(?:n't)?\b|\bwould\b.{0,80}\b(?:if|were|unless)\b|\bhad\b.{0,60}\bwould have\b"
+    r"|\b(?:if)\b.{0,60}\bwere\b.{0,80}\bwould(?:n't)?\b|\bwould\b.{0,80}\b(?:if|were|unless)\b"
+    r"|\bhad\b.{0,60}\bwould have\b"
     r"|^\W{0,4}(?:given|let)\b(?!.*,)|\b(?:we are|we're|it is|is) (?:given|told|asked) (?:that|whether|if)\b"
     r"|\b(?:his|her|their|your|wrong|incorrect|false|example|sample|[\w.-]{1,20}['’]s)\s(?:\w{1,12}\s)?(?:answer|guess|prediction|choice|attempt)s?\b"
     r"|\bif\b[^,]{0,40}(?:\b(?:answer|option|choice|correct)\b|\([A-J]\)|\bit were\b)|\bwould have been\b"
@@ -59,8 +61,12 @@ FRAME = re.compile(
     re.IGNORECASE,
 )
 # A condition before the statement: "If we assume a cross of both, the ratio is 1:3".
-_CONDITION = re.compile(r"^(?:.*\s)?(?:[Ii]f|[Gg]iven|[Aa]ssuming)\b(?:(?!\b(?:were|had|answer|option|choice|correct)\b|\([A-J]\))[^,]){3,},\s")
-_NOT = r"(?:\b(?:not|never|cannot|neither|nor|nobody|no one)\b(?! only\b| (?:hard|difficult) to)|n['’]t\b|≠|\\neq?\b|!=)"
+_CONDITION = re.compile(
+    r"^(?:.*\s)?(?:[Ii]f|[Gg]iven|[Aa]ssuming)\b(?:(?!\b(?:were|had|answer|option|choice|correct)\b|\([A-J]\))[^,]){3,},\s"
+)
+_NOT = (
+    r"(?:\b(?:not|never|cannot|neither|nor|nobody|no one)\b(?! only\b| (?:hard|difficult) to)|n['’]t\b|≠|\\neq?\b|!=)"
+)
 # After a negation a verb begins what is stated: "the cars that are not red are 5", unless the verb is what is denied.
 _VERB = re.compile(r"\b(?:is|are|was|were|equals|has|have|be)\s|[=≈]")
 _DENIES_CLAUSE = re.compile(
@@ -69,7 +75,8 @@ _DENIES_CLAUSE = re.compile(
 )
 _NEGATION = re.compile(_NOT, re.IGNORECASE)
 _BEFORE = re.compile(
-    r"\b(?:rather than|instead of|other than|except(?: for)?|anything but|far from|rul(?:e|es|ed|ing) out|reject(?:s|ed)?"
+    r"\b(?:rather than|instead of|other than|except(?: for)?|anything but|far from|rul(?:e|es|ed|ing) out|reject(?:s"
+    r"|ed)?"
     r"|exclud(?:es?|ing)|eliminat(?:es?|ing)|discard(?:s|ed)?|contradicts?|no longer|denie[sd]|deny|refut(?:es?|ed)"
     r"|disprove[sd]?|(?:wrong|incorrect|false|untrue) (?:to|that)|avoid)\b"
     r"|不(?!难|妨)|并?非|没有?|否认|[排舍删]除|舍去|别选|勿选|≠|错",
@@ -79,7 +86,8 @@ _AUX = r"(?:is|are|was|were|does|do|did|can|could|will|would|has|have|must|shoul
 _AFTER = re.compile(
     rf"\b{_AUX}(?:n['’]t|\s(?:clearly\s|certainly\s|definitely\s|also\s|therefore\s|thus\s)?(?:not|never))\b"
     r"|\bcannot\b|\bcan['’]t\b|\bfails?\b|\b(?:is|are|was|were|be|seems?|looks?|as)\s(?:\w{1,12}\s){0,2}?(?:wrong|incorrect|false"
-    r"|invalid|impossible|excluded|rejected|eliminated|ruled out|out of the question|mistaken|absurd|too (?:large|small|big"
+    r"|invalid|impossible|excluded|rejected|eliminated|ruled out|out of the question|mistaken|absurd|too (?:large"
+    r"|small|big"
     r"|high|low|long|short))\b|\bcontradict|\bnot (?:correct|right|possible|the answer)\b"
     r"|不(?:对|是|正确|成立|符|满足|行|可|合|能|等|会|选)|错|矛盾|[排舍]除|舍去|吗|么[？?]"
     r"|ではな|じゃな|ではあり|でな[いく]|とは限|違[いうっ]|誤|矛盾|あり得な|ありえな|を除|は不適|になら|とは言え|とはな",
@@ -146,7 +154,10 @@ _NOT_ANNOUNCED = re.compile(
     r"|不(?!难|妨)|[没勿别非]|[排舍]除|如果|若|假|他|她|同学|学生|(?:^|[，。、\s])小[明红刚华丽强军芳亮东兰李王]|太郎|花子|错|误|旧|原来|例|彼|誰|違|誤|例えば|最初|もし|仮",
     re.IGNORECASE,
 )
-_OWN = re.compile(r"\b(?:I|we|I'd|We) (?:think|believe|guess|say|suppose|expect|suggest)\b|我(?:们)?(?:认为|觉得|选|说)|by (?:assum|suppos)\w+")
+_OWN = re.compile(
+    r"\b(?:I|we|I'd|We) (?:think|believe|guess|say|suppose|expect|suggest)\b|我(?:们)?(?:认为|觉得|选|说)|by (?:assum"
+    r"|suppos)\w+"
+)
 
 
 def announced(text: str, at: int) -> bool:
@@ -159,17 +170,27 @@ def announced(text: str, at: int) -> bool:
     return not (FRAME.search(lead) or _NOT_ANNOUNCED.search(lead))
 
 
-_WRONG = r"(?:not (?:right|correct|possible(?! to)|true|it|the answer)|wrong|incorrect|impossible(?! to)|a mistake|an error|mistaken|false|nonsense)"
-_SUBJECT = r"(?:that|this|it|the (?:above|previous|last|first)(?: answer| result)?|my (?:\w{1,12} )?answer|the answer above)"
+_WRONG = (
+    r"(?:not (?:right|correct|possible(?! to)|true|it|the answer)|wrong|incorrect|impossible(?! to)|a mistake|an error"
+    r"|mistaken|false|nonsense)"
+)
+_SUBJECT = (
+    r"(?:that|this|it|the (?:above|previous|last|first)(?: answer| result)?|my (?:\w{1,12} )?answer|the answer above)"
+)
 _RETRACTED = re.compile(
     rf"(?:^|[.!?,;:…—(]\s{{0,2}}|\n\s{{0,4}}|\b(?:but|however|wait|no|actually|oops|hmm|sorry|and|so|because|as|think)[,.!…]{{0,3}}\s)"
-    rf"{_SUBJECT}\s?(?:(?:['’]s|is|was|seems|looks|must be|has to be|cannot be|can't be|isn['’]t|wasn['’]t)\s)(?:\w{{1,10}}\s)?{_WRONG}\b"
-    rf"|(?:^|[.!?,;:…—(]\s{{0,2}}|\n\s{{0,4}})(?:that|this|it) (?:isn['’]t|wasn['’]t|can['’]t be|cannot be) (?:right|correct|possible|true)\b"
+    rf"{_SUBJECT}\s?(?:(?:['’]s|is|was|seems|looks|must be|has to be|cannot be|can't be|isn['’]t"
+    rf"|wasn['’]t)\s)(?:\w{{1,10}}\s)?{_WRONG}\b"
+    rf"|(?:^|[.!?,;:…—(]\s{{0,2}}|\n\s{{0,4}})(?:that|this|it) (?:isn['’]t|wasn['’]t|can['’]t be|cannot be) (?:right"
+    rf"|correct|possible|true)\b"
     rf"|,\s(?:which|but (?:that|this|it)) (?:is|was|can(?:not|'t) be|turned out to be) (?:\w{{1,10}}\s)?{_WRONG}\b"
-    r"|\bI(?: have|['’]ve)? (?:made|make) an? (?:\w{1,14} )?(?:mistake|error|slip)\b|\b(?:scratch|strike|forget|cancel) that\b"
-    r"|\bI (?:take (?:that|it|this) back|retract|withdraw|was wrong|am wrong|misread|miscounted|miscalculated|misspoke)\b"
+    r"|\bI(?: have|['’]ve)? (?:made|make) an? (?:\w{1,14} )?(?:mistake|error|slip)\b|\b(?:scratch|strike|forget"
+    r"|cancel) that\b"
+    r"|\bI (?:take (?:that|it|this) back|retract|withdraw|was wrong|am wrong|misread|miscounted|miscalculated"
+    r"|misspoke)\b"
     r"|\b(?:disregard|ignore) (?:that|this|the above|my|the previous)\b|(?:^|[.!?]\s|\n\s{0,4})correction\b|\bmy bad\b"
-    r"|\blet me (?:redo|recalculate|recompute|reconsider|recount|correct|try again|start over|fix)\b|\bon second thoughts?\b"
+    r"|\blet me (?:redo|recalculate|recompute|reconsider|recount|correct|try again|start over|fix)\b"
+    r"|\bon second thoughts?\b"
     r"|\b(?:could|might|may) (?:also|just as well|equally|instead|as well) be\b|\bI change my (?:mind|answer)\b"
     r"|\bI no longer (?:think|believe)\b|\b(?:which|that) contradicts\b"
     r"|(?:^|[。！？，,.\s])(?:不对|不對|错了|算错|等等，|等一下|更正|搞错|我错|修正|收回|我算错|看错|不，)|(?:这|上面|以上|刚才|前面)[^。]{0,8}(?:错|不对|不正确|有误)"

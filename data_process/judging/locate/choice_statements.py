@@ -37,15 +37,21 @@ _CLAIMED = re.compile(
     r"(?:^|[\s,:;，：、]|(?P<name>[Oo]ption\s|[Cc]hoice\s|[Aa]nswer\s|选项|選択肢))\(?([A-J])\)?"
     r"(?:\s(?:is|was|must be|would be|should be)\s(?:\w{2,12}ly\s|indeed\s|thus\s)?(?:the\s)?(?:only\s|most\s)?"
     r"(?:correct|right|best|true|answer|accurate|valid)\b|(?:选?项|的?答案)?(?:是|为)?(?:正确|对的)|が(?:正解|正し|答え|最も|適切)|を選(?!ば|ぶのは))"
-    r"|\b(?:[Cc]hoose|[Ss]elect(?:ed)?|[Pp]ick|[Gg]o(?:ing)? with|[Oo]pt for|[Cc]hose|[Cc]hoice is|[Vv]ote for|settle on)\s"
+    r"|\b(?:[Cc]hoose|[Ss]elect(?:ed)?|[Pp]ick|[Gg]o(?:ing)? with|[Oo]pt for|[Cc]hose|[Cc]hoice is|[Vv]ote for"
+    r"|settle on)\s"
     r"(?:the\s)?(?P<option>[Oo]ption\s|[Cc]hoice\s|[Ll]etter\s|[Aa]nswer\s)?\(?([A-J])\)?(?=\W*$|[,.;]|\s(?:because|since|as|for)\b)"
-    r"|^\W*(?:(?:[Tt]herefore|[Ss]o|[Tt]hus|[Hh]ence|[Ii]n conclusion|[Ff]inally)\b,?\s|∴|所以|因此|故|よって|したがって)?[、,]?\s?"
-    r"(?:[Ii]t(?:'s|’s|\sis|\smust be)\s)?(?:the answer is\s|it is\s|it's\s)?(?P<letter>[Oo]ption\s|[Cc]hoice\s|[Aa]nswer\s|选|选项|選択肢)?"
+    r"|^\W*(?:(?:[Tt]herefore|[Ss]o|[Tt]hus|[Hh]ence|[Ii]n conclusion|[Ff]inally)\b,?\s|∴|所以|因此|故|よって"
+    r"|したがって)?[、,]?\s?"
+    r"(?:[Ii]t(?:'s|’s|\sis|\smust be)\s)?(?:the answer is\s|it is\s|it's\s)?(?P<letter>[Oo]ption\s|[Cc]hoice\s"
+    r"|[Aa]nswer\s|选|选项|選択肢)?"
     r"\(?([A-J])\)?(?:です|だ|である|となる|になる)?\W*$"
 )
 
 
-_NONE_OF = re.compile(r"\b(?:[Nn]one|[Nn]either|[Nn]o option|[Aa]ll of)\b|[都均]|どれも|いずれも|[A-J]\)?\s?(?:[,、/&]|and|or|或|和|と|か)\s?\(?[A-J]\b")
+_NONE_OF = re.compile(
+    r"\b(?:[Nn]one|[Nn]either|[Nn]o option|[Aa]ll of)\b|[都均]|どれも|いずれも|[A-J]\)?\s?(?:[,、/&]|and|or|或|和|と"
+    r"|か)\s?\(?[A-J]\b"
+)
 
 
 def claimed_letter(sentence: str, problem: Problem) -> str | None:
@@ -58,7 +64,9 @@ def claimed_letter(sentence: str, problem: Problem) -> str | None:
         letter = m[2] or m[4] or m[6]
         start = m.start(2 if m[2] else 4 if m[4] else 6)
         rest = m.end() if m[2] else start + 1
-        if (points and not (m["name"] or m["option"] or m["letter"])) or denied(sentence, start, rest, problem.question):
+        if (points and not (m["name"] or m["option"] or m["letter"])) or denied(
+            sentence, start, rest, problem.question
+        ):
             continue
         found.add(letter)
     return found.pop() if len(found) == 1 and found <= set(problem.letters) else None

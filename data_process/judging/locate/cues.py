@@ -101,7 +101,9 @@ _PHRASE = re.compile(
 _END_OF_PAYLOAD = re.compile(r"</|<\||\n")  # a closing tag or a chat mark ends the answer as a line end does
 
 
-_JOINED = re.compile(r"[\s$\\()\[\].,;、]{0,12}(?:\b(?:or|and|either)\b|或者?|和|与|または|か|と|,|、)?[\s$\\()\[\]]{0,12}")
+_JOINED = re.compile(
+    r"[\s$\\()\[\].,;、]{0,12}(?:\b(?:or|and|either)\b|或者?|和|与|または|か|と|,|、)?[\s$\\()\[\]]{0,12}"
+)
 
 
 def _boxed(text: str, start: int, end: int) -> Iterator[Cue]:

@@ -47,7 +47,8 @@ _NOT_STATED = re.compile(
     re.IGNORECASE,
 )
 _RANGE = re.compile(
-    r"\s?(?:-|–|~|to|or|and|或|、|か|または)\s?\$?[0-9]|\s(?:or|and|to|times|plus|minus|x)\W*$|\s?(?:hundred|thousand|million|billion|trillion)s?\b", re.IGNORECASE
+    r"\s?(?:-|–|~|to|or|and|或|、|か|または)\s?\$?[0-9]|\s(?:or|and|to|times|plus|minus|x)\W*$|\s?(?:hundred|thousand|million|billion|trillion)s?\b",
+    re.IGNORECASE,
 )
 _GOES_ON = re.compile(
     r"\s?[√π^*/+×÷:∶]|\s?\\(?:sqrt|pi|times|cdot|frac)|-?[A-Za-z]*[0-9]|st\b|nd\b|rd\b|th\b|\s?-\s?[0-9]"

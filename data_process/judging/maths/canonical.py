@@ -26,9 +26,10 @@ _OPTION = re.compile(r"\(?[A-D][.):]\)?\s+(?=.*[0-9])")  # "B. 2√3" where no c
 
 # What an answer may be called: "AB = 2√3", "f(x) = 2x", "Area = 9π"; not "Assume AB = 5".
 _NAME = re.compile(
-    r"(?!.*[A-Za-z]{3}(?<!angle))[A-Za-z∠△\\ ]{1,12}|[A-Za-z]\([A-Za-z]\)|(?:surface\s|total\s)?(?:area|volume|slope|gradient|perimeter"
-    r"|circumference|length|height|width|radius|diameter|distance|speed|time|sum|total|ratio|probability|mean|median|mode"
-    r"|range|answer|value|cost|price)",
+    r"(?!(?-i:or|is|so|if|to|as|in|at|by|not|let)\b)(?:[mSCV]\s?(?=[\\∠△A-Z]))?(?:\\(?:angle|triangle)\s?|[∠△]\s?)?[A-Za-z]{1,4}(?:_\{?\w{1,4}\}?)?"
+    r"|(?-i:[A-Z](?:\s[A-Z]){1,2})|[A-Za-z]\([A-Za-z]\)|(?:surface\s|total\s)?(?:area|volume|slope|gradient|perimeter|circumference"
+    r"|length|height|width|radius|diameter|distance|speed|time|sum|total|ratio|probability|mean|median|mode|range|answer"
+    r"|value|cost|price)",
     re.IGNORECASE,
 )
 
@@ -126,6 +127,10 @@ def _without_unit(text: str, variables: str = "") -> str:
         before = text[: m.start()].strip()
         # "3m" may be a unit or a letter: a unit only behind what is a value by itself.
         at_end = before and m["base"] not in variables and re.fullmatch(r"[\s.]*", text[m.end() :])
-        if at_end and not re.search(r"(?<!\\pi)(?<![A-Za-z])[A-Za-z]+$", before.removesuffix(r"\pi")) and canonical_expression(before, variables):
+        if (
+            at_end
+            and not re.search(r"(?<!\\pi)(?<![A-Za-z])[A-Za-z]+$", before.removesuffix(r"\pi"))
+            and canonical_expression(before, variables)
+        ):
             return before
     return text

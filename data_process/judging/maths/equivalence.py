@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 from data_process.judging.maths.algebra import same_by_algebra
 from data_process.judging.maths.canonical import canonical_expression, without_names
@@ -16,6 +17,7 @@ MIN_DIGITS = 3  # significant digits from which a decimal may stand for 2√3 or
 SCHOOL_PI = (Fraction(314, 100), Fraction(31416, 10_000), Fraction(22, 7))  # values of π that exercises compute with
 
 
+@lru_cache(maxsize=1 << 14)
 def equivalent(a: str, b: str) -> bool:
     """Whether two canonical expressions are equal; symmetric.
 

@@ -57,11 +57,14 @@ _SCALED = re.compile(
     r"(?:\s(?P<word>hundred|thousand|million|billion|trillion)(?![A-Za-z])|\s?(?P<sign>[万萬亿億]))",
     re.IGNORECASE,
 )
-_NEGATIVE = re.compile(r"(?P<before>^\W{0,4}|[:=]\s?|\b(?:is|equals|be|to|answer)\s)(?:minus|negative)\s(?=[0-9])", re.IGNORECASE)
+_NEGATIVE = re.compile(
+    r"(?P<before>^\W{0,4}|[:=]\s?|\b(?:is|equals|be|to|answer)\s)(?:minus|negative)\s(?=[0-9])", re.IGNORECASE
+)
 _PARTS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7,
           "eighth": 8, "ninth": 9, "tenth": 10}  # fmt: skip
 _FRACTION = re.compile(
-    rf"(?<![\w-])(?P<top>[0-9]|{_UNITS_OF_TENS})[\s-](?P<bottom>{'|'.join(_PARTS)})s?(?![\w-])(?!\s(?:past|to|of)\b)", re.IGNORECASE
+    rf"(?<![\w-])(?P<top>[0-9]|{_UNITS_OF_TENS})[\s-](?P<bottom>{'|'.join(_PARTS)})s?(?![\w-])(?!\s(?:past|to|of)\b)",
+    re.IGNORECASE,
 )
 
 

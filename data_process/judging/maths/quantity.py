@@ -189,7 +189,11 @@ def _read_quantity(text: str, strict: bool) -> Quantity | None:
         return _read(right.strip(), strict=False)
     # "The degree of angle 1 is 40": one verb, so one statement.
     parts = re.split(r"\b(?:is|equals|equal to)\s", text)
-    return _read(parts[1].strip(), strict=False) if len(parts) == 2 and not re.search(r"[.;]\s|\bnot\b", parts[0]) else None
+    return (
+        _read(parts[1].strip(), strict=False)
+        if len(parts) == 2 and not re.search(r"[.;]\s|\bnot\b", parts[0])
+        else None
+    )
 
 
 def same_value(value: Fraction, gold: Fraction, rel_tol: Fraction = REL_TOL) -> bool:

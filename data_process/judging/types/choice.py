@@ -121,7 +121,13 @@ def _letter(text: str, problem: Problem) -> tuple[str, str] | None:
     return None
 
 
-_STATEMENTS = ((stated_letter, "letter"), (claimed_letter, "letter"), (named_letter, "letter"), (polar_letter, "yes_no"), (worded_letter, "text"))
+_STATEMENTS = (
+    (stated_letter, "letter"),
+    (claimed_letter, "letter"),
+    (named_letter, "letter"),
+    (polar_letter, "yes_no"),
+    (worded_letter, "text"),
+)
 
 
 def _read_statement(sentence: str, problem: Problem, place: Place) -> Reading:

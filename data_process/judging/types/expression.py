@@ -25,9 +25,13 @@ _EQUALS = re.compile(r"=|\b(?:is|equals|equal to)\s")
 _APPROXIMATELY = re.compile(r"≈|\\approx(?![A-Za-z])|\bor (?:about|approximately)\b|\b(?:about|approximately)\b")
 
 
-_HEDGE = re.compile(r"[.,;]\s+(?:or|alternatively|maybe|perhaps|possibly|otherwise)\b|;\s*[-0-9√\\]|^[^.!?]{1,60}\?", re.IGNORECASE)
+_HEDGE = re.compile(
+    r"[.,;]\s+(?:or|alternatively|maybe|perhaps|possibly|otherwise)\b|;\s*[-0-9√\\]|^[^.!?]{1,60}\?", re.IGNORECASE
+)
 # A letter that the question uses as an unknown although it could be a unit: "the range of m", "$m^2 = 4$".
-_UNKNOWN = re.compile(r"(?<![A-Za-z0-9\\])([mgshL])(?=\s?[=+<>^≤≥-])|[-=+<>≤≥0-9]\s?([mgshL])(?=\s?[=+<>^≤≥$)-])|\b(?:of|for|find)\s\$?([mgshL])\b(?!\.\w)")
+_UNKNOWN = re.compile(
+    r"(?<![A-Za-z0-9\\])([mgshL])(?=\s?[=+<>^≤≥-])|[-=+<>≤≥0-9]\s?([mgshL])(?=\s?[=+<>^≤≥$)-])|\b(?:of|for|find)\s\$?([mgshL])\b(?!\.\w)"
+)
 
 
 @lru_cache(maxsize=1 << 12)

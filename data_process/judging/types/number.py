@@ -69,7 +69,9 @@ def read_gold(problem: Problem) -> Quantity:
     """The gold value; DataError where the gold answer is not a plain number, or not one of its type."""
     gold = read_quantity(problem.answer, strict=True)
     if gold is None:
-        raise UnreadableGold(f"problem {problem.id}: gold {problem.answer!r} is not a number; write it as 12.5, -3 or 3/4")
+        raise UnreadableGold(
+            f"problem {problem.id}: gold {problem.answer!r} is not a number; write it as 12.5, -3 or 3/4"
+        )
     if problem.answer_type == "integer" and gold.value.denominator != 1:
         raise DataError(f"problem {problem.id}: gold {problem.answer!r} is not an integer; use number or float")
     if problem.answer_type == "float" and problem.precision is None:

@@ -22,9 +22,24 @@ _MONTHS = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
     "december", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday",
 )  # fmt: skip
-_SHORT = {name[:3]: name for name in _MONTHS} | {"sept": "september", "tues": "tuesday", "thur": "thursday", "thurs": "thursday"}
-_SHORT |= {"&": "and", "approx": "approximately", "mister": "mr", "doctor": "dr", "saint": "st", "mount": "mt", "versus": "vs"}
-_TIME = re.compile(r"\b0?(\d{1,2})(?::(\d\d))?(?:\s?(am|pm)\b|\s(in the morning|in the afternoon|in the evening|at night))")
+_SHORT = {name[:3]: name for name in _MONTHS} | {
+    "sept": "september",
+    "tues": "tuesday",
+    "thur": "thursday",
+    "thurs": "thursday",
+}
+_SHORT |= {
+    "&": "and",
+    "approx": "approximately",
+    "mister": "mr",
+    "doctor": "dr",
+    "saint": "st",
+    "mount": "mt",
+    "versus": "vs",
+}
+_TIME = re.compile(
+    r"\b0?(\d{1,2})(?::(\d\d))?(?:\s?(am|pm)\b|\s(in the morning|in the afternoon|in the evening|at night))"
+)
 _SYMMETRIC = re.compile(r"([^=∥⊥≅∽~]{1,20})([=∥⊥≅∽])([^=∥⊥≅∽~]{1,20})")
 
 
@@ -41,7 +56,9 @@ def _forms(words: str) -> str:
     words = _TIME.sub(_clock, re.sub(r"\b(\d{1,2}) o['’]?clock\b", r"\1:00", words))
     words = " ".join(_SHORT.get(word, word) for word in words.split(" "))
     if m := _SYMMETRIC.fullmatch(words):
-        sides = sorted("".join(sorted(side)) if re.fullmatch("[a-z]{2}", side) else side for side in (m[1].strip(), m[3].strip()))
+        sides = sorted(
+            "".join(sorted(side)) if re.fullmatch("[a-z]{2}", side) else side for side in (m[1].strip(), m[3].strip())
+        )
         return m[2].join(sides)
     return words
 

@@ -14,8 +14,11 @@ and no vote. It never guesses a letter.
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
-from data_process.judging.types.base import AnswerJudge
+from data_process.judging.maths.equivalence import equivalent
+from data_process.judging.maths.quantity import same_value
+from data_process.judging.types.base import AnswerJudge, UnreadableGold
 from data_process.judging.types.choice import CHOICE
 from data_process.judging.types.expression import EXPRESSION
 from data_process.judging.types.number import FLOAT, INTEGER, NUMBER
@@ -24,7 +27,7 @@ from data_process.judging.types.text import TEXT
 from data_process.schema import DataError, Problem, Verdict
 
 # Stored with every verdict. Raise it with any change that can change a verdict, then rejudge the runs that you keep.
-JUDGE_VERSION = "2"
+JUDGE_VERSION = "3"
 
 # By answer type: the names of schema.AnswerType.
 JUDGES: dict[str, AnswerJudge] = {
@@ -55,8 +58,25 @@ def judge(text: str, problem: Problem, *, truncated: bool = False) -> Verdict:
     return verdict
 
 
+def same_answer(a: Verdict, b: Verdict) -> bool:
+    """Whether the judge holds the answers of two responses to one problem equal: 2√3 and 3.46. No gold answer is used.
+
+    Only numbers and expressions have several canonical texts for one value. False where one is an abstention.
+    """
+    if a.extracted is None or b.extracted is None:
+        return False
+    forms = {a.rule.rpartition("/")[2], b.rule.rpartition("/")[2]}
+    if a.extracted == b.extracted:
+        return True
+    if forms == {"expression"}:
+        return equivalent(a.extracted, b.extracted)
+    # 0.33333333 is 0.333333333333; whole numbers compare exactly.
+    rounded = forms == {"number"} and "." in a.extracted and "." in b.extracted
+    return rounded and same_value(Fraction(a.extracted), Fraction(b.extracted))
+
+
 def check_gold(problem: Problem) -> None:
-    """Raises DataError where the judge of the problem's type cannot read the gold answer or an alternative."""
+    """Raises UnreadableGold, a DataError, where the judge of the problem's type cannot read a gold answer."""
     _judge_of(problem).check_gold(problem)
     for answer in problem.alternatives:
         _judge_of(problem).check_gold(replace(problem, answer=answer))
@@ -70,4 +90,4 @@ def _judge_of(problem: Problem) -> AnswerJudge:
     return JUDGES[problem.answer_type]
 
 
-__all__ = ["JUDGES", "JUDGE_VERSION", "AnswerJudge", "check_gold", "judge"]
+__all__ = ["JUDGES", "JUDGE_VERSION", "AnswerJudge", "UnreadableGold", "check_gold", "judge", "same_answer"]

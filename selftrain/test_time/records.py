@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from data_process.judging import judge
+from data_process.judging import judge, same_answer
 from data_process.schema import Problem, Verdict
 from selftrain.engines.base import Completion
 from selftrain.test_time.tokens import TokenCost, mean_cost
@@ -21,7 +22,7 @@ class Attempt:
 
     @property
     def answer(self) -> str | None:
-        """Canonical, so equal for equivalent answers; None when the judge could not read one."""
+        """Canonical; None when the judge could not read one. `ballots` brings different forms of one value together."""
         return self.verdict.extracted
 
     @property
@@ -36,6 +37,29 @@ class Attempt:
 
 def attempt(completion: Completion, problem: Problem) -> Attempt:
     return Attempt(completion, judge(completion.text, problem, truncated=completion.finish == "length"))
+
+
+def ballots(attempts: Sequence[Attempt]) -> list[str | None]:
+    """The answer that each attempt votes for: one text for all answers that the judge holds equal, None for none.
+
+    Equality is that of pairs, made transitive; the gold answer has no part in it. The text is the form that most of
+    them gave; among equals the one that is not a rounded decimal, then the first in the alphabet.
+    """
+    counts = Counter(a.answer for a in attempts)
+    forms = list({a.answer: a.verdict for a in attempts if a.answer is not None}.values())
+    classes: list[list[Verdict]] = []
+    for form in forms:
+        equal = [c for c in classes if any(same_answer(form, other) for other in c)]
+        classes = [c for c in classes if c not in equal] + [[form, *(other for c in equal for other in c)]]
+
+    def rank(answer: str) -> tuple[int, bool, str]:
+        return -counts[answer], "." in answer, answer
+
+    names: dict[str | None, str | None] = {None: None}
+    for several in classes:
+        answers = [v.extracted for v in several if v.extracted is not None]
+        names.update(dict.fromkeys(answers, min(answers, key=rank)))
+    return [names[a.answer] for a in attempts]
 
 
 def most_likely(attempts: Sequence[Attempt]) -> Attempt:

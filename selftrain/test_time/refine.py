@@ -9,7 +9,7 @@ from data_process import prompts as wording
 from data_process.schema import Problem
 from selftrain import stats
 from selftrain.sampling.sampler import Ask, Sampler
-from selftrain.test_time.records import Choice, Outcome, attempt, choice_of, single_outcome
+from selftrain.test_time.records import Choice, Outcome, attempt, ballots, choice_of, single_outcome
 from selftrain.test_time.strategy_config import StrategyConfig
 from selftrain.test_time.tokens import cost_of
 
@@ -35,7 +35,7 @@ def refine(
     for p in problems:
         chain = chains[p.id]
         if keep == "vote":
-            choice = choice_of(stats.majority([a.answer for a in chain]), chain)
+            choice = choice_of(stats.majority(ballots(chain)), chain)
         else:
             last = chain[-1].answer
             choice = Choice(() if last is None else (last,), float(chain[-1].right), sum(a.right for a in chain))

@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from itertools import count, pairwise
 
 from data_process import prompts as wording
+from data_process.judging import same_answer
 from data_process.schema import Problem
 from data_process.seeds import seed_for
 from selftrain import stats
 from selftrain.config import ConfigError
 from selftrain.sampling.sampler import Ask, Sampler
 from selftrain.test_time import records, subsets
-from selftrain.test_time.records import Attempt, Choice, Outcome, SelectorCall, attempt, choice_of
+from selftrain.test_time.records import Attempt, Choice, Outcome, SelectorCall, attempt, ballots, choice_of
 from selftrain.test_time.strategy_config import Pool, StrategyConfig
 from selftrain.test_time.tokens import TokenCost, cost_of
 
@@ -99,7 +100,7 @@ def permuted(tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyCon
     for task, size in zip(tasks, sizes, strict=True):
         parts = [next(found) for _ in range(size)]
         finals = [part.final for part in parts]
-        choice = choice_of(stats.majority([final.answer for final in finals]), finals)
+        choice = choice_of(stats.majority(ballots(finals)), finals)
         cost = sum((part.cost for part in parts), cost_of([a.completion for a in task.candidates]))
         calls = [call for part in parts for call in part.calls]
         texts = [text for part in parts for text in part.texts]
@@ -113,8 +114,12 @@ def distinct(candidates: Sequence[Attempt]) -> tuple[Attempt, ...]:
 
     Unreadable ones are left out, unless there is nothing else: then the most likely of them stays.
     """
-    answers: set[str | None] = {a.answer for a in candidates if a.answer is not None} or {None}
-    kept = [records.most_likely([a for a in candidates if a.answer == answer]) for answer in answers]
+    votes = ballots(candidates)
+    answers: set[str | None] = set(votes) - {None} or {None}
+    kept = [
+        records.most_likely([a for a, vote in zip(candidates, votes, strict=True) if vote == answer])
+        for answer in answers
+    ]
     places = sorted(next(i for i, a in enumerate(candidates) if a is one) for one in kept)
     return tuple(candidates[i] for i in places)
 
@@ -142,12 +147,11 @@ def winner(group: Sequence[Attempt], said: Attempt) -> Attempt:
 
     After an answer that nobody gave, or none, the group's own majority decides and then its most likely member.
     """
-    members = [a for a in group if a.answer is not None and a.answer == said.answer]
-    if not members and said.right:
-        members = [a for a in group if a.right]  # the same value in another form
+    members = [a for a in group if same_answer(a.verdict, said.verdict)]
     if not members:
-        leaders = stats.majority([a.answer for a in group])
-        members = [a for a in group if a.answer in leaders] or list(group)
+        votes = ballots(group)
+        leaders = stats.majority(votes)
+        members = [a for a, vote in zip(group, votes, strict=True) if vote in leaders] or list(group)
     return records.most_likely(members)
 
 
@@ -214,9 +218,9 @@ def _play(
 
 
 def _call(group: Sequence[Attempt], said: Attempt) -> SelectorCall:
-    answers, right = tuple(a.answer for a in group), tuple(a.right for a in group)
+    *shown, answer = ballots([*group, said])
     named = wording.named_prediction(said.completion.text, len(group))
-    return SelectorCall(answers, right, said.answer, said.right, named)
+    return SelectorCall(tuple(shown), tuple(a.right for a in group), answer, said.right, named)
 
 
 def _packed(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfig) -> list[list[Attempt]]:

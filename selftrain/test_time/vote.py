@@ -10,14 +10,14 @@ import math
 from collections.abc import Iterable, Sequence
 
 from selftrain import stats
-from selftrain.test_time.records import Attempt, Choice, choice_of
+from selftrain.test_time.records import Attempt, Choice, ballots, choice_of
 
 TIE = 1e-12  # relative: weights that differ by less share a place; rounding must not break a tie
 
 
 def majority(attempts: Sequence[Attempt]) -> Choice:
-    """The most frequent answer; a tie is shared."""
-    return choice_of(stats.majority([a.answer for a in attempts]), attempts)
+    """The most frequent answer, in any of its forms; a tie is shared."""
+    return choice_of(stats.majority(ballots(attempts)), attempts)
 
 
 def likelihood(attempt: Attempt) -> float:
@@ -37,7 +37,7 @@ def weighted(attempts: Sequence[Attempt], weights: Sequence[float]) -> Choice:
     ValueError: a weight that is negative or not finite, or not one for each attempt.
     """
     _check_weights(weights)
-    return choice_of(_heaviest([a.answer for a in attempts], weights), attempts)
+    return choice_of(_heaviest(ballots(attempts), weights), attempts)
 
 
 def weighted_credits(
@@ -45,7 +45,7 @@ def weighted_credits(
 ) -> list[float]:
     """The credit of `weighted` on each of `subsets`, which hold indices into `attempts`. ValueError as there."""
     _check_weights(weights)
-    answers = [a.answer for a in attempts]
+    answers = ballots(attempts)
     right = {a.answer for a in attempts if a.right}
     credits = []
     for subset in subsets:
@@ -79,7 +79,7 @@ def best_of(attempts: Sequence[Attempt], scores: Sequence[float]) -> Choice:
     if not ranked:
         return choice_of((), attempts)
     first = [a for a, score in ranked if score == ranked[0][1]]
-    choice = choice_of((a.answer for a in first if a.answer is not None), attempts)
+    choice = choice_of((answer for answer in ballots(first) if answer is not None), attempts)
     return Choice(choice.answers, sum(a.right for a in first) / len(first), choice.n_right)
 
 
@@ -97,8 +97,9 @@ def pass_at_n(attempts: Sequence[Attempt], n: int) -> float:
 
 def majority_at_n(attempts: Sequence[Attempt], n: int) -> float:
     """Mean credit of `majority` over all subsets of n. Several right forms each earn their share."""
-    answers = [a.answer for a in attempts]
-    right = sorted({a.answer for a in attempts if a.right and a.answer is not None})
+    answers = ballots(attempts)
+    correct = {a.answer for a in attempts if a.right}
+    right = sorted({answer for answer in answers if answer is not None and answer in correct})
     if not right:
         _check_n(attempts, n)
     return math.fsum(stats.vote_at_n(answers, form, n) for form in right)

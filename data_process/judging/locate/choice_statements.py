@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from data_process.judging.locate.assertion import denied, framed
 from data_process.judging.locate.sentences import CONCLUSION, REFUSAL
 from data_process.judging.locate.statements import main_clause
-from data_process.judging.locate.yes_no import leading_yes_no, restates, stem, words_of, yes_or_no
+from data_process.judging.locate.yes_no import leading_yes_no, restates, stated_truth, stem, words_of, yes_or_no
 from data_process.judging.maths.quantity import clean, plain
 from data_process.schema import LETTERS, Problem
 
@@ -32,9 +33,48 @@ _LETTER_NAME = re.compile(
 )
 
 
+_CLAIMED = re.compile(
+    r"(?:^|[\s,:;，：、]|(?P<name>[Oo]ption\s|[Cc]hoice\s|[Aa]nswer\s|选项|選択肢))\(?([A-J])\)?"
+    r"(?:\s(?:is|was|must be|would be|should be)\s(?:\w{2,12}ly\s|indeed\s|thus\s)?(?:the\s)?(?:only\s|most\s)?"
+    r"(?:correct|right|best|true|answer|accurate|valid)\b|(?:选?项|的?答案)?(?:是|为)?(?:正确|对的)|が(?:正解|正し|答え|最も|適切)|を選(?!ば|ぶのは))"
+    r"|\b(?:[Cc]hoose|[Ss]elect(?:ed)?|[Pp]ick|[Gg]o(?:ing)? with|[Oo]pt for|[Cc]hose|[Cc]hoice is|[Vv]ote for"
+    r"|settle on)\s"
+    r"(?:the\s)?(?P<option>[Oo]ption\s|[Cc]hoice\s|[Ll]etter\s|[Aa]nswer\s)?\(?([A-J])\)?(?=\W*$|[,.;]|\s(?:because|since|as|for)\b)"
+    r"|^\W*(?:(?:[Tt]herefore|[Ss]o|[Tt]hus|[Hh]ence|[Ii]n conclusion|[Ff]inally)\b,?\s|∴|所以|因此|故|よって"
+    r"|したがって)?[、,]?\s?"
+    r"(?:[Ii]t(?:'s|’s|\sis|\smust be)\s)?(?:the answer is\s|it is\s|it's\s)?(?P<letter>[Oo]ption\s|[Cc]hoice\s"
+    r"|[Aa]nswer\s|选|选项|選択肢)?"
+    r"\(?([A-J])\)?(?:です|だ|である|となる|になる)?\W*$"
+)
+
+
+_NONE_OF = re.compile(
+    r"\b(?:[Nn]one|[Nn]either|[Nn]o option|[Aa]ll of)\b|[都均]|どれも|いずれも|[A-J]\)?\s?(?:[,、/&]|and|or|或|和|と"
+    r"|か)\s?\(?[A-J]\b"
+)
+
+
+def claimed_letter(sentence: str, problem: Problem) -> str | None:
+    """The only letter that a sentence calls the answer: "Option B is correct.", "So it is B.", "Bが正解です"."""
+    if REFUSAL.search(sentence) or _NONE_OF.search(sentence):
+        return None
+    points = all(len(c.strip("() ")) == 1 for c in problem.choices)  # choices that are letters are read by name
+    found = set()
+    for m in _CLAIMED.finditer(sentence):
+        letter = m[2] or m[4] or m[6]
+        start = m.start(2 if m[2] else 4 if m[4] else 6)
+        rest = m.end() if m[2] else start + 1
+        if (points and not (m["name"] or m["option"] or m["letter"])) or denied(
+            sentence, start, rest, problem.question
+        ):
+            continue
+        found.add(letter)
+    return found.pop() if len(found) == 1 and found <= set(problem.letters) else None
+
+
 def stated_letter(sentence: str, problem: Problem) -> str | None:
     """The only letter in brackets of a sentence, where it stands in the place of an answer; else None."""
-    found = list(_LETTER.finditer(sentence))
+    found = [m for m in _LETTER.finditer(sentence) if not denied(sentence, *m.span(), problem.question)]
     if not found or len({m[1] for m in found}) > 1 or REFUSAL.search(sentence):
         return None
     for m in found:
@@ -56,8 +96,8 @@ def polar_letter(sentence: str, problem: Problem, restated: bool = True) -> str 
     names = [plain(c) for c in problem.choices]
     if sorted(names) not in (["no", "yes"], ["false", "true"]):
         return None
-    said = leading_yes_no(clean(sentence))
-    if said is None and restated and not REFUSAL.search(sentence):
+    said = leading_yes_no(clean(sentence)) or stated_truth(sentence)
+    if said is None and restated and not REFUSAL.search(sentence) and not framed(sentence, problem.question):
         said = yes_or_no(sentence, problem.question)
     if said is None:
         return None
@@ -74,7 +114,7 @@ def named_letter(sentence: str, problem: Problem) -> str | None:
     letter must not be the name of a point.
     """
     m = _LETTER_NAME.search(sentence.rstrip())
-    if m is None or REFUSAL.search(sentence):
+    if m is None or REFUSAL.search(sentence) or denied(sentence, *m.span(1), problem.question):
         return None
     names = [c.strip("() ").casefold() for c in problem.choices]
     if all(len(name) == 1 and name.isalpha() for name in names):
@@ -114,6 +154,8 @@ def worded_letter(sentence: str, problem: Problem) -> str | None:
         return same[0] if len(same) == 1 else None
     text = plain(main_clause(sentence[-300:]))
     names = {letter: plain(c) for letter, c in zip(LETTERS, problem.choices, strict=False)}
+    if framed(sentence, problem.question) and not any(map(framed, problem.choices)):
+        return None
     if letter := _literal(text, names):
         return letter
     if any(len(name) < 2 or not re.search(r"[a-z]", name) or re.match(r"[-$.0-9]", name) for name in names.values()):

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
 from typing import Literal
 
+from data_process.judging.locate.assertion import announced, retracted_until
 from data_process.judging.locate.sentences import CONCLUSION, REFUSAL, closing_sentences, opening_sentence
 from data_process.judging.maths.quantity import MAX_PAYLOAD
 
 SCAN_CHARS = 20_000  # from the end, where final answers stand; the time of each pattern is linear in this
+MAX_BOXES = 5  # read from the end
 MAX_BRACES = 500  # characters searched for the brace that closes \boxed{; longer ones are not an answer
 
 # The place of a payload decides how much text may surround the answer.
@@ -75,25 +78,49 @@ _NOT_OWN = ("model's ", "model’s ", "prediction's ", "predicted ", "previous "
 _ON_THE_WAY = ("got the ", "get the ", "find the ", "reach the ", "calculate the ", "explain the ", "detailed ")
 _OWN = r"(?<![A-Za-z])" + "".join(f"(?<!{words})" for words in _NOT_OWN + _ON_THE_WAY)
 _ANSWER = re.compile(
-    _OWN + r"answer[*_]{0,3}[ \t]{0,3}[:：][*_]{0,3}"
+    _OWN + r"(?:answer|(?<![A-Za-z])ans\.?)[*_\"'”]{0,3}[ \t]{0,3}(?:[:：=→]|is:|-(?=\s))[*_]{0,3}"
+    r"|(?:^|(?<=[.!?。\n]\s))[*#_ \t]{0,4}(?:(?:so|therefore|thus|hence),?\s)?(?:my\s|the\s|your\s)?"
+    r"(?:(?:correct|right|final|best|chosen|selected)\s)?(?:option|choice|selection)[*_ ]{0,3}[:：=][*_]{0,3}"
+    r"|(?:答案?|解答|答え|こたえ|回答|正解|正确选项|最终结果|結論)[*_ ]{0,3}[:：][*_]{0,3}"
     r"|^[#*_ \t]{0,8}(?:final[ \t])?answer[*_ \t]{0,6}$",
     re.IGNORECASE | re.MULTILINE,
 )
 _PHRASE = re.compile(
     _OWN + r"(?:answer|(?:correct|right|best|final|closest)\s(?:option|choice|result|value)|option(?=\sletter)"
     r"|(?<=final\s)number|(?<=the\s)choice\sthat\s(?:best\s)?(?:matches|fits)(?:\s\w{1,12}){0,4})"
-    r"(?:\sletter|\schoice)?(?:\s(?:to|for)\s(?:the|this)\s(?:\w{1,16}\s){0,3}\w{1,16})?"
-    r"(?:\s(?:is|would\sbe|should\sbe|must\sbe)(?![A-Za-z])(?!\s(?:wrong|incorrect)\b)\s{0,3}:?"
+    r"(?:\sletter|\schoice)?(?:,\s\w{2,12},)?(?:\s(?:to|for)\s(?:the|this)\s(?:\w{1,16}\s){0,3}\w{1,16})?"
+    r"(?:(?:\s(?:is|would\sbe|should\sbe|must\sbe|comes\sto|turns\sout\sto\sbe)|['’]s)(?![A-Za-z])"
+    r"(?!\s(?:wrong|incorrect)\b)\s{0,3}:?"
     r"|(?:(?<=final value)|(?<=final number)|(?<=final result)|(?<=option letter)):)"
     # Qwen models switch to Chinese on translated geometry: "the answer is", "the correct option is", "hence choose".
-    r"|(?:答案|正确选项|正确答案)(?:(?:是|为|应为|应选)[:：]?|[:：])|(?:故选|应选|回答)[:：]?"
+    r"|(?:答案|正确选项|正确答案)(?:(?:就?是|为|应为|应该?是|应选|即)[:：]?|[:：])|(?:故选|应选|回答)[:：]?|正确的(?:选项)?是[:：]?"
+    r"|(?:正解|答え|解答|正しい(?:選択肢|答え|もの)|選ぶべきもの)(?:は|が)[、:：]?"
     r"|选[择项]?(?:为|是)?[:：]?(?=\s?[（(]?[A-J])",
     re.IGNORECASE,
 )
 _END_OF_PAYLOAD = re.compile(r"</|<\||\n")  # a closing tag or a chat mark ends the answer as a line end does
 
 
+_JOINED = re.compile(
+    r"[\s$\\()\[\].,;、]{0,12}(?:\b(?:or|and|either)\b|或者?|和|与|または|か|と|,|、)?[\s$\\()\[\]]{0,12}"
+)
+
+
 def _boxed(text: str, start: int, end: int) -> Iterator[Cue]:
+    """The last box; boxes joined by "or", "and" or a comma are one answer with several values."""
+    found = list(islice(_boxes(text, start, end), MAX_BOXES))
+    if not found:
+        return
+    payloads = [found[0].payload]
+    for later, earlier in pairwise(found):
+        if not _JOINED.fullmatch(text[earlier.span[1] + 1 : later.start]):
+            break
+        payloads.insert(0, earlier.payload)
+    several = len({payload.strip() for payload in payloads}) > 1
+    yield replace(found[0], payload=", ".join(payloads)) if several else found[0]
+
+
+def _boxes(text: str, start: int, end: int) -> Iterator[Cue]:
     for m in reversed(list(_BOXED.finditer(text, start, end))):
         depth = 1
         stop = min(end, m.end() + MAX_BRACES)
@@ -105,7 +132,6 @@ def _boxed(text: str, start: int, end: int) -> Iterator[Cue]:
             i = stop
         if text[m.end() : i].strip():
             yield Cue("boxed", m.start(), (m.end(), i), text[m.end() : i] if not depth else "", closed=not depth)
-            return
 
 
 def _tagged(text: str, start: int, end: int) -> Iterator[Cue]:
@@ -129,6 +155,8 @@ def _tagged(text: str, start: int, end: int) -> Iterator[Cue]:
 def _lines(pattern: re.Pattern[str], rule: str, text: str, start: int, end: int, truncated: bool) -> Iterator[Cue]:
     """The last match with text after it: the rest of its line or, where that is empty, the next line."""
     for m in reversed(list(pattern.finditer(text, start, end))):
+        if not announced(text, m.start()):
+            continue  # "If the answer is 5", "The student's answer: B"
         a, _ = _strip(text, m.end(), end)
         if a == end and not truncated:
             continue
@@ -237,15 +265,23 @@ def _statement(text: str, span: tuple[int, int], place: Literal["statement", "op
     return Cue(place, span[0], span, text[slice(*span)], closed=True, place=place)
 
 
+_ASKS = re.compile(r"[^.!?。！？\n]{1,12}\s?(?:\?|？|吗|ですか|でしょうか|だろうか)")
+
+
 def find_answer(text: str, read: Read, truncated: bool) -> Found:
     """The final answer of `text`, as `read` reads payloads; with `truncated`, only one that the cut left complete."""
     if not text.strip():
         return Found(None, "empty")
     blocked, reason = -1, "truncated" if truncated else "no_answer"
+    valid_from = retracted_until(text, max(0, len(text) - SCAN_CHARS), len(text))
     for cue in _cues(text, truncated):
+        if cue.start < valid_from:
+            reason = "retracted" if blocked < 0 else reason
+            continue
         if cue.start < blocked or (blocked >= 0 and cue.place in ("bold", "statement", "opening")):
             continue  # an announced answer that cannot be read is not replaced by a guess
-        reading = read(cue.payload, cue.place)
+        asks = cue.place != "statement" and _ASKS.match(cue.payload)  # "Answer: B?", "答案是B吗"
+        reading = Reading(None, "question") if asks else read(cue.payload, cue.place)
         if reading.answer is not None and truncated and not (cue.closed or reading.closed):
             reading = Reading(None, "truncated")
         if reading.answer is not None:

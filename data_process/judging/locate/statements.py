@@ -10,19 +10,22 @@ from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 
+from data_process.judging.locate.assertion import denied
 from data_process.judging.locate.sentences import CONCLUSION, REFUSAL
 from data_process.judging.maths.number_words import to_digits
 from data_process.judging.maths.quantity import NUMBER, Quantity, clean, number_value
 from data_process.judging.maths.units import UNIT, unit_of
 
 
-def last_statement(sentence: str) -> str | None:
+def last_statement(sentence: str, question: str) -> str | None:
     """The text after the last `=` or verb of a sentence: "5√3 m" in "The height of the tree is 5√3 m." """
     if REFUSAL.search(sentence):
         return None
     text = clean(sentence[-300:])
     parts = re.split(r"[=≈]|\b(?:is|are|be|equals|equal to|of)\s", text)
-    return parts[-1].strip(" .,;") if len(parts) > 1 else None
+    stated = parts[-1].strip(" .,;")
+    at = text.rfind(stated)
+    return stated if len(parts) > 1 and not denied(text, at, at + len(stated), question) else None
 
 
 # The words before a number decide whether it is the one that the sentence states.
@@ -44,7 +47,8 @@ _NOT_STATED = re.compile(
     re.IGNORECASE,
 )
 _RANGE = re.compile(
-    r"\s?(?:-|–|~|to|or|and)\s?\$?[0-9]|\s?(?:hundred|thousand|million|billion|trillion)s?\b", re.IGNORECASE
+    r"\s?(?:-|–|~|to|or|and|或|、|か|または)\s?\$?[0-9]|\s(?:or|and|to|times|plus|minus|x)\W*$|\s?(?:hundred|thousand|million|billion|trillion)s?\b",
+    re.IGNORECASE,
 )
 _GOES_ON = re.compile(
     r"\s?[√π^*/+×÷:∶]|\s?\\(?:sqrt|pi|times|cdot|frac)|-?[A-Za-z]*[0-9]|st\b|nd\b|rd\b|th\b|\s?-\s?[0-9]"
@@ -56,8 +60,11 @@ _NONE = re.compile(
 )
 
 
-def _numbers(text: str) -> Iterator[tuple[int, Quantity]]:
-    """Every number that is a word of its own, with its position and unit, which is "?" inside something larger."""
+def _numbers(text: str, question: str | None = None) -> Iterator[tuple[int, Quantity]]:
+    """Every number that is a word of its own, with its position and unit, which is "?" inside something larger.
+
+    With the `question` that a sentence answers, the numbers that the sentence denies or supposes are left out.
+    """
     for m in NUMBER.finditer(text):
         start, end = m.span()
         if m["sign"] and start and not re.search(r"[\s=:(≈$]$", text[:start]):
@@ -70,8 +77,10 @@ def _numbers(text: str) -> Iterator[tuple[int, Quantity]]:
         if start > m.start() and value < 0:
             value = -value
         unit = ""
-        if (u := UNIT.match(text, end)) and not re.match(r"[A-Za-z]", text[u.end() : u.end() + 1]):
+        if u := UNIT.match(text, end):
             unit, end = unit_of(u), u.end()
+        if question is not None and denied(text, start, end, question):
+            continue
         rest = text[end : end + 24]
         bullet = re.search(r"(?:^|[\s=:(])-\s$", text[max(0, start - 3) : start])  # "- 5" may be a bullet or a sign
         if bullet or _GOES_ON.match(rest) or _RANGE.match(rest):
@@ -117,11 +126,13 @@ def read_number_statement(sentence: str, question: str, verb: bool = False) -> Q
     if not _ENDED.search(text):
         return None
     if m := _MAIN.match(text):
+        if denied(text, m.end(), len(text), question):  # "It is wrong to say that AB is 5."
+            return None
         main = _stated(text[m.end() :], question, verb)
         if main is not None:
             return main
         asked = _asked(question)
-        if any(q.value not in asked for _, q in _numbers(text[m.end() :])):
+        if any(q.value not in asked for _, q in _numbers(text[m.end() :], question)):
             return None  # the statement holds a number that these rules cannot read
     return _stated(text, question, verb)
 
@@ -133,7 +144,7 @@ def _asked(question: str) -> frozenset[Fraction]:
 
 
 def _stated(text: str, question: str, verb: bool) -> Quantity | None:
-    found = list(_numbers(text))
+    found = list(_numbers(text, question))
     if not found:
         return Quantity(Fraction(0)) if _NONE.search(text) else None
     if not verb and ((named := _asked_for(text, question, found)) or _ASKS_ONLY_YEAR.search(question)):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from data_process.judging.locate.assertion import denied
+
 MIN_OVERLAP = 0.5  # of the question's content words that the sentence repeats
 MIN_PRECISION = 0.5  # of the sentence's content words that are the question's
 
@@ -42,6 +44,19 @@ def leading_yes_no(text: str) -> str | None:
     """The yes or no (true, false) that `text` begins with; None for "No other ..." and "Yes or no"."""
     m = _YES_NO.match(text)
     return m[1].lower() if m and not re.match(r"\s*(?:or|/|and)\b", text[m.end() :], re.IGNORECASE) else None
+
+
+_TRUTH = re.compile(
+    r"\b(?:statement|claim|sentence|assertion|proposition|it|this|that|answer)\s(?:is|must be)\s"
+    r"(?:indeed\s|therefore\s|thus\s|definitely\s|clearly\s|actually\s)?(true|false)\W*$",
+    re.IGNORECASE,
+)
+
+
+def stated_truth(sentence: str) -> str | None:
+    """ "true" or "false" where a sentence ends with that verdict: "The statement is true." """
+    m = _TRUTH.search(sentence)
+    return m[1].lower() if m and not denied(sentence, *m.span(1)) else None
 
 
 def stem(word: str) -> str:

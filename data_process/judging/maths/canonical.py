@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from data_process.judging.maths.forms import alternatives, spell
 from data_process.judging.maths.quantity import canonical, clean, read_quantity, trim_words
 from data_process.judging.maths.surds import rational, read_exact, surd_text
 from data_process.judging.maths.units import UNIT
@@ -19,7 +20,18 @@ _COMMANDS = (
     r"|gamma|theta|phi|lambda|mu|omega|left|right|[{}])(?![A-Za-z])"
 )
 _ALLOWED = re.compile(rf"(?:{_COMMANDS}|\\[{{}}]|{FUNCTIONS}|sqrt|[0-9A-Za-z+\-*/^_=<>≤≥≠±∪∞π√(){{}}\[\],.| ])*")
-_RATIO = re.compile(r"([0-9]{1,4}(?:\.[0-9]{1,4})?)\s?[:∶]\s?([0-9]{1,4}(?:\.[0-9]{1,4})?)")  # 1:4 is the ratio 1/4
+_BEARING = re.compile(r"[NSEW]\s?[0-9.]+\s?°?\s?[NSEW]?|.*°\s?[A-Z].*")  # "N 30° W" is text
+_OPTION = re.compile(r"\(?[A-D][.):]\)?\s+(?=.*[0-9])")  # "B. 2√3" where no choices were given
+
+
+# What an answer may be called: "AB = 2√3", "f(x) = 2x", "Area = 9π"; not "Assume AB = 5".
+_NAME = re.compile(
+    r"(?!(?-i:or|is|so|if|to|as|in|at|by|not|let)\b)(?:[mSCV]\s?(?=[\\∠△A-Z]))?(?:\\(?:angle|triangle)\s?|[∠△]\s?)?[A-Za-z]{1,4}(?:_\{?\w{1,4}\}?)?"
+    r"|(?-i:[A-Z](?:\s[A-Z]){1,2})|[A-Za-z]\([A-Za-z]\)|(?:surface\s|total\s)?(?:area|volume|slope|gradient|perimeter|circumference"
+    r"|length|height|width|radius|diameter|distance|speed|time|sum|total|ratio|probability|mean|median|mode|range|answer"
+    r"|value|cost|price)",
+    re.IGNORECASE,
+)
 
 
 def without_names(text: str, *others: str) -> str:
@@ -35,12 +47,13 @@ def is_expression(text: str) -> bool:
     return not re.search(words, without_names(text))
 
 
-def canonical_expression(text: str) -> str | None:
+def canonical_expression(text: str, variables: str = "") -> str | None:
     r"""The canonical text of an expression without a unit or a sentence around it; None for anything else.
 
-    `2.40` and `\frac{12}{5}` are "2.4", `10 sqrt 2` is "10*sqrt(2)", `x + 1` is "x+1".
+    `2.40` and `\frac{12}{5}` are "2.4", `10 sqrt 2` is "10*sqrt(2)", `x + 1` is "x+1". A letter in `variables` is
+    an unknown, not a unit: `2m` stays "2m".
     """
-    quantity = read_quantity(text, strict=True)
+    quantity = None if _ends_in(text, variables) else read_quantity(text, strict=True)
     if quantity is not None:
         return canonical(quantity.value)
     value = read_exact(text)
@@ -51,39 +64,73 @@ def canonical_expression(text: str) -> str | None:
     return squeezed if squeezed and is_expression(squeezed) and re.search(r"[A-Za-z0-9]", squeezed) else None
 
 
+def _ends_in(text: str, variables: str) -> bool:
+    return bool(variables) and re.search(rf"[{variables}](?:\^\{{?[0-9]\}}?)?[\s.]*$", text) is not None
+
+
 @lru_cache(maxsize=1 << 14)
-def read_standalone(text: str) -> str | None:
+def read_standalone(text: str, variables: str = "") -> str | None:
     """The canonical text of a gold answer, or of a line that is an answer and nothing else; None where it is neither.
 
-    Reads over a unit ("30√{3}m"), a name ("AB = 2√3") and a derivation ("BC = 3 * 5 / 2 = 7.5").
+    Reads over a unit ("30√{3}m"), a name ("AB = 2√3") and a derivation ("BC = 3 * 5 / 2 = 7.5"). Several values are a
+    set ("5 or -5") or a list ("5, 6"). `variables` as in `canonical_expression`.
     """
-    text = clean(text)
-    if text.count("=") > 1:
+    text = clean(text).rstrip(".,;").strip()
+    if _BEARING.fullmatch(text):
+        return None
+    text = spell(text)
+    if option := _OPTION.match(text):
+        text = text[option.end() :]
+    if re.search(r",|±|;|、|\b(?:or|and)\b|[或和]|または", text):
+        several = alternatives(text, lambda part: _read_one(part, variables))
+        if several is not None:
+            return several
+    return _read_one(text, variables)
+
+
+def _read_one(text: str, variables: str) -> str | None:
+    """The canonical text of one value, equation or inequality."""
+    if text.count("=") > 1 and not re.search(r"[,;]|\bor\b", text):
         text = text.rpartition("=")[2]
-    found = read_with_unit(text)
-    if found is None or not re.search(r"(?<![<>!≤≥])=(?!=)", text):
-        return found
+    if not re.search(r"(?<![<>!≤≥])=(?!=)", text):
+        return read_with_unit(text, variables)
     left, _, right = text.rpartition("=")
-    return read_with_unit(right) if re.fullmatch(r"[A-Za-z∠△\\ ]{1,12}", left.strip()) else found
+    return read_with_unit(right if _NAME.fullmatch(left.strip()) else text, variables)
 
 
-def read_with_unit(text: str) -> str | None:
-    """The canonical text of one expression that may have a unit; a ratio `1:4` is 1/4."""
+def read_with_unit(text: str, variables: str = "") -> str | None:
+    """The canonical text of one expression that may have a unit; a ratio `1:4` is 1/4, and `2:4:8` is 1:2:4."""
     text = text.strip().rstrip(".,;").strip()
     if not text:
         return None
-    if ratio := _RATIO.fullmatch(text):
-        text = f"({ratio[1]})/({ratio[2]})"
-    bare = _without_unit(text)
-    return canonical_expression(bare) or canonical_expression(trim_words(bare))
+    if re.search(r"[:∶]", text):
+        return _ratio(text)
+    bare = _without_unit(text, variables)
+    return canonical_expression(bare, variables) or canonical_expression(trim_words(bare), variables)
 
 
-def _without_unit(text: str) -> str:
+def _ratio(text: str) -> str | None:
+    parts = [canonical_expression(part) for part in re.split(r"[:∶]", text)]
+    items = [part for part in parts if part is not None and not re.search(r"[=<>,]", part)]
+    if len(items) != len(parts) or not 2 <= len(items) <= 5:
+        return None
+    if len(items) == 2:
+        return canonical_expression(f"({items[0]})/({items[1]})")
+    shares = [canonical_expression(f"({item})/({items[0]})") for item in items]
+    known = [share for share in shares if share is not None]
+    return ":".join(known) if len(known) == len(items) else None
+
+
+def _without_unit(text: str, variables: str = "") -> str:
     """`text` without a unit at its end: "30√{3}m", "65π square units", "(√{3}+1)小时"."""
     for m in UNIT.finditer(text):
         before = text[: m.start()].strip()
         # "3m" may be a unit or a letter: a unit only behind what is a value by itself.
-        at_end = before and re.fullmatch(r"[\s.]*", text[m.end() :])
-        if at_end and not re.search(r"[A-Za-z]$", before) and canonical_expression(before):
+        at_end = before and m["base"] not in variables and re.fullmatch(r"[\s.]*", text[m.end() :])
+        if (
+            at_end
+            and not re.search(r"(?<!\\pi)(?<![A-Za-z])[A-Za-z]+$", before.removesuffix(r"\pi"))
+            and canonical_expression(before, variables)
+        ):
             return before
     return text

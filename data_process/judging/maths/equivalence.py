@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 from data_process.judging.maths.algebra import same_by_algebra
 from data_process.judging.maths.canonical import canonical_expression, without_names
+from data_process.judging.maths.forms import same_form
 from data_process.judging.maths.numeric import letters_of, same_function, values_at
 from data_process.judging.maths.quantity import same_value
 from data_process.judging.maths.surds import Surd, approximate, rational, read_exact
@@ -15,6 +17,7 @@ MIN_DIGITS = 3  # significant digits from which a decimal may stand for 2√3 or
 SCHOOL_PI = (Fraction(314, 100), Fraction(31416, 10_000), Fraction(22, 7))  # values of π that exercises compute with
 
 
+@lru_cache(maxsize=1 << 14)
 def equivalent(a: str, b: str) -> bool:
     """Whether two canonical expressions are equal; symmetric.
 
@@ -34,8 +37,10 @@ def equivalent(a: str, b: str) -> bool:
         if q is not None:
             return _is_rounded(b, q, left)
         return dict(left) == dict(right)
+    if (same := same_form(a, b, equivalent)) is not None:
+        return same
     if _kind(a) != _kind(b):
-        return False
+        return _solves(a, b) or _solves(b, a)
     for compare in (same_function, _same_union, _same_collection, _same_relation):
         if (same := compare(a, b)) is not None:
             return same
@@ -50,6 +55,15 @@ def _kind(text: str) -> str:
     if re.search(r"[=<>≤≥≠]|\\(?:leq?|geq?|neq?)(?![A-Za-z])", text):
         return "relation"
     return "collection" if re.search(r"[,∪∩]|\\cup|\\cap|\\\{", text) else "value"
+
+
+def _solves(value: str, relation: str) -> bool:
+    """Whether `value` is the letter that it lacks in an implicit equation: 3x+13 is y in 3x-y+13=0."""
+    if _kind(value) != "value" or _kind(relation) != "relation" or re.match(r"[A-Za-z]\s?=|.*=\s?[A-Za-z]$", relation):
+        return False
+    known, letters = letters_of(value), letters_of(re.sub(r"[=<>≤≥≠]", "-", relation))
+    unknown = letters - known if known is not None and letters is not None else frozenset()
+    return len(unknown) == 1 and _same_relation(f"{next(iter(unknown))}={value}", relation) is True
 
 
 def _has_letter(text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 
 _NAMES_BELOW_20 = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
@@ -50,6 +51,35 @@ def _value(words: list[str]) -> int | None:
     return total + group
 
 
+_SIZES = _SCALES | {"trillion": 10**12, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
+_SCALED = re.compile(
+    r"(?<![\w.,/])(?P<number>[0-9]{1,3}(?:,[0-9]{3}){0,3}(?:\.[0-9]{1,6})?|[0-9]{1,9}(?:\.[0-9]{1,6})?)"
+    r"(?:\s(?P<word>hundred|thousand|million|billion|trillion)(?![A-Za-z])|\s?(?P<sign>[万萬亿億]))",
+    re.IGNORECASE,
+)
+_NEGATIVE = re.compile(
+    r"(?P<before>^\W{0,4}|[:=]\s?|\b(?:is|equals|be|to|answer)\s)(?:minus|negative)\s(?=[0-9])", re.IGNORECASE
+)
+_PARTS = {"half": 2, "halves": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7,
+          "eighth": 8, "ninth": 9, "tenth": 10}  # fmt: skip
+_FRACTION = re.compile(
+    rf"(?<![\w-])(?P<top>[0-9]|{_UNITS_OF_TENS})[\s-](?P<bottom>{'|'.join(_PARTS)})s?(?![\w-])(?!\s(?:past|to|of)\b)",
+    re.IGNORECASE,
+)
+
+
+def _scaled(m: re.Match[str]) -> str:
+    """ "5 million" in digits."""
+    value = Fraction(m["number"].replace(",", "")) * _SIZES[(m["word"] or m["sign"]).lower()]
+    return str(value.numerator) if value.denominator == 1 else str(float(value))
+
+
+def _fraction(m: re.Match[str]) -> str:
+    """ "three quarters" as 3/4."""
+    top = m["top"].lower()
+    return f"{_SMALL.get(top, top)}/{_PARTS[m['bottom'].lower()]}"
+
+
 def to_digits(text: str) -> str:
     """`text` with every number in words written in digits; words that make no number stay."""
 
@@ -59,4 +89,5 @@ def to_digits(text: str) -> str:
             return " and ".join(to_digits(part) for part in m[0].split(" and "))
         return m[0] if value is None or value >= MAX_WORDS else str(value)
 
-    return _NUMBER.sub(digits, text)
+    text = _FRACTION.sub(_fraction, _NUMBER.sub(digits, text))
+    return _SCALED.sub(_scaled, _NEGATIVE.sub(r"\g<before>-", text))

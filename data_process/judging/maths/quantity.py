@@ -75,10 +75,12 @@ LEAD = re.compile(
 # A value may be followed by nothing, the end of its sentence, a reason, or a remark without digits.
 _TAIL = re.compile(
     r"\s*(?:[\"'}\])*_]*\s*$"
-    r"|[\"'}\])*_]*[.;!?](?=\s|$)"
+    r"|[\"'}\])*_]*[.;!](?=\s|$)(?!\s+(?:[Oo]r|[Aa]lternatively|[Mm]aybe|[Pp]erhaps|[Pp]ossibly|[Oo]therwise)\b)(?!\s+[0-9.]+\W*$)"
     r"|,(?=\s)(?!\s+(?:or|and)\b)(?!\s*[-+(\\]?\s?[0-9])"
     r"|(?<=\s)(?:because|since|so|as|which|where|when|based|using|from|by)\b"
-    r"|\([^0-9()]{1,60}\)\W*$)"
+    r"|\([^0-9()]{1,60}\)\W*$"
+    # A Chinese or Japanese counter or ending ("5 个", "5です"), not a factor, a range, a denial or a question.
+    r"|\s?(?![万萬亿億千百十分之到至或和与不点倍半と])(?:(?!では|じゃ|な[いく]|とは|違|誤|错|不|吗|或|なら|か)[\u3040-\u30ff\u4e00-\u9fff]){1,8}[.,;!]?\s*$)"
 )
 _REJECTED = re.compile(r"\W{0,4}(?:which\s|this\s|that\s)?(?:is|was)\s(?:not|wrong|incorrect)\b", re.IGNORECASE)
 _WORDS = re.compile(r"(?:\s[A-Za-z][A-Za-z'-]+){1,3}\s?[.!]?\s*$")
@@ -183,11 +185,15 @@ def _read_quantity(text: str, strict: bool) -> Quantity | None:
         return found
     # "AB = 2 * 3 = 6": the value after the last sign, provided that this is one statement.
     left, sign, right = text.replace("≈", "=").replace(r"\approx", "=").rpartition("=")
-    if sign and not re.search(r"[,;]|\b(?:or|and)\b", left):
+    if sign and not re.search(r"[,;<>!≤≥≠]|\b(?:or|and|not)\b|\\(?:neq?|leq?|geq?)\b|n't\b", left):
         return _read(right.strip(), strict=False)
     # "The degree of angle 1 is 40": one verb, so one statement.
     parts = re.split(r"\b(?:is|equals|equal to)\s", text)
-    return _read(parts[1].strip(), strict=False) if len(parts) == 2 and not re.search(r"[.;]\s", parts[0]) else None
+    return (
+        _read(parts[1].strip(), strict=False)
+        if len(parts) == 2 and not re.search(r"[.;]\s|\bnot\b", parts[0])
+        else None
+    )
 
 
 def same_value(value: Fraction, gold: Fraction, rel_tol: Fraction = REL_TOL) -> bool:

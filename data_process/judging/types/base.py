@@ -6,7 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from data_process.judging.locate.cues import Found
-from data_process.schema import Problem, Verdict
+from data_process.schema import DataError, Problem, Verdict
+
+
+class UnreadableGold(DataError):
+    """The judge of the problem's type cannot read the gold answer; as `text` it can be judged by its wording."""
 
 
 @dataclass(frozen=True)

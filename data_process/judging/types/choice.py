@@ -6,7 +6,14 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from data_process.judging.locate.choice_statements import named_letter, polar_letter, stated_letter, worded_letter
+from data_process.judging.locate.assertion import rejected
+from data_process.judging.locate.choice_statements import (
+    claimed_letter,
+    named_letter,
+    polar_letter,
+    stated_letter,
+    worded_letter,
+)
 from data_process.judging.locate.cues import Place, Reading, find_answer
 from data_process.judging.locate.statements import last_statement, read_number_statement
 from data_process.judging.maths.canonical import read_standalone
@@ -21,18 +28,21 @@ _LEAD = re.compile(
 _BRACKETED = re.compile(r"[(\[{]\s?([A-Za-z])\s?[.)\]}]+(?![A-Za-z0-9])|[(\[{]\s?([A-Z])\s?[)\]}](?=[A-Za-z0-9])")
 # Without brackets the letter must end: "B", "B.", "B) 40", "B: 40". "A triangle" and "A.M." do not.
 _BARE = re.compile(
-    r"([A-Z])(?:\s?[)\]}*_\"']+(?![A-Za-z0-9])|\s?[.:](?![A-Za-z])|[,;!?](?=\s|$)|(?=[是为为，、])|$)|([a-z])(?:[).](?=\s|$)|$)"
+    r"([A-Z])(?:\s?[)\]}*_\"']+(?![A-Za-z0-9])|\s?[.:](?![A-Za-z])|[,;!](?=\s|$|[\u3040-\u9fff])|(?=[\u3040-\u9fff、])|$)"
+    r"|([a-z])(?:[).](?=\s|$)|$)"
 )
 _ANNOUNCED = re.compile(r"A\s?:\s")  # "A: No" answers a "Q:"
 _SPACED = re.compile(r"([A-Z])\s{0,2}(?:[.:)=-]\s{0,2}|\s)(?=\S)")
 _REASON = re.compile(r"(?:because|since|is (?:the )?(?:correct|right|best)|as (?:the|it|shown|angle)\b)", re.IGNORECASE)
+_LETTER = r"(?:option\s|choice\s|选项?|選択肢)?\(?[A-J](?![A-Za-z'’])\)?(?!\s?(?:is|was|has|does|错|不|誤)\b)"
 _ANOTHER = re.compile(
-    r"\W{0,4}(?:(?:or|and)\b\W{0,3}(?:option\s)?[A-J]\b|[/&,]\s?\(?[A-J]\b(?!\s(?:is|was|has|does)\b)|\(\s?[A-J]\s?\))"
-    r"|.{0,80}\bor\s\(?[A-J]\)?\W*$"
+    rf"\W{{0,4}}(?:or\b|and\b\W{{0,3}}(?:maybe\s|possibly\s|perhaps\s|also\s)?{_LETTER}|[/&,、;|+]\s?{_LETTER}|\(\s?[A-J]\s?\))"
+    rf"|[^A-Za-z0-9]{{0,4}}(?:或者?是?|和|与|及|跟|又は|または|もしくは|か|と)\s?{_LETTER}"
+    rf"|[\s.:)*]{{1,6}}{_LETTER}(?:\W{{1,4}}{_LETTER})*\W*$"
+    rf"|.{{0,80}}\b(?:[Oo]r|[Aa]lternatively|[Pp]ossibly|[Mm]aybe|[Pp]erhaps|[Oo]therwise),?\s{_LETTER}(?:\W*$|[.:]\s)"
+    r"|.{0,80}\b[A-J]\)?\s(?:also|too|as well|works too|is (?:also|equally|possible))\b",
 )
-_REJECTED = re.compile(
-    r"\W{0,4}(?:which\s|this\s|that\s)?(?:is|was|cannot|can't|isn't)\s(?:not\b|wrong\b|incorrect\b|be\b|ruled\b|the\swrong\b)"
-)
+_SEPARATOR = re.compile(r"\s?[)\]}*_\"']*\s?[.:、,;)=]?[*_]*\s*")  # between a letter and the text of its choice
 _AT_END = re.compile(r"(?:\(\s?([A-Z])\s?\)|\b(?:option|choice)\s\(?([A-Z])\)?)\W*$")
 
 
@@ -86,8 +96,22 @@ def matching_letters(text: str, problem: Problem) -> str:
     return _by_value(said, problem)
 
 
+def _is_choice(said: str, letter: str, problem: Problem) -> bool:
+    """Whether `said`, after a separator, is the text of the letter's choice: signs and brackets belong to it."""
+    said = said[_SEPARATOR.match(said).end() :].strip(" .$*")  # type: ignore[union-attr]
+    choice = problem.choices[LETTERS.index(letter)]
+    if not said:
+        return False
+    if re.sub(r"\s", "", plain(said)) == re.sub(r"\s", "", plain(choice)):
+        return True
+    value = read_quantity(said, strict=True)
+    return letter in (_by_value(value, problem) if value is not None else _by_expression(said, problem))
+
+
 def _letter(text: str, problem: Problem) -> tuple[str, str] | None:
     """The letter that `text` begins with, where it names a choice, and the text after the letter."""
+    if text[0] in problem.letters and not text[1:2].isalnum() and _is_choice(text[1:], text[0], problem):
+        return text[0], text[1:]
     if m := _BRACKETED.match(text) or _BARE.match(text):
         return (m[1] or m[2]).upper(), text[max(m.end(1), m.end(2)) :]
     if m := _SPACED.match(text):  # "B 40 cm", "B - 40", "B because", but not "A triangle"
@@ -97,7 +121,13 @@ def _letter(text: str, problem: Problem) -> tuple[str, str] | None:
     return None
 
 
-_STATEMENTS = ((stated_letter, "letter"), (named_letter, "letter"), (polar_letter, "yes_no"), (worded_letter, "text"))
+_STATEMENTS = (
+    (stated_letter, "letter"),
+    (claimed_letter, "letter"),
+    (named_letter, "letter"),
+    (polar_letter, "yes_no"),
+    (worded_letter, "text"),
+)
 
 
 def _read_statement(sentence: str, problem: Problem, place: Place) -> Reading:
@@ -109,7 +139,7 @@ def _read_statement(sentence: str, problem: Problem, place: Place) -> Reading:
         return Reading(None, "unreadable_answer")
     said = read_number_statement(sentence, problem.question, verb=True)
     matched = "" if said is None else _by_value(said, problem)
-    if not matched and said is None and (stated := last_statement(sentence)):
+    if not matched and said is None and (stated := last_statement(sentence, problem.question)):
         matched = _by_expression(stated, problem)
     return Reading(matched, "value") if len(matched) == 1 else Reading(None, "unreadable_answer")
 
@@ -132,11 +162,13 @@ def read_choice(payload: str, problem: Problem, place: Place) -> Reading:
 
 def _read_letter(text: str, letter: str, rest: str, problem: Problem, place: Place) -> Reading:
     """The reading of a text that begins with `letter`, before `rest`."""
-    named = rest.strip(" .:;,-=()*_}]\"'")
+    if letter in problem.letters and _is_choice(rest, letter, problem):
+        return Reading(letter, "letter", closed=True)
+    named = rest.strip(" .:;,-=()*_}]\"'、")
     value_of = matching_letters(named, problem) if named else ""
     if _ANOTHER.match(rest):
         return Reading(None, "several_letters")
-    if _REJECTED.match(rest):
+    if rejected(rest) or re.match(r"\W{0,2}[?？]", rest):
         return Reading(None, "rejected_letter")
     # Away from its cue "A. The triangle is ..." opens a list, while "A. 40 cm" is an answer.
     free = place in ("inline", "bold") or (place == "below" and text[0] in "([{")

@@ -10,10 +10,11 @@ from data_process.judging.locate.statements import last_statement, read_number_s
 from data_process.judging.locate.yes_no import restates
 from data_process.judging.maths.canonical import read_standalone, read_with_unit
 from data_process.judging.maths.equivalence import equivalent
+from data_process.judging.maths.forms import several_values
 from data_process.judging.maths.number_words import to_digits
 from data_process.judging.maths.quantity import LEAD, MAX_PAYLOAD, canonical, clean, read_quantity
-from data_process.judging.types.base import AnswerJudge, verdict_on
-from data_process.schema import DataError, Problem, Verdict
+from data_process.judging.types.base import AnswerJudge, UnreadableGold, verdict_on
+from data_process.schema import Problem, Verdict
 
 # Where a sentence ends, or continues with a reason.
 _END = re.compile(
@@ -24,31 +25,50 @@ _EQUALS = re.compile(r"=|\b(?:is|equals|equal to)\s")
 _APPROXIMATELY = re.compile(r"≈|\\approx(?![A-Za-z])|\bor (?:about|approximately)\b|\b(?:about|approximately)\b")
 
 
+_HEDGE = re.compile(
+    r"[.,;]\s+(?:or|alternatively|maybe|perhaps|possibly|otherwise)\b|;\s*[-0-9√\\]|^[^.!?]{1,60}\?", re.IGNORECASE
+)
+# A letter that the question uses as an unknown although it could be a unit: "the range of m", "$m^2 = 4$".
+_UNKNOWN = re.compile(
+    r"(?<![A-Za-z0-9\\])([mgshL])(?=\s?[=+<>^≤≥-])|[-=+<>≤≥0-9]\s?([mgshL])(?=\s?[=+<>^≤≥$)-])|\b(?:of|for|find)\s\$?([mgshL])\b(?!\.\w)"
+)
+
+
+@lru_cache(maxsize=1 << 12)
+def unknowns(question: str) -> str:
+    """The letters among m, g, s, h and L that the question uses as unknowns."""
+    return "".join(sorted({m[1] or m[2] or m[3] for m in _UNKNOWN.finditer(question)}))
+
+
 @lru_cache(maxsize=1 << 14)
-def _inline(text: str) -> str | None:
+def _inline(text: str, variables: str = "") -> str | None:
     """The canonical text of what follows a cue, up to the end of its sentence."""
     text = clean(to_digits(text))
     lead = LEAD.match(text)
     text = text[lead.end() :] if lead else text
+    if _HEDGE.search(text) or re.search(r"!=|≠|\\neq?(?![A-Za-z])|\bnot\b", text):
+        return None
+    if (found := read_standalone(text, variables)) is not None:
+        return found
     end = _END.search(text)
     whole, text = text, text[: end.start()] if end else text
     exact, *rounded = _APPROXIMATELY.split(text, maxsplit=1)  # "2√3 ≈ 3.46": the exact side
-    if not rounded and (found := read_standalone(text)) is not None:
+    if not rounded and (found := read_standalone(text, variables)) is not None:
         return found
     for side in [exact, *_EQUALS.split(exact)[-1:]] if rounded else []:
-        if side.strip() and (found := read_standalone(side)) and _VALUE.fullmatch(found):
+        if side.strip() and (found := read_standalone(side, variables)) and _VALUE.fullmatch(found):
             return found
     quantity = read_quantity(whole)
     if quantity is not None:
         return canonical(quantity.value)
     *names, last = _EQUALS.split(text)
     named = names and not re.search(r"[-+*/^√|<>]|\\frac|\\sqrt", "".join(names))  # "x^2 + y^2 = 4" is an equation
-    return read_with_unit(last) if named else None
+    return read_with_unit(last, variables) if named else None
 
 
 def _statement(sentence: str, question: str) -> str | None:
     """A root or a multiple of π that ends a sentence, or the number that the sentence states."""
-    stated = last_statement(sentence)
+    stated = last_statement(sentence, question)
     found = read_standalone(stated) if stated else None
     if found is not None and _VALUE.fullmatch(found) and ("sqrt" in found or "pi" in found):
         return found
@@ -56,8 +76,8 @@ def _statement(sentence: str, question: str) -> str | None:
     return None if quantity is None else canonical(quantity.value)
 
 
-def read_expression(payload: str, place: Place, question: str = "") -> Reading:
-    """The expression that `payload` states, as canonical text."""
+def read_expression(payload: str, place: Place, question: str = "", several: bool = False) -> Reading:
+    """The expression that `payload` states, as canonical text; several values are an answer only where `several`."""
     if not payload.strip():
         return Reading(None, "no_answer")
     if place in ("statement", "opening"):
@@ -65,17 +85,20 @@ def read_expression(payload: str, place: Place, question: str = "") -> Reading:
         return Reading(found, "expression" if found else "unreadable_answer")
     if len(payload) > MAX_PAYLOAD:
         payload = payload[:MAX_PAYLOAD].rpartition(". ")[0]  # only the sentences that are whole
-    found = _inline(payload) if place in ("inline", "bold") else read_standalone(payload)
+    variables = unknowns(question)
+    found = _inline(payload, variables) if place in ("inline", "bold") else read_standalone(payload, variables)
     if found is None or (place != "inline" and not re.search(r"[0-9]|pi", found)):
         return Reading(None, "unreadable_answer")
+    if not several and several_values(found):
+        return Reading(None, "several_answers")
     return Reading(found, "expression")
 
 
 def read_gold(problem: Problem) -> str:
-    """The gold answer as canonical text; DataError where it cannot be read."""
-    gold = read_standalone(problem.answer)
+    """The gold answer as canonical text; UnreadableGold where it cannot be read."""
+    gold = read_standalone(problem.answer, unknowns(problem.question))
     if gold is None:
-        raise DataError(
+        raise UnreadableGold(
             f"problem {problem.id}: gold {problem.answer!r} is not an expression that can be read; "
             "write it as 2\\sqrt{3}, 3\\pi, \\frac{12}{5} or x^2+1, at most 60 characters"
         )
@@ -85,7 +108,12 @@ def read_gold(problem: Problem) -> str:
 def judge_expression(text: str, problem: Problem, truncated: bool) -> Verdict:
     """Correct where the expression is equivalent to the gold answer; DataError where the gold cannot be read."""
     gold = read_gold(problem)
-    found = find_answer(text, lambda payload, place: read_expression(payload, place, problem.question), truncated)
+    several = several_values(gold)
+
+    def read(payload: str, place: Place) -> Reading:
+        return read_expression(payload, place, problem.question, several)
+
+    found = find_answer(text, read, truncated)
     return verdict_on(found, lambda answer: equivalent(answer, gold))
 
 

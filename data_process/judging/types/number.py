@@ -18,11 +18,13 @@ from data_process.judging.locate.yes_no import restates
 from data_process.judging.maths.number_words import to_digits
 from data_process.judging.maths.quantity import REL_TOL, Quantity, canonical, read_quantity, same_value
 from data_process.judging.maths.units import factor, read_unit
-from data_process.judging.types.base import AnswerJudge, verdict_on
+from data_process.judging.types.base import AnswerJudge, UnreadableGold, verdict_on
 from data_process.schema import DataError, Problem, Verdict
 
 # A plain four-digit gold in this range without a unit is a year: a tolerance of 5% would forgive a century.
 _YEARS = range(1800, 2101)
+
+_SCALE = re.compile(r"\b(hundred|thousand|million|billion|trillion)s?\b", re.IGNORECASE)
 
 
 def read_value(payload: str, place: Place) -> Quantity | None:
@@ -42,10 +44,13 @@ def _in_unit(quantity: Quantity, unit: str) -> Fraction:
 
 def _find(text: str, problem: Problem, truncated: bool, gold: Quantity) -> Found:
     unit = read_unit(problem.unit) or gold.unit
+    scale = _SCALE.search(f"{problem.question} {problem.unit or ''}")
 
     def read(payload: str, place: Place) -> Reading:
         if not payload.strip():
             return Reading(None, "no_answer")
+        if scale:  # "5 million" is 5 where the question asks for millions
+            payload = re.sub(rf"(?<=[0-9])\s?{scale[1]}s?(?![A-Za-z])", "", payload, flags=re.IGNORECASE)
         if place == "statement":
             quantity = read_number_statement(payload, problem.question)
         elif place == "opening":  # it must restate the question: a derivation opens with given values
@@ -64,7 +69,9 @@ def read_gold(problem: Problem) -> Quantity:
     """The gold value; DataError where the gold answer is not a plain number, or not one of its type."""
     gold = read_quantity(problem.answer, strict=True)
     if gold is None:
-        raise DataError(f"problem {problem.id}: gold {problem.answer!r} is not a number; write it as 12.5, -3 or 3/4")
+        raise UnreadableGold(
+            f"problem {problem.id}: gold {problem.answer!r} is not a number; write it as 12.5, -3 or 3/4"
+        )
     if problem.answer_type == "integer" and gold.value.denominator != 1:
         raise DataError(f"problem {problem.id}: gold {problem.answer!r} is not an integer; use number or float")
     if problem.answer_type == "float" and problem.precision is None:

@@ -9,8 +9,8 @@ from data_process.judging.locate.cues import Place, Reading, find_answer
 from data_process.judging.maths.canonical import canonical_expression
 from data_process.judging.maths.number_words import to_digits
 from data_process.judging.maths.quantity import MAX_PAYLOAD, canonical, clean, plain, read_quantity
-from data_process.judging.types.base import AnswerJudge, verdict_on
-from data_process.schema import DataError, Problem, Verdict
+from data_process.judging.types.base import AnswerJudge, UnreadableGold, verdict_on
+from data_process.schema import Problem, Verdict
 
 MAX_ITEMS = 40
 _BRACKETED = re.compile(r"\\?[\[({]([^\[\](){}]{1,280})\\?[\])}]")
@@ -73,7 +73,7 @@ def read_gold(problem: Problem) -> str:
     """The gold list as canonical text; DataError where it cannot be read."""
     items = read_items(problem.answer)
     if items is None:
-        raise DataError(f"problem {problem.id}: gold {problem.answer!r} is not a list; write it as [1, 2, 3]")
+        raise UnreadableGold(f"problem {problem.id}: gold {problem.answer!r} is not a list; write it as [1, 2, 3]")
     return f"[{', '.join(items)}]"
 
 

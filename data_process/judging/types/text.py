@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 
 from data_process.judging.locate.cues import Place, Read, Reading, find_answer
-from data_process.judging.locate.yes_no import leading_yes_no
+from data_process.judging.locate.yes_no import leading_yes_no, stated_truth
 from data_process.judging.maths.number_words import to_digits
 from data_process.judging.maths.quantity import MAX_PAYLOAD, canonical, clean, plain, read_quantity
 from data_process.judging.types.base import AnswerJudge, verdict_on
@@ -18,10 +18,55 @@ _LEAD = re.compile(r"(?:(?:it|that|this|they|the answer)\s(?:is|are)\s|the\s|an?
 _SENTENCE_END = re.compile(r"(?<![A-Z])(?<!\b[A-Z][a-z])[.;!?](?=\s|$)|,\s(?=because|since|as\b|so\b|which\b)")
 
 
+_MONTHS = (
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+    "december", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday",
+)  # fmt: skip
+_SHORT = {name[:3]: name for name in _MONTHS} | {
+    "sept": "september",
+    "tues": "tuesday",
+    "thur": "thursday",
+    "thurs": "thursday",
+}
+_SHORT |= {
+    "&": "and",
+    "approx": "approximately",
+    "mister": "mr",
+    "doctor": "dr",
+    "saint": "st",
+    "mount": "mt",
+    "versus": "vs",
+}
+_TIME = re.compile(
+    r"\b0?(\d{1,2})(?::(\d\d))?(?:\s?(am|pm)\b|\s(in the morning|in the afternoon|in the evening|at night))"
+)
+_SYMMETRIC = re.compile(r"([^=∥⊥≅∽~]{1,20})([=∥⊥≅∽])([^=∥⊥≅∽~]{1,20})")
+
+
+def _clock(m: re.Match[str]) -> str:
+    half = m[3] or ("am" if m[4] == "in the morning" else "pm")
+    return f"{m[1]}:{m[2] or '00'} {half}"
+
+
+def _forms(words: str) -> str:
+    """One form for times, initials, short names of months and days, and relations that read both ways (AC=BD)."""
+    words = re.sub(r"\b(?:[a-z]\.\s?){1,5}[a-z]\b\.?", lambda m: re.sub(r"[.\s]", "", m[0]), words)  # u.s.a., p.m.
+    words = re.sub(r"(?<=[a-z])\.(?=\s|$)", "", words)
+    words = re.sub(r"\b(1[3-9]|2[0-3]):(\d\d)\b(?!\s?[ap]m)", lambda m: f"{int(m[1]) - 12}:{m[2]} pm", words)
+    words = _TIME.sub(_clock, re.sub(r"\b(\d{1,2}) o['’]?clock\b", r"\1:00", words))
+    words = " ".join(_SHORT.get(word, word) for word in words.split(" "))
+    if m := _SYMMETRIC.fullmatch(words):
+        sides = sorted(
+            "".join(sorted(side)) if re.fullmatch("[a-z]{2}", side) else side for side in (m[1].strip(), m[3].strip())
+        )
+        return m[2].join(sides)
+    return words
+
+
 @lru_cache(maxsize=1 << 14)
 def normal_text(text: str) -> str:
     """`text` for comparison: no markup, case, articles or outer punctuation; a number in plain decimal."""
-    words = plain(text)
+    words = _forms(plain(text))
     lead = _LEAD.match(words)
     words = words[lead.end() :] if lead and lead.end() < len(words) else words
     quantity = read_quantity(words, strict=True) or read_quantity(to_digits(words), strict=True)
@@ -33,7 +78,8 @@ def _reader(gold: str) -> Read:
 
     def read(payload: str, place: Place) -> Reading:
         text = clean(payload[:MAX_PAYLOAD])
-        if polar and place != "below" and (said := leading_yes_no(text)) is not None:
+        said = (stated_truth(text) if place == "statement" else None) or leading_yes_no(text)
+        if polar and place != "below" and said is not None:
             said = {"yes": "true", "no": "false"}.get(said, said) if gold in ("true", "false") else said
             return Reading(said, "text", closed=True)
         if place == "statement" or (place == "bare" and len(text.split()) > MAX_WORDS):

@@ -75,7 +75,7 @@ TYPES = [
     (of("integer", "1000", unit="g"), "Answer: 1 kg", "1000", R),
     (of("integer", "0"), "There are no cars in the image.", "0", R),
     (of("integer", "0"), "None of the algorithms is better.", "0", R),
-    (of("integer", "2"), "Answer: two thirds", N, W),
+    (of("integer", "2"), "Answer: two thirds", "0.666666666667", W),
     # float: rounded to the decimals of the gold answer, a tie away from zero
     (FLOAT, "Answer: 1.26", "1.26", R),
     (FLOAT, "Answer: 1.2567", "1.26", R),
@@ -161,7 +161,7 @@ TYPES = [
     (CAR, "", N, W),
     (of("text", "12"), "Answer: 12.0", "12", R),
     (of("text", "12"), "Answer: twelve", "12", R),
-    (of("text", "U.S. dollars"), "Answer: U.S. dollars", "u.s. dollars", R),
+    (of("text", "U.S. dollars"), "Answer: U.S. dollars", "us dollars", R),
     # expression: roots, π, fractions, units
     (ROOT, "Answer: 2√3", "2*sqrt(3)", R),
     (ROOT, "Answer: 2√{3}", "2*sqrt(3)", R),
@@ -253,7 +253,7 @@ TYPES = [
     (INTEGER, "There are 4 red and 3 blue cars.", N, W),
     (INTEGER, "The value is 7, which is greater than 3.", "7", R),
     (INTEGER, "7 cars in the image.", "7", R),
-    (INTEGER, "It shows about 3 million cars.", N, W),
+    (INTEGER, "It shows about 3 million cars.", "3000000", W),
     (INTEGER, "We know that there are 7", "7", R),
     (INTEGER, "There are 7 cars, so we have to", N, W),  # stops in the middle
     (INTEGER, "There are 7 cars. We also know that the sum of", N, W),

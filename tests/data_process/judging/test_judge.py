@@ -290,7 +290,7 @@ NUMBERS = [
     ("Answer: 2:3", "2", None, None),
     ("Answer: 5^2", "5", None, None),
     ("Answer: 5 + 3", "5", None, None),
-    ("Answer: 3 million", "3", None, None),
+    ("Answer: 3 million", "3", "3000000", False),
     ("Answer: 5 is wrong", "5", None, None),
     ("Answer: 2\nmore exactly \\boxed{2\\sqrt{3}}", "2", None, None),
     ("Answer: 5, which is wrong", "5", None, None),

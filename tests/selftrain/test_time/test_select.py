@@ -120,7 +120,7 @@ def test_the_same_value_in_another_form_is_not_novel(tmp_path):
     with sampler(tmp_path, respond) as held:
         [outcome] = run("select", [NUMBER], held, plan(2))
     assert outcome.credit == 1
-    assert outcome.calls[0].answer not in outcome.calls[0].shown
+    assert outcome.calls[0].answer in outcome.calls[0].shown  # in the form that most of them gave
     assert not outcome.calls[0].novel
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_process.schema import Problem
 from selftrain.test_time import vote
-from selftrain.test_time.records import most_likely
+from selftrain.test_time.records import Choice, ballots, most_likely
 from tests.selftrain.test_time.helpers import NUMBER, attempts, made
 
 fast = settings(max_examples=60, deadline=None)
@@ -22,12 +24,39 @@ def test_majority_counts_equivalent_answers_and_shares_ties():
     assert (choice.answers, choice.credit, choice.n_right) == (("B",), 1.0, 2)
     assert vote.majority([made("A"), made("B")]).credit == 0.5
     assert vote.majority([made(None)]).answers == ()
-    # 0.5, 1/2 and 50% are one answer; 0.33333333 is right for 1/3 although it is written otherwise.
+    # 0.5, 1/2 and 50% are one answer, and so are 1/3 and 0.33333333.
     halves = vote.majority([made(text, NUMBER) for text in ("0.5", "1/2", "1/3")])
     assert (len(halves.answers), halves.credit) == (1, 0.0)
     both = [made("1/3", NUMBER), made("0.33333333", NUMBER), made("7", NUMBER)]
-    assert vote.majority(both).credit == pytest.approx(2 / 3)
-    assert vote.majority_at_n(both, 3) == pytest.approx(2 / 3)
+    assert vote.majority(both).credit == 1
+    assert vote.majority_at_n(both, 3) == 1
+
+
+ROOT = Problem("root", "How long is AB?", "2\\sqrt{3}", answer_type="expression")
+FORMS = ("2√3", "3.46", "3.464", "5", "5")  # three forms of the right answer against two equal wrong ones
+
+
+def test_answers_that_the_judge_holds_equal_are_one_vote():
+    cast = [made(text, ROOT) for text in FORMS]
+    assert ballots(cast) == ["2*sqrt(3)"] * 3 + ["5"] * 2
+    assert vote.majority(cast) == vote.majority(cast[::-1]) == Choice(("2*sqrt(3)",), 1.0, 3)
+    assert vote.majority_at_n(cast, 5) == 1
+    weights = [1.0, 1.0, 1.0, 1.4, 1.4]  # 3.0 against 2.8; split, each form would lose
+    assert vote.weighted(cast, weights).credit == 1
+    assert vote.weighted_credits(cast, weights, [(0, 1, 3), (0, 3), (1, 2, 3)]) == [1, 0, 1]
+    assert vote.best_of(cast, [1.0, 1.0, 1.0, 0.0, 0.0]) == Choice(("2*sqrt(3)",), 1.0, 3)
+
+
+def test_equality_of_votes_is_transitive_and_needs_no_gold_answer():
+    """3.46 and 3.464 are two numbers, but 2√3 rounds to both; without it they are two votes."""
+    apart = [made(text, ROOT) for text in ("3.46", "3.464")]
+    assert len(set(ballots(apart))) == 2
+    for gold in ("7", "2\\sqrt{3}"):
+        problem = replace(ROOT, answer=gold)
+        assert len(set(ballots([made(text, problem) for text in FORMS]))) == 2
+    most = [made(text, ROOT) for text in ("3.46", "3.46", "2√3", "3.464")]
+    assert set(ballots(most)) == {"3.46"}  # the form that most of them gave
+    assert ballots([made(None), made("A"), made("(a)")]) == [None, "A", "A"]
 
 
 @pytest.mark.parametrize(

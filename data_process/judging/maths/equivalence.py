@@ -9,7 +9,7 @@ from functools import lru_cache
 from data_process.judging.maths.algebra import same_by_algebra
 from data_process.judging.maths.canonical import FUNCTIONS, canonical_expression, without_names
 from data_process.judging.maths.forms import same_form
-from data_process.judging.maths.numeric import letters_of, same_function, values_at
+from data_process.judging.maths.numeric import Values, letters_of, same_function, values_at
 from data_process.judging.maths.quantity import same_value
 from data_process.judging.maths.surds import Surd, approximate, rational, read_exact
 
@@ -72,13 +72,14 @@ def _solves(value: str, relation: str) -> bool:
         return False
     name = next(iter(unknown))
     words = re.compile(rf"\\[A-Za-z]+|sqrt|{FUNCTIONS}|{re.escape(name)}")
-    at = [
-        values_at(words.sub(lambda m: f"({value}+{step})" if m[0] == name else m[0], difference), letters)
-        for step in "012"
-    ]
-    if at[0] is None or at[1] is None or at[2] is None:
+
+    def put(step: int) -> Values | None:
+        there = f"({value}+{step})"
+        return values_at(words.sub(lambda m: there if m[0] == name else m[0], difference), letters)
+
+    zero, one, two = put(0), put(1), put(2)
+    if zero is None or one is None or two is None:
         return False
-    zero, one, two = at
     return all(abs(u) <= 1e-9 for u in zero) and all(
         abs(v) > 1e-9 and abs(w - 2 * v) <= 1e-9 * max(1, abs(w)) for v, w in zip(one, two, strict=True)
     )

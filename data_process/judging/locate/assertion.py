@@ -47,8 +47,13 @@ FRAME = re.compile(
     r"|\b(?:suppos(?:e|ing)|assum(?:e|ing)|imagine|hypothes\w+|whether|pretend)\b"
     r"|\b(?:might|may|could)\s(?:well\s|also\s|have\s|possibly\s|perhaps\s)?(?:be|been|equal)\b"
     r"|\b(?:maybe|perhaps|possibly|doubt(?:s|ful)?|unlikely|suspect|unless|either)\b"
+    r"|\b(?:some|many|most|few|several|others|readers|guessers|test takers|anyone|everyone"
+    r"|everybody)\b(?:\s\w{1,12}){0,3}?\s"
+    r"(?:would|will|might|may|could|fall|answer|choose|pick|say|go for|get|write|select|mark|think|guess|conclude"
+    r"|assume)\b"
+    r"|\bfall(?:s|ing)? for\b|\b(?:lure[sd]?|fooled|distractor|decoy|pitfall|careless(?:ly)?)\b|^\W*were\b"
     r"|\b(?:if)\b.{0,60}\bwere\b.{0,80}\bwould(?:n't)?\b|\bwould\b.{0,80}\b(?:if|were|unless)\b"
-    r"|\bhad\b.{0,60}\bwould have\b"
+    r"|\bhad\b.{0,60}\bwould\b"
     r"|^\W{0,4}(?:given|let)\b(?!.*,)|\b(?:we are|we're|it is|is) (?:given|told|asked) (?:that|whether|if)\b"
     r"|\b(?:his|her|their|your|wrong|incorrect|false|example|sample|[\w.-]{1,20}['’]s)\s(?:\w{1,12}\s)?(?:answer|guess|prediction|choice|attempt)s?\b"
     r"|\bif\b[^,]{0,40}(?:\b(?:answer|option|choice|correct)\b|\([A-J]\)|\bit were\b)|\bwould have been\b"
@@ -65,14 +70,11 @@ _CONDITION = re.compile(
     r"^(?:.*\s)?(?:[Ii]f|[Gg]iven|[Aa]ssuming)\b(?:(?!\b(?:were|had|answer|option|choice|correct)\b|\([A-J]\))[^,]){3,},\s"
 )
 _NOT = (
-    r"(?:\b(?:not|never|cannot|neither|nor|nobody|no one)\b(?! only\b| (?:hard|difficult) to)|n['’]t\b|≠|\\neq?\b|!=)"
+    r"(?:\b(?:not|never|cannot|neither|nor|nobody|no one|nothing|hardly|scarcely)\b(?! only\b| (?:hard|difficult) to)"
+    r"|n['’]t\b|≠|\\neq?\b|!=)"
 )
-# After a negation a verb begins what is stated: "the cars that are not red are 5", unless the verb is what is denied.
-_VERB = re.compile(r"\b(?:is|are|was|were|equals|has|have|be)\s|[=≈]")
-_DENIES_CLAUSE = re.compile(
-    r"\b(?:true|correct|right|case|think|believe|mean|imply|conclude|say|claim|follow|agree|sure|certain|certainly|show"
-    r"|prove|suggest|expect|see)\b"
-)
+# "The cars that are not red are 5": the negation belongs to a relative clause, which ends before the verb.
+_VERB = re.compile(r"\b(?:is|are|was|were|equals|has|have)\s|[=≈]")
 _NEGATION = re.compile(_NOT, re.IGNORECASE)
 _BEFORE = re.compile(
     r"\b(?:rather than|instead of|other than|except(?: for)?|anything but|far from|rul(?:e|es|ed|ing) out|reject(?:s"
@@ -86,7 +88,8 @@ _AUX = r"(?:is|are|was|were|does|do|did|can|could|will|would|has|have|must|shoul
 _AFTER = re.compile(
     rf"\b{_AUX}(?:n['’]t|\s(?:clearly\s|certainly\s|definitely\s|also\s|therefore\s|thus\s)?(?:not|never))\b"
     r"|\bcannot\b|\bcan['’]t\b|\bfails?\b|\b(?:is|are|was|were|be|seems?|looks?|as)\s(?:\w{1,12}\s){0,2}?(?:wrong|incorrect|false"
-    r"|invalid|impossible|excluded|rejected|eliminated|ruled out|out of the question|mistaken|absurd|too (?:large"
+    r"|invalid|impossible|extraneous|discarded|excluded|rejected|eliminated|ruled out|out of the question|mistaken"
+    r"|absurd|too (?:large"
     r"|small|big"
     r"|high|low|long|short))\b|\bcontradict|\bnot (?:correct|right|possible|the answer)\b"
     r"|不(?:对|是|正确|成立|符|满足|行|可|合|能|等|会|选)|错|矛盾|[排舍]除|舍去|吗|么[？?]"
@@ -124,8 +127,8 @@ def denied(text: str, start: int, end: int, question: str = "") -> bool:
     if any(m[0].casefold() not in asked for m in _BEFORE.finditer(lead)):
         return True
     if found := list(_NEGATION.finditer(lead)):
-        between = lead[found[-1].end() :]
-        if not _VERB.search(between) or _DENIES_CLAUSE.search(between):
+        relative = _RELATIVE.search(lead[: found[-1].start()]) and _VERB.search(lead[found[-1].end() :])
+        if not relative and any(m[0].casefold() not in asked for m in found):
             return True
     tail = text[end : end + LEAD_CHARS]
     clause = _CLAUSE.search(tail)
@@ -140,8 +143,15 @@ _SUBJECT_OF_REJECTION = re.compile(
 )
 
 
+_CJK_REJECTION = re.compile(
+    r"[)\s]{0,2}(?=[\u3040-\u9fff])[^,.;!?，。；！？\n、而]{0,40}?(?:不|错|误|非|[排舍删]除|舍去|没|否|ない|ません|違|誤)"
+)
+
+
 def rejected(tail: str) -> bool:
-    """Whether the text directly after a value or a letter rejects it: " is wrong", "不对"."""
+    """Whether the text directly after a value or a letter rejects it: " is wrong", "与题意不符"."""
+    if _CJK_REJECTION.match(tail):
+        return True
     m = _SUBJECT_OF_REJECTION.match(tail)
     return m is not None and _AFTER.match(tail, m.end()) is not None
 
@@ -191,6 +201,7 @@ _RETRACTED = re.compile(
     r"|\b(?:disregard|ignore) (?:that|this|the above|my|the previous)\b|(?:^|[.!?]\s|\n\s{0,4})correction\b|\bmy bad\b"
     r"|\blet me (?:redo|recalculate|recompute|reconsider|recount|correct|try again|start over|fix)\b"
     r"|\bon second thoughts?\b"
+    r"|,? so (?:it|this|that) (?:is|must be|has to be|can be) (?:discarded|rejected|excluded|dropped|ruled out|wrong)\b"
     r"|\b(?:could|might|may) (?:also|just as well|equally|instead|as well) be\b|\bI change my (?:mind|answer)\b"
     r"|\bI no longer (?:think|believe)\b|\b(?:which|that) contradicts\b"
     r"|(?:^|[。！？，,.\s])(?:不对|不對|错了|算错|等等，|等一下|更正|搞错|我错|修正|收回|我算错|看错|不，)|(?:这|上面|以上|刚才|前面)[^。]{0,8}(?:错|不对|不正确|有误)"

@@ -26,11 +26,10 @@ _OPTION = re.compile(r"\(?[A-D][.):]\)?\s+(?=.*[0-9])")  # "B. 2√3" where no c
 
 # What an answer may be called: "AB = 2√3", "f(x) = 2x", "Area = 9π"; not "Assume AB = 5".
 _NAME = re.compile(
-    r"(?!(?-i:or|is|so|if|to|as|in|at|by|not|let)\b)(?:[mSCV]\s?(?=[\\∠△A-Z]))?(?:\\(?:angle|triangle)\s?|[∠△]\s?)?[A-Za-z]{1,4}(?:_\{?\w{1,4}\}?)?"
-    r"|(?-i:[A-Z](?:\s[A-Z]){1,2})|[A-Za-z]\([A-Za-z]\)|(?:surface\s|total\s)?(?:area|volume|slope|gradient|perimeter|circumference"
-    r"|length|height|width|radius|diameter|distance|speed|time|sum|total|ratio|probability|mean|median|mode|range|answer"
-    r"|value|cost|price)",
-    re.IGNORECASE,
+    r"(?:[mSCV]\s?(?=[\\∠△A-Z]))?(?:\\(?:angle|triangle)\s?|[∠△]\s?)?(?:[A-Za-z]|(?:[A-Z]'?\s?){2,4})(?:_\{?\w{1,4}\}?)?"
+    r"|[A-Za-z]\([A-Za-z]\)|(?i:(?:surface\s|total\s)?(?:area|volume|slope|gradient|perimeter|circumference|length|height"
+    r"|width|radius|diameter|distance|speed|time|sum|total|ratio|probability|mean|median|mode|range|answer|value|cost"
+    r"|price))"
 )
 
 

@@ -7,9 +7,9 @@ from fractions import Fraction
 from functools import lru_cache
 
 from data_process.judging.maths.algebra import same_by_algebra
-from data_process.judging.maths.canonical import canonical_expression, without_names
+from data_process.judging.maths.canonical import FUNCTIONS, canonical_expression, without_names
 from data_process.judging.maths.forms import same_form
-from data_process.judging.maths.numeric import letters_of, same_function, values_at
+from data_process.judging.maths.numeric import Values, letters_of, same_function, values_at
 from data_process.judging.maths.quantity import same_value
 from data_process.judging.maths.surds import Surd, approximate, rational, read_exact
 
@@ -58,12 +58,31 @@ def _kind(text: str) -> str:
 
 
 def _solves(value: str, relation: str) -> bool:
-    """Whether `value` is the letter that it lacks in an implicit equation: 3x+13 is y in 3x-y+13=0."""
-    if _kind(value) != "value" or _kind(relation) != "relation" or re.match(r"[A-Za-z]\s?=|.*=\s?[A-Za-z]$", relation):
+    """Whether `value` is the letter that it lacks in an equation: 3x+13 is y in 3x-y+13=0, and 6/x in xy=6.
+
+    The equation must be linear in that letter, so that it has no other solution.
+    """
+    if _kind(value) != "value" or relation.count("=") != 1 or re.match(r"[A-Za-z]\s?=|.*=\s?[A-Za-z]$", relation):
         return False
-    known, letters = letters_of(value), letters_of(re.sub(r"[=<>≤≥≠]", "-", relation))
+    left, _, right = relation.partition("=")
+    difference = f"({left})-({right})"
+    known, letters = letters_of(value), letters_of(difference)
     unknown = letters - known if known is not None and letters is not None else frozenset()
-    return len(unknown) == 1 and _same_relation(f"{next(iter(unknown))}={value}", relation) is True
+    if known is None or letters is None or len(unknown) != 1 or not known <= letters:
+        return False
+    name = next(iter(unknown))
+    words = re.compile(rf"\\[A-Za-z]+|sqrt|{FUNCTIONS}|{re.escape(name)}")
+
+    def put(step: int) -> Values | None:
+        there = f"({value}+{step})"
+        return values_at(words.sub(lambda m: there if m[0] == name else m[0], difference), letters)
+
+    zero, one, two = put(0), put(1), put(2)
+    if zero is None or one is None or two is None:
+        return False
+    return all(abs(u) <= 1e-9 for u in zero) and all(
+        abs(v) > 1e-9 and abs(w - 2 * v) <= 1e-9 * max(1, abs(w)) for v, w in zip(one, two, strict=True)
+    )
 
 
 def _has_letter(text: str) -> bool:

@@ -14,6 +14,7 @@ Same = Callable[[str, str], bool]
 
 MAX_ITEMS = 6
 _SPELLINGS = (
+    (re.compile(r"\{\s*(or|and)\s*\}"), r" \1 "),
     (re.compile(r"\\(le|ge)(?:q|qslant|slant)(?![A-Za-z])"), r"\\\1 "),
     (re.compile(r"\\number\s?\{([^{}]{1,40})\}"), r"\1"),
     (re.compile(r"\\(?:quantity|SI|qty)\s?\{([^{}]{1,40})\}\s?\{([^{}]{1,20})\}"), r"\1 \2"),
@@ -23,6 +24,7 @@ _SPELLINGS = (
     (re.compile(r"\+\s?(?:\\infty(?![A-Za-z])|∞)"), "∞"),
     (re.compile(r"\\infty(?![A-Za-z])"), "∞"),
     (re.compile(r"\\pm(?![A-Za-z])"), "±"),
+    (re.compile(r"\\neq?(?![A-Za-z])|!="), "≠"),
     (re.compile(r"⩽|≦"), "≤"),
     (re.compile(r"⩾|≧"), "≥"),
     (re.compile(r"\\le(?![A-Za-z])"), "≤"),

@@ -49,7 +49,14 @@ _CHARS = str.maketrans(
 
 def clean(text: str) -> str:
     """`text`, cut to MAX_PAYLOAD, without markup and with one spelling for minus, degree and full-width characters."""
-    text = text[:MAX_PAYLOAD].replace("{,}", ",").replace(r"\$", "").replace(r"\%", "%").translate(_CHARS)
+    text = (
+        text[:MAX_PAYLOAD]
+        .replace("{,}", ",")
+        .replace("{}", "")
+        .replace(r"\$", "")
+        .replace(r"\%", "%")
+        .translate(_CHARS)
+    )
     text = re.sub(r"\^?\s?\{?\s?\\(?:circ|degree)(?![A-Za-z])\s?\}?", "°", text)
     return _WRAPPERS.sub("", text).strip()
 
@@ -76,7 +83,7 @@ LEAD = re.compile(
 _TAIL = re.compile(
     r"\s*(?:[\"'}\])*_]*\s*$"
     r"|[\"'}\])*_]*[.;!](?=\s|$)(?!\s+(?:[Oo]r|[Aa]lternatively|[Mm]aybe|[Pp]erhaps|[Pp]ossibly|[Oo]therwise)\b)(?!\s+[0-9.]+\W*$)"
-    r"|,(?=\s)(?!\s+(?:or|and)\b)(?!\s*[-+(\\]?\s?[0-9])"
+    r"|,(?=\s)(?!\s+(?:or|and|possibly|perhaps|maybe|alternatively|otherwise)\b)(?!\s*[-+(\\]?\s?[0-9])"
     r"|(?<=\s)(?:because|since|so|as|which|where|when|based|using|from|by)\b"
     r"|\([^0-9()]{1,60}\)\W*$"
     # A Chinese or Japanese counter or ending ("5 个", "5です"), not a factor, a range, a denial or a question.

@@ -636,7 +636,7 @@ def test_golds_that_cannot_be_read_are_text_and_counted(tmp_path):
     assert card["splits"]["train"]["items"] == 5
     assert sum(card["splits"]["train"]["answer_types"].values()) == 5
     asked = write_lines(
-        tmp_path / "train_1.jsonl", [{"question": "?", "answer": "60° or 120°", "answer_type": "expression"}]
+        tmp_path / "train_1.jsonl", [{"question": "?", "answer": "N 30° E or so", "answer_type": "expression"}]
     )
     card = prepared("table", asked, tmp_path / "asked", "train", dev_share=0)
     assert card["splits"]["train"]["answer_types"] == {"text": 1}

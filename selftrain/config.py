@@ -180,9 +180,11 @@ class Config(Section):
     def identity(self) -> dict[str, Any]:
         """The part of the configuration that results depend on, JSON-able."""
         values = _bound(self)
-        # Left out where it is the default, so that run folders from before this setting can be resumed.
+        # Left out where they are the default, so that run folders from before these settings can be resumed.
         if self.evaluation.strategies == EvaluationConfig.model_fields["strategies"].default:
             values["evaluation"].pop("strategies")
+        if not self.data.allow_sources:
+            values["data"].pop("allow_sources")
         values["engine"] = self.engine.identity()
         values["training"]["processes"] *= values["training"].pop("nodes")  # ranks, wherever they are
         return values

@@ -49,7 +49,8 @@ class DataConfig(Section):
     # Training problems that stand in dev or test as well, in other words or another image file, or come from a data
     # set that test contains: refuse to start, leave them out, or do not look (data_process/decontamination/guard.py).
     leakage: Literal["error", "drop", "ignore"] = "error"
-    allow_sources: tuple[Literal["GeoQA", "Geometry3K", "GEOS"], ...] = ()  # families that may be on both sides
+    # Families of data sets that may be on both sides. Free to change: a run folder decides once what it leaves out.
+    allow_sources: Annotated[tuple[Literal["GeoQA", "Geometry3K", "GEOS"], ...], FreeToChange] = ()
 
 
 class ModelConfig(Section):
@@ -180,11 +181,9 @@ class Config(Section):
     def identity(self) -> dict[str, Any]:
         """The part of the configuration that results depend on, JSON-able."""
         values = _bound(self)
-        # Left out where they are the default, so that run folders from before these settings can be resumed.
+        # Left out where it is the default, so that run folders from before this setting can be resumed.
         if self.evaluation.strategies == EvaluationConfig.model_fields["strategies"].default:
             values["evaluation"].pop("strategies")
-        if not self.data.allow_sources:
-            values["data"].pop("allow_sources")
         values["engine"] = self.engine.identity()
         values["training"]["processes"] *= values["training"].pop("nodes")  # ranks, wherever they are
         return values

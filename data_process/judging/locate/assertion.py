@@ -212,9 +212,6 @@ _RETRACTED = re.compile(
 )
 
 
-def retracted_until(text: str, start: int, end: int) -> int:
-    """The position after which an answer counts: where the last retraction in text[start:end] begins, or `start`."""
-    last = start
-    for m in _RETRACTED.finditer(text, start, end):
-        last = m.start()
-    return last
+def retracted(text: str, at: int) -> bool:
+    """Whether the text after position `at` takes back what stands there: "Wait, that is wrong"."""
+    return _RETRACTED.search(text, at + 1) is not None

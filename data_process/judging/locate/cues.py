@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import Literal
 
-from data_process.judging.locate.assertion import announced, retracted_until
+from data_process.judging.locate.assertion import announced, retracted
 from data_process.judging.locate.sentences import CONCLUSION, REFUSAL, closing_sentences, opening_sentence
 from data_process.judging.maths.quantity import MAX_PAYLOAD
 
@@ -79,11 +79,17 @@ _ON_THE_WAY = ("got the ", "get the ", "find the ", "reach the ", "calculate the
 _OWN = r"(?<![A-Za-z])" + "".join(f"(?<!{words})" for words in _NOT_OWN + _ON_THE_WAY)
 _ANSWER = re.compile(
     _OWN + r"(?:answer|(?<![A-Za-z])ans\.?)[*_\"'”]{0,3}[ \t]{0,3}(?:[:：=→]|is:|-(?=\s))[*_]{0,3}"
-    r"|(?:^|(?<=[.!?。\n]\s))[*#_ \t]{0,4}(?:(?:so|therefore|thus|hence),?\s)?(?:my\s|the\s|your\s)?"
-    r"(?:(?:correct|right|final|best|chosen|selected)\s)?(?:option|choice|selection)[*_ ]{0,3}[:：=][*_]{0,3}"
+    r"|(?:option|choice|selection)[*_ ]{0,3}[:：=][*_]{0,3}"
     r"|(?:答案?|解答|答え|こたえ|回答|正解|正确选项|最终结果|結論)[*_ ]{0,3}[:：][*_]{0,3}"
     r"|^[#*_ \t]{0,8}(?:final[ \t])?answer[*_ \t]{0,6}$",
     re.IGNORECASE | re.MULTILINE,
+)
+# "Correct option: B", but not "There is one more option: to wait".
+_NOUN = re.compile(r"option|choice|selection", re.IGNORECASE)
+_HEADING = re.compile(
+    r"(?:^|[.!?。\n])[*#_\s>-]{0,6}(?:(?:so|therefore|thus|hence),?\s)?(?:my\s|the\s)?"
+    r"(?:(?:correct|right|final|best|chosen|selected)\s)?$",
+    re.IGNORECASE,
 )
 _PHRASE = re.compile(
     _OWN + r"(?:answer|(?:correct|right|best|final|closest)\s(?:option|choice|result|value)|option(?=\sletter)"
@@ -155,7 +161,8 @@ def _tagged(text: str, start: int, end: int) -> Iterator[Cue]:
 def _lines(pattern: re.Pattern[str], rule: str, text: str, start: int, end: int, truncated: bool) -> Iterator[Cue]:
     """The last match with text after it: the rest of its line or, where that is empty, the next line."""
     for m in reversed(list(pattern.finditer(text, start, end))):
-        if not announced(text, m.start()):
+        headed = not _NOUN.match(m[0]) or _HEADING.search(text[max(0, m.start() - 40) : m.start()])
+        if not headed or not announced(text, m.start()):
             continue  # "If the answer is 5", "The student's answer: B"
         a, _ = _strip(text, m.end(), end)
         if a == end and not truncated:
@@ -273,20 +280,20 @@ def find_answer(text: str, read: Read, truncated: bool) -> Found:
     if not text.strip():
         return Found(None, "empty")
     blocked, reason = -1, "truncated" if truncated else "no_answer"
-    valid_from = retracted_until(text, max(0, len(text) - SCAN_CHARS), len(text))
     for cue in _cues(text, truncated):
-        if cue.start < valid_from:
-            reason = "retracted" if blocked < 0 else reason
-            continue
         if cue.start < blocked or (blocked >= 0 and cue.place in ("bold", "statement", "opening")):
             continue  # an announced answer that cannot be read is not replaced by a guess
         asks = cue.place != "statement" and _ASKS.match(cue.payload)  # "Answer: B?", "答案是B吗"
         reading = Reading(None, "question") if asks else read(cue.payload, cue.place)
         if reading.answer is not None and truncated and not (cue.closed or reading.closed):
             reading = Reading(None, "truncated")
+        announces = cue.place in ("inline", "below")
+        if (reading.answer is not None or announces) and retracted(text, cue.start):
+            reason = "retracted" if blocked < 0 else reason
+            continue
         if reading.answer is not None:
             return Found(reading.answer, f"{cue.rule}/{reading.form}", cue.span, reading.note)
         heading = cue.rule == "phrase" and cue.place == "below"  # "Here is the final value:" and a new paragraph
-        if cue.place in ("inline", "below") and not heading:
+        if announces and not heading:
             blocked, reason = max(blocked, cue.start), "truncated" if truncated and not cue.closed else reading.form
     return Found(None, reason)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import random
 import re
 import tempfile
@@ -266,9 +267,10 @@ def image_recall(minigeo: Path | None) -> None:
         sets["MiniGeo"] = [Image.open(file).convert("RGB") for file in rng.sample(files, 200)]
     print("\n## Pictures: copies found, of 200\n\n| change | " + " | ".join(sets) + " |\n|---|" + "--:|" * len(sets))
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "image.png"
+        names = itertools.count()
 
         def print_of(image: Any) -> Any:
+            file = Path(folder) / f"{next(names)}.png"  # matches are confirmed from the files
             image.save(file, "PNG")
             found = fingerprint(file)
             return [] if isinstance(found, str) else [found]  # too blank to compare, so never found

@@ -27,12 +27,12 @@ STEPS = 21  # scales tried around each guess
 REDUCED = 1.2  # an image larger than this is reduced before its edges are taken, since reducing changes them
 NOISE = 4  # grey levels between neighbours that are no edge
 REFINEMENTS = 3  # steps of least squares that follow
-BLUR = 0.6  # pixels of the smaller image
+BLUR = 0.8  # pixels of the smaller image
 WINDOW = 5  # pixels of the smaller image: the side of a window, below that of a digit
 # Grey levels, of 255, by which the worst window of a copy may differ where the image has full contrast; less in a
-# fainter one. JPEG at quality 50 and doubling the size reach 22. One digit of 13 pixels for another starts at 27, in a
-# thin typeface at 20, so there 5 and 6, 0 and 6 or 0 and 8 may be taken for each other.
-WORST_WINDOW = 24.0
+# fainter one. JPEG at quality 50 and doubling the size reach 19. One digit of 13 pixels for another starts at 22, in a
+# thin typeface at 15, so there 5 and 6, 0 and 6 or 0 and 8 may be taken for each other.
+WORST_WINDOW = 20.0
 FAINT = 64.0  # grey levels of contrast; a fainter image is no better known, since JPEG adds its noise to it
 STRIP_NOISE = 40  # grey levels between the darkest and the lightest part of an empty margin
 

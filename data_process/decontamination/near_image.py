@@ -188,14 +188,15 @@ def match_images(train: Sequence[Fingerprint], test: Sequence[Fingerprint]) -> l
 
 def confirmed(train: Fingerprint, test: Fingerprint) -> bool:
     """Whether the two whole images show the same. DataError if a file changed since its fingerprint was taken."""
-    return same_image(_whole(train.path), _whole(test.path))
+    return same_image(_whole(train.path, train.digest), _whole(test.path, test.digest))
 
 
 @lru_cache(maxsize=32)
-def _whole(path: Path) -> Image.Image:
-    image = _decode(path.read_bytes()) if path.is_file() else "missing"
-    if isinstance(image, str):
-        raise DataError(f"{path} is {image} now; leave the images alone while they are compared, and start again")
+def _whole(path: Path, digest: str) -> Image.Image:
+    raw = path.read_bytes() if path.is_file() else b""
+    image = _decode(raw)
+    if isinstance(image, str) or hashlib.sha256(raw).hexdigest() != digest:
+        raise DataError(f"{path} changed while the images were compared; start again when its files are complete")
     return image
 
 

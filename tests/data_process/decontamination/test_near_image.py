@@ -4,14 +4,16 @@ import io
 import random
 import struct
 import zlib
-from itertools import combinations
+from itertools import combinations, count
 
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from data_process.decontamination.near_image import MAX_DECLARED_PIXELS, Fingerprint, fingerprint, match_images
+from data_process.schema import DataError
 
 pytestmark = pytest.mark.slow
+NUMBERS = count()
 
 
 def drawing(seed: int) -> Image.Image:
@@ -59,6 +61,7 @@ def _framed(image: Image.Image) -> Image.Image:
 
 
 def print_of(image: Image.Image, path) -> Fingerprint:
+    path = path.with_name(f"{next(NUMBERS)}-{path.name}")  # matches are confirmed from the files
     image.save(path, "PNG")
     found = fingerprint(path)
     assert isinstance(found, Fingerprint)
@@ -172,6 +175,13 @@ def test_a_large_scan_is_compared_with_its_small_copy(tmp_path):
     large = image.resize((7200, 5600))
     assert large.width * large.height < MAX_DECLARED_PIXELS
     assert len(match_images([print_of(image, tmp_path / "a.png")], [print_of(large, tmp_path / "b.png")])) == 1
+
+
+def test_a_file_that_changes_while_images_are_compared(tmp_path):
+    first, second = print_of(drawing(1), tmp_path / "a.png"), print_of(jpeg(drawing(1), 75), tmp_path / "b.png")
+    drawing(2).save(second.path)
+    with pytest.raises(DataError, match="changed while the images were compared"):
+        match_images([first], [second])
 
 
 def test_empty_sides_match_nothing(tmp_path):

@@ -43,8 +43,7 @@ _CLAIMED = re.compile(
     r"|^\W*(?:(?:[Tt]herefore|[Ss]o|[Tt]hus|[Hh]ence|[Ii]n conclusion|[Ff]inally)\b,?\s|∴|所以|因此|故|よって"
     r"|したがって)?[、,]?\s?"
     r"(?:[Ii]t(?:'s|’s|\sis|\smust be)\s)?(?:the answer is\s|it is\s|it's\s)?(?P<letter>[Oo]ption\s|[Cc]hoice\s"
-    r"|[Aa]nswer\s|选|选项|選択肢)?"
-    r"\(?([A-J])\)?(?:です|だ|である|となる|になる)?\W*$"
+    r"|[Aa]nswer\s|选|选项|選択肢)?\(?([A-J])\)?(?:です|だ|である|となる|になる)?\W*$"
 )
 
 

@@ -61,7 +61,7 @@ def alternatives(text: str, read: Callable[[str], str | None]) -> str | None:
         both = [read(text.replace("±", sign)) for sign in "+-"] if text.count("±") == 1 else []
         return _set([item for item in both if item is not None]) if both and None not in both else None
     either = _OR.split(text)
-    parts = either if len(either) > 1 else _top_level(text)
+    parts = either if len(either) > 1 else _top_level(text, thousands=True)
     if not 1 < len(parts) <= MAX_ITEMS or not all(part.strip() for part in parts):
         return None
     if any(re.search(r"[<>≤≥]", part) for part in parts):
@@ -83,12 +83,12 @@ def _set(items: list[str]) -> str:
     return unique[0] if len(unique) == 1 else "{" + ",".join(unique) + "}"
 
 
-def _top_level(text: str) -> list[str]:
-    """The parts between the commas that stand in no bracket."""
+def _top_level(text: str, thousands: bool = False) -> list[str]:
+    """The parts between the commas that stand in no bracket; with `thousands`, a comma may be part of a number."""
     parts, depth, start = [], 0, 0
     for i, c in enumerate(text):
         depth += (c in "([{") - (c in ")]}")
-        if c == "," and not depth and not re.match(r"[0-9]{3}(?![0-9])", text[i + 1 : i + 5]):
+        if c == "," and not depth and not (thousands and re.match(r"[0-9]{3}(?![0-9])", text[i + 1 : i + 5])):
             parts.append(text[start:i])
             start = i + 1
     return [*parts, text[start:]]

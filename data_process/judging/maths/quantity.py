@@ -64,12 +64,10 @@ def clean(text: str) -> str:
 _DEC = r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
 _SIGN = r"[+-]?"  # directly before the digits: "- 40" is a bullet more often than minus forty
 NUMBER = re.compile(
-    rf"(?P<sign>{_SIGN})(?:"
-    rf"(?:(?P<whole>[0-9]{{1,9}})\s?)?\\[dt]?frac\s?(?:"
+    rf"(?P<sign>{_SIGN})(?:(?:(?P<whole>[0-9]{{1,9}})\s?)?\\[dt]?frac\s?(?:"
     rf"\{{\s?(?P<ln>{_SIGN}{_DEC})\s?\}}\s?\{{\s?(?P<ld>{_SIGN}{_DEC})\s?\}}|(?P<sn>[0-9])\s?(?P<sd>[0-9]))"
     rf"|(?P<mixed>[0-9]{{1,9}})\s(?P<mn>[0-9]{{1,9}})\s?/\s?(?P<md>[0-9]{{1,9}})"
-    rf"|(?P<n>{_DEC})\s?/\s?(?P<d>{_DEC})"
-    rf"|(?P<dec>{_DEC})(?:[eE](?P<e>[+-]?[0-9]+)"
+    rf"|(?P<n>{_DEC})\s?/\s?(?P<d>{_DEC})|(?P<dec>{_DEC})(?:[eE](?P<e>[+-]?[0-9]+)"
     rf"|\s?(?:\\times|\\cdot|×|·|\*|x)\s?10\s?\^\s?\{{?\s?(?P<p>[+-]?[0-9]+)\s?\}}?)?"
     r")"
 )
@@ -84,8 +82,7 @@ _TAIL = re.compile(
     r"\s*(?:[\"'}\])*_]*\s*$"
     r"|[\"'}\])*_]*[.;!](?=\s|$)(?!\s+(?:[Oo]r|[Aa]lternatively|[Mm]aybe|[Pp]erhaps|[Pp]ossibly|[Oo]therwise)\b)(?!\s+[0-9.]+\W*$)"
     r"|,(?=\s)(?!\s+(?:or|and|possibly|perhaps|maybe|alternatively|otherwise)\b)(?!\s*[-+(\\]?\s?[0-9])"
-    r"|(?<=\s)(?:because|since|so|as|which|where|when|based|using|from|by)\b"
-    r"|\([^0-9()]{1,60}\)\W*$"
+    r"|(?<=\s)(?:because|since|so|as|which|where|when|based|using|from|by)\b|\([^0-9()]{1,60}\)\W*$"
     # A Chinese or Japanese counter or ending ("5 个", "5です"), not a factor, a range, a denial or a question.
     r"|\s?(?![万萬亿億千百十分之到至或和与不点倍半と])(?:(?!では|じゃ|な[いく]|とは|違|誤|错|不|吗|或|なら|か)[\u3040-\u30ff\u4e00-\u9fff]){1,8}[.,;!]?\s*$)"
 )

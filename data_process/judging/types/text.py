@@ -51,7 +51,7 @@ def _clock(m: re.Match[str]) -> str:
 def _forms(words: str) -> str:
     """One form for times, initials, short names of months and days, and relations that read both ways (AC=BD)."""
     words = re.sub(r"\b(?:[a-z]\.\s?){1,5}[a-z]\b\.?", lambda m: re.sub(r"[.\s]", "", m[0]), words)  # u.s.a., p.m.
-    words = re.sub(r"(?<=[a-z])\.(?=\s|$)", "", words)
+    words = re.sub(r"\s*°\s*", "°", re.sub(r"(?<=[a-z])\.(?=\s|$)", "", words))
     words = re.sub(r"\b(1[3-9]|2[0-3]):(\d\d)\b(?!\s?[ap]m)", lambda m: f"{int(m[1]) - 12}:{m[2]} pm", words)
     words = _TIME.sub(_clock, re.sub(r"\b(\d{1,2}) o['’]?clock\b", r"\1:00", words))
     words = " ".join(_SHORT.get(word, word) for word in words.split(" "))

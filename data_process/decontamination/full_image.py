@@ -27,11 +27,11 @@ STEPS = 21  # scales tried around each guess
 REDUCED = 1.2  # an image larger than this is reduced before its edges are taken, since reducing changes them
 NOISE = 4  # grey levels between neighbours that are no edge
 REFINEMENTS = 3  # steps of least squares that follow
-BLUR = 0.8  # pixels of the smaller image
+BLUR, HUE_BLUR = 0.8, 2.0  # pixels of the smaller image
 WINDOW = 5  # pixels of the smaller image: the side of a window, below that of a digit
 # Grey levels, of 255, by which the worst window of a copy may differ where the image has full contrast; less in a
-# fainter one. JPEG at quality 50 and doubling the size reach 19. One digit of 13 pixels for another starts at 22, in a
-# thin typeface at 15, so there 5 and 6, 0 and 6 or 0 and 8 may be taken for each other.
+# fainter one. Doubling the size reaches 19, a paler copy 17, JPEG at quality 50 15. One digit of 13 pixels for another
+# starts at 22, in a thin typeface at 15, so there 5 and 6, 0 and 6 or 0 and 8 may be taken for each other.
 WORST_WINDOW = 20.0
 FAINT = 64.0  # grey levels of contrast; a fainter image is no better known, since JPEG adds its noise to it
 STRIP_NOISE = 40  # grey levels between the darkest and the lightest part of an empty margin
@@ -41,6 +41,8 @@ def same_image(first: Image.Image, second: Image.Image) -> bool:
     """Whether two RGB images show the same, but for size, encoding, brightness and border."""
     swap = math.prod(second.size) < math.prod(first.size)
     small, large = (second, first) if swap else (first, second)
+    if min(*small.size, *large.size) <= WINDOW:
+        return False
     ratios = (large.width / small.width, large.height / small.height)
     everything = (0.0, 0.0, float(large.width), float(large.height))
     unstretched = abs(math.log(ratios[0] / ratios[1])) <= STRETCH
@@ -76,6 +78,7 @@ def _refined(part: Image.Image, large: Image.Image, box: Box) -> Box:
     import numpy as np
 
     a, b = (_smooth(image.convert("L")) for image in (part, _laid_over(part, large, box)))
+    b = (b - b.mean()) * (float(a.std()) / max(float(b.std()), 1.0)) + a.mean()  # else a darker copy seems displaced
     height, width = a.shape
     along = np.linspace(0, 1, width, dtype=np.float32), np.linspace(0, 1, height, dtype=np.float32)[:, None]
     down, right = np.gradient(b)
@@ -88,11 +91,11 @@ def _refined(part: Image.Image, large: Image.Image, box: Box) -> Box:
     return box[0] + left * sx, box[1] + top * sy, box[2] + right_edge * sx, box[3] + bottom * sy
 
 
-def _smooth(image: Image.Image) -> np.ndarray:
+def _smooth(image: Image.Image, blur: float = BLUR) -> np.ndarray:
     import numpy as np
     from PIL import ImageFilter
 
-    return np.asarray(image.filter(ImageFilter.GaussianBlur(BLUR))).astype(np.float32)
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(blur))).astype(np.float32)
 
 
 def _register(small: Image.Image, large: Image.Image, axis: int) -> tuple[float, float]:
@@ -104,6 +107,8 @@ def _register(small: Image.Image, large: Image.Image, axis: int) -> tuple[float,
     size = large.size[axis]
     best = (-1.0, size / len(p), 0.0)
     for guess in sorted({round(size / len(p), 3), round(extents[1] / extents[0], 3), 1.0}):
+        if not OVERLAP * (1 - SEARCH) <= size / len(p) / guess <= (1 + SEARCH) / OVERLAP:
+            continue  # too little would be common
         # Edges of a reduced image look different, so the larger one is reduced before its edges are taken.
         length = size if guess < REDUCED else round(size / guess)
         q = whole if length == size else _profile(_resized(large, axis, length), axis)
@@ -187,11 +192,20 @@ def difference(a: Image.Image, b: Image.Image) -> float:
     """The mean difference in the worst window of two images of one size, in grey levels at full contrast."""
     import numpy as np
 
-    x, y = _smooth(a), _smooth(b)
+    (x, x_hues), (y, y_hues) = map(_bands, (a, b))
     gain = min(max(float(x.std()) / max(float(y.std()), 1.0), 0.8), 1.25)
     levelled = (y - y.mean()) * gain + x.mean()  # if one of them is darker; white stays white in a brighter copy
-    contrast = max(float(np.ptp(x)), float(np.ptp(y)), FAINT) / 255
-    return min(_worst_window(x, y), _worst_window(x, levelled)) / contrast
+    contrast = max(*(float(np.ptp(part)) for part in (x, y, x_hues, y_hues)), FAINT) / 255
+    hues = min(_worst_window(x_hues, y_hues), _worst_window(x_hues, y_hues * gain))
+    return max(min(_worst_window(x, y), _worst_window(x, levelled)), hues) / contrast
+
+
+def _bands(image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Lightness, and the two bands of colour around 0, blurred more because JPEG halves their resolution."""
+    import numpy as np
+
+    lightness, *hues = image.convert("YCbCr").split()
+    return _smooth(lightness)[..., None], np.stack([_smooth(hue, HUE_BLUR) for hue in hues], axis=-1) - 128
 
 
 def _worst_window(x: np.ndarray, y: np.ndarray) -> float:

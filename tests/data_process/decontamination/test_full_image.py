@@ -188,3 +188,15 @@ def test_margins_do_not_matter(margins):
     for image in (drawing(1), chart([30, 60, 150, 90], COLOURS), graph((0, 225), (300, 75))):
         assert same_image(image, framed(image, *margins))
         assert same_image(framed(image, *margins), image)
+
+
+def test_images_that_have_nothing_to_lay_over_each_other():
+    odd = [
+        Image.new("RGB", (1, 1)), Image.new("RGB", (1, 300), "red"), Image.new("RGB", (300, 6), "white"),
+        canvas(disc(150, 100, 1, 1, "black")), canvas(disc(150, 100, 1, 1, "black"), size=(700, 101)),
+        canvas(lambda pen: pen.line((0, 100, 300, 100), fill="black")), drawing(1),
+    ]  # fmt: skip
+    for place, first in enumerate(odd):
+        for second in odd[place + 1 :]:
+            assert not same_image(first, second)
+            assert not same_image(second, first)

@@ -3,7 +3,8 @@
 The wordings are R3V's for Qwen2-VL (Liac-li/MM-self-improve-qwen2vl@58ef078, `merge_data.py`), with two repairs: the
 choices are kept in every prompt (there, self-training prompts lost them), and the misspelt cue is spelt right. The
 selection with reasoning is our own.
-The image, where there is one, always comes first and is not part of these strings.
+Images come first and are not part of these strings, unless a mark in the question or in a choice gives an image another
+place; then the placeholder `<image>` stands there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from data_process.images.marks import neutralise, place
 from data_process.schema import LETTERS, DataError, Problem
 
 
@@ -89,13 +91,6 @@ CONDITIONS: dict[str, str] = {
     ),
 }
 
-# LLaMA-Factory and the chat template would take a literal mark in a question for the place of an image. The other names
-# are Qwen2-VL's special tokens, which the tokenizer would read as tokens.
-_MARKS = re.compile(
-    r"<(\|?)(image|video|audio|vision_start|vision_end|vision_pad|image_pad|video_pad|im_start|im_end|endoftext"
-    r"|object_ref_start|object_ref_end|box_start|box_end|quad_start|quad_end)(\|?)>"
-)
-
 
 def fill(template: str, **values: str | int) -> str:
     """Fill `{name}` placeholders in one pass, so that a value may contain braces or another placeholder's name.
@@ -115,20 +110,23 @@ def _parts(template: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     return text, tuple(zip(rest[::2], rest[1::2], strict=True))
 
 
-def neutralise(text: str) -> str:
-    """Break up marks such as `<image>` or `<|im_end|>` in text from data or from a model, so that they stay text."""
-    if "<" not in text:
-        return text
-    return _MARKS.sub(lambda m: f"< {m.group(1)}{m.group(2)}{m.group(3)} >", text)
+def images(problem: Problem) -> tuple[str, ...]:
+    """A problem's images in the order of their places in its prompts; `images.marks` says where they stand."""
+    return tuple(problem.images[i] for i in _placed(problem)[1]) if len(problem.images) > 1 else problem.images
+
+
+def _placed(problem: Problem) -> tuple[list[str], list[int]]:
+    return place((problem.question, *problem.choices), len(problem.images), f"problem {problem.id!r}")
 
 
 def body(problem: Problem, prompts: PromptSet) -> str:
-    """Question and choices."""
-    text = fill(prompts.question, question=neutralise(problem.question))
-    if problem.choices:
+    """Question and choices, with the placeholders of images that do not come first."""
+    (question, *choices), _ = _placed(problem)
+    text = fill(prompts.question, question=question)
+    if choices:
         text += prompts.choices_header
-        for letter, choice in zip(LETTERS, problem.choices, strict=False):
-            text += fill(prompts.choice, letter=letter, text=neutralise(choice))
+        for letter, choice in zip(LETTERS, choices, strict=False):
+            text += fill(prompts.choice, letter=letter, text=choice)
     return text
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from data_process.images.marks import without_leading_marks
 from data_process.judging import check_gold
 from data_process.schema import AnswerType, DataError, Problem, shown, wrong
 from data_process.sources.base import is_missing, plain_value
@@ -117,7 +118,7 @@ def from_turns(turns: Any, where: str) -> tuple[str, str]:
     answer = final_answer(said) or (said.strip() if len(said.strip()) <= MAX_SHORT and "\n" not in said.strip() else "")
     if not answer:
         wrong(where, f"the assistant's turn states no final answer: {shown(said[-80:])}; use --answer-pattern REGEX")
-    return re.sub(r"^((?:<image>\s*)*)(?:Question|问题)\s*[:：]\s*", r"\1", asked), answer
+    return re.sub(r"^(?:Question|问题)\s*[:：]\s*", "", without_leading_marks(asked)), answer
 
 
 def _said(content: Any) -> Any:

@@ -71,12 +71,6 @@ class Problem:
     origin: Origin | None = None
 
     @property
-    def image(self) -> str | None:
-        """The only image; for code that does not know several yet."""
-        assert len(self.images) < 2
-        return self.images[0] if self.images else None
-
-    @property
     def letters(self) -> str:
         """The letters of the choices: "ABCD" for four of them, "" for a free answer."""
         return LETTERS[: len(self.choices)]

@@ -257,7 +257,7 @@ def test_impossible_metrics_are_refused(metrics, tmp_path, where, field, value, 
 
 @pytest.mark.slow
 def test_write_report_twice_gives_the_same_bytes(metrics, tmp_path, png):
-    trace = Trace("p1", "Why?", image=png)
+    trace = Trace("p1", "Why?", images=(png, png))
     first = write_report(record(metrics), tmp_path / "a", [trace], TIME)
     second = write_report(record(copy.deepcopy(metrics)), tmp_path / "b", [trace], TIME)
     assert [path.name for path in first] == ["report.md", "curve.svg", "curve.pdf", "curve.png", "report.html"]

@@ -23,7 +23,7 @@ from selftrain.sampling.bank import SCHEMA, Bank, BankError, PromptKey, sample_s
 
 ROOT = Path(__file__).parents[3]
 PARAMS = SamplingParams(temperature=0.9, max_tokens=20, top_p=0.95, top_k=50, repetition_penalty=1.1)
-KEY = PromptKey("weights", "What is x?", "image", PARAMS, 0)
+KEY = PromptKey("weights", "What is x?", ("image",), PARAMS, 0)
 
 
 def completion(text: str, *ids: int, logprob: float = -0.5) -> Completion:
@@ -79,8 +79,8 @@ NOTHING = Completion("", (), 7, "stop", -0.5)
 OTHER_KEYS = [
     dataclasses.replace(KEY, weights="other"),
     dataclasses.replace(KEY, prompt="What is y?"),
-    dataclasses.replace(KEY, image="other"),
-    dataclasses.replace(KEY, image=None),
+    dataclasses.replace(KEY, images=("other",)),
+    dataclasses.replace(KEY, images=()),
     dataclasses.replace(KEY, seed=1),
     *(
         dataclasses.replace(KEY, params=dataclasses.replace(PARAMS, **{name: value}))

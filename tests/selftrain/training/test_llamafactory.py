@@ -573,12 +573,12 @@ def test_real_training_then_continuing_then_merging(tiny_model_path, store, tmp_
     assert (config["r"], config["lora_alpha"]) == (4, 8)
     assert not (tmp_path / "first" / "cache").exists()
 
-    changed = verify_adapter(tiny_model_path, first.adapter, "How large is B?", store.path("0.png"))
+    changed = verify_adapter(tiny_model_path, first.adapter, "How large is B?", [store.path("0.png")])
     assert changed > 0
 
     second = train(rows(24), out=tmp_path / "second", init_adapter=first.adapter, **shared)
     assert second.train_loss < first.train_loss  # it went on from the first one's weights
-    again = verify_adapter(tiny_model_path, second.adapter, "How large is B?", store.path("0.png"))
+    again = verify_adapter(tiny_model_path, second.adapter, "How large is B?", [store.path("0.png")])
     assert again != changed
 
     merged = merge(tiny_model_path, second.adapter, tmp_path / "merged")

@@ -168,7 +168,8 @@ class ChatServer:
             prompt = prompt.removeprefix("<image>")
         limit = body.get("max_tokens", body.get("max_completion_tokens"))
         said = body["messages"][1]["content"] if len(body["messages"]) > 1 else ""
-        request = Request(prompt, f"{prompt}\n{said}" if said else prompt, tuple(map(Path, call.images)), (body["seed"],))
+        shown, paths = f"{prompt}\n{said}" if said else prompt, tuple(map(Path, call.images))
+        request = Request(prompt, shown, paths, (body["seed"],))
         greedy = body["temperature"] == 0
         [[full]] = self.script.generate([request], SamplingParams(0 if greedy else 1, 100_000))
         pieces = PIECE.findall(full.text)

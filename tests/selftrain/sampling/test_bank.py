@@ -387,3 +387,16 @@ def test_known_digest_follows_the_file(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="weights2") as caught:
             bank.known_digest(tmp_path / "weights2")
         assert caught.value.errno == errno.ENOENT
+
+
+def test_keys_of_one_image_or_none_are_those_of_before():
+    """Banks that were made when a prompt could have one image at most stay of use."""
+    params = SamplingParams(temperature=0.9, max_tokens=64)
+    prompt = "Which angle <x?\nChoices:\n(A) 30°\n(B) 40 < 50\nAnswer the question with Chain-of-Thought."
+    assert PromptKey("w", prompt, (), params, 7).digest() == "ac3acebc6c810b4be2c9ecf217bf9d91"
+    assert PromptKey("w", prompt, ("f00d",), params, 7).digest() == "a46ebfb964d475dac05644f97e67a544"
+
+
+def test_images_count_in_their_order():
+    images = [(), ("a",), ("b",), ("a", "b"), ("b", "a"), ("a", "a"), ("a", "b", "a")]
+    assert len({dataclasses.replace(KEY, images=shown).digest() for shown in images}) == len(images)

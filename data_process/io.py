@@ -234,7 +234,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 _FIELDS = (
     "id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance", "meta",
-    "alternatives", "origin",
+    "alternatives", "origin", "context",
 )  # fmt: skip
 
 
@@ -242,8 +242,9 @@ def load_problems(path: str | Path, image_root: str | Path) -> list[Problem]:
     """The problems of a JSON Lines file, every field checked. Images are relative to `image_root` and may be missing.
 
     A row has `id`, `question`, `answer` and, where they apply, `choices`, `image`, `answer_type`, `precision`, `unit`,
-    `tolerance`, `alternatives` (other accepted answers), `origin`, `meta`. Without `answer_type`, a row with choices is
-    a choice problem and any other a number problem. Other fields go to `meta`. Raises DataError naming the row.
+    `tolerance`, `alternatives` (other accepted answers), `origin`, `context`, `meta`. Without `answer_type`, a row
+    with choices is a choice problem and any other a number problem. Other fields go to `meta`. Raises DataError naming
+    the row.
     """
     root = Path(image_root).resolve()
     first: dict[str, str] = {}
@@ -300,6 +301,7 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
         wrong(where, "a float problem needs 'precision', the decimals of its answer")
     if unit is not None and not isinstance(unit, str):
         wrong(where, f"'unit' must be text, found {shown(unit)}")
+    context = _text(row, "context", where) if row.get("context") else None
     if tolerance is not None and (
         not isinstance(tolerance, int | float) or isinstance(tolerance, bool) or not 0 <= tolerance < 1
     ):
@@ -309,7 +311,7 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
     others = tuple(other for other in dict.fromkeys(others) if other != answer)
     problem = Problem(
         row["id"], question, answer, choices, image, answer_type, precision, unit or None, tolerance, meta, others,
-        origin=_origin(row.get("origin"), where),
+        origin=_origin(row.get("origin"), where), context=context,
     )  # fmt: skip
     try:
         check_gold(problem)

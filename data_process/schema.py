@@ -68,11 +68,17 @@ class Problem:
     meta: Mapping[str, Any] = field(default_factory=dict)  # family, difficulty, rationale ...; never shown to a model
     alternatives: tuple[str, ...] = ()  # other accepted answers of the same type: a response to any of them is right
     origin: Origin | None = None
+    context: str | None = None  # a passage that belongs to the question; the prompt's wording gives it its place
 
     @property
     def letters(self) -> str:
         """The letters of the choices: "ABCD" for four of them, "" for a free answer."""
         return LETTERS[: len(self.choices)]
+
+    @property
+    def full_question(self) -> str:
+        """The question, after its context where it has one."""
+        return f"{self.context}\n{self.question}" if self.context else self.question
 
     @property
     def gold_text(self) -> str:
@@ -140,7 +146,7 @@ class Example:
 
 
 # Fields younger than the folders in use: left out of JSON while empty, so that old data keep their bytes and digests.
-_ADDED = ("alternatives", "origin")
+_ADDED = ("alternatives", "origin", "context")
 
 
 def to_json(record: Problem | Candidate | Verdict | Judged | Example) -> dict[str, Any]:

@@ -29,7 +29,10 @@ from data_process.sources.base import SPLITS, PrepareRequest, Source
 from data_process.sources.columns import parse_map
 
 # name -> module of data_process.sources that has a SOURCE
-SOURCES = {name: name for name in ("geoqa", "geometry3k", "mathvista")} | dict.fromkeys(("table", "jsonl"), "columns")
+SOURCES = {
+    **{name: name for name in ("chartqa", "clevr_math", "geometry3k", "geoqa", "m3cot", "mathvista", "tabmwp")},
+    **dict.fromkeys(("table", "jsonl"), "columns"),
+}
 
 
 def source_named(name: str) -> Source:
@@ -147,6 +150,8 @@ def parser() -> argparse.ArgumentParser:
         "--answer-list", choices=("any", "ordered"), help="several answers in a cell: any of them is right, or all in "
         "this order (default: any for texts, ordered for numbers)",
     )  # fmt: skip
+    charts = made.add_argument_group("chartqa")
+    charts.add_argument("--part", choices=("human", "augmented"), help="questions written by people, or generated")
     geometry = made.add_argument_group("geometry3k")
     geometry.add_argument("--text", choices=("annotat_text", "problem_text", "compact_text"), help="question field")
     return made
@@ -158,6 +163,7 @@ def _request(args: argparse.Namespace, source: Source) -> PrepareRequest:
     given = {
         "map": parse_map(args.map), "answer_type": args.answer_type, "answer_is": args.answer_is,
         "answer_pattern": args.answer_pattern, "answer_list": args.answer_list, "text": args.text,
+        "part": args.part,
     }  # fmt: skip
     for name, value in given.items():
         if value and name not in source.options:

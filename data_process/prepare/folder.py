@@ -339,6 +339,8 @@ def _card(
         "source": source.name,
         "licence": source.licence,
         "citation": source.citation,
+        "prompts": source.prompts,
+        "judge": source.judge,
         "raw": str(request.raw) if request.raw else f"hub:{request.hub or source.hub}@{request.revision or 'main'}",
         "split_names": dict(request.splits),
         "options": {key: value for key, value in request.options.items() if value},

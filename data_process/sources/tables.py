@@ -118,6 +118,9 @@ def _json(path: Path) -> list[Row]:
         raise
     if isinstance(value, dict) and value and all(isinstance(row, dict) for row in value.values()):
         return [{"pid": key, **row} for key, row in value.items()]
+    if isinstance(value, dict):  # {"info": ..., "questions": [...]}
+        lists = [inner for inner in value.values() if isinstance(inner, list) and inner]
+        value = lists[0] if len(lists) == 1 else value
     if isinstance(value, list) and all(isinstance(row, dict) for row in value):
         return value
     raise DataError(f"{path}: holds a {type(value).__name__} that is no table; expected a list or a dict of rows")

@@ -11,6 +11,7 @@ import gc
 import gzip
 import itertools
 import json
+import math
 import os
 import re
 import zlib
@@ -234,7 +235,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 _FIELDS = (
     "id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance", "meta",
-    "alternatives", "origin", "context",
+    "alternatives", "origin", "absolute_tolerance", "context",
 )  # fmt: skip
 
 
@@ -306,12 +307,19 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
         not isinstance(tolerance, int | float) or isinstance(tolerance, bool) or not 0 <= tolerance < 1
     ):
         wrong(where, f"'tolerance' must be a fraction of the answer such as 0.05, found {shown(tolerance)}")
+    absolute = row.get("absolute_tolerance")
+    if absolute is not None and (
+        not isinstance(absolute, int | float) or isinstance(absolute, bool) or not 0 <= absolute < math.inf
+    ):
+        wrong(where, f"'absolute_tolerance' must be a number from 0 on, found {shown(absolute)}")
+    if absolute is not None and tolerance is not None:
+        wrong(where, "'tolerance' and 'absolute_tolerance' are both given; keep one")
     meta = {key: value for key, value in row.items() if key not in _FIELDS} | (meta or {})
     image = _image(row.get("image"), where, root)
     others = tuple(other for other in dict.fromkeys(others) if other != answer)
     problem = Problem(
         row["id"], question, answer, choices, image, answer_type, precision, unit or None, tolerance, meta, others,
-        origin=_origin(row.get("origin"), where), context=context,
+        origin=_origin(row.get("origin"), where), absolute_tolerance=absolute, context=context,
     )  # fmt: skip
     try:
         check_gold(problem)

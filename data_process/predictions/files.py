@@ -160,7 +160,7 @@ def _question(row: Mapping[str, Any], where: str, geoqa: bool) -> ProblemRow:
     fields = {
         "id": identifier, "question": question, "answer": gold, "choices": list(choices), "answer_type": answer_type,
         "precision": whole_number(row.get("precision")), "unit": row.get("unit"), "tolerance": row.get("tolerance"),
-        "alternatives": others,
+        "absolute_tolerance": row.get("absolute_tolerance"), "alternatives": others,
     }  # fmt: skip
     return ProblemRow(problem_from_row(fields, where, Path()), row)
 

@@ -18,7 +18,7 @@ from data_process.sources.columns import TableForm, number_or_text, read_row
 from data_process.sources.tables import ALIASES, read_table, table_rows
 
 PARTS = ("human", "augmented")
-FORM = TableForm(columns={"id": "_id"}, infer=number_or_text, tolerance=0.05)
+FORM = TableForm(columns={"id": "_id"}, infer=number_or_text, tolerance="5%")
 
 
 def rows(request: PrepareRequest, splits: Mapping[str, str]) -> Iterator[SplitRows]:

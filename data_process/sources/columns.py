@@ -67,7 +67,21 @@ class TableForm:
     answer_pattern: str | None = None  # the group of its last match is the answer
     answer_list: Literal["any", "ordered"] | None = None  # what several answers in a cell are
     infer: Callable[[str], AnswerType] | None = None  # the type of a free answer from its text; None: `infer_type`
-    tolerance: float | None = None  # relative, of every number answer without one of its own
+    tolerance: str | None = None  # of every number answer without one of its own, as `parse_tolerance` reads it
+
+
+def parse_tolerance(text: str) -> dict[str, float]:
+    """The field of a tolerance: "5%" and "0.05" are relative to the gold value, "+-0.5" and "±0.5" are absolute.
+
+    DataError for anything else, and for a relative tolerance of 100% or more.
+    """
+    found = re.fullmatch(r"(\+-|\+/-|±)?\s*([0-9]*\.?[0-9]+)\s*(%)?", text.strip())
+    value = float(found[2]) / (100 if found[3] else 1) if found else -1.0
+    if found is None or (found[1] and found[3]) or (not found[1] and value >= 1):
+        raise DataError(
+            f"tolerance {shown(text)} must be 5% or 0.05, relative to the answer, or +-0.5, in the answer's unit"
+        )
+    return {"absolute_tolerance" if found[1] else "tolerance": value}
 
 
 def parse_map(pairs: Iterable[str]) -> dict[str, str]:
@@ -164,14 +178,12 @@ def read_row(form: TableForm, request: PrepareRequest, split: str, where: str, r
         fields.update(answer=golds[0], answer_type=kind, choices=[], alternatives=list(golds[1:]))
         if choices:
             fields["meta"] = {"choices": list(choices)}
-    for name in ("precision", "unit", "tolerance"):
-        if not is_missing(values[name]):
-            fields[name] = values[name] if name == "unit" else _number(values[name], name)
-    for name in ("origin", "context"):
+    if not is_missing(values["precision"]):
+        fields["precision"] = whole_number(values["precision"])
+    for name in ("unit", "origin", "context"):
         if not is_missing(values[name]):
             fields[name] = values[name]
-    if form.tolerance is not None and fields["answer_type"] == "number":
-        fields.setdefault("tolerance", form.tolerance)
+    fields.update(_tolerance(values["tolerance"], form.tolerance, fields["answer_type"], where))
     taken = {part.partition(".")[0] for name in FIELDS for part in columns.get(name, name).split(",")} - {
         name for name in NAMED_ONLY if name not in columns
     }
@@ -195,11 +207,18 @@ def _columns(row: Row, mapping: Mapping[str, str]) -> dict[str, str]:
     return columns
 
 
-def _number(value: Any, name: str) -> Any:
-    """A setting as a number where a table without types, such as CSV, holds it as text."""
-    if name == "tolerance" and isinstance(value, str) and re.fullmatch(r"[0-9]*\.?[0-9]+", value.strip()):
-        return float(value)
-    return whole_number(value) if name == "precision" else value
+def _tolerance(own: Any, given: str | None, answer_type: str, where: str) -> Row:
+    """The tolerance of a row: its own, which a table without types holds as text, or else the one given for all."""
+    own = None if is_missing(own) else own
+    if own is not None and not isinstance(own, str):
+        return {"tolerance": own}
+    text = own or (given if answer_type == "number" else None)
+    if text is None:
+        return {}
+    try:
+        return parse_tolerance(text)
+    except DataError as error:
+        wrong(where, str(error))
 
 
 def _look_up(row: Mapping[str, Any], column: str, asked_for: bool, where: str) -> Any:
@@ -259,4 +278,6 @@ def _is_text_data(value: Any) -> bool:
     return True
 
 
-SOURCE = Source(name="table", item=item, options=("map", "answer_type", "answer_is", "answer_pattern", "answer_list"))
+SOURCE = Source(
+    name="table", item=item, options=("map", "answer_type", "answer_is", "answer_pattern", "answer_list", "tolerance")
+)

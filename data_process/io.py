@@ -15,7 +15,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
 
@@ -103,13 +103,20 @@ def read_json(path: Path, remedy: str) -> Any:
         raise DataError(f"{path}: not complete JSON ({error}); {remedy}") from error
 
 
-def numbered_rows(path: Path, *, nan_is_null: bool = False) -> Iterator[tuple[str, Row]]:
-    """(where, row) of every row; `where` names the file and the line for messages. `nan_is_null`: as pandas writes."""
-    rows = _rows(path, _NAN_DECODER if nan_is_null else _DECODER)
+def numbered_rows(
+    path: Path, *, nan_is_null: bool = False, bad: Callable[[DataError], Row] | None = None
+) -> Iterator[tuple[str, Row]]:
+    """(where, row) of every row; `where` names the file and the line for messages. `nan_is_null`: as pandas writes.
+
+    `bad` makes the row that stands for a line that cannot be read; without it, such a line is a DataError.
+    """
+    rows = _rows(path, _NAN_DECODER if nan_is_null else _DECODER, bad)
     return ((_where(path, number, unit), row) for unit, number, row in rows)
 
 
-def _rows(path: Path, decoder: json.JSONDecoder = _DECODER) -> Iterator[tuple[str, int, Row]]:
+def _rows(
+    path: Path, decoder: json.JSONDecoder = _DECODER, bad: Callable[[DataError], Row] | None = None
+) -> Iterator[tuple[str, int, Row]]:
     """("line" or, in a JSON array, "item"; its number; the row) of every row."""
     loads = cast("LoadsCallable", decoder.decode)  # the reader decodes bytes first, so it only ever passes text
     number, line = 0, b""
@@ -135,13 +142,18 @@ def _rows(path: Path, decoder: json.JSONDecoder = _DECODER) -> Iterator[tuple[st
                 for item, row in enumerate(_parse(first + file.read(), path, None, decoder), start=1):
                     yield "item", item, _object(row, path, item, "item")
                 return
-            for row in jsonlines.Reader(itertools.chain([first], rest), loads=loads).iter(type=dict):
-                yield "line", number, row
-    except (jsonlines.InvalidLineError, RecursionError):
-        _object(
-            _parse(line, path, number, decoder), path, number, "line"
-        )  # raises, and says what is wrong with the line
-        raise
+            unread: Iterable[bytes] = itertools.chain([first], rest)
+            while True:
+                try:
+                    for row in jsonlines.Reader(unread, loads=loads).iter(type=dict):
+                        yield "line", number, row
+                    return
+                except (jsonlines.InvalidLineError, RecursionError):
+                    error = _bad_line(line, path, number, decoder)
+                    if bad is None:
+                        raise error from error.__cause__
+                yield "line", number, bad(error)
+                unread = rest
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path, or create the file first") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:  # EOFError: from the rest of an array
@@ -150,6 +162,15 @@ def _rows(path: Path, decoder: json.JSONDecoder = _DECODER) -> Iterator[tuple[st
         raise DataError(
             f"{path}: cannot be read ({error.strerror or error}); check the path and its permissions"
         ) from error
+
+
+def _bad_line(line: bytes, path: Path, number: int, decoder: json.JSONDecoder) -> DataError:
+    """The error that says what is wrong with a line."""
+    try:
+        _object(_parse(line, path, number, decoder), path, number, "line")
+    except DataError as error:
+        return error
+    return DataError(f"{_where(path, number)}: not a row of JSON; correct the line")
 
 
 def _object(row: Any, path: Path, number: int, unit: str) -> Row:

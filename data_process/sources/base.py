@@ -28,12 +28,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_process.prompts import BASE
-from data_process.schema import LETTERS, shown, wrong
+from data_process.schema import LETTERS, DataError, shown, wrong
 
 Row = dict[str, Any]
 LocatedRow = tuple[str, Row]  # where the row is, for messages; the row
 SplitRows = tuple[str, Iterable[LocatedRow]]  # a raw split, its rows
 
+UNREADABLE = "\0unreadable"  # key of the error in the row that stands for one that cannot be read
 MAX_NAME = 255  # bytes of a file's name, as file systems have it
 MAX_ENCODED = 1 << 27  # characters of a base64 image: 100 MB
 SPLITS = ("train", "dev", "test")  # what a prepared folder holds, in this order
@@ -91,6 +92,17 @@ class Source:
     prompts: str = BASE  # the prompt set made for it; the data card names it, and a configuration chooses
     judge: str = "auto"  # the judge that gives its published score: a name for `selftrain score --judge`
     options: tuple[str, ...] = ()  # names of the command's options that it reads from `PrepareRequest.options`
+
+
+def unreadable(error: DataError, path: Path) -> Row:
+    """The row that stands for one that cannot be read, so that it is counted and those after it are read."""
+    return {UNREADABLE: str(error).removeprefix(f"{path}, ")}
+
+
+def refuse_unreadable(row: Mapping[str, Any], where: str) -> None:
+    """DataError for a row that stands for one that cannot be read."""
+    if UNREADABLE in row:
+        wrong(where, row[UNREADABLE].removeprefix(f"{where.rpartition(', ')[2]}: "))
 
 
 def text_of(row: Mapping[str, Any], field_name: str, where: str) -> str:

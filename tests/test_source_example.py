@@ -49,7 +49,7 @@ def test_the_example(folder):
     assert (problem.context, problem.image) == ("A shop sells kites.", "images/charts/17.png")
     assert problem.meta == {"level": 2, "language": "english"}
     card = json.loads((folder / "data/kites/card.json").read_text())
-    assert (card["licence"], card["prompts"], card["judge"]) == ("CC BY 4.0", "m3cot", "auto")
+    assert (card["licence"], card["prompts"], card["judge"]) == ("CC BY 4.0", "chartqa", "auto")
     assert "'pic' must name a PNG file, found '18.gif'" in card["left_out"][0]
 
 

@@ -1,8 +1,8 @@
 """CLEVR-Math: counting after adding and removing objects, in rendered scenes; every answer is a number from 0 to 10.
 
 * Parquet of the hub (dali-does/clevr-math): `template`, `id` (of the image), `question`, `image`, `label`.
-* The published JSON, `clevr-math-train.json` and so on: an object with the rows under "questions", or a list of them, of
-  `question`, `answer`, `image_filename`, `template_filename`; the images lie in `images/train` and so on.
+* The published JSON, `clevr-math-train.json` and so on: an object with the rows under "questions", or a list of
+  rows, of `question`, `answer`, `image_filename`, `template_filename`; the images lie in `images/train` and so on.
 
 Several questions share an image, so a problem's id is the number of its row.
 """

@@ -23,7 +23,7 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     if isinstance(row.get("image"), str):
         row["image"] = row["image"].replace("\\", "/").rpartition("/")[2]
     found = read_row(FORM, request, split, where, row)
-    return found if found.image else replace(found, notes=(*found.notes, "the row has no image"))
+    return found if found.images else replace(found, notes=(*found.notes, "the row has no image"))
 
 
 SOURCE = Source(

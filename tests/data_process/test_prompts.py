@@ -17,6 +17,7 @@ from data_process.prompts import (
     conditioned,
     cot,
     fill,
+    images,
     named_prediction,
     neutralise,
     prompt_set,
@@ -255,3 +256,12 @@ def test_wordings_that_are_refused(tmp_path, text, message):
         path.write_text(text)
     with pytest.raises(DataError, match=message):
         prompt_set(str(path))
+
+
+def test_images_keep_their_places_behind_a_context():
+    problem = Problem(
+        "p", "Compare <image 2> and <image 1>.", "A", ("x", "y"), ("a.png", "b.png"), context="<image> Two."
+    )
+    text = body(problem, prompt_set("m3cot"))
+    assert text.startswith("[Context]\n< image > Two.\n[Question]\nCompare <image> and <image>.\n[Choices]")
+    assert images(problem) == ("b.png", "a.png")

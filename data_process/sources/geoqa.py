@@ -143,4 +143,5 @@ SOURCE = Source(
     item=item,
     files=FILES,
     language="english",  # translated
+    judge="geoqa",
 )

@@ -80,7 +80,7 @@ def _trace(
     files = [config.data.folder / image for image in (problem.images if problem else ())]
     return Trace(
         identifier,
-        problem.question if problem else "(the data folder is not here any more)",
+        problem.full_question if problem else "(the data folder is not here any more)",
         problem.choices if problem else (),
         now.gold,
         tuple(file.read_bytes() for file in files if file.is_file() and file.suffix.lower() == ".png"),

@@ -2,7 +2,7 @@
 
 The wordings are R3V's for Qwen2-VL (Liac-li/MM-self-improve-qwen2vl@58ef078, `merge_data.py`), with two repairs: the
 choices are kept in every prompt (there, self-training prompts lost them), and the misspelt cue is spelt right. The
-selection with reasoning is our own.
+selections with reasoning and with a rationale are our own.
 The image, where there is one, always comes first and is not part of these strings.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,6 +42,13 @@ class PromptSet:
         "{cot}{predictions}\nWhich prediction is correct, and why? Say which one it is and give the reason. "
         "Then give the final answer for the beginning question by selecting the correct option."
     )
+    # Asks for a derivation of its own, which may agree with a prediction, join several or overrule all of them. A text
+    # that several predictions share stands once, with their number.
+    prediction_repeated: str = "\nModel's Prediction {number} ({count} times): {attempt}"
+    select_rationale: str = (
+        "{cot}{predictions}\nSome of the predictions, or all of them, may be wrong. Check them, then solve the problem "
+        "step by step and give the final answer."
+    )
     qa_target: str = "Answer: \n{answer}"
     select_target: str = "Answer:\n {answer}"
     select_reasoning_target: str = "Prediction {number} is correct. {reason}\nAnswer:\n {answer}"
@@ -63,6 +71,8 @@ SHORT = PromptSet(
     prediction="\nPrediction {number}: {attempt}",
     select="{cot}{predictions}\nWhich prediction is correct?",
     select_reasoning="{cot}{predictions}\nWhich prediction is correct, and why?",
+    prediction_repeated="\nPrediction {number} x{count}: {attempt}",
+    select_rationale="{cot}{predictions}\nWhich prediction is correct?",  # as the base model was taught
     qa_target="Answer: ({answer})",
     select_target="Answer: ({answer})",
     select_reasoning_target="Prediction {number} is correct. {reason}\nAnswer: ({answer})",
@@ -74,7 +84,9 @@ MATHVISTA = PromptSet(id="mathvista", cot="{body}")
 
 PROMPT_SETS: dict[str, PromptSet] = {p.id: p for p in (R3V, SHORT, MATHVISTA)}
 
-SelectFormat = Literal["answer", "reasoning"]  # R3V's: the answer alone; or which prediction, why, and then the answer
+# What a selection answers with. "answer" is R3V's; "reasoning" says which prediction and why, and then the answer;
+# "rationale" is a whole derivation of the answer.
+SelectFormat = Literal["answer", "reasoning", "rationale"]
 _NAMED = re.compile(r"\b[Pp]rediction\s{1,3}(\d{1,4})\s{1,3}is\s{1,3}(?:correct|right)\b")
 
 # s1's control baselines (arXiv 2501.19393, section 3.2; simplescaling/s1, lm_eval/tasks/aime/utils.py): the condition
@@ -167,23 +179,65 @@ def refine(problem: Problem, attempt: str, prompts: PromptSet, cot_prompt: str |
     return fill(prompts.refine, cot=cot_prompt, attempt=neutralise(attempt))
 
 
+@dataclass(frozen=True)
+class ShowLimit:
+    """How much a selection in the rationale form shows. None: no limit."""
+
+    texts: int | None = None  # different texts
+    characters: int | None = None  # of the different texts together
+
+
+SHOW_ALL = ShowLimit()
+
+
+def shown_texts(attempts: Sequence[str], limit: ShowLimit) -> list[tuple[int, int]]:
+    """What the rationale form shows: (index, count) of each different text, where it first stands, in order.
+
+    Where `limit` does not admit all of them, the texts that the fewest attempts share are left out, the last of equals
+    first. One text is always left.
+    """
+    first: dict[str, int] = {}
+    counts: Counter[str] = Counter()
+    for index, attempt in enumerate(attempts):
+        first.setdefault(attempt, index)
+        counts[attempt] += 1
+    kept = sorted(first, key=lambda text: (-counts[text], first[text]))
+    if limit.texts is not None:
+        del kept[max(limit.texts, 1) :]
+    while limit.characters is not None and len(kept) > 1 and sum(map(len, kept)) > limit.characters:
+        kept.pop()
+    return sorted((first[text], counts[text]) for text in kept)
+
+
+def shown_characters(attempts: Sequence[str], limit: ShowLimit) -> int:
+    """Length of the different texts that the rationale form shows, together."""
+    return sum(len(attempts[index]) for index, _ in shown_texts(attempts, limit))
+
+
 def select(
     problem: Problem,
     attempts: Sequence[str],
     prompts: PromptSet,
     form: SelectFormat = "answer",
     cot_prompt: str | None = None,
+    limit: ShowLimit = SHOW_ALL,
 ) -> str:
     """The prompt that shows several attempts, numbered from 1, and asks which is correct. `cot_prompt` as in `refine`.
 
-    DataError for an unknown form.
+    The rationale form shows equal attempts once, as `shown_texts` says; `limit` is for it alone. DataError for an
+    unknown form.
     """
+    template = _of_form(form, prompts.select, prompts.select_reasoning, prompts.select_rationale)
     cot_prompt = cot(problem, prompts) if cot_prompt is None else cot_prompt
+    shown = shown_texts(attempts, limit) if form == "rationale" else [(k, 1) for k in range(len(attempts))]
     predictions = "".join(
-        fill(prompts.prediction, number=number, attempt=neutralise(attempt))
-        for number, attempt in enumerate(attempts, start=1)
-    )
-    return fill(_of_form(form, prompts.select, prompts.select_reasoning), cot=cot_prompt, predictions=predictions)
+        fill(
+            prompts.prediction if count == 1 else prompts.prediction_repeated,
+            number=number, count=count, attempt=neutralise(attempts[index]),
+        )
+        for number, (index, count) in enumerate(shown, start=1)
+    )  # fmt: skip
+    return fill(template, cot=cot_prompt, predictions=predictions)
 
 
 def select_target(
@@ -191,9 +245,14 @@ def select_target(
 ) -> str:
     """The target of a selection: the gold answer, in the reasoning form after a prediction's number and the reason.
 
-    `number` counts from 1 and `reason` is one line; only the reasoning form uses them. DataError if it lacks one.
+    `number` counts from 1 and `reason` is one line; only the reasoning form uses them. In the rationale form `reason`
+    is the target: a whole correct response. DataError if a form lacks what it needs.
     """
-    template = _of_form(form, prompts.select_target, prompts.select_reasoning_target)
+    template = _of_form(form, prompts.select_target, prompts.select_reasoning_target, "{reason}")
+    if form == "rationale":
+        if not reason.strip():
+            raise DataError(f"{problem.id}: a selection with a rationale needs a response as its target")
+        return reason
     if form == "reasoning" and (number < 1 or not reason.strip()):
         raise DataError(f"{problem.id}: a selection with reasoning needs a prediction's number and a reason")
     return fill(template, number=number, reason=reason.strip(), answer=problem.answer)
@@ -202,16 +261,18 @@ def select_target(
 def named_prediction(text: str, shown: int) -> int | None:
     """The number, 1 to `shown`, of the prediction that a selection last called correct; None if it named none of them.
 
-    Only audits use it; a selection is judged by the answer it gives.
+    A selection is judged by the answer it gives. Audits use the number, and the rationale form where a selection gives
+    no answer.
     """
     named = [int(number) for number in _NAMED.findall(text)]
     return named[-1] if named and 1 <= named[-1] <= shown else None
 
 
-def _of_form(form: SelectFormat, answer: str, reasoning: str) -> str:
-    if form not in ("answer", "reasoning"):
-        raise DataError(f"unknown selection form {form!r}; known: answer, reasoning")
-    return answer if form == "answer" else reasoning
+def _of_form(form: SelectFormat, answer: str, reasoning: str, rationale: str) -> str:
+    texts = {"answer": answer, "reasoning": reasoning, "rationale": rationale}
+    if form not in texts:
+        raise DataError(f"unknown selection form {form!r}; known: {', '.join(texts)}")
+    return texts[form]
 
 
 def prompt_set(name: str) -> PromptSet:

@@ -20,7 +20,7 @@ AnswerType = Literal["choice", "integer", "float", "number", "list", "text", "ex
 ANSWER_TYPES: tuple[str, ...] = get_args(AnswerType)
 Status = Literal["correct", "wrong", "abstain"]
 Finish = Literal["stop", "length"]
-Kind = Literal["qa", "cot", "refine", "select"]
+Kind = Literal["qa", "cot", "refine", "select", "reflect"]
 
 
 class DataError(UserError, ValueError):
@@ -128,7 +128,11 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One training row before it is written for LLaMA-Factory: a user turn and the target of the assistant turn."""
+    """One training row before it is written for LLaMA-Factory: a user turn and the target of the assistant turn.
+
+    `history` is what the assistant's turn begins with, as pairs of an attempt and the ignore string after it. The
+    target follows directly. There is no loss on the history.
+    """
 
     id: str
     kind: Kind
@@ -137,10 +141,11 @@ class Example:
     target: str
     image: str | None  # as in Problem
     sources: tuple[str, ...] = ()  # ids of the candidates it was made from
+    history: tuple[tuple[str, str], ...] = ()
 
 
 # Fields younger than the folders in use: left out of JSON while empty, so that old data keep their bytes and digests.
-_ADDED = ("alternatives", "origin")
+_ADDED: dict[type, tuple[str, ...]] = {Problem: ("alternatives", "origin"), Example: ("history",)}
 
 
 def to_json(record: Problem | Candidate | Verdict | Judged | Example) -> dict[str, Any]:
@@ -150,7 +155,8 @@ def to_json(record: Problem | Candidate | Verdict | Judged | Example) -> dict[st
     kind: type = type(record)
     names, values = _reader(kind)
     row = dict(zip(names, values(record), strict=True))
-    return {key: value for key, value in row.items() if value or key not in _ADDED} if kind is Problem else row
+    added = _ADDED.get(kind)
+    return row if added is None else {key: value for key, value in row.items() if value or key not in added}
 
 
 @cache
@@ -174,4 +180,5 @@ def example_from_json(row: Mapping[str, Any]) -> Example:
     # Strings that several rows of a problem share are kept once.
     same = {name: intern(row[name]) for name in ("kind", "problem_id", "prompt")}
     image = None if row["image"] is None else intern(row["image"])
-    return Example(**{**row, **same, "image": image, "sources": tuple(row["sources"])})
+    history = tuple((attempt, ignore) for attempt, ignore in row.get("history", ()))
+    return Example(**{**row, **same, "image": image, "sources": tuple(row["sources"]), "history": history})

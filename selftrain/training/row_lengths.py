@@ -24,9 +24,10 @@ _PROMPT, _TARGET = "\ue000prompt\ue001", "\ue000target\ue001"
 class PreflightReport(NamedTuple):
     """`lengths[i]` belongs to `kept[i]`; kept rows and `dropped` add up to what was given."""
 
-    lengths: list[int]  # tokens of a whole row: chat template, image, prompt, target and end of turn
+    lengths: list[int]  # tokens of a whole row: chat template, image, prompt, history, target and end of turn
     kept: list[Example]
     dropped: Counter[str]  # reason -> rows
+    masked: Sequence[int] = ()  # of `lengths`, tokens of the history, which carry no loss; 0 for rows without one
 
 
 class Frame(NamedTuple):
@@ -56,9 +57,11 @@ def preflight(
     processor = AutoProcessor.from_pretrained(base_model)
     image_tokens = count_image_tokens({e.image for e in examples if e.image}, image_path, processor.image_processor)
     lengths = row_lengths(examples, processor, image_tokens)
+    masked = history_lengths(examples, processor.tokenizer)
     dropped: Counter[str] = Counter()
     kept = []
     for i, example in enumerate(examples):
+        lengths[i] += masked[i]
         if reason := rejection_reason(example) or ("too_long" if lengths[i] > max_length else None):
             dropped[reason] += 1
         else:
@@ -71,12 +74,25 @@ def preflight(
             "Against too_long raise max_length, or lower max_tokens, the candidates per select prompt or max_pixels; "
             "data_process/building/sharegpt.py explains the other reasons"
         )
-    return PreflightReport([lengths[i] for i in kept], [examples[i] for i in kept], dropped)
+    return PreflightReport([lengths[i] for i in kept], [examples[i] for i in kept], dropped, [masked[i] for i in kept])
+
+
+def history_lengths(examples: Sequence[Example], tokenizer: Any) -> list[int]:
+    """Tokens of each row's history. Attempts and ignore strings are tokenised apart, as a budget writes them."""
+    found = [0] * len(examples)
+    places = [(i, text) for i, example in enumerate(examples) for pair in example.history for text in pair]
+    for start in range(0, len(places), BATCH):
+        batch = places[start : start + BATCH]
+        ids = tokenizer([text for _, text in batch], add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        for (i, _), tokens in zip(batch, ids, strict=True):
+            found[i] += len(tokens)
+    return found
 
 
 def row_lengths(examples: Sequence[Example], processor: Any, image_tokens: dict[str, int]) -> list[int]:
-    """Tokens of each row. Prompt and target are tokenised separately, as in sampling and in LLaMA-Factory.
+    """Tokens of each row without its history.
 
+    Prompt and target are tokenised separately, as in sampling and in LLaMA-Factory.
     `image_tokens`: the tokens that each image becomes. `processor` needs `tokenizer` and `apply_chat_template`.
     """
     frames = {with_image: frame_of(processor, with_image) for with_image in {e.image is not None for e in examples}}

@@ -33,7 +33,7 @@ from selftrain.engines.opening import open_by_settings
 from selftrain.engines.parity import Reference, compare, expectations
 from selftrain.files import write_json
 from selftrain.progress import Progress, Update
-from selftrain.runs.run_dir import RunDir
+from selftrain.runs.run_dir import RunDir, iteration_files
 from selftrain.runs.splits import SPLITS, canonical_images
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import Opener, engine_job, open_engine, sampling_params
@@ -218,9 +218,9 @@ def rethink_stage(run: RunContext, iteration: int) -> None:
     run.folder.stage(f"iter{iteration}/rethink", make, after=after)
 
 
-def second_thoughts(run: RunContext, iteration: int) -> SecondThoughts:
-    """Those of all iterations up to this one."""
-    folders = [run.folder.path / f"iter{k}/rethink" for k in range(1, iteration + 1)] if rethinks(run.config) else []
+def second_thoughts_in(run: Path, iteration: int = 999) -> SecondThoughts:
+    """Those of a run's iterations up to this one."""
+    folders = [folder for k, folder in iteration_files(run, "rethink") if k <= iteration]
     return SecondThoughts.of(
         (trace_from_json(row) for folder in folders for row in each_row(folder / "traces.jsonl")),
         (selection_from_json(row) for folder in folders for row in each_row(folder / "selections.jsonl")),
@@ -247,7 +247,7 @@ def build_stage(run: RunContext, iteration: int) -> None:
             require_consistent=settings.require_consistent,
             select_format=run.config.select_format,
             sets=SetSizes(settings.select_largest, settings.select_per_problem, run.config.show_limit),
-            thoughts=second_thoughts(run, iteration),
+            thoughts=second_thoughts_in(run.folder.path, iteration),
         )
         if why := nothing_to_learn(result.verdicts):
             raise LoopStopped(why)

@@ -35,7 +35,13 @@ SETTINGS = TrainingSettings(hyperparameters=ROOT / "configs/llamafactory/tiny_lo
 
 def test_the_script_takes_the_place_of_the_command():
     python = str(SETTINGS.interpreter)
-    assert train_command(SETTINGS, {"template": "qwen2_vl"}) == [python, "-m", "llamafactory.cli", "train", "train.yaml"]
+    assert train_command(SETTINGS, {"template": "qwen2_vl"}) == [
+        python,
+        "-m",
+        "llamafactory.cli",
+        "train",
+        "train.yaml",
+    ]
     opened = train_command(SETTINGS, {"template": open_turns.TEMPLATE})
     assert opened == [python, "open_turns.py", "train", "train.yaml"]
 
@@ -74,9 +80,7 @@ def forced(tmp_path_factory):
     with HFEngine(BASE, settings=HFSettings(threads=1)) as engine:
         for ignores in (1, 2, 4):
             params = SamplingParams(0.9, 256, budget=replace(TINY, num_ignore=ignores))
-            requests = [
-                Request(p.id, wording.cot(p, SHORT), store.path(p.image), tuple(range(3))) for p in problems
-            ]
+            requests = [Request(p.id, wording.cot(p, SHORT), store.path(p.image), tuple(range(3))) for p in problems]
             for problem, request, several in zip(problems, requests, engine.generate(requests, params), strict=True):
                 ids = engine.prompt_ids(request.prompt, request.image)
                 for k, completion in enumerate(several):
@@ -124,7 +128,7 @@ def test_training_sees_the_tokens_of_a_forced_sample(forced, tmp_path):
         features = encoder.preprocess_dataset({key: [value] for key, value in aligned.items()})
         ids, labels = features["input_ids"][0], features["labels"][0]
         assert len(ids) == length
-        target = tokenizer.encode(example.target) + [end] + newline
+        target = [*tokenizer.encode(example.target), end, *newline]
         assert labels == [-100] * (len(prompt) + masked) + target, "loss on the continuation and its end, nothing else"
         assert ids[len(ids) - len(target) :] == target
         assert ids[: len(prompt)] == prompt

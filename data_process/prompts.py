@@ -55,8 +55,20 @@ class PromptSet:
 
     @property
     def digest(self) -> str:
-        """Hex digest of every wording: recorded with each run, part of what a sample depends on."""
-        text = json.dumps(self.__dict__, sort_keys=True, ensure_ascii=False)
+        """Hex digest of the wordings without the rationale form's, which only `rationale_digest` holds.
+
+        It is recorded with each run, and so must stay as it was before there was that form.
+        """
+        return self._digest(without=("prediction_repeated", "select_rationale"))
+
+    @property
+    def rationale_digest(self) -> str:
+        """Hex digest of every wording."""
+        return self._digest()
+
+    def _digest(self, without: tuple[str, ...] = ()) -> str:
+        wordings = {name: text for name, text in self.__dict__.items() if name not in without}
+        text = json.dumps(wordings, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

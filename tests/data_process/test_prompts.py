@@ -116,6 +116,10 @@ def test_digest_is_of_every_wording():
     assert R3V.digest != SHORT.digest
     assert dataclasses.replace(R3V, cot="{body}\nThink.").digest != R3V.digest
     assert dataclasses.replace(R3V).digest == R3V.digest
+    new = dataclasses.replace(R3V, select_rationale="{cot}{predictions}\nCheck them.")
+    assert (new.digest, new.rationale_digest == R3V.rationale_digest) == (R3V.digest, False)
+    # Of the wordings from before there was a rationale form: run folders from then are bound to them.
+    assert (R3V.digest, SHORT.digest) == ("63f9f3b8552e9fca", "a63053ec091ed186")
     assert prompt_set("short") is SHORT
     with pytest.raises(KeyError, match="known: mathvista, r3v-qwen2vl, short"):
         prompt_set("none")

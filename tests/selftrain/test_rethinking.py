@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
 from data_process import prompts as wording
 from data_process.building.second_thoughts import selection_from_json, trace_from_json
@@ -24,6 +25,7 @@ from selftrain.runs.run_dir import folder_digests
 from selftrain.sampling import second_thoughts
 from selftrain.scaling.targets import selection_of, untrained_ignores
 from selftrain.test_time.strategy_config import SelectionForm, trained_limit
+from selftrain.training import open_turns
 
 ROOT = Path(__file__).parents[2]
 QUIET = Progress(quiet=True)
@@ -182,7 +184,7 @@ def test_settings_that_cannot_be_are_refused(name):
 
 def test_an_unknown_budget_is_refused_before_anything_is_sampled(data, tmp_path):
     opened = []
-    with pytest.raises(ConfigError, match="rethink.budget s2: no budget 's2'; known: s1, s1-m, tiny"):
+    with pytest.raises(ConfigError, match=r"rethink\.budget s2: no budget 's2'; known: s1, s1-m, tiny"):
         run_loop(settings(data, tmp_path, "rethink.budget=s2"), QUIET, open_engine=lambda *args: opened.append(args))
     assert not opened
 
@@ -225,3 +227,26 @@ def test_ignore_strings_without_rows_are_named(finished):
     ) == (" Wait,",)
     other = grid(ScaleConfig(budget="s1", max_tokens=400), plain, plain, SHORT)
     assert untrained_ignores(trained, other) == ("Wait",)
+
+
+@pytest.mark.slow
+def test_the_tiny_model_trains_on_all_parts(tmp_path, monkeypatch):
+    """One real iteration of the smoke configuration, through LLaMA-Factory with the template of open turns."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(loop, "write_run_report", lambda path: [])
+    small = ("data.train_limit=60", "data.dev_limit=12", "data.test_limit=12", "rethink.problems=40", "iters=1")
+    places = (f"data.folder={tmp_path / 'data'}", f"output={tmp_path / 'run'}", f"bank={tmp_path / 'bank.sqlite'}")
+    config = load_config(
+        ROOT / "configs/smoke.yaml", [*FOUR, *small, *places, "training.overrides.max_steps=3", "data.leakage=ignore"]
+    )
+    run_loop(config, QUIET)
+    train = tmp_path / "run/iter1/train"
+    resolved = yaml.safe_load((train / "work/train.yaml").read_text())
+    assert (resolved["template"], resolved["mask_history"]) == (open_turns.TEMPLATE, True)
+    result = read_json(train / "result.json")
+    assert result["steps"] == 3
+    assert result["masked_tokens"] > 0
+    rows = read_examples(tmp_path / "run/iter1/build/examples.jsonl")
+    assert {row.kind for row in rows} == {"cot", "refine", "select", "reflect"}
+    assert (train / "adapter/adapter_model.safetensors").is_file()
+    assert read_json(tmp_path / "run/iter1/dev/split.json")["strategies"]["select"]["n"] == 12

@@ -25,6 +25,7 @@ from selftrain.sampling.second_thoughts import candidate_of
 from selftrain.training import hyperparameters, open_turns
 from selftrain.training.hyperparameters import TrainingSettings
 from selftrain.training.launcher import train_command
+from selftrain.training.llamafactory import train
 from selftrain.training.row_lengths import preflight
 
 ROOT = Path(__file__).parents[3]
@@ -145,3 +146,24 @@ def test_training_sees_the_tokens_of_a_forced_sample(forced, tmp_path):
         exact += history == list(before) and ids[: len(sampled)] == sampled
     assert compared > 40
     assert exact >= 0.97 * compared, f"{exact} of {compared} are equal token by token"
+
+
+@pytest.mark.slow
+def test_two_ranks_train_with_the_template(tmp_path):
+    """torchrun starts the script again for each rank, in a folder whose path has a blank."""
+    rows = [
+        Example(
+            f"e{k}", "reflect", f"p{k}", "How large is x?", f" {k}+1={k + 1}.</think>\nAnswer: (B)", None, (), history
+        )
+        for k, history in enumerate([(("<think>It is 3.", " Wait,"),), (), (("<think>", "a"), (" b", " Wait,"))] * 4)
+    ]
+    overrides = {"global_batch_size": 4, "max_steps": 2, "lora_rank": 4, "lora_alpha": 8, "use_cpu": True}
+    settings = SETTINGS.model_copy(update={"overrides": overrides, "per_device_batch": 1, "processes": 2})
+    result = train(
+        rows, settings=settings, base_model=BASE, image_path=Path, out=tmp_path / "a folder", image_limits=LIMITS
+    )
+    assert (result.steps, result.rows) == (2, 12)
+    assert result.masked > 0
+    log = (tmp_path / "a folder/train.log").read_text()
+    assert "Num examples = 12" in log
+    assert "Initializing 2 distributed tasks" in log

@@ -294,8 +294,8 @@ def _qa_rows(problems: Sequence[Problem], prompts: PromptSet, slots: Counter[str
     slots["qa"] += len(by_id)
     rows = []
     for problem_id, problem in sorted(by_id.items()):
-        prompt, target = wording.qa(problem, prompts), wording.fill(prompts.qa_target, answer=problem.answer)
-        rows.append(Example(f"qa/{problem_id}", "qa", problem_id, prompt, target, problem.image))
+        prompt, target = wording.qa(problem, prompts), wording.qa_target(problem, prompts)
+        rows.append(Example(f"qa/{problem_id}", "qa", problem_id, prompt, target, wording.images(problem)))
     return rows
 
 
@@ -318,7 +318,13 @@ def _cot_rows(ready: _Material, most: int) -> list[Example]:
                 texts.add(candidate.text)
                 rows.append(
                     Example(
-                        f"cot/{candidate.id}", "cot", problem_id, prompt, candidate.text, problem.image, (candidate.id,)
+                        f"cot/{candidate.id}",
+                        "cot",
+                        problem_id,
+                        prompt,
+                        candidate.text,
+                        wording.images(problem),
+                        (candidate.id,),
                     )
                 )
     return rows
@@ -340,7 +346,9 @@ def _refine_rows(ready: _Material, thoughts: SecondThoughts, require_consistent:
         second = responses(problem, thoughts, require_consistent)
         source, text = (second[0].source, second[0].text) if second else (right.id, right.text)
         sources = (wrong.id, source)
-        rows.append(Example(f"refine/{problem_id}", "refine", problem_id, prompt, text, problem.image, sources))
+        rows.append(
+            Example(f"refine/{problem_id}", "refine", problem_id, prompt, text, wording.images(problem), sources)
+        )
     return rows
 
 
@@ -395,7 +403,7 @@ def _select_rows(
                 reason = reason_of(shown[number - 1].text)
                 text = wording.select_target(problem, ready.prompts, form, number, reason)
             row = Example(
-                id=f"select/{name}/{problem_id}", kind="select", problem_id=problem_id, image=problem.image,
+                id=f"select/{name}/{problem_id}", kind="select", problem_id=problem_id, images=wording.images(problem),
                 prompt=wording.select(problem, [c.text for c in shown], ready.prompts, form, cot_prompt),
                 target=text,
                 sources=tuple(candidate.id for candidate in shown),

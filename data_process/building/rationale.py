@@ -170,7 +170,7 @@ def _row(
     prompt = wording.select(problem, texts, prompts, "rationale", ready.cot_prompt, limit)
     text = wording.select_target(problem, prompts, "rationale", reason=target.text)
     sources = (*(candidate.id for candidate in shown), target.source)
-    return Example(name, "select", problem.id, prompt, text, problem.image, sources)
+    return Example(name, "select", problem.id, prompt, text, wording.images(problem), sources)
 
 
 def build_rationale_select(

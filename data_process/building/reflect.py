@@ -51,7 +51,7 @@ def reflect_rows(
                 rows.append(
                     Example(
                         f"reflect/{trace.judged.candidate.id}", "reflect", problem_id, wording.cot(problem, prompts),
-                        target.text, problem.image, (trace.id, target.source), trace.attempts,
+                        target.text, wording.images(problem), (trace.id, target.source), trace.attempts,
                     )
                 )  # fmt: skip
     return rows

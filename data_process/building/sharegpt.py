@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from data_process.images.marks import PLACEHOLDER, neutralise, segments
 from data_process.io import read_json, write_aside, write_jsonl
-from data_process.prompts import neutralise
 from data_process.schema import DataError, Example, wrong
 
 INFO = "dataset_info.json"
@@ -22,7 +22,7 @@ END_OF_TURN = "<|im_end|>\n"
 
 
 def to_row(example: Example, image_path: Callable[[str], Path], open_turns: bool = False) -> dict[str, Any]:
-    """One ShareGPT row. The image mark comes directly before the prompt, where the engines place the image.
+    """One ShareGPT row. An image mark stands in the prompt wherever the engines place an image.
 
     `open_turns`: for the template that adds nothing to the turns of the assistant and to observations
     (selftrain/training/open_turns.py). An attempt is then a turn of the assistant, an ignore string an observation, and
@@ -35,14 +35,13 @@ def to_row(example: Example, image_path: Callable[[str], Path], open_turns: bool
         for attempt, ignore in example.history
         for message in ({"role": "assistant", "content": attempt}, {"role": "observation", "content": ignore})
     ]
-    images = [] if example.image is None else [str(image_path(example.image))]
     return {
         "messages": [
-            {"role": "user", "content": "<image>" * len(images) + example.prompt},
+            {"role": "user", "content": PLACEHOLDER.join(segments(example.prompt, len(example.images)))},
             *history,
             {"role": "assistant", "content": example.target + END_OF_TURN * open_turns},
         ],
-        "images": images,
+        "images": [str(image_path(image)) for image in example.images],
     }
 
 
@@ -56,7 +55,8 @@ def rejection_reason(example: Example) -> str | None:
         return "empty_target"
     if neutralise(example.target) != example.target:
         return "mark_in_target"
-    if neutralise(example.prompt) != example.prompt:
+    texts = example.prompt.split(PLACEHOLDER)
+    if len(texts) - 1 > len(example.images) or any(neutralise(text) != text for text in texts):
         return "mark_in_prompt"
     if any(neutralise(text) != text for pair in example.history for text in pair):
         return "mark_in_history"
@@ -94,7 +94,7 @@ def write_dataset(
             reason = rejection_reason(example)
             counts[reason or "written"] += 1
             if reason is None:
-                has_images = has_images or example.image is not None
+                has_images = has_images or bool(example.images)
                 yield to_row(example, path_of, open_turns)
 
     write_jsonl(folder / f"{name}.jsonl", rows())

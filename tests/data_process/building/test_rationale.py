@@ -21,7 +21,7 @@ ANSWERS = {"choice": ("B", ("30", "40", "45")), "number": ("40", ()), "text": ("
 
 def problem(name: str, kind: str = "choice") -> Problem:
     answer, choices = ANSWERS[kind]
-    return Problem(name, f"Question {name}?", answer, choices, f"{name}.png", answer_type=kind)  # type: ignore[arg-type]
+    return Problem(name, f"Question {name}?", answer, choices, (f"{name}.png",), answer_type=kind)  # type: ignore[arg-type]
 
 
 def response(name: str, mark: str, answer: str, k: int | str) -> str:

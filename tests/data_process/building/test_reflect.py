@@ -26,7 +26,7 @@ from data_process.judging import judge
 from data_process.prompts import SHORT, cot
 from data_process.schema import Candidate, DataError, Example, Judged, Problem, example_from_json, to_json
 
-PROBLEM = Problem("p", "How large is x?", "A", ("31", "30", "45"), "p.png")
+PROBLEM = Problem("p", "How large is x?", "A", ("31", "30", "45"), ("p.png",))
 WAIT = (" Wait,",)
 RIGHT, WRONG = "I see 60. 62/2=31. 31 is (A).", "I see 60. 62/2=30. 30 is (B)."
 CHECKED = " I see 60. 60/2=30+1=31. 31 is (A).</think>\nAnswer: (A)"
@@ -90,7 +90,7 @@ def mixture(traces, selections=(), marks: str = "", **more):
 
 def test_a_row():
     (row,) = rows([trace(f"<think>{WRONG} Wait,{CHECKED}")])
-    assert (row.id, row.kind, row.prompt, row.image) == ("reflect/p/0/0", "reflect", cot(PROBLEM, SHORT), "p.png")
+    assert (row.id, row.kind, row.prompt, row.images) == ("reflect/p/0/0", "reflect", cot(PROBLEM, SHORT), ("p.png",))
     assert row.history == ((f"<think>{WRONG}", " Wait,"),)
     assert row.target == CHECKED
     assert row.sources == ("trace/p/0/0", "trace/p/0/0")
@@ -182,7 +182,7 @@ def test_records_as_json():
     assert selection_from_json(json.loads(json.dumps(selection_to_json(chosen)))) == chosen
     (row,) = rows([one])
     assert example_from_json(json.loads(json.dumps(to_json(row)))) == row
-    plain = Example("e", "cot", "p", "q", "t", None)
+    plain = Example("e", "cot", "p", "q", "t", ())
     assert "history" not in to_json(plain), "old rows keep their bytes"
 
 
@@ -201,5 +201,5 @@ def test_a_row_in_the_data_set():
     assert "".join(m["content"] for m in messages[1:]) == f"<think>{WRONG} Wait, {RIGHT} Wait,{CHECKED}{END_OF_TURN}"
     with pytest.raises(DataError, match="needs a data set with open turns"):
         to_row(row, lambda image: image)
-    marked = Example("e", "reflect", "p", "q", "t", None, (), (("a <image>", " Wait,"),))
+    marked = Example("e", "reflect", "p", "q", "t", (), (), (("a <image>", " Wait,"),))
     assert rejection_reason(marked) == "mark_in_history"

@@ -88,7 +88,7 @@ def forced(tmp_path_factory):
                     candidate = candidate_of(problem.id, ignores, k, completion)
                     trace = cut_trace(candidate, problem, TINY.ignore, completion.forcing.ignores)
                     example = Example(
-                        candidate.id, "reflect", problem.id, request.prompt, trace.continuation, problem.image, (),
+                        candidate.id, "reflect", problem.id, request.prompt, trace.continuation, problem.images, (),
                         trace.attempts,
                     )  # fmt: skip
                     found.append((example, completion, ids))

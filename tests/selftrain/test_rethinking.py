@@ -18,11 +18,15 @@ from data_process.schema import Candidate
 from data_process.sources import minigeo
 from selftrain import loop, stages
 from selftrain.config import ConfigError, load_config
+from selftrain.engines.base import SamplingParams
 from selftrain.files import read_json
 from selftrain.loop import run_loop
 from selftrain.progress import Progress
 from selftrain.runs.run_dir import folder_digests
 from selftrain.sampling import second_thoughts
+from selftrain.scaling.grid import ScaleConfig, grid
+from selftrain.scaling.records import ScaleResult
+from selftrain.scaling.report import markdown
 from selftrain.scaling.targets import selection_of, untrained_ignores
 from selftrain.test_time.strategy_config import SelectionForm, trained_limit
 from selftrain.training import open_turns
@@ -215,9 +219,6 @@ def test_settings_that_nothing_uses_leave_the_identity_alone():
 
 
 def test_ignore_strings_without_rows_are_named(finished):
-    from selftrain.engines.base import SamplingParams
-    from selftrain.scaling.grid import ScaleConfig, grid
-
     plain = SamplingParams(0.9, 110)
     points = grid(ScaleConfig(), plain, plain, SHORT)
     trained = load_config(ROOT / "configs/rehearsal.yaml", FOUR)
@@ -227,6 +228,17 @@ def test_ignore_strings_without_rows_are_named(finished):
     ) == (" Wait,",)
     other = grid(ScaleConfig(budget="s1", max_tokens=400), plain, plain, SHORT)
     assert untrained_ignores(trained, other) == ("Wait",)
+
+
+@pytest.mark.parametrize("untrained", [(), (" Wait,",)])
+def test_the_first_lines_of_a_report_say_so(untrained):
+    result = ScaleResult(
+        name="run", questions="some", n_dev=1, n_test=1, judge="0", seed=0, settings=ScaleConfig(), sampling={},
+        subjects=(), untrained=untrained, seconds=1.0,
+    )  # fmt: skip
+    first = markdown(result).splitlines()[2]
+    assert first.startswith("No training row of this run holds the ignore strings") is bool(untrained)
+    assert ("“Wait,”" in first) is bool(untrained)
 
 
 @pytest.mark.slow

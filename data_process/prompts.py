@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -39,6 +40,8 @@ class PromptSet:
     prediction: str
     select: str
     select_reasoning: str
+    prediction_repeated: str
+    select_rationale: str
     qa_target: str
     select_target: str
     select_reasoning_target: str
@@ -52,22 +55,36 @@ class PromptSet:
 
     @property
     def digest(self) -> str:
-        """Hex digest of every wording: recorded with each run, part of what a sample depends on."""
-        text = json.dumps(self._wordings(), sort_keys=True, ensure_ascii=False)
+        """Hex digest of the wordings: recorded with each run, part of what a sample depends on.
+
+        Those of the rationale form, younger than most runs, are in `rationale_digest` alone.
+        """
+        return self._digest(without=_RATIONALE)
+
+    @property
+    def rationale_digest(self) -> str:
+        """Hex digest of every wording."""
+        return self._digest()
+
+    def _digest(self, without: tuple[str, ...] = ()) -> str:
+        text = json.dumps(self._wordings(without), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def _wordings(self) -> dict[str, Any]:
+    def _wordings(self, without: tuple[str, ...]) -> dict[str, Any]:
         """Without the younger fields where they are the default, so that the digests of old runs stay."""
-        texts = {**self.__dict__, "free": self.free and self.free._wordings()}
-        return {name: text for name, text in texts.items() if name not in _YOUNGER or text != _YOUNGER[name]}
+        texts = {**self.__dict__, "free": self.free and self.free._wordings(without)}
+        left_out = {name for name, default in _YOUNGER.items() if texts[name] == default} | set(without)
+        return {name: text for name, text in texts.items() if name not in left_out}
 
 
+_RATIONALE = ("prediction_repeated", "select_rationale")
 _YOUNGER = {"context": DEFAULT_CONTEXT, "unit": "", "free": None}
 # The placeholders of each wording; those with an exclamation mark must be there, or the prompt would lose its subject.
 _PLACEHOLDERS = {
     "question": "context question! unit", "context": "context!", "unit": "unit", "choices_header": "",
     "choice": "letter! text!", "qa": "body!", "cot": "body!", "refine": "cot! attempt!",
     "prediction": "number attempt!", "select": "cot! predictions!", "select_reasoning": "cot! predictions!",
+    "prediction_repeated": "number count attempt!", "select_rationale": "cot! predictions!",
     "qa_target": "answer!", "select_target": "answer!", "select_reasoning_target": "number reason answer!",
 }  # fmt: skip
 
@@ -141,7 +158,9 @@ def known_prompts(name: str) -> str:
     )
 
 
-SelectFormat = Literal["answer", "reasoning"]  # R3V's: the answer alone; or which prediction, why, and then the answer
+# What a selection answers with. "answer" is R3V's; "reasoning" says which prediction and why, and then the answer;
+# "rationale" is a whole derivation of the answer.
+SelectFormat = Literal["answer", "reasoning", "rationale"]
 _NAMED = re.compile(r"\b[Pp]rediction\s{1,3}(\d{1,4})\s{1,3}is\s{1,3}(?:correct|right)\b")
 
 # s1's control baselines (arXiv 2501.19393, section 3.2; simplescaling/s1, lm_eval/tasks/aime/utils.py): the condition
@@ -249,24 +268,66 @@ def refine(problem: Problem, attempt: str, prompts: PromptSet, cot_prompt: str |
     return fill(prompts.of(problem).refine, cot=cot_prompt, attempt=neutralise(attempt))
 
 
+@dataclass(frozen=True)
+class ShowLimit:
+    """How much a selection in the rationale form shows. None: no limit."""
+
+    texts: int | None = None  # different texts
+    characters: int | None = None  # of the different texts together
+
+
+SHOW_ALL = ShowLimit()
+
+
+def shown_texts(attempts: Sequence[str], limit: ShowLimit) -> list[tuple[int, int]]:
+    """What the rationale form shows: (index, count) of each different text, where it first stands, in order.
+
+    Where `limit` does not admit all of them, the texts that the fewest attempts share are left out, the last of equals
+    first. One text is always left.
+    """
+    first: dict[str, int] = {}
+    counts: Counter[str] = Counter()
+    for index, attempt in enumerate(attempts):
+        first.setdefault(attempt, index)
+        counts[attempt] += 1
+    kept = sorted(first, key=lambda text: (-counts[text], first[text]))
+    if limit.texts is not None:
+        del kept[max(limit.texts, 1) :]
+    while limit.characters is not None and len(kept) > 1 and sum(map(len, kept)) > limit.characters:
+        kept.pop()
+    return sorted((first[text], counts[text]) for text in kept)
+
+
+def shown_characters(attempts: Sequence[str], limit: ShowLimit) -> int:
+    """Length of the different texts that the rationale form shows, together."""
+    return sum(len(attempts[index]) for index, _ in shown_texts(attempts, limit))
+
+
 def select(
     problem: Problem,
     attempts: Sequence[str],
     prompts: PromptSet,
     form: SelectFormat = "answer",
     cot_prompt: str | None = None,
+    limit: ShowLimit = SHOW_ALL,
 ) -> str:
     """The prompt that shows several attempts, numbered from 1, and asks which is correct. `cot_prompt` as in `refine`.
 
-    DataError for an unknown form.
+    The rationale form shows equal attempts once, as `shown_texts` says; `limit` is for it alone. DataError for an
+    unknown form.
     """
     prompts = prompts.of(problem)
+    template = _of_form(form, prompts.select, prompts.select_reasoning, prompts.select_rationale)
     cot_prompt = cot(problem, prompts) if cot_prompt is None else cot_prompt
+    kept = shown_texts(attempts, limit) if form == "rationale" else [(k, 1) for k in range(len(attempts))]
     predictions = "".join(
-        fill(prompts.prediction, number=number, attempt=neutralise(attempt))
-        for number, attempt in enumerate(attempts, start=1)
-    )
-    return fill(_of_form(form, prompts.select, prompts.select_reasoning), cot=cot_prompt, predictions=predictions)
+        fill(
+            prompts.prediction if count == 1 else prompts.prediction_repeated,
+            number=number, count=count, attempt=neutralise(attempts[index]),
+        )
+        for number, (index, count) in enumerate(kept, start=1)
+    )  # fmt: skip
+    return fill(template, cot=cot_prompt, predictions=predictions)
 
 
 def qa_target(problem: Problem, prompts: PromptSet) -> str:
@@ -279,10 +340,15 @@ def select_target(
 ) -> str:
     """The target of a selection: the gold answer, in the reasoning form after a prediction's number and the reason.
 
-    `number` counts from 1 and `reason` is one line; only the reasoning form uses them. DataError if it lacks one.
+    `number` counts from 1 and `reason` is one line; only the reasoning form uses them. In the rationale form `reason`
+    is the target: a whole correct response. DataError if a form lacks what it needs.
     """
     prompts = prompts.of(problem)
-    template = _of_form(form, prompts.select_target, prompts.select_reasoning_target)
+    template = _of_form(form, prompts.select_target, prompts.select_reasoning_target, "{reason}")
+    if form == "rationale":
+        if not reason.strip():
+            raise DataError(f"{problem.id}: a selection with a rationale needs a response as its target")
+        return reason
     if form == "reasoning" and (number < 1 or not reason.strip()):
         raise DataError(f"{problem.id}: a selection with reasoning needs a prediction's number and a reason")
     return fill(template, number=number, reason=reason.strip(), answer=problem.answer)
@@ -291,13 +357,15 @@ def select_target(
 def named_prediction(text: str, shown: int) -> int | None:
     """The number, 1 to `shown`, of the prediction that a selection last called correct; None if it named none of them.
 
-    Only audits use it; a selection is judged by the answer it gives.
+    A selection is judged by the answer it gives. Audits use the number, and the rationale form where a selection gives
+    no answer.
     """
     named = [int(number) for number in _NAMED.findall(text)]
     return named[-1] if named and 1 <= named[-1] <= shown else None
 
 
-def _of_form(form: SelectFormat, answer: str, reasoning: str) -> str:
-    if form not in ("answer", "reasoning"):
-        raise DataError(f"unknown selection form {form!r}; known: answer, reasoning")
-    return answer if form == "answer" else reasoning
+def _of_form(form: SelectFormat, answer: str, reasoning: str, rationale: str) -> str:
+    texts = {"answer": answer, "reasoning": reasoning, "rationale": rationale}
+    if form not in texts:
+        raise DataError(f"unknown selection form {form!r}; known: {', '.join(texts)}")
+    return texts[form]

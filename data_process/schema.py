@@ -21,7 +21,7 @@ AnswerType = Literal["choice", "integer", "float", "number", "list", "text", "ex
 ANSWER_TYPES: tuple[str, ...] = get_args(AnswerType)
 Status = Literal["correct", "wrong", "abstain"]
 Finish = Literal["stop", "length"]
-Kind = Literal["qa", "cot", "refine", "select"]
+Kind = Literal["qa", "cot", "refine", "select", "reflect"]
 
 
 class DataError(UserError, ValueError):
@@ -136,7 +136,11 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One training row before it is written for LLaMA-Factory: a user turn and the target of the assistant turn."""
+    """One training row before it is written for LLaMA-Factory: a user turn and the target of the assistant turn.
+
+    `history` is what the assistant's turn begins with, as pairs of an attempt and the ignore string after it. The
+    target follows directly. There is no loss on the history.
+    """
 
     id: str
     kind: Kind
@@ -145,10 +149,14 @@ class Example:
     target: str
     images: tuple[str, ...]  # as in Problem, in the order of their places in the prompt
     sources: tuple[str, ...] = ()  # ids of the candidates it was made from
+    history: tuple[tuple[str, str], ...] = ()
 
 
 # Fields younger than the folders in use: left out of JSON while empty, so that old data keep their bytes and digests.
-_ADDED = ("alternatives", "origin", "absolute_tolerance", "context")
+_ADDED: dict[type, tuple[str, ...]] = {
+    Problem: ("alternatives", "origin", "absolute_tolerance", "context"),
+    Example: ("history",),
+}
 
 
 def to_json(record: Problem | Candidate | Verdict | Judged | Example) -> dict[str, Any]:
@@ -160,7 +168,8 @@ def to_json(record: Problem | Candidate | Verdict | Judged | Example) -> dict[st
     row = dict(zip(names, values(record), strict=True))
     if "images" in row:
         row = with_image_field(row)
-    return {key: value for key, value in row.items() if value or key not in _ADDED} if kind is Problem else row
+    added = _ADDED.get(kind)
+    return row if added is None else {key: value for key, value in row.items() if value or key not in added}
 
 
 def with_image_field(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,5 +213,6 @@ def example_from_json(row: Mapping[str, Any]) -> Example:
     # Strings that several rows of a problem share are kept once.
     same = {name: intern(row[name]) for name in ("kind", "problem_id", "prompt")}
     images = tuple(map(intern, images_of(row, f"example {row['id']!r}")))
+    history = tuple((attempt, ignore) for attempt, ignore in row.get("history", ()))
     rest = {name: value for name, value in row.items() if name not in ("image", "images")}
-    return Example(**{**rest, **same, "images": images, "sources": tuple(row["sources"])})
+    return Example(**{**rest, **same, "images": images, "sources": tuple(row["sources"]), "history": history})

@@ -18,7 +18,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, Field, StrictStr, ValidationError, field_validator, model_validator
 
 from data_process.errors import UserError
-from data_process.prompts import known_prompts
+from data_process.prompts import SelectFormat, ShowLimit, known_prompts
 from selftrain.engine_settings import AnyEngine, EngineSettings, Fraction, FreeToChange, HFSettings, Positive, Section
 from selftrain.engine_settings.layers import stack_engine
 from selftrain.plugins import load_plugins
@@ -92,6 +92,7 @@ class PartWeights(Section):
     cot: Annotated[float, Field(ge=0)] = 1.0
     refine: Annotated[float, Field(ge=0)] = 1.0
     select: Annotated[float, Field(ge=0)] = 1.0
+    reflect: Annotated[float, Field(ge=0)] = 0.0  # attempts, ignore strings and a right continuation in one trace
 
 
 class BuildConfig(Section):
@@ -104,6 +105,20 @@ class BuildConfig(Section):
     balance_positions: bool = True
     require_consistent: bool = False  # leave out right answers whose text contradicts itself, "47 is (C)" for (C) 45
     max_rows: Positive | None = None  # a seeded subset of the mixture, to compare recipes at the same cost
+    # Of selections in the rationale form. Rows show 2 to `select_largest` candidates, each number equally often. A
+    # prompt, at test time too, shows at most `select_shown` different texts, the most frequent ones.
+    select_largest: Annotated[int, Field(ge=2)] = 5
+    select_shown: Annotated[int, Field(ge=2)] = 5
+    select_per_problem: Positive = 2
+
+
+class RethinkConfig(Section):
+    """What is sampled besides candidates: forced continuations for reflections, selections for the rationale form."""
+
+    problems: Positive | None = None  # per iteration, a seeded draw of those that were sampled; None: all
+    budget: str = "tiny"  # preset of selftrain/engines/budget.py: end of thinking, ignore strings
+    max_ignores: Annotated[int, Field(ge=1, le=8)] = 4  # 1 to so many ends of thinking are replaced, equally often
+    max_tokens: Positive = 256  # of a forced text, all attempts included
 
 
 class TrainingConfig(Section):
@@ -171,17 +186,61 @@ class Config(Section):
     output: Annotated[Path, FreeToChange] = Path("outputs/run")
     bank: Annotated[Path, FreeToChange] = Path("outputs/bank.sqlite")
     prompts: Annotated[str, AfterValidator(known_prompts)] = "r3v-qwen2vl"  # a set of wordings.toml, or a file
+    # What a selection answers with, in training and at test time: a letter or value, R3V's form; which candidate and
+    # why; or a whole derivation.
+    select_format: SelectFormat = "answer"
     data: DataConfig = DataConfig()
     model: ModelConfig = Field(default_factory=ModelConfig)
     engine: AnyEngine = HFSettings()
     sampling: SamplingConfig = SamplingConfig()
     build: BuildConfig = BuildConfig()
+    rethink: RethinkConfig = RethinkConfig()
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _derivations_fit(self) -> Config:
+        """Arithmetic before anything is sampled: a selection in the rationale form must fit with its candidates."""
+        if self.select_format != "rationale":
+            return self
+        shown, answer, longest = self.build.select_shown, self.evaluation.select_max_tokens, self.training.max_length
+        if answer < self.evaluation.max_tokens and {"select"} & set(self.evaluation.strategies):
+            raise ValueError(
+                f"select_format rationale: a selection is a whole derivation, but evaluation.select_max_tokens is "
+                f"{answer} and evaluation.max_tokens {self.evaluation.max_tokens}; raise the former"
+            )
+        needed = shown * self.sampling.max_tokens + answer
+        if self.build.parts.select and needed > longest:
+            raise ValueError(
+                f"select_format rationale: build.select_shown {shown} candidates of up to {self.sampling.max_tokens} "
+                f"tokens and an answer of {answer} are {needed} tokens, above training.max_length {longest}; lower "
+                "build.select_shown or raise training.max_length"
+            )
+        return self
+
+    @property
+    def selects_on_policy(self) -> bool:
+        """Whether the model's own selections on training problems become rows."""
+        return self.select_format == "rationale" and self.build.parts.select > 0
+
+    @property
+    def show_limit(self) -> ShowLimit:
+        """How much a selection in the rationale form shows."""
+        return ShowLimit(texts=self.build.select_shown)
 
     def identity(self) -> dict[str, Any]:
         """The part of the configuration that results depend on, JSON-able."""
         values = _bound(self)
+        # Settings that nothing uses are left out, so that run folders from before there were any can be resumed.
+        if self.select_format == "answer":
+            values.pop("select_format")
+        if self.select_format != "rationale":
+            for name in ("select_largest", "select_shown", "select_per_problem"):
+                values["build"].pop(name)
+        if not self.build.parts.reflect:
+            values["build"]["parts"].pop("reflect")
+        if not (self.build.parts.reflect or self.selects_on_policy):
+            values.pop("rethink")
         # Left out where it is the default, so that run folders from before this setting can be resumed.
         if self.evaluation.strategies == EvaluationConfig.model_fields["strategies"].default:
             values["evaluation"].pop("strategies")

@@ -22,12 +22,14 @@ from selftrain.runs.metrics import Metrics, collect
 from selftrain.runs.run_dir import RunDir
 from selftrain.runs.splits import image_store, inputs, load_splits, without_leaks
 from selftrain.runs.timing import Clock
+from selftrain.sampling import second_thoughts
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import open_engine
 from selftrain.sampling.engine_reuse import keeping
 from selftrain.stages import LoopStopped, RunContext
 from selftrain.test_time.evaluate import check_strategies
 from selftrain.test_time.results import SplitResult
+from selftrain.test_time.strategy_config import SelectionForm
 from selftrain.training.dry_run import training_plan
 from selftrain.training.precision import settle
 
@@ -65,7 +67,9 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
             write_json(folder.path / "config.json", config.model_dump(mode="json"))
             write_json(folder.path / "data.json", card)
             splits = without_leaks(config, splits, folder, progress)
-            check_strategies(config.evaluation, splits["dev"], prompt_set(config.prompts), config.seed)
+            selection = SelectionForm(config.select_format, config.show_limit)
+            check_strategies(config.evaluation, splits["dev"], prompt_set(config.prompts), config.seed, selection)
+            second_thoughts.check(config)
             opener = tools.pop("open_engine", open_engine)
             with (
                 keeping(config, opener) as get_engine,
@@ -96,6 +100,7 @@ def iterate(run: RunContext, iteration: int) -> None:
     """One iteration, stage by stage."""
     stages.sample_stage(run, iteration)
     stages.judge_stage(run, iteration)
+    stages.rethink_stage(run, iteration)
     stages.build_stage(run, iteration)
     stages.train_stage(run, iteration)
     stages.parity_stage(run, iteration)

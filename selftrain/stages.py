@@ -13,6 +13,14 @@ from typing import Any, TypeVar, get_args
 from data_process import prompts as wording
 from data_process.building.census import Census
 from data_process.building.mixture import build
+from data_process.building.rationale import SetSizes
+from data_process.building.second_thoughts import (
+    SecondThoughts,
+    selection_from_json,
+    selection_to_json,
+    trace_from_json,
+    trace_to_json,
+)
 from data_process.images.store import ImageStore
 from data_process.io import each_row, read_examples, write_jsonl
 from data_process.judging import judge
@@ -20,19 +28,21 @@ from data_process.prompts import prompt_set
 from data_process.schema import Candidate, Example, Judged, Kind, Problem, judged_from_json, to_json
 from data_process.seeds import seed_for
 from selftrain.config import Config
-from selftrain.engines.base import Completion, EngineError, GivesPromptIds, Request, StatesFacts
+from selftrain.engines.base import EngineError, GivesPromptIds, Request, StatesFacts
 from selftrain.engines.opening import open_by_settings
 from selftrain.engines.parity import Reference, compare, expectations
 from selftrain.files import write_json
 from selftrain.progress import Progress, Update
-from selftrain.runs.run_dir import RunDir
+from selftrain.runs.run_dir import RunDir, iteration_files
 from selftrain.runs.splits import SPLITS, canonical_images
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import Opener, engine_job, open_engine, sampling_params
 from selftrain.sampling.sampler import Ask, Picture, Sampler
+from selftrain.sampling.second_thoughts import candidate_of, draw_selections, draw_traces
 from selftrain.sampling.weights import sampler_of
 from selftrain.test_time.evaluate import evaluate
 from selftrain.test_time.results import SplitResult
+from selftrain.test_time.strategy_config import SelectionForm, trained_limit
 from selftrain.training.checkpoints import discard
 from selftrain.training.dry_run import settings_of
 
@@ -90,6 +100,13 @@ class RunContext:
             )
         return self._sampler[1]
 
+    def selecting(self, iteration: int) -> SelectionForm:
+        """How an iteration's weights select: with prompts no longer than those that they were trained on."""
+        limit = self.config.show_limit
+        if iteration and self.config.select_format == "rationale":
+            limit = trained_limit(self.folder.path, limit, [iteration])
+        return SelectionForm(self.config.select_format, limit)
+
     def close_engine(self) -> None:
         """Free the engine's memory; training needs it."""
         if self._sampler is not None:
@@ -115,22 +132,13 @@ def sample_stage(run: RunContext, iteration: int) -> None:
         with run.progress.stage(f"iteration {iteration}: sampling", "samples") as sampler.on_progress:
             found = sampler.stream(asks, params, settings.n)
         candidates = (
-            candidate(problem_id, iteration - 1, index, completion)
+            candidate_of(problem_id, iteration - 1, index, completion)
             for problem_id, completions in found
             for index, completion in enumerate(completions)
         )
         write_jsonl(folder / "candidates.jsonl", map(to_json, candidates))
 
     run.folder.stage(f"iter{iteration}/sample", make, after=weights_stage(iteration - 1))
-
-
-def candidate(problem_id: str, iteration: int, sample: int, completion: Completion) -> Candidate:
-    """One sampled completion as a record of the run."""
-    return Candidate(
-        problem_id=problem_id, iteration=iteration, sample=sample, text=completion.text,
-        n_tokens=len(completion.token_ids), n_prompt_tokens=completion.n_prompt_tokens, finish=completion.finish,
-        mean_logprob=completion.mean_logprob,
-    )  # fmt: skip
 
 
 def judge_stage(run: RunContext, iteration: int) -> None:
@@ -173,6 +181,52 @@ def pool(run: RunContext, iteration: int) -> Iterator[Judged]:
         yield from map(judged_from_json, each_row(run.folder.path / f"iter{k}/judge/judged.jsonl"))
 
 
+def rethinks(config: Config) -> bool:
+    """Whether iterations sample second thoughts."""
+    return bool(config.build.parts.reflect) or config.selects_on_policy
+
+
+def rethink_stage(run: RunContext, iteration: int) -> None:
+    """Forced continuations and selections on training problems, by the weights that wrote the candidates."""
+    config = run.config
+    if not rethinks(config):
+        return
+
+    def make(folder: Path) -> None:
+        sampler, weights = run.sampler(iteration - 1), iteration - 1
+        candidates: dict[str, list[Judged]] = {}
+        for row in each_row(run.folder.path / f"iter{iteration}/judge/judged.jsonl"):
+            item = judged_from_json(row)
+            candidates.setdefault(item.candidate.problem_id, []).append(item)
+        sampled = [problem for problem in run.splits["train"] if problem.id in candidates]
+        problems = problems_for(sampled, config.rethink.problems, config.seed, iteration)
+        with run.progress.stage(f"iteration {iteration}: second thoughts", "samples") as sampler.on_progress:
+            traces = draw_traces(problems, sampler, config, weights) if config.build.parts.reflect else []
+            chosen = draw_selections(problems, candidates, sampler, config, weights) if config.selects_on_policy else []
+        write_jsonl(folder / "traces.jsonl", map(trace_to_json, traces))
+        write_jsonl(folder / "selections.jsonl", map(selection_to_json, chosen))
+        counts = {
+            "traces": Counter(trace.judged.verdict.status for trace in traces),
+            "attempts": Counter(len(trace.attempts) for trace in traces),
+            "right_attempts": sum(sum(trace.right) for trace in traces),
+            "selections": Counter(selection.judged.verdict.status for selection in chosen),
+            "votes_right": sum(selection.vote_right for selection in chosen),
+        }
+        write_json(folder / "counts.json", counts)
+
+    after = [f"iter{iteration}/judge", *weights_stage(iteration - 1)]
+    run.folder.stage(f"iter{iteration}/rethink", make, after=after)
+
+
+def second_thoughts_in(run: Path, iteration: int = 999) -> SecondThoughts:
+    """Those of a run's iterations up to this one."""
+    folders = [folder for k, folder in iteration_files(run, "rethink") if k <= iteration]
+    return SecondThoughts.of(
+        (trace_from_json(row) for folder in folders for row in each_row(folder / "traces.jsonl")),
+        (selection_from_json(row) for folder in folders for row in each_row(folder / "selections.jsonl")),
+    )
+
+
 def build_stage(run: RunContext, iteration: int) -> None:
     """Training rows from the pool. Raises LoopStopped if there is nothing to learn from."""
     settings = run.config.build
@@ -191,6 +245,9 @@ def build_stage(run: RunContext, iteration: int) -> None:
             max_cot_per_problem=settings.max_cot_per_problem,
             balance_positions=settings.balance_positions,
             require_consistent=settings.require_consistent,
+            select_format=run.config.select_format,
+            sets=SetSizes(settings.select_largest, settings.select_per_problem, run.config.show_limit),
+            thoughts=second_thoughts_in(run.folder.path, iteration),
         )
         if why := nothing_to_learn(result.verdicts):
             raise LoopStopped(why)
@@ -204,11 +261,16 @@ def build_stage(run: RunContext, iteration: int) -> None:
             raise LoopStopped(f"no training row could be built: {reasons}")
         write_jsonl(folder / "examples.jsonl", map(to_json, examples))
         kinds = Counter(example.kind for example in examples)
-        counts = {"examples": kinds, "dropped": dropped, "repeated": result.repeated, "pool": result.pools}
+        counts: dict[str, Any] = {"examples": kinds, "dropped": dropped}
+        counts |= {"repeated": result.repeated, "pool": result.pools}
+        if result.select_characters is not None:
+            counts["select_characters"] = result.select_characters
         write_json(folder / "counts.json", counts)
 
+    sources = ["judge", "rethink"] if rethinks(run.config) else ["judge"]
+    after = [f"iter{k}/{stage}" for k in range(1, iteration + 1) for stage in sources]
     with run.progress.stage(f"iteration {iteration}: building training rows", "rows"):
-        run.folder.stage(f"iter{iteration}/build", make, after=[f"iter{k}/judge" for k in range(1, iteration + 1)])
+        run.folder.stage(f"iter{iteration}/build", make, after=after)
 
 
 def nothing_to_learn(status: Counter[str]) -> str | None:
@@ -286,7 +348,8 @@ def tune(
     if sum(file.stat().st_size for file in config.model.path.glob("*.safetensors")) < PROBE_LIMIT:
         verify_adapter(config.model.path, result.adapter, probe.prompt, [store.path(image) for image in probe.images])
     counts = {"steps": result.steps, "train_loss": result.train_loss, "rows": result.rows}
-    return {**counts, "dropped": dict(result.dropped)}
+    masked = {"masked_tokens": result.masked} if result.masked else {}
+    return {**counts, **masked, "dropped": dict(result.dropped)}
 
 
 def first_look(run: RunContext) -> None:
@@ -317,7 +380,9 @@ def evaluate_stage(run: RunContext, iteration: int, split: str) -> None:
         with run.progress.stage(f"iteration {iteration}: evaluating on {split}", "samples") as sampler.on_progress:
             config = run.config
             prompts = prompt_set(config.prompts)
-            result = evaluate(run.splits[split], sampler, config.evaluation, prompts, iteration, config.seed)
+            result = evaluate(
+                run.splits[split], sampler, config.evaluation, prompts, iteration, config.seed, run.selecting(iteration)
+            )
         write_jsonl(folder / "rows.jsonl", (row.to_json() for row in result.rows))
         write_json(folder / "split.json", result.split)
         scores = ", ".join(f"{k} {100 * s.accuracy:.1f}" for k, s in result.split.strategies.items())

@@ -363,15 +363,17 @@ def test_top_level_map_exists():
 
 def test_ablations_are_what_the_configs_say():
     text = (DOCS / "method.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `(configs/demo\w*\.yaml)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", text, re.MULTILINE)
-    assert len(rows) == 4
+    number = r" ([\d.]+) \|"
+    rows = re.findall(rf"^\| `(configs/demo\w*\.yaml)` \|{4 * number}", text, re.MULTILINE)
+    assert len(rows) == 7
     steps = load_config(ROOT / "configs/demo.yaml").training.overrides
     for file, *weights in rows:
         config = load_config(ROOT / file)
         parts = config.build.parts
-        assert [parts.cot, parts.refine, parts.select] == [float(weight) for weight in weights], file
+        assert [parts.cot, parts.refine, parts.select, parts.reflect] == [float(weight) for weight in weights], file
         assert parts.qa == 0
-        assert config.training.restart == "previous"
+        assert config.training.restart == ("base" if "restart_base" in file else "previous")
+        assert config.select_format == ("answer" if "letter" in file else "rationale")
         assert config.training.overrides == steps == {"max_steps": 100}
     assert load_config().training.restart == "base"
     for file in ROOT.glob("configs/*qwen2*.yaml"):

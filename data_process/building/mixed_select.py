@@ -70,10 +70,7 @@ def build_mixed_select(
 
     Raises DataError for sizes below 2 or given twice, for per_size below 1, and for candidates of unknown problems.
     """
-    if not sizes or min(sizes) < 2 or len(set(sizes)) < len(sizes):
-        raise DataError(f"sizes {list(sizes)}: each must be at least 2 and occur once; for instance 2,3,4,5,6")
-    if per_size < 1:
-        raise DataError(f"per_size is {per_size}; it must be at least 1")
+    check_sizes(sizes, per_size)
     by_id = {problem.id: problem for problem in problems}
     groups = group_by_problem(problems, judged)
     dropped: Counter[str] = Counter()
@@ -110,6 +107,14 @@ def build_mixed_select(
         {n: sizes_made[n] for n in sizes},
         {n: tuple(places[n]) for n in sizes},
     )
+
+
+def check_sizes(sizes: Sequence[int], per_size: int) -> None:
+    """DataError for sizes below 2 or given twice, and for per_size below 1."""
+    if not sizes or min(sizes) < 2 or len(set(sizes)) < len(sizes):
+        raise DataError(f"sizes {list(sizes)}: each must be at least 2 and occur once; for instance 2,3,4,5,6")
+    if per_size < 1:
+        raise DataError(f"per_size is {per_size}; it must be at least 1")
 
 
 def _rejection_reason(right: Sequence[Candidate], wrong: Sequence[Candidate], n: int) -> str | None:

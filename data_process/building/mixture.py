@@ -1,4 +1,4 @@
-"""Builds training examples from judged candidates: question–answer rows, chains of thought, refinements, selections.
+"""Builds training examples from judged candidates: answers, chains of thought, refinements, selections, reflections.
 
 `RULES` holds the two published rules of R3V. Records are joined by id and "newest" means the largest (iteration,
 sample), so the order of the input does not change the result.
@@ -21,9 +21,13 @@ from typing import Literal, get_args
 
 from data_process import prompts as wording
 from data_process.building.census import Census, problems_by_id
+from data_process.building.mixed_select import reason_of
+from data_process.building.rationale import DEFAULT_SETS, SetSizes, material, rationale_rows
+from data_process.building.reflect import reflect_rows
+from data_process.building.second_thoughts import NONE, SecondThoughts, responses
 from data_process.io import paused_garbage_collection
 from data_process.judging.consistency import contradiction
-from data_process.prompts import PromptSet
+from data_process.prompts import PromptSet, SelectFormat
 from data_process.schema import Candidate, DataError, Example, Judged, Kind, Problem
 from data_process.seeds import seed_for
 
@@ -59,6 +63,7 @@ class BuildResult:
     verdicts: Counter[str]  # of the input, by status
     n_usable: int  # candidates left after the filters
     n_extra: int = 0
+    select_characters: int | None = None  # of the candidates in the longest prompt of the rationale form
 
     def check(self) -> None:
         """AssertionError if the counts do not add up, which would be a fault of this module, not of the data."""
@@ -81,6 +86,7 @@ class _Pool:
     positives: list[Candidate] = field(default_factory=list)
     negatives: list[Candidate] = field(default_factory=list)
     n_negatives: int = 0
+    everything: list[Judged] = field(default_factory=list)  # unusable ones too; for the rationale form alone
 
     def add(self, candidate: Candidate, correct: bool) -> None:
         if correct:
@@ -95,6 +101,7 @@ class _Pool:
         """Newest first."""
         for candidates in (self.positives, self.negatives):
             candidates.sort(key=attrgetter("age_key"), reverse=True)
+        self.everything.sort(key=lambda item: item.candidate.age_key, reverse=True)
 
     @property
     def lacks(self) -> str | None:
@@ -132,6 +139,9 @@ def build(
     max_cot_per_problem: int = 1,
     balance_positions: bool = True,
     select_target: Literal["gold", "own"] = "gold",
+    select_format: SelectFormat = "answer",
+    sets: SetSizes = DEFAULT_SETS,
+    thoughts: SecondThoughts = NONE,
     abstain_is_negative: bool = True,
     allow_truncated_negatives: bool = False,
     require_consistent: bool = False,
@@ -148,7 +158,10 @@ def build(
     `max_cot_per_problem`: newest first; a text that the problem already has is dropped.
     `balance_positions`: the odd candidate of each selection (the one correct of three, or the one wrong of three) is
       equally often in each place, so that its place reveals nothing; otherwise the order is a seeded shuffle.
-    `select_target`: "gold" is the gold answer, "own" the newest correct text of the model itself.
+    `select_target`: "gold" is the gold answer, "own" the newest correct text of the model itself; for the answer form.
+    `select_format`: the form of the selections. For the rationale form, `sets` says which candidates are shown.
+    `thoughts`: what the model wrote when it thought again. It makes the reflections, and its right texts are the
+      targets of refinements and of selections in the rationale form.
     `abstain_is_negative`: a candidate on which the judge abstains counts as wrong, as in R3V; otherwise it is dropped.
     `allow_truncated_negatives`: a truncated text is never a target; this admits it as a wrong attempt.
     `require_consistent`: a correct text that contradicts itself ("47 is (C)" where (C) is 45) is not used at all.
@@ -181,6 +194,8 @@ def build(
         problem = by_id.get(candidate.problem_id)
         if problem is None:
             break  # `check` says which
+        if select_format == "rationale":
+            found[problem.id].everything.append(item)
         reason = _rejection_reason(item, text_rule, abstain_is_negative, allow_truncated_negatives)
         if require_consistent and not reason and correct:
             reason = "contradicts_itself" if contradiction(candidate.text, problem) else None
@@ -204,13 +219,22 @@ def build(
     qa = tuple(_qa_rows(problems if qa_problems is None else qa_problems, prompts, slots))
     cot = tuple(_cot_rows(ready, max_cot_per_problem))
     n_usable = sum(len(pool.positives) + pool.n_negatives for pool in pools.values())
+    right = {problem_id: pool.positives for problem_id, pool in pools.items()}
+    reflect = tuple(reflect_rows(by_id, thoughts, right, prompts, slots, dropped, require_consistent))
+    longest = None
+    if select_format == "rationale":
+        select, longest = _rationale_rows(ready, thoughts, sets, seed, require_consistent)
     for pool in pools.values():
         del pool.positives[SHOWN:]  # frees memory for the long prompts of the other parts
+        pool.everything.clear()
+    if select_format != "rationale":
+        select = _select_rows(ready, seed, balance_positions, select_target, select_format)
     by_kind: dict[Kind, tuple[Example, ...]] = {
         "qa": qa,
         "cot": cot,
-        "refine": tuple(_refine_rows(ready)),
-        "select": tuple(_select_rows(ready, seed, balance_positions, select_target)),
+        "refine": tuple(_refine_rows(ready, thoughts, require_consistent)),
+        "select": tuple(select),
+        "reflect": reflect,
     }
     repeated: Counter[str] = Counter()
     mixture = [
@@ -223,7 +247,16 @@ def build(
         raise DataError(f"example id {example_id!r} occurs twice; give the extra rows other ids")
     Random(seed_for(seed, "mixture", "shuffle")).shuffle(mixture)
     result = BuildResult(
-        tuple(mixture), by_kind, slots, dropped, repeated, census.pools(by_id), census.verdicts, n_usable, len(extra)
+        tuple(mixture),
+        by_kind,
+        slots,
+        dropped,
+        repeated,
+        census.pools(by_id),
+        census.verdicts,
+        n_usable,
+        len(extra),
+        longest,
     )
     result.check()
     return result
@@ -297,8 +330,11 @@ def _cot_rows(ready: _Material, most: int) -> list[Example]:
     return rows
 
 
-def _refine_rows(ready: _Material) -> list[Example]:
-    """One slot per problem: the newest wrong text in the prompt, the newest correct text as the target."""
+def _refine_rows(ready: _Material, thoughts: SecondThoughts, require_consistent: bool) -> list[Example]:
+    """One slot per problem: the newest wrong text in the prompt, the newest correct text as the target.
+
+    A right second thought comes before a right sample: it was written to check an attempt.
+    """
     rows = []
     for problem_id, pool in ready.pools.items():
         ready.slots["refine"] += 1
@@ -307,14 +343,35 @@ def _refine_rows(ready: _Material) -> list[Example]:
             continue
         problem, wrong, right = ready.by_id[problem_id], pool.negatives[0], pool.positives[0]
         prompt = wording.refine(problem, wrong.text, ready.prompts, ready.cot_prompts[problem_id])
-        sources = (wrong.id, right.id)
+        second = responses(problem, thoughts, require_consistent)
+        source, text = (second[0].source, second[0].text) if second else (right.id, right.text)
+        sources = (wrong.id, source)
         rows.append(
-            Example(f"refine/{problem_id}", "refine", problem_id, prompt, right.text, wording.images(problem), sources)
+            Example(f"refine/{problem_id}", "refine", problem_id, prompt, text, wording.images(problem), sources)
         )
     return rows
 
 
-def _select_rows(ready: _Material, seed: int, balance_positions: bool, target: Literal["gold", "own"]) -> list[Example]:
+def _rationale_rows(
+    ready: _Material, thoughts: SecondThoughts, sets: SetSizes, seed: int, require_consistent: bool
+) -> tuple[list[Example], int]:
+    materials = [
+        material(
+            ready.by_id[problem_id], pool.everything, pool.positives, thoughts, ready.prompts, require_consistent,
+            sets.largest,
+        )
+        for problem_id, pool in ready.pools.items()
+    ]  # fmt: skip
+    by_id = {
+        problem_id: {item.candidate.id: item.candidate for item in pool.everything}
+        for problem_id, pool in ready.pools.items()
+    }
+    return rationale_rows(materials, thoughts, by_id, ready.prompts, sets, seed, ready.slots, ready.dropped)
+
+
+def _select_rows(
+    ready: _Material, seed: int, balance_positions: bool, target: Literal["gold", "own"], form: SelectFormat
+) -> list[Example]:
     """Two slots per problem: two correct and one wrong, one correct and two wrong; the newest of each."""
     rows = []
     # (name, correct ones, wrong ones): three candidates, of which one is the odd one.
@@ -338,11 +395,17 @@ def _select_rows(ready: _Material, seed: int, balance_positions: bool, target: L
             Random(seed_for(seed, problem_id, "select", name)).shuffle(shown)
             if places is not None:
                 shown.insert(places[k], odd)
-            own, cot_prompt = ready.pools[problem_id].positives[0].text, ready.cot_prompts[problem_id]
+            positives, cot_prompt = ready.pools[problem_id].positives, ready.cot_prompts[problem_id]
+            if form == "answer" and target == "own":
+                text = positives[0].text
+            else:
+                number = next(k for k, candidate in enumerate(shown, start=1) if candidate in positives)
+                reason = reason_of(shown[number - 1].text)
+                text = wording.select_target(problem, ready.prompts, form, number, reason)
             row = Example(
                 id=f"select/{name}/{problem_id}", kind="select", problem_id=problem_id, images=wording.images(problem),
-                prompt=wording.select(problem, [c.text for c in shown], ready.prompts, cot_prompt=cot_prompt),
-                target=own if target == "own" else wording.select_target(problem, ready.prompts),
+                prompt=wording.select(problem, [c.text for c in shown], ready.prompts, form, cot_prompt),
+                target=text,
                 sources=tuple(candidate.id for candidate in shown),
             )  # fmt: skip
             rows.append(row)

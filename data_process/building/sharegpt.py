@@ -17,14 +17,29 @@ from data_process.schema import DataError, Example, wrong
 INFO = "dataset_info.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TAGS = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+# Ends an assistant's turn in Qwen2-VL's chat template. The template of open turns leaves it to the rows.
+END_OF_TURN = "<|im_end|>\n"
 
 
-def to_row(example: Example, image_path: Callable[[str], Path]) -> dict[str, Any]:
-    """One ShareGPT row. An image mark stands in the prompt wherever the engines place an image."""
+def to_row(example: Example, image_path: Callable[[str], Path], open_turns: bool = False) -> dict[str, Any]:
+    """One ShareGPT row. An image mark stands in the prompt wherever the engines place an image.
+
+    `open_turns`: for the template that adds nothing to the turns of the assistant and to observations
+    (selftrain/training/open_turns.py). An attempt is then a turn of the assistant, an ignore string an observation, and
+    the target ends with END_OF_TURN. DataError for an example with a history otherwise.
+    """
+    if example.history and not open_turns:
+        wrong(f"example {example.id!r}", "its history needs a data set with open turns")
+    history = [
+        message
+        for attempt, ignore in example.history
+        for message in ({"role": "assistant", "content": attempt}, {"role": "observation", "content": ignore})
+    ]
     return {
         "messages": [
             {"role": "user", "content": PLACEHOLDER.join(segments(example.prompt, len(example.images)))},
-            {"role": "assistant", "content": example.target},
+            *history,
+            {"role": "assistant", "content": example.target + END_OF_TURN * open_turns},
         ],
         "images": [str(image_path(image)) for image in example.images],
     }
@@ -43,16 +58,22 @@ def rejection_reason(example: Example) -> str | None:
     texts = example.prompt.split(PLACEHOLDER)
     if len(texts) - 1 > len(example.images) or any(neutralise(text) != text for text in texts):
         return "mark_in_prompt"
+    if any(neutralise(text) != text for pair in example.history for text in pair):
+        return "mark_in_history"
     return None
 
 
 def write_dataset(
-    folder: str | Path, name: str, examples: Iterable[Example], image_path: Callable[[str], Path]
+    folder: str | Path,
+    name: str,
+    examples: Iterable[Example],
+    image_path: Callable[[str], Path],
+    open_turns: bool = False,
 ) -> Counter[str]:
     """Write `folder/name.jsonl` and register it as `name` in `folder/dataset_info.json`, for `dataset_dir: folder`.
 
     `image_path` turns an example's image into the path that the trainer opens, preferably an absolute one. It is called
-    once for each image.
+    once for each image. `open_turns` as in `to_row`, for all rows.
     Each file is written whole or not at all, the registration last. Returns counts of "written" and of each reason for
     leaving an example out, which add up to the number of examples; the caller decides whether too few were written.
     Raises DataError for an unusable name or an unreadable dataset_info.json.
@@ -74,12 +95,13 @@ def write_dataset(
             counts[reason or "written"] += 1
             if reason is None:
                 has_images = has_images or bool(example.images)
-                yield to_row(example, path_of)
+                yield to_row(example, path_of, open_turns)
 
     write_jsonl(folder / f"{name}.jsonl", rows())
     # The reader cannot infer the type of a column of empty lists, so a text-only dataset does not declare it.
     columns = {"messages": "messages"} | ({"images": "images"} if has_images else {})
-    info[name] = {"file_name": f"{name}.jsonl", "formatting": "sharegpt", "columns": columns, "tags": _TAGS}
+    tags = _TAGS | ({"observation_tag": "observation"} if open_turns else {})
+    info[name] = {"file_name": f"{name}.jsonl", "formatting": "sharegpt", "columns": columns, "tags": tags}
     with write_aside(folder / INFO) as file:
         file.write(json.dumps(info, indent=2, sort_keys=True).encode() + b"\n")
     return counts

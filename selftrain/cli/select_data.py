@@ -21,7 +21,11 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--output", type=Path, help="results folder (default: RUN/select-data)")
     parser.add_argument("--sizes", help="comma-separated numbers of candidates in one prompt (default 2,3,4,5,6)")
     parser.add_argument("--per-size", type=int, help="maximum number of rows per problem and size (default 3)")
-    parser.add_argument("--form", choices=("answer", "reasoning"), help="what a selection states (default answer)")
+    parser.add_argument(
+        "--form",
+        choices=("answer", "reasoning", "rationale"),
+        help="what a selection states (default: as the run's settings say)",
+    )
     parser.add_argument("--start", choices=("base", "accepted"), help="weights to start from (default accepted)")
     parser.add_argument("--max-rows", type=int, help="maximum number of selection rows (default 6000)")
     parser.add_argument("--cot-share", type=float, help="self-CoT rows per selection row (default 0.5)")
@@ -47,7 +51,9 @@ def select_data_command(args: argparse.Namespace) -> int:
         except ValueError:
             message = f"--sizes {args.sizes!r}: write whole numbers separated by commas, for instance 2,3,4,5,6"
             raise ConfigError(message) from None
-    prepare_environment(run_config(args.run).engine.threads)
+    config = run_config(args.run)
+    given.setdefault("form", config.select_format)
+    prepare_environment(config.engine.threads)
     from selftrain.progress import Progress
     from selftrain.scaling.select_sft import SelectData, select_data
 
@@ -60,7 +66,7 @@ def select_data_command(args: argparse.Namespace) -> int:
     from selftrain.scaling.grid import load_scale_config
     from selftrain.scaling.run import Target, scale
 
-    grid = load_scale_config(None, [*CURVES, *args.set], quick=False)
+    grid = load_scale_config(None, [*CURVES, f"select_format={given['form']}", *args.set], quick=False)
     target = Target(run=args.run, weights=["accepted", f"select-data={adapter}"])
     result = scale(grid, output / "scale", target, processes=args.processes, progress=progress)
     for model in result.subjects:

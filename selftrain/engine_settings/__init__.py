@@ -24,6 +24,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from data_process.prompts import SelectFormat
 from data_process.schema import Problem
 from selftrain.files import file_digest
 
@@ -68,6 +69,7 @@ class EngineJob:
     seed: int
     iteration: int  # of the weights, for scripted answers
     problems: Sequence[Problem]  # for scripted answers; a model never sees them
+    select_format: SelectFormat = "answer"  # what a selection answers with, for scripted answers
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from zlib import crc32
 
 from data_process import prompts as wording
 from data_process.images.marks import segments
-from data_process.prompts import PromptSet, prompt_set
+from data_process.prompts import PromptSet, SelectFormat, prompt_set
 from data_process.schema import DataError, Problem
 from data_process.seeds import seed_for
 from selftrain.engine_settings import EngineJob, ScriptedSettings
@@ -198,15 +198,18 @@ class GoldNoise:
         seed_salt: int | str = 0,
         *,
         weights: str = "base",
+        form: SelectFormat = "answer",
     ) -> None:
         """`accuracy` is the probability of the right answer; a table gives one for each name of `weights`, so that an
         iteration can be better than the one before. `abstain_rate` is the probability of a text without an answer.
+        In the `form` "rationale" a selection is a derivation like any other answer.
         """
         self.prompts = prompts
         self.accuracy = accuracy if isinstance(accuracy, int | float) else accuracy[weights]
         self.abstain_rate = abstain_rate
         self.salt = seed_salt
         self.weights = weights
+        self.form = form
         if self.accuracy < 0 or abstain_rate < 0 or self.accuracy + abstain_rate > 1:
             raise ValueError(f"accuracy {self.accuracy} and abstain_rate {abstain_rate} are not probabilities")
         self._by_body: dict[str, list[Problem]] = {}
@@ -225,7 +228,7 @@ class GoldNoise:
             answer = self._wrong(problem, seed)
         prompts = self.prompts.of(problem)
         select_cue = prompts.select.rpartition("{predictions}")[2]
-        if request.prompt.endswith(select_cue):
+        if request.prompt.endswith(select_cue) and self.form != "rationale":
             return wording.fill(prompts.select_target, answer=answer)
         steps = f"From the figure the known values are read, and with them step {seed % 7 + 1} gives what is asked."
         cue = "Answer: " if prompts.qa_target == "{answer}" else ""  # a bare answer ends no solution
@@ -260,4 +263,6 @@ def open_scripted(settings: ScriptedSettings, job: EngineJob) -> ScriptedEngine:
     accuracy = min(settings.accuracy + settings.gain * job.iteration, 1 - settings.abstain)
     weights = f"iteration-{job.iteration}"
     prompts = prompt_set(job.prompts)
-    return ScriptedEngine(GoldNoise(job.problems, prompts, accuracy, settings.abstain, job.seed, weights=weights))
+    return ScriptedEngine(
+        GoldNoise(job.problems, prompts, accuracy, settings.abstain, job.seed, weights=weights, form=job.select_format)
+    )

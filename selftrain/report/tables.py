@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 POOL = {"all_right": "all right", "mixed": "mixed", "all_wrong": "all wrong", "unreadable": "unreadable"}
 DETAILS_NOTE = "Tokens are means per problem. Abstain: no readable answer. Truncated: completions at the token limit."
-KINDS = {"qa": "QA", "cot": "CoT", "refine": "refine", "select": "select"}
+KINDS = {"qa": "QA", "cot": "CoT", "refine": "refine", "select": "select", "reflect": "reflect"}
 
 
 def abstain_rate(split: SplitResult) -> str:

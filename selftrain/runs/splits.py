@@ -184,7 +184,8 @@ def inputs(config: Config, splits: Mapping[str, Sequence[Problem]], store: Image
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
 
     result: dict[str, Any] = {split: digest(problems) for split, problems in splits.items()}
-    result["prompts"] = prompt_set(config.prompts).digest
+    prompts = prompt_set(config.prompts)
+    result["prompts"] = prompts.rationale_digest if config.select_format == "rationale" else prompts.digest
     result["judge"] = JUDGE_VERSION
     path = config.model.path
     if (model := config.engine.model_identity(path, lambda: weights_digest(bank, path, None))) is not None:

@@ -15,7 +15,14 @@ from types import TracebackType
 from selftrain.files import read_json, write_json
 from selftrain.runs.run_dir import iteration_files
 
-KINDS = {"sample": "sampling", "train": "training", "dev": "evaluation", "test": "evaluation"}  # by stage, in order
+# By stage, in order.
+KINDS = {
+    "sample": "sampling",
+    "rethink": "sampling",
+    "train": "training",
+    "dev": "evaluation",
+    "test": "evaluation",
+}
 
 
 @dataclass(frozen=True)

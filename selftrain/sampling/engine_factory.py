@@ -26,6 +26,7 @@ def engine_job(config: Config, adapter: Path | None, iteration: int, problems: S
         seed=config.seed,
         iteration=iteration,
         problems=problems,
+        select_format=config.select_format,
     )
 
 

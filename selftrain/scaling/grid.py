@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from data_process.prompts import PromptSet
+from data_process.prompts import PromptSet, SelectFormat
 from selftrain.config import ConfigError, build_section, parse_override, read_yaml, set_value
 from selftrain.engine_settings import Positive, Section
 from selftrain.engines.base import SamplingParams
 from selftrain.engines.budget import PRESETS, Budget, preset
 from selftrain.test_time import STRATEGIES, Condition, ContextLimit, Rejection, StrategyConfig
 from selftrain.test_time.length_control import TOKENS_PER_STEP
+from selftrain.test_time.strategy_config import ANSWER_FORM, SelectionForm
 
 # What a setting belongs to: the best of each family is chosen on dev. "oracle" is a bound, not a way to answer.
 Family = Literal["single", "think", "vote", "select", "refine", "combined", "control", "oracle"]
@@ -51,6 +53,7 @@ class ScaleConfig(Section):
     n: Positive = 10  # samples per problem behind every vote and selection
     sizes: tuple[Positive, ...] = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10)  # N of the curves
     select_sizes: tuple[Positive, ...] = (2, 3, 4, 5, 6, 7, 8, 9, 10)
+    select_format: SelectFormat | None = None  # what selections answer with; None: as the run's settings say
     draws: Positive = 1  # ordered subsets per problem over which selection is averaged
     permutations: Positive = 3  # orders of a permutation vote, among `audit_size` candidates
     audit_size: Positive = 5  # candidates of the permutation vote, the tournament and the distinct selection
@@ -139,11 +142,12 @@ def grid(
     prompts: PromptSet,
     context_limit: ContextLimit | None = None,
     seed: int = 0,
+    selection: SelectionForm = ANSWER_FORM,
 ) -> list[Setting]:
     """Every setting, in the order of the report. `plain` is how samples are drawn without a budget."""
     base = StrategyConfig(
         prompts=prompts, sampling=plain, selecting=selecting, seed=seed, context_limit=context_limit,
-        group=config.group, permutations=config.permutations,
+        group=config.group, permutations=config.permutations, form=selection.form, limit=selection.limit,
     )  # fmt: skip
     many = replace(base, pool=config.n)
     # "short" and "long" are measured against the thinking of a run that is not asked for a length.
@@ -215,6 +219,12 @@ def forced_params(
     except ValueError as error:
         bounds = f"num_ignore {num_ignore}, limit {limit}, least {least}"
         raise ConfigError(f"budget {config.budget} with {bounds}: {error}") from error
+
+
+def ignores_of(settings: Sequence[Setting]) -> set[str]:
+    """The ignore strings that some of the settings put into texts."""
+    budgets = [params.budget for setting in settings for params in setting.decodings if params.budget is not None]
+    return {text for budget in budgets if budget.num_ignore or budget.min_tokens for text in budget.ignore}
 
 
 def counting_params(config: ScaleConfig, plain: SamplingParams) -> SamplingParams:

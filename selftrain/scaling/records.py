@@ -207,4 +207,5 @@ class ScaleResult(Record):
     settings: ScaleConfig
     sampling: Mapping[str, Any]
     subjects: tuple[ModelResult, ...]
+    untrained: tuple[str, ...] = ()  # ignore strings that were forced, but that no training row of the run holds
     seconds: float

@@ -21,8 +21,13 @@ def _on_test(c: ChosenSetting) -> str:
 
 def markdown(result: records.ScaleResult) -> str:
     """The whole report of scale.json."""
+    untrained = ", ".join(f"“{text(ignore.strip())}”" for ignore in result.untrained)
     parts = [
         f"# Test-time compute: {text(result.name)}",
+        *(
+            [f"No training row of this run holds the ignore strings that are forced here: {untrained}."]
+            * bool(untrained)
+        ),
         f"Settings are chosen on {result.n_dev} dev problems and reported on {result.n_test} test problems "
         f"({text(result.questions)}). Tokens are per problem, generated and prompt together, the selector's own "
         "prompts and image tokens included. Intervals are 95%. Unreadable answers earn nothing and never vote.",

@@ -116,6 +116,7 @@ def scale(
             name=target.name, questions=bench.questions.about, n_dev=len(bench.questions.dev),
             n_test=len(bench.questions.test), judge=JUDGE_VERSION, seed=config.seed, settings=settings,
             sampling=sampling_params(config.evaluation).to_json(), subjects=tuple(records),
+            untrained=targets.untrained_ignores(config, bench.points) if target.run is not None else (),
             seconds=round(time.monotonic() - started, 1),
         )  # fmt: skip
     write_jsonl(output / "results.jsonl.gz", (row.to_json() for row in raw))
@@ -167,7 +168,8 @@ def _bench(settings: ScaleConfig, target: Target, progress: Progress) -> Iterato
         plain, selecting = sampling_params(config.evaluation), selecting_params(config.evaluation)
         processor = targets.processor_of(config)
         limit = targets.context_limit_of(config, picture, processor) if processor is not None else None
-        points = grid(settings, plain, selecting, prompt_set(config.prompts), limit, config.seed)
+        selection = targets.selection_of(config, settings.select_format, target.run)
+        points = grid(settings, plain, selecting, prompt_set(config.prompts), limit, config.seed, selection)
         if not config.engine.gives_logprobs:
             points = [point for point in points if not point.strategy.endswith("_logprob")]
             progress.say("engine.logprobs is false: settings that weigh answers by their likelihood are left out")

@@ -14,6 +14,7 @@ from random import Random
 from typing import Any, Literal
 
 from data_process.building.mixed_select import PER_SIZE, SIZES, build_mixed_select
+from data_process.building.rationale import build_rationale_select
 from data_process.io import read_examples, read_jsonl, write_jsonl
 from data_process.prompts import SelectFormat, prompt_set
 from data_process.schema import Example, Judged, judged_from_json, to_json
@@ -25,7 +26,7 @@ from selftrain.runs.run_dir import RunDir, iteration_files, run_config
 from selftrain.runs.splits import image_store, inputs, load_splits
 from selftrain.sampling.bank import Bank
 from selftrain.scaling.targets import models_of
-from selftrain.stages import tune
+from selftrain.stages import second_thoughts_in, tune
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,15 @@ def select_data(run: Path, settings: SelectData, output: Path, progress: Progres
             judged = pool_of_run(run)
             sampled = {item.candidate.problem_id for item in judged}
             problems = [p for p in splits["train"] if p.id in sampled]
-            made = build_mixed_select(
-                problems, judged, prompts=prompt_set(config.prompts), seed=settings.seed, sizes=settings.sizes,
-                per_size=settings.per_size, form=settings.form, require_consistent=config.build.require_consistent,
-            )  # fmt: skip
+            shared: dict[str, Any] = {
+                "prompts": prompt_set(config.prompts), "seed": settings.seed, "sizes": settings.sizes,
+                "per_size": settings.per_size, "require_consistent": config.build.require_consistent,
+            }  # fmt: skip
+            if settings.form == "rationale":
+                thoughts, limit = second_thoughts_in(run), config.show_limit
+                made = build_rationale_select(problems, judged, limit=limit, thoughts=thoughts, **shared)
+            else:
+                made = build_mixed_select(problems, judged, form=settings.form, **shared)
             rows, counts = mixture(list(made.examples), cot_rows(run), settings)
             if not rows:
                 shown = ", ".join(f"{name} {n}" for name, n in made.dropped.most_common())

@@ -13,10 +13,12 @@ from typing import Any
 from data_process.images.marks import segments
 from data_process.images.store import ImageStore
 from data_process.io import load_problems
+from data_process.prompts import SelectFormat
 from data_process.schema import DataError, Problem
 from data_process.seeds import seed_for
 from selftrain.config import Config, ConfigError
 from selftrain.engines.base import EngineError
+from selftrain.engines.budget import preset
 from selftrain.engines.budget_forcing.state_machine import resolve
 from selftrain.engines.budget_forcing.tokenizer import TokenizerVocabulary
 from selftrain.files import RunError, read_json
@@ -25,8 +27,9 @@ from selftrain.runs.metrics import Metrics
 from selftrain.runs.splits import inputs, load_splits, usable_problems
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.sampler import Picture
-from selftrain.scaling.grid import Setting
+from selftrain.scaling.grid import Setting, ignores_of
 from selftrain.test_time import ContextLimit
+from selftrain.test_time.strategy_config import SelectionForm, trained_limit
 from selftrain.training.row_lengths import frame_of
 
 DEV_SHARE = 1 / 3  # of the problems, where no dev file is given: a seeded draw, so that nothing is chosen on the rest
@@ -122,6 +125,20 @@ def _model(run: Path, name: str) -> ModelUnderTest:
     if not adapter.is_dir():
         raise RunError(f"{run} has no adapter of iteration {iteration}; there is no {adapter}")
     return ModelUnderTest(f"iteration {iteration}", adapter, iteration)
+
+
+def selection_of(config: Config, form: SelectFormat | None, run: Path | None) -> SelectionForm:
+    """How all weights select: in the grid's form or the run's, with prompts no longer than the run trained on."""
+    form, limit = form or config.select_format, config.show_limit
+    if form == "rationale" and run is not None:
+        limit = trained_limit(run, limit, range(1, config.iters + 1))
+    return SelectionForm(form, limit)
+
+
+def untrained_ignores(config: Config, points: Sequence[Setting]) -> tuple[str, ...]:
+    """Ignore strings of the settings that no training row of the run holds."""
+    trained = preset(config.rethink.budget).ignore if config.build.parts.reflect else ()
+    return tuple(sorted(ignores_of(points) - set(trained)))
 
 
 def processor_of(config: Config) -> Any:

@@ -1,7 +1,8 @@
 """The model chooses among its own attempts: all at once, in a tournament, or several times in other orders.
 
 The image stays in the prompt. A selector's answer is judged as an answer to the problem; nothing asks whether it
-names a candidate, but an answer that no candidate gave is counted (`SelectorCall.novel`).
+names a candidate, but an answer that no candidate gave is counted (`SelectorCall.novel`). In the rationale form the
+answer is that of the derivation that the selector writes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from data_process.schema import Problem
 from data_process.seeds import seed_for
 from selftrain import stats
 from selftrain.config import ConfigError
+from selftrain.engines.base import Completion
 from selftrain.sampling.sampler import Ask, Sampler
 from selftrain.test_time import records, subsets
 from selftrain.test_time.records import Attempt, Choice, Outcome, SelectorCall, attempt, ballots, choice_of
@@ -133,13 +135,46 @@ def even_groups(candidates: Sequence[Attempt], most: int) -> list[list[Attempt]]
 
 def preflight(problems: Sequence[Problem], plan: StrategyConfig, shown: int) -> None:
     """Before anything is sampled: ConfigError if a prompt with `shown` empty candidates already does not fit."""
-    asks = [Ask(p.id, wording.select(p, [""] * shown, plan.prompts, plan.form), wording.images(p)) for p in problems]
+    texts = [" " * k for k in range(shown)]  # no two of them equal, so that the rationale form shows all
+    asks = [
+        Ask(
+            p.id,
+            wording.select(
+                p, texts if plan.form == "rationale" else [""] * shown, plan.prompts, plan.form, limit=plan.limit
+            ),
+            wording.images(p),
+        )
+        for p in problems
+    ]
     plan.check_fits(asks, plan.selecting.max_tokens, f"that is with {shown} empty candidates; show fewer of them")
 
 
 def show(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfig) -> str:
-    """The selector's prompt."""
-    return wording.select(problem, [a.completion.text for a in candidates], plan.prompts, plan.form)
+    """The selector's prompt. In the rationale form it shows `displayed` candidates alone."""
+    texts = [a.completion.text for a in candidates]
+    return wording.select(problem, texts, plan.prompts, plan.form, limit=plan.limit)
+
+
+def displayed(candidates: Sequence[Attempt], plan: StrategyConfig) -> list[Attempt]:
+    """The candidates that stand in the prompt: in the rationale form the first of each text, as `plan.limit` admits."""
+    if plan.form != "rationale":
+        return list(candidates)
+    shown = wording.shown_texts([a.completion.text for a in candidates], plan.limit)
+    return [candidates[index] for index, _ in shown]
+
+
+def read(completion: Completion, problem: Problem, group: Sequence[Attempt], plan: StrategyConfig) -> Attempt:
+    """A selector's text with its verdict.
+
+    In the rationale form, a text without an answer that calls a prediction correct has that candidate's answer. One
+    that names none either is unreadable.
+    """
+    said = attempt(completion, problem)
+    if plan.form != "rationale" or said.answer is not None:
+        return said
+    shown = displayed(group, plan)
+    named = wording.named_prediction(completion.text, len(shown))
+    return said if named is None else Attempt(completion, replace(shown[named - 1].verdict, rule="named_prediction"))
 
 
 def winner(group: Sequence[Attempt], said: Attempt) -> Attempt:
@@ -170,7 +205,9 @@ def _play(
 ) -> list[_Played]:
     """Every round of all tasks goes to the sampler together. At most the `at_once` longest meet in one prompt."""
     standing = [list(distinct(c.candidates) if plan.distinct else c.candidates) for c in tasks]
-    longest = [sorted(shown, key=lambda a: -len(a.completion.token_ids))[:at_once] for shown in standing]
+    apart = [list({a.completion.text: a for a in shown}.values()) for shown in standing]
+    of_prompt = apart if plan.form == "rationale" else standing
+    longest = [sorted(shown, key=lambda a: -len(a.completion.token_ids))[:at_once] for shown in of_prompt]
     plan.check_fits(
         [
             Ask(c.key, show(c.problem, shown, plan), wording.images(c.problem))
@@ -206,11 +243,13 @@ def _play(
                         final[i] = group[0]
                     continue
                 (completion,) = drawn[f"{tasks[i].key}/select{turn}.{k}"]
-                said = attempt(completion, tasks[i].problem)
-                calls[i].append(_call(group, said))
+                said = read(completion, tasks[i].problem, group, plan)
+                calls[i].append(_call(displayed(group, plan), said))
                 texts[i].append(said)
                 costs[i] += cost_of([completion])
-                winners.append(winner(group, said))
+                # A whole derivation meets the others in the next round, whether or not it is one of the candidates.
+                derived = plan.form == "rationale" and said.answer is not None
+                winners.append(said if derived else winner(group, said))
                 if len(several) == 1:
                     final[i] = said
             standing[i] = winners

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from data_process import prompts as wording
-from data_process.prompts import PromptSet, SelectFormat
+from data_process.prompts import SHOW_ALL, PromptSet, SelectFormat, ShowLimit
 from data_process.schema import Problem
 from selftrain.config import ConfigError, EvaluationConfig
 from selftrain.engines.base import Completion, SamplingParams
+from selftrain.files import read_json
 from selftrain.sampling.engine_factory import sampling_params
 from selftrain.sampling.sampler import Ask, Sampler
 from selftrain.test_time.records import Attempt, attempt
@@ -17,6 +19,27 @@ from selftrain.test_time.tokens import ContextLimit, refuse
 
 Pool = Mapping[str, Sequence[Attempt]]  # problem id -> its judged samples, sample 0 first
 Reward = Callable[[Problem, Completion], float]
+
+
+@dataclass(frozen=True)
+class SelectionForm:
+    """What a selection answers with, and how much it is shown (rationale form only)."""
+
+    form: SelectFormat = "answer"
+    limit: ShowLimit = SHOW_ALL
+
+
+ANSWER_FORM = SelectionForm()
+
+
+def trained_limit(run: Path, limit: ShowLimit, iterations: Iterable[int]) -> ShowLimit:
+    """`limit` with the length of the longest selection prompt that these iterations of a run were trained on.
+
+    RunError for a counts file that cannot be read. Unchanged if no iteration built such rows.
+    """
+    files = [run / f"iter{k}/build/counts.json" for k in iterations]
+    lengths = [read_json(file).get("select_characters") or 0 for file in files if file.is_file()]
+    return replace(limit, characters=max(lengths)) if any(lengths) else limit
 
 
 @dataclass(frozen=True)
@@ -62,6 +85,7 @@ class StrategyConfig:
     draws: int = 1  # subsets per problem for strategies that call the model on each, in balanced orders
     seed: int = 0  # of subsets and orders
     form: SelectFormat = "answer"
+    limit: ShowLimit = SHOW_ALL  # of what a selection in the rationale form shows
     distinct: bool = False  # show each answer once: its most likely attempt, no unreadable one beside a readable one
     group: int = 3  # candidates per prompt of a tournament
     permutations: int = 5  # orders of a permutation vote

@@ -11,6 +11,7 @@ from selftrain.config import Config
 from selftrain.environment import DeviceError
 from selftrain.training.hyperparameters import TrainingError, TrainingSettings, accumulation_steps, read_hyperparameters
 from selftrain.training.launcher import launched_command, pinned_environment, train_command
+from selftrain.training.open_turns import TEMPLATE
 from selftrain.training.precision import choose, interpreter_of, settle
 
 
@@ -54,12 +55,14 @@ def training_plan(config: Config) -> list[str]:
         unknown = training.model_copy(update={"dtype": "base"})
         settings = settings_of(config.model_copy(update={"training": unknown}), config.seed)
     environment = pinned_environment(settings, chosen, out)
+    if config.build.parts.reflect:
+        chosen = {**chosen, "template": TEMPLATE}
     if settings.launcher:
         environment["NNODES"] = str(settings.nodes)
-        lines.append(shlex.join(launched_command(settings, out / "nodes-ID" / "launch.json")))
+        lines.append(shlex.join(launched_command(settings, chosen, out / "nodes-ID" / "launch.json")))
         lines.append("and on each node, with NODE_RANK, MASTER_ADDR and MASTER_PORT as it finds them:")
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(environment.items()))
-    lines.append(f"cd {shlex.quote(str(out))} && {variables} {shlex.join(train_command(settings))}")
+    lines.append(f"cd {shlex.quote(str(out))} && {variables} {shlex.join(train_command(settings, chosen))}")
     if settings.save_steps:
         return [*lines, f"a checkpoint every {settings.save_steps} steps, from which an interrupted training resumes"]
     return [*lines, "no checkpoints: an interrupted training starts again (set training.save_steps to keep some)"]

@@ -17,7 +17,8 @@ from data_process.schema import Example, to_json
 
 def rehearse(examples: Sequence[Example], out: Path, image_path: Callable[[str], Path]) -> dict[str, Any]:
     """Write the dataset as for LLaMA-Factory and a stand-in adapter under `out`; returns the result record."""
-    written = write_dataset(out / "data", "selftrain", examples, image_path)
+    history = any(example.history for example in examples)
+    written = write_dataset(out / "data", "selftrain", examples, image_path, history)
     adapter = out / "adapter"
     adapter.mkdir(parents=True)
     digest = hashlib.sha256(json.dumps([to_json(e) for e in examples], sort_keys=True).encode()).hexdigest()

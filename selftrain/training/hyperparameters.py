@@ -21,6 +21,7 @@ from data_process.schema import DataError
 from selftrain.config import ConfigError, TrainingConfig, read_yaml
 from selftrain.engine_settings import Positive
 from selftrain.environment import ask
+from selftrain.training import open_turns
 from selftrain.training.adapter import shape_of
 
 DATASET = "train"
@@ -29,6 +30,7 @@ DATASET = "train"
 # values could disagree.
 OWNED = {
     *("stage", "do_train", "do_eval", "do_predict", "finetuning_type", "freeze_vision_tower", "template"),
+    *("mask_history", "train_on_prompt"),
     *("model_name_or_path", "adapter_name_or_path", "create_new_adapter", "trust_remote_code"),
     *("dataset", "dataset_dir", "media_dir", "eval_dataset", "val_size", "tokenized_path", "overwrite_cache"),
     *("cutoff_len", "image_min_pixels", "image_max_pixels", "seed", "data_seed"),
@@ -169,12 +171,13 @@ def resolve(
     image_limits: tuple[int, int],
     init_adapter: Path | None = None,
     output: Path | None = None,
+    history: bool = False,
 ) -> dict[str, Any]:
     """Everything in train.yaml: every path is absolute, and no setting that matters is left to a default.
 
     `longest` is the length in tokens of the longest row, image tokens included. If a hyper-parameter file turns on
     packing, the global batch counts packs of up to that length instead of rows. `output` is where LLaMA-Factory writes,
-    `out`/adapter if it is None.
+    `out`/adapter if it is None. `history`: there are rows whose turns begin with attempts that carry no loss.
     """
     chosen = {name: value for name, value in hyperparameters.items() if name != "global_batch_size"}
     resolved: dict[str, Any] = {
@@ -209,6 +212,8 @@ def resolve(
         "per_device_train_batch_size": settings.per_device_batch,
         "gradient_accumulation_steps": accumulation_steps(hyperparameters, settings),
     }
+    if history:
+        resolved |= {"template": open_turns.TEMPLATE, "mask_history": True}
     if settings.ranks > 1:
         resolved["ddp_timeout"] = 1800  # seconds
     if settings.save_steps:

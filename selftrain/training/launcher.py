@@ -17,7 +17,7 @@ from typing import Any
 from selftrain.files import write_json
 from selftrain.processes import child, supervise
 from selftrain.processes.child import Child, ending
-from selftrain.training import node_launcher
+from selftrain.training import node_launcher, open_turns
 from selftrain.training.hyperparameters import DATASET, TrainingError, TrainingSettings
 
 # A child must not take over the parent's ranks or LLaMA-Factory's switches: with a stale WORLD_SIZE it waits for
@@ -78,18 +78,23 @@ def child_environment(settings: TrainingSettings, resolved: Mapping[str, Any], o
     return node_launcher.cleaned_environment(DROPPED_ENVIRONMENT, str(settings.interpreter.parent), pinned)
 
 
-def train_command(settings: TrainingSettings) -> list[str]:
-    """LLaMA-Factory's own command, to be run in the folder of train.yaml.
+def train_command(settings: TrainingSettings, resolved: Mapping[str, Any]) -> list[str]:
+    """LLaMA-Factory's command, to be run in the folder of train.yaml: its own, or the script of open turns.
 
-    The file is named relative to it: LLaMA-Factory splits torchrun's command line at blanks.
+    Files are named relative to the folder: LLaMA-Factory splits torchrun's command line at blanks.
     """
-    return [str(settings.interpreter), "-m", "llamafactory.cli", "train", "train.yaml"]
+    own = [open_turns.__name__.rpartition(".")[2] + ".py"] if _opens_turns(resolved) else ["-m", "llamafactory.cli"]
+    return [str(settings.interpreter), *own, "train", "train.yaml"]
 
 
-def launched_command(settings: TrainingSettings, launch: Path) -> list[str]:
+def _opens_turns(resolved: Mapping[str, Any]) -> bool:
+    return resolved.get("template") == open_turns.TEMPLATE
+
+
+def launched_command(settings: TrainingSettings, resolved: Mapping[str, Any], launch: Path) -> list[str]:
     """The command that starts the training from this machine. `launch`: the file that nodes read."""
     if not settings.launcher:
-        return train_command(settings)
+        return train_command(settings, resolved)
     script = [str(settings.interpreter), "-I", "-S", node_launcher.__file__, str(launch), f"{SEEN_WITHIN:g}"]
     return [*settings.launcher, *script]
 
@@ -104,7 +109,7 @@ def write_launch(settings: TrainingSettings, resolved: Mapping[str, Any], out: P
         folder / "launch.json",
         {
             "nodes": settings.nodes,
-            "command": train_command(settings),
+            "command": train_command(settings, resolved),
             "folder": str(out.resolve()),
             "supervise": supervise.__file__,
             "grace": STOP_GRACE * NODE_GRACE,
@@ -138,8 +143,10 @@ def run_child(
             f"there is no {settings.launcher[0]} on this machine, which training.launcher names; start the run where "
             "there is one, for instance inside the job (examples/cluster)"
         )
+    if _opens_turns(resolved):
+        shutil.copy(open_turns.__file__, out)
     launch = write_launch(settings, resolved, out) if settings.launcher else out
-    command = launched_command(settings, launch)
+    command = launched_command(settings, resolved, launch)
     lines = follow(Path(resolved["output_dir"]) / "trainer_log.jsonl")
     next(lines)  # what is there already is of an interrupted training
     trainer = Child(command, log, grace=STOP_GRACE, env=environment, cwd=out, pass_fds=() if held is None else (held,))

@@ -40,6 +40,7 @@ class TrainingResult:
     train_loss: float  # mean over the run
     rows: int  # trained on
     dropped: Counter[str]  # reason -> rows; rows + dropped is what was given
+    masked: int  # tokens of attempts before a target, which carry no loss
     resolved: dict[str, Any]  # what stands in train.yaml
 
 
@@ -80,8 +81,11 @@ def train(
     if settings.dtype not in ("base", stored_dtype(base_model)):
         linked = link_base(base_model, settings.dtype, out / f"base-{settings.dtype}")
     model, longest = linked or base_model, max(report.lengths)
-    resolved = resolve(hyperparameters, settings, model, out, longest, image_limits, init_adapter, output=checkpoints)
-    written = write_dataset(out / "data", DATASET, report.kept, lambda image: image_path(image).resolve())
+    history = any(example.history for example in report.kept)
+    resolved = resolve(
+        hyperparameters, settings, model, out, longest, image_limits, init_adapter, output=checkpoints, history=history
+    )
+    written = write_dataset(out / "data", DATASET, report.kept, lambda image: image_path(image).resolve(), history)
     if written["written"] != len(report.kept):  # the pre-flight applies the same rules, so this is a bug
         raise TrainingError(f"{len(report.kept)} rows passed the pre-flight, but the dataset has {dict(written)}")
 
@@ -110,7 +114,7 @@ def train(
             kept.discard(checkpoints)
         raise TrainingError(f"{error}\n{log_end(log)}") from error
     check_rows(report, resolved, log)
-    return TrainingResult(adapter, steps, loss, len(report.kept), report.dropped, resolved)
+    return TrainingResult(adapter, steps, loss, len(report.kept), report.dropped, sum(report.masked), resolved)
 
 
 def resume(

@@ -25,9 +25,10 @@ _PROMPT, _TARGET = "\ue000prompt\ue001", "\ue000target\ue001"
 class PreflightReport(NamedTuple):
     """`lengths[i]` belongs to `kept[i]`; kept rows and `dropped` add up to what was given."""
 
-    lengths: list[int]  # tokens of a whole row: chat template, image, prompt, target and end of turn
+    lengths: list[int]  # tokens of a whole row: chat template, image, prompt, history, target and end of turn
     kept: list[Example]
     dropped: Counter[str]  # reason -> rows
+    masked: Sequence[int] = ()  # of `lengths`, tokens of the history, which carry no loss; 0 for rows without one
 
 
 class Frame(NamedTuple):
@@ -65,7 +66,8 @@ def preflight(
             dropped[reason] += 1
         else:
             whole.append(example)
-    lengths = row_lengths(whole, processor, image_tokens)
+    masked = history_lengths(whole, processor.tokenizer)
+    lengths = [n + m for n, m in zip(row_lengths(whole, processor, image_tokens), masked, strict=True)]
     kept = [i for i, length in enumerate(lengths) if length <= max_length]
     if len(kept) < len(whole):
         dropped["too_long"] = len(whole) - len(kept)
@@ -78,12 +80,25 @@ def preflight(
             "Against too_long raise max_length, or lower max_tokens, the candidates per select prompt or max_pixels; "
             "data_process/building/sharegpt.py explains the other reasons"
         )
-    return PreflightReport([lengths[i] for i in kept], [whole[i] for i in kept], dropped)
+    return PreflightReport([lengths[i] for i in kept], [whole[i] for i in kept], dropped, [masked[i] for i in kept])
+
+
+def history_lengths(examples: Sequence[Example], tokenizer: Any) -> list[int]:
+    """Tokens of each row's history. Attempts and ignore strings are tokenised apart, as a budget writes them."""
+    found = [0] * len(examples)
+    places = [(i, text) for i, example in enumerate(examples) for pair in example.history for text in pair]
+    for start in range(0, len(places), BATCH):
+        batch = places[start : start + BATCH]
+        ids = tokenizer([text for _, text in batch], add_special_tokens=False, return_attention_mask=False)["input_ids"]
+        for (i, _), tokens in zip(batch, ids, strict=True):
+            found[i] += len(tokens)
+    return found
 
 
 def row_lengths(examples: Sequence[Example], processor: Any, image_tokens: dict[str, int]) -> list[int]:
-    """Tokens of each row. Prompt and target are tokenised separately, as in sampling and in LLaMA-Factory.
+    """Tokens of each row without its history.
 
+    Prompt and target are tokenised separately, as in sampling and in LLaMA-Factory.
     `image_tokens`: the tokens that each image becomes. `processor` needs `tokenizer` and `apply_chat_template`.
     """
     frame = frame_of(processor)

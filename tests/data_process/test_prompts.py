@@ -121,6 +121,8 @@ def test_digest_is_of_every_wording():
     assert R3V.digest != SHORT.digest
     assert dataclasses.replace(R3V, cot="{body}\nThink.").digest != R3V.digest
     assert dataclasses.replace(R3V).digest == R3V.digest
+    new = dataclasses.replace(R3V, select_rationale="{cot}{predictions}\nCheck them.")
+    assert (new.digest, new.rationale_digest == R3V.rationale_digest) == (R3V.digest, False)
     assert prompt_set("short") is SHORT
     with pytest.raises(DataError, match=r"unknown prompt set 'none'; known: chartqa, .*mathvista, .*short"):
         prompt_set("none")

@@ -60,8 +60,12 @@ def banks(tmp_path_factory) -> Path:
 
 
 def settings(data: Path, run: Path, bank: Path, *more: str) -> list[str]:
-    """Overrides of the rehearsal; 48 rows a unit, so that a stage has several units to be killed between."""
-    fixed = ("data.leakage=ignore", "engine.batch_size=48")
+    """Overrides of the rehearsal, with the published mixture (test_rethinking.py has the other parts).
+
+    48 rows a unit, so that a stage has several units to be killed between.
+    """
+    parts = ("select_format=answer", "build.parts={qa: 0, cot: 1, refine: 0.5, select: 0.5, reflect: 0}")
+    fixed = ("data.leakage=ignore", "engine.batch_size=48", *parts)
     return [f"data.folder={data}", f"output={run}", f"bank={bank}", *fixed, *more]
 
 

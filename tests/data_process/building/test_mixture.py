@@ -23,6 +23,7 @@ from data_process.schema import Candidate, DataError, Example, Judged, Problem, 
 from data_process.seeds import seed_for
 
 LONG = "The angles of a triangle add up to a straight angle, so the answer follows. "
+PUBLISHED = ("qa", "cot", "refine", "select")
 STATUS = {"T": "correct", "F": "wrong", "?": "abstain"}
 
 
@@ -103,7 +104,7 @@ def test_newest_is_iteration_then_sample():
 def test_what_the_rows_say():
     problems, candidates = pool({"q": "TF"})
     result = build(problems, [*candidates, judged("q", 2, "T")], rule="a-q2", prompts=R3V, seed=0)
-    qa, cot, refine, select = (result.by_kind[kind][0] for kind in KINDS)
+    qa, cot, refine, select = (result.by_kind[kind][0] for kind in PUBLISHED)
     assert qa.target == "Answer: \nB"
     assert cot.target == f"{LONG}This is q sample 2 of 1."
     assert cot.prompt == cot_prompt(problems[0], R3V)
@@ -132,7 +133,7 @@ def test_what_the_rows_say():
 def test_one_sided_pools(marks, counts, reasons):
     problems, candidates = pool({"q": marks})
     result = build(problems, candidates, rule="a-q2", prompts=R3V, seed=0)
-    assert tuple(len(result.by_kind[kind]) for kind in KINDS) == counts
+    assert tuple(len(result.by_kind[kind]) for kind in PUBLISHED) == counts
     assert result.dropped == Counter(reasons)
     assert build([], [], rule="a-orig", prompts=R3V, seed=0).examples == ()
 

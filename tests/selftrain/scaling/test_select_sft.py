@@ -10,6 +10,7 @@ import pytest
 
 from data_process import prompts as wording
 from data_process.io import load_problems, read_jsonl
+from data_process.judging import judge
 from data_process.prompts import SHORT
 from data_process.schema import Candidate, Example
 from data_process.sources import minigeo
@@ -90,6 +91,20 @@ def test_rows_are_of_the_runs_own_candidates(run, tmp_path):
             shown = [texts[source] for source in example.sources]
             assert example.prompt == wording.select(problems[example.problem_id], shown, SHORT)
             assert example.target == f"Answer: ({problems[example.problem_id].answer})"
+
+
+def test_selections_with_a_rationale(run, tmp_path):
+    """Natural draws of the run's candidates, with a whole right response as the target."""
+    folder, calls = run
+    select_sft.select_data(folder, SelectData(form="rationale", max_rows=30, cot_share=0), tmp_path / "out", QUIET)
+    ((examples, *_),) = calls
+    counts = read_json(tmp_path / "out/build/counts.json")
+    assert counts["slots"] == 40 * 5 * 3 == sum(counts["by_size"].values()) + sum(counts["dropped"].values())
+    problems = {p.id: p for p in load_problems(folder.parent / "data/train.jsonl", folder.parent / "data")}
+    assert len(examples) == 30
+    for example in examples:
+        assert judge(example.target, problems[example.problem_id]).correct
+        assert example.target.startswith("From the figure")
 
 
 def test_it_goes_on_where_it_was(run, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from data_process import prompts as wording
 from data_process.judging import judge
 from selftrain.config import ConfigError
+from selftrain.engines.base import Completion
 from selftrain.test_time import ContextLimit, draw_pool, run, select
 from selftrain.test_time.records import attempt
 from tests.selftrain.test_time.helpers import (
@@ -308,3 +310,132 @@ def test_the_reasoning_form(tmp_path):
         outcomes = run("select", problems(6), held, plan(2, form="reasoning"))
     assert {call.named for o in outcomes for call in o.calls} == {2}
     assert {o.credit for o in outcomes} == {1.0}
+
+
+# ---- the rationale form ------------------------------------------------------------------------------------------
+
+
+def derives(letter: str, k: int = 0) -> str:
+    return f"<think>way {k} leads to {letter}</think>\nAnswer: ({letter})"
+
+
+def rationale(n: int, **changes):
+    return plan(n, form="rationale", **changes)
+
+
+def asked_for(held) -> list[str]:
+    return [r.prompt for call in held.engine.calls for r in call.requests if is_selection(r.prompt)]
+
+
+def test_equal_texts_are_shown_once_with_their_number(tmp_path):
+    """Samples A A B, of which the first two are one text: the vote is in the prompt."""
+
+    def respond(request, seed):
+        return derives("C") if is_selection(request.prompt) else derives("AAB"[seed % 3])
+
+    one = problems(1)
+    with sampler(tmp_path, respond) as held:
+        (outcome,) = run("select", one, held, rationale(3))
+        (prompt,) = asked_for(held)
+    shown = Counter(a for a in outcome.calls[0].shown)
+    drawn = [r for call in held.engine.calls for r in call.requests if not is_selection(r.prompt)]
+    samples = [respond(request, seed) for request in drawn for seed in request.seeds]
+    assert prompt == wording.select(one[0], samples, PROMPTS, "rationale")
+    assert shown == Counter(dict.fromkeys({judge(text, PROBLEM).extracted for text in samples}, 1))
+    assert outcome.choices[0].answers == ("C",)
+    assert outcome.calls[0].novel, "an answer that no candidate gave counts"
+
+
+@pytest.mark.parametrize(
+    ("said", "answers", "named"),
+    [
+        (derives("D"), ("D",), None),  # judged by its derivation
+        ("Prediction 1 is correct.\n" + derives("D"), ("D",), 1),  # also against what it names
+        ("Prediction 2 is correct.", ("B",), 2),  # no answer: the candidate's that it names
+        ("Prediction 7 is correct.", (), None),  # which was not shown
+        ("All of them look fine.", (), None),  # unreadable
+        ("", (), None),
+    ],
+)
+@pytest.mark.parametrize("form", ["rationale", "reasoning"])
+def test_how_a_selection_is_read(tmp_path, said, answers, named, form):
+    """A named candidate stands for a missing answer in the rationale form alone; the others are read as ever."""
+    one = problems(1)
+    texts = [derives("A"), derives("B")]
+    pool = {one[0].id: [attempt(Completion(text, (1, 2), 9, "stop", None), one[0]) for text in texts]}
+    with sampler(tmp_path, lambda request, seed: said) as held:
+        (outcome,) = run("select", one, held, plan(2, form=form), pool)
+    if form == "reasoning" and said == "Prediction 2 is correct.":
+        answers = ()
+    assert outcome.choices[0].answers == answers
+    assert outcome.abstain == (not answers)
+    assert outcome.calls[0].named == named
+    assert outcome.credit == (answers == ("B",))
+
+
+def test_a_prompt_is_cut_to_what_was_trained(tmp_path):
+    """Ten samples, at most three different texts, the most frequent ones; and no more characters than trained."""
+    letters = "ABBCCCDDDD"
+
+    def respond(request, seed):
+        return derives("B") if is_selection(request.prompt) else pytest.fail("the pool is given")
+
+    one = problems(1)
+    pool = {one[0].id: [attempt(Completion(derives(a), (1, 2, 3), 9, "stop", None), one[0]) for a in letters]}
+    for limit, kept in (
+        (wording.ShowLimit(texts=3), "BCD"),
+        (wording.ShowLimit(texts=3, characters=2 * len(derives("A"))), "CD"),
+        (wording.ShowLimit(), "ABCD"),
+    ):
+        with sampler(tmp_path / kept, respond) as held:
+            (outcome,) = run("select", one, held, rationale(10, limit=limit), pool)
+            (prompt,) = asked_for(held)
+        assert outcome.calls[0].shown == tuple(kept)
+        assert [f"{derives(a)}" in prompt for a in "ABCD"] == [a in kept for a in "ABCD"]
+        assert "x4: " in prompt
+        assert outcome.choices[0].n_right == 2, "all candidates count for what could be chosen"
+
+
+def test_one_text_alone_is_still_checked(tmp_path):
+    one = problems(1)
+    with sampler(tmp_path, lambda request, seed: derives("B" if is_selection(request.prompt) else "A")) as held:
+        (outcome,) = run("select", one, held, rationale(3))
+    assert outcome.credit == 1
+
+
+def test_derivations_meet_in_the_next_round(tmp_path):
+    """5 + 5 → 2: what the first round wrote is shown in the second, whether or not a candidate had that answer."""
+    fused = iter([derives("C", 100), derives("B", 200), derives("B", 300)])
+
+    def respond(request, seed):
+        return next(fused) if is_selection(request.prompt) else derives("A", seed)
+
+    with sampler(tmp_path, respond) as held:
+        (outcome,) = run("tournament", problems(1), held, rationale(10, group=5))
+        last = asked_for(held)[-1]
+    assert [len(call.shown) for call in outcome.calls] == [5, 5, 2]
+    assert derives("C", 100) in last
+    assert derives("B", 200) in last
+    assert outcome.credit == 1
+
+
+def test_arithmetic_counts_the_longest_different_texts(tmp_path):
+    """Many short different texts beside equal long ones: what is refused is what could be shown."""
+    one = problems(1)
+    long, short = derives("A " + "so " * 30), [derives("B", k) for k in range(3)]
+    pool = {
+        one[0].id: [
+            attempt(Completion(text, tuple(range(len(text.split()))), 9, "stop", None), one[0])
+            for text in [long, long, *short]
+        ]
+    }
+    words = len(wording.select(one[0], [long, *short], PROMPTS, "rationale").split())
+    for limit, fits in ((words + 20, True), (words + 19, False)):
+        context = ContextLimit(limit, lambda prompt, image: len(prompt.split()))
+        with sampler(tmp_path / str(limit), lambda request, seed: derives("B")) as held:
+            if fits:
+                run("select", one, held, rationale(5, context_limit=context), pool)
+            else:
+                with pytest.raises(ConfigError, match=r"tokens of prompt \+ 20 of answer"):
+                    run("select", one, held, rationale(5, context_limit=context), pool)
+                assert not held.engine.calls

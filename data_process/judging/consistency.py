@@ -156,12 +156,12 @@ def _plain(side: str) -> str:
 
 def _false(left: str, right: str) -> str | None:
     """What the left side is, where it is surely not what the right side says."""
-    surds = read_exact(left), read_exact(right)
-    if surds[0] is None or surds[1] is None:
+    one, other = read_exact(left), read_exact(right)
+    if one is None or other is None:
         return None
-    value, stands = (rational(surd) for surd in surds)
+    value, stands = rational(one), rational(other)
     if value is None or stands is None:  # roots and π: 3.14 and 22/7 will do
-        a, b = (approximate(surd) for surd in surds)
+        a, b = approximate(one), approximate(other)
         return f"{a:.4g}" if abs(a - b) > max(abs(a), abs(b)) / 100 and not _rounds_to(Fraction(a), right) else None
     if value == stands or _rounds_to(value, right):
         return None

@@ -17,7 +17,7 @@ from tests.selftrain.test_time.helpers import PROBLEM, SAMPLING, plan, sampler
 
 TRUE, FALSE = "10+10=20. 20 is (B). Answer: (B)", "10+10=30. 30 is (C). Answer: (C)"
 LUCKY = "10+10=40. 40 is (B). Answer: (B)"
-SILENT = "10+10=30."
+SILENT = "Nothing follows from it."
 OTHER = "20+20=40. 40 is (D). Answer: (D)"
 
 

@@ -65,7 +65,8 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
             write_json(folder.path / "config.json", config.model_dump(mode="json"))
             write_json(folder.path / "data.json", card)
             splits = without_leaks(config, splits, folder, progress)
-            check_strategies(config.evaluation, splits["dev"], prompt_set(config.prompts), config.seed)
+            for split in ("dev", "test"):
+                check_strategies(config.evaluation.on(split), splits[split], prompt_set(config.prompts), config.seed)
             opener = tools.pop("open_engine", open_engine)
             with (
                 keeping(config, opener) as get_engine,

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from data_process.images.store import ImageStore
-from data_process.io import load_problems
+from data_process.io import each_row, load_problems
 from data_process.schema import DataError, Problem
 from data_process.seeds import seed_for
 from selftrain.config import Config, ConfigError
@@ -28,6 +28,7 @@ from selftrain.scaling.grid import Setting
 from selftrain.test_time import ContextLimit
 from selftrain.training.row_lengths import frame_of
 
+COUNTED = 64  # longest prompts by characters among which the longest in tokens is looked for
 DEV_SHARE = 1 / 3  # of the problems, where no dev file is given: a seeded draw, so that nothing is chosen on the rest
 
 
@@ -121,6 +122,20 @@ def _model(run: Path, name: str) -> ModelUnderTest:
     if not adapter.is_dir():
         raise RunError(f"{run} has no adapter of iteration {iteration}; there is no {adapter}")
     return ModelUnderTest(f"iteration {iteration}", adapter, iteration)
+
+
+def trained_prompt_of(models: Sequence[ModelUnderTest], limit: ContextLimit) -> int | None:
+    """Tokens of the longest selection prompt that any of the models was trained on; None where there was none.
+
+    The rows lie where the loop and `select-data` leave them: in the folder `build` beside the adapter's `train`.
+    """
+    prompts: set[tuple[str, str | None]] = set()
+    for model in models:
+        rows = model.adapter.parents[1] / "build/examples.jsonl" if model.adapter is not None else None
+        if rows is not None and rows.is_file():
+            prompts |= {(row["prompt"], row["image"]) for row in each_row(rows) if row["kind"] == "select"}
+    longest = sorted(prompts, key=lambda prompt: -len(prompt[0]))[:COUNTED]
+    return max((limit.count(text, image) for text, image in longest), default=None)
 
 
 def processor_of(config: Config) -> Any:

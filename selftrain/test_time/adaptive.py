@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import groupby
 
@@ -136,7 +136,8 @@ def _lazily(stop: Stop, problems: Sequence[Problem], sampler: Sampler, plan: Str
 def _outcome(problem: Problem, cast: Sequence[Ballot]) -> Outcome:
     attempts = [one for one, _ in cast]
     choice = vote.weighted(attempts, [weight for _, weight in cast])
-    return single_outcome(problem, choice, cost_of([a.completion for a in attempts]))
+    outcome = single_outcome(problem, choice, cost_of([a.completion for a in attempts]))
+    return replace(outcome, samples=tuple(attempts))
 
 
 def _averaged(stop: Stop, problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig) -> Outcome:
@@ -146,4 +147,5 @@ def _averaged(stop: Stop, problem: Problem, samples: Sequence[Attempt], plan: St
     outcomes = [_outcome(problem, stop.counted([cast[i] for i in order], plan)) for order in orders]
     credit, error = mean_and_error([o.credit for o in outcomes], exhaustive=False)
     abstain = math.fsum(o.abstain for o in outcomes) / len(outcomes)
-    return Outcome(problem.id, credit, abstain, mean_cost([o.cost for o in outcomes]), error=error)
+    cost = mean_cost([o.cost for o in outcomes])
+    return Outcome(problem.id, credit, abstain, cost, error=error, samples=tuple(samples))

@@ -67,10 +67,18 @@ class EvaluatedProblem(Record):
     iteration: Count  # whose weights answered; 0 is the base model
     samples: tuple[JudgedText, ...]  # that votes and selections share; sample 0 first
     strategies: Mapping[str, StrategyResult]
+    forced: Mapping[str, tuple[JudgedText, ...]] = {}  # the same with ignore strings: "+1" is one in each sample
+
+    def to_json(self) -> dict[str, Any]:
+        """Without `forced` where there is none, as it was before."""
+        row = super().to_json()
+        return row if self.forced else {key: value for key, value in row.items() if key != "forced"}
 
     def judged_texts(self) -> list[tuple[str, JudgedText]]:
         """Every text with a name: "sample 0", "greedy", "refine 1"."""
         named = [(f"sample {k}", text) for k, text in enumerate(self.samples)]
+        for waits, samples in self.forced.items():
+            named += [(f"sample {k} {waits}", text) for k, text in enumerate(samples)]
         for strategy, result in self.strategies.items():
             several = len(result.texts) > 1
             named += [(f"{strategy} {k}" if several else strategy, text) for k, text in enumerate(result.texts)]

@@ -7,6 +7,7 @@ names a candidate, but an answer that no candidate gave is counted (`SelectorCal
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
@@ -19,6 +20,7 @@ from selftrain import stats
 from selftrain.config import ConfigError
 from selftrain.sampling.sampler import Ask, Sampler
 from selftrain.test_time import records, subsets
+from selftrain.test_time.derivations import last_derivation
 from selftrain.test_time.records import Attempt, Choice, Outcome, SelectorCall, attempt, ballots, choice_of
 from selftrain.test_time.strategy_config import Pool, StrategyConfig
 from selftrain.test_time.tokens import TokenCost, cost_of
@@ -70,6 +72,16 @@ def tournament(tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyC
     """Even groups of at most `plan.group`; winners meet again until one group is left, whose answer counts."""
     played = _play(tasks, sampler, plan, lambda problem, shown: even_groups(shown, plan.group), plan.group)
     return _outcomes(tasks, played)
+
+
+def fused(tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyConfig) -> list[Outcome]:
+    """A tournament in which the selector's own texts go on, and not the candidates that they agree with.
+
+    It pays where a selector answers with a derivation. A text without an answer is replaced by the candidate that
+    would have gone on.
+    """
+    split: Split = lambda problem, shown: even_groups(shown, plan.group)  # noqa: E731
+    return _outcomes(tasks, _play(tasks, sampler, plan, split, plan.group, fuse=True))
 
 
 def recursive(tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyConfig) -> list[Outcome]:
@@ -135,11 +147,53 @@ def preflight(problems: Sequence[Problem], plan: StrategyConfig, shown: int) -> 
     """Before anything is sampled: ConfigError if a prompt with `shown` empty candidates already does not fit."""
     asks = [Ask(p.id, wording.select(p, [""] * shown, plan.prompts, plan.form), p.image) for p in problems]
     plan.check_fits(asks, plan.selecting.max_tokens, f"that is with {shown} empty candidates; show fewer of them")
+    limit = plan.context_limit
+    if limit is not None and limit.trained is not None:
+        lengths = {p.id: limit.count(wording.select(p, [""], plan.prompts, plan.form), p.image) for p in problems}
+        longest = max(lengths, key=lengths.__getitem__)
+        if lengths[longest] > limit.trained:
+            raise ConfigError(
+                f"problem {longest}: a selection with one empty candidate has {lengths[longest]} tokens of prompt, and "
+                f"the longest in training had {limit.trained}; train on longer prompts, or leave selection out"
+            )
 
 
 def show(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfig) -> str:
-    """The selector's prompt."""
-    return wording.select(problem, [a.completion.text for a in candidates], plan.prompts, plan.form)
+    """The selector's prompt: of each candidate the last derivation."""
+    return wording.select(problem, _texts(problem, candidates, plan), plan.prompts, plan.form)
+
+
+def _texts(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfig) -> list[str]:
+    return [last_derivation(a, problem, plan.sampling.budget) for a in candidates]
+
+
+def fitted(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfig) -> list[Attempt]:
+    """The candidates that a prompt shows: all, or those with the most frequent texts.
+
+    At most `plan.texts` different texts stay, and as many as make a prompt no longer than the ones that the model was
+    trained on (`ContextLimit.trained`). Among texts that equally many candidates share, the first ones stay. One text
+    always does.
+    """
+    if plan.texts is None and (plan.context_limit is None or plan.context_limit.trained is None):
+        return list(candidates)
+    texts = _texts(problem, candidates, plan)
+    counts = Counter(texts)
+    ranked = sorted(counts, key=lambda text: (-counts[text], texts.index(text)))[: plan.texts]
+    for most in range(len(ranked), 0, -1):
+        kept = [a for a, text in zip(candidates, texts, strict=True) if text in ranked[:most]]
+        if plan.texts is not None and plan.form in (
+            "answer",
+            "reasoning",
+        ):  # the other form shows equal texts once, with a count
+            kept = [candidates[k] for k in sorted(texts.index(text) for text in ranked[:most])]
+        limit = plan.context_limit
+        if (
+            limit is None
+            or limit.trained is None
+            or limit.count(show(problem, kept, plan), problem.image) <= limit.trained
+        ):
+            break
+    return kept
 
 
 def winner(group: Sequence[Attempt], said: Attempt) -> Attempt:
@@ -166,13 +220,24 @@ class _Played:
 
 
 def _play(
-    tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyConfig, split: Split, at_once: int
+    tasks: Sequence[SelectionTask],
+    sampler: Sampler,
+    plan: StrategyConfig,
+    split: Split,
+    at_once: int,
+    fuse: bool = False,
 ) -> list[_Played]:
-    """Every round of all tasks goes to the sampler together. At most the `at_once` longest meet in one prompt."""
+    """Every round of all tasks goes to the sampler together. At most the `at_once` longest meet in one prompt.
+
+    `fuse`: a selector's readable text goes on in place of a candidate.
+    """
     standing = [list(distinct(c.candidates) if plan.distinct else c.candidates) for c in tasks]
     longest = [sorted(shown, key=lambda a: -len(a.completion.token_ids))[:at_once] for shown in standing]
     plan.check_fits(
-        [Ask(c.key, show(c.problem, shown, plan), c.problem.image) for c, shown in zip(tasks, longest, strict=True)],
+        [
+            Ask(c.key, show(c.problem, fitted(c.problem, shown, plan), plan), c.problem.image)
+            for c, shown in zip(tasks, longest, strict=True)
+        ],
         plan.selecting.max_tokens,
         "show fewer candidates at once: recursive selection takes as many as fit, a tournament groups of a size",
     )
@@ -182,28 +247,31 @@ def _play(
     costs = [TokenCost() for _ in tasks]
     playing = list(range(len(tasks)))
     for turn in count():
-        groups = {i: split(tasks[i].problem, standing[i]) for i in playing}
+        groups = {
+            i: [(fitted(tasks[i].problem, group, plan), len(group)) for group in split(tasks[i].problem, standing[i])]
+            for i in playing
+        }
         asks = [
             Ask(f"{tasks[i].key}/select{turn}.{k}", show(tasks[i].problem, group, plan), tasks[i].problem.image)
             for i, several in groups.items()
-            for k, group in enumerate(several)
-            if len(group) > 1
+            for k, (group, size) in enumerate(several)
+            if size > 1
         ]
         drawn = sampler.draw(asks, plan.selecting, 1) if asks else {}
         for i, several in groups.items():
             winners = []
-            for k, group in enumerate(several):
-                if len(group) == 1:
+            for k, (group, size) in enumerate(several):
+                if size == 1:
                     winners.append(group[0])
                     if len(several) == 1:
                         final[i] = group[0]
                     continue
                 (completion,) = drawn[f"{tasks[i].key}/select{turn}.{k}"]
                 said = attempt(completion, tasks[i].problem)
-                calls[i].append(_call(group, said))
+                calls[i].append(_call(group, said, size - len(group)))
                 texts[i].append(said)
                 costs[i] += cost_of([completion])
-                winners.append(winner(group, said))
+                winners.append(said if fuse and said.answer is not None else winner(group, said))
                 if len(several) == 1:
                     final[i] = said
             standing[i] = winners
@@ -217,10 +285,10 @@ def _play(
     ]
 
 
-def _call(group: Sequence[Attempt], said: Attempt) -> SelectorCall:
+def _call(group: Sequence[Attempt], said: Attempt, left_out: int) -> SelectorCall:
     *shown, answer = ballots([*group, said])
     named = wording.named_prediction(said.completion.text, len(group))
-    return SelectorCall(tuple(shown), tuple(a.right for a in group), answer, said.right, named)
+    return SelectorCall(tuple(shown), tuple(a.right for a in group), answer, said.right, named, left_out)
 
 
 def _packed(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfig) -> list[list[Attempt]]:
@@ -229,7 +297,7 @@ def _packed(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfi
     groups: list[list[Attempt]] = [[]]
     for candidate in candidates:
         longer = [*groups[-1], candidate]
-        fits = plan.context_limit.lacking(show(problem, longer, plan), problem.image, plan.selecting.max_tokens) is None
+        fits = plan.context_limit.fits(show(problem, longer, plan), problem.image, plan.selecting.max_tokens)
         if len(longer) > 2 and not fits:
             groups.append([candidate])
         else:

@@ -76,7 +76,7 @@ def preflight(names: Sequence[str], problems: Sequence[Problem], plan: StrategyC
             raise ConfigError(
                 f"strategy {name} needs a context limit: the model's positions and a way to count a prompt's tokens"
             )
-        if strategy.shown is not None and not plan.distinct:  # distinct candidates may be fewer
+        if strategy.shown is not None and not plan.distinct and plan.texts is None:  # which may be fewer
             select.preflight(problems, plan, strategy.shown(plan))
 
 
@@ -224,6 +224,12 @@ STRATEGIES: dict[str, Strategy] = {
         "the model chooses in groups; the winners meet in the next round",
         "select",
         _select(select.tournament),
+        lambda plan: min(plan.n, plan.group),
+    ),
+    "fused": Strategy(
+        "a tournament in which the selector's own texts go on",
+        "select",
+        _select(select.fused),
         lambda plan: min(plan.n, plan.group),
     ),
     "recursive": Strategy(

@@ -63,6 +63,7 @@ class StrategyConfig:
     seed: int = 0  # of subsets and orders
     form: SelectFormat = "answer"
     distinct: bool = False  # show each answer once: its most likely attempt, no unreadable one beside a readable one
+    texts: int | None = None  # different texts that a selection shows, the most frequent ones; None: all
     group: int = 3  # candidates per prompt of a tournament
     permutations: int = 5  # orders of a permutation vote
     rounds: int = 2  # of self-refinement
@@ -77,6 +78,8 @@ class StrategyConfig:
         for name, least in (("n", 1), ("draws", 1), ("group", 2), ("permutations", 1), ("rounds", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it is at least {least}")
+        if self.texts is not None and self.texts < 1:
+            raise ConfigError(f"texts is {self.texts}; a selection shows at least 1 text")
         if not (0 <= self.doubt <= 1 and 0.5 < self.confidence <= 1):
             raise ConfigError(
                 f"doubt is {self.doubt} and confidence {self.confidence}; they lie in [0, 1] and in (0.5, 1]"

@@ -89,7 +89,8 @@ def test_last_derivation(text, ignores, expected):
 
 
 def test_ignore_strings_of_a_published_budget():
-    text = f"<think>{FIRST} Let me check again, {FIRST} I need to think more and check again. {SECOND}</think> \\boxed{{B}}"
+    marks = "Let me check again,", "I need to think more and check again."
+    text = f"<think>{FIRST} {marks[0]} {FIRST} {marks[1]} {SECOND}</think> \\boxed{{B}}"
     assert last_derivation(said(text, 2), PROBLEM, S1_M) == f"<think>{SECOND}</think> \\boxed{{B}}"
 
 

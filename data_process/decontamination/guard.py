@@ -92,10 +92,8 @@ def _load(path: Path, split: str, images: Path | None) -> tuple[list[Problem], P
     return load_problems(file, root), root
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_process.decontamination", description="Find test problems among training problems."
-    )
+def main(argv: Sequence[str] | None = None, prog: str = "python -m data_process.decontamination") -> int:
+    parser = argparse.ArgumentParser(prog=prog, description="Find test problems among training problems.")
     both = "a JSONL file of problems, or a folder that holds"
     parser.add_argument("--train", type=Path, required=True, help=f"{both} train.jsonl")
     parser.add_argument("--test", type=Path, required=True, help=f"{both} test.jsonl")

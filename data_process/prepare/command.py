@@ -104,10 +104,8 @@ def _share(text: str) -> float:
     return value
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="python -m data_process.prepare", description="Turn a downloaded data set into a folder for the loop."
-    )
+def parser(prog: str) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog=prog, description="Turn a downloaded data set into a folder for the loop.")
     known = ", ".join(sorted(SOURCES))
     made.add_argument("source", help=f"one of {known}; or MODULE[:NAME], a module with a Source of your own")
     made.add_argument("--raw", type=Path, help="file or folder of the data set as published")
@@ -176,8 +174,8 @@ def _request(args: argparse.Namespace, source: Source) -> PrepareRequest:
     )  # fmt: skip
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
+def main(argv: Sequence[str] | None = None, prog: str = "python -m data_process.prepare") -> int:
+    args = parser(prog).parse_args(argv)
     try:
         source = source_named(args.source)
         plan = FolderPlan(

@@ -161,7 +161,7 @@ class Answers:
     def whole(self) -> list[list[Completion]]:
         """All of them, as `generate` returns them; EngineError if any is missing."""
         if self.missing:
-            raise EngineError(f"{self._engine!r} left {self.missing} completions out; see its log")
+            raise EngineError(f"{self._engine!r} left {self.missing} completions out; run again: the others are kept")
         return [[completion for completion in of_one if completion is not None] for of_one in self._found]
 
 

@@ -63,7 +63,7 @@ class ScaleConfig(Section):
     # texts. None: as in the run's training rows; without a run there is no such limit.
     trained_prompt: Positive | None = None
     doubts: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.5)  # vote of a candidate that contradicts itself
-    adaptive_sizes: tuple[Positive, ...] = (5, 10)  # samples at most, drawn until the vote is decided
+    adaptive_sizes: tuple[Positive, ...] | None = None  # samples at most, drawn until the vote is decided; None: n
     confidences: tuple[Annotated[float, Field(gt=0.5, le=1)], ...] = (0.95,)  # of the leader, where drawing stops
     rounds: Count = 2  # of self-refinement
     budget: str = "tiny"  # preset of selftrain/engines/budget.py: delimiters, ignore strings, answer cue
@@ -92,7 +92,7 @@ class ScaleConfig(Section):
     @model_validator(mode="after")
     def _fits(self) -> ScaleConfig:
         for name in ("sizes", "select_sizes", "adaptive_sizes", *(("combine_sizes",) if self.combine_ignores else ())):
-            largest = max(getattr(self, name), default=1)
+            largest = max(getattr(self, name) or (), default=1)
             if largest > self.n:
                 raise ValueError(f"{name} asks for {largest} of {self.n} samples; raise n or lower it")
         if self.audit_size > self.n:
@@ -105,7 +105,7 @@ class ScaleConfig(Section):
 # What --quick changes: fewer problems and settings.
 QUICK: dict[str, Any] = {
     "problems": 120, "sizes": [1, 2, 3, 5, 8], "select_sizes": [2, 3, 5, 8], "n": 8, "ignores": [0, 1, 2, 4],
-    "adaptive_sizes": [8], "texts": [5], "groups": [5], "doubts": [0.0],
+    "texts": [5], "groups": [5], "doubts": [0.0],
     "limits": [16, 32, 64], "combine_ignores": [1], "combine_sizes": [3, 5], "conditions": [], "reject": [32],
     "rounds": 1,
 }  # fmt: skip
@@ -220,7 +220,7 @@ def _free_votes(config: ScaleConfig, many: StrategyConfig) -> list[Setting]:
         settings.append(Setting(f"likelihood-weighted vote@{n}", "vote", "vote_logprob", plan))
         settings.append(Setting(f"consistent, likelihood-weighted vote@{n}", "vote", "vote_consistent_logprob", plan))
         settings.append(Setting(f"most likely of {n}", "vote", "best_logprob", plan))
-    for n in config.adaptive_sizes:
+    for n in (config.n,) if config.adaptive_sizes is None else config.adaptive_sizes:
         settings += [Setting(*named) for named in _adaptive(config, many, n, "vote", "")]
     return settings
 
@@ -266,10 +266,10 @@ def _variants(config: ScaleConfig, many: StrategyConfig) -> list[Setting]:
         Setting(f"select@{some.n}, each answer once", "select", "select", replace(some, distinct=True)),
         Setting(f"select@{some.n} in {config.permutations} orders", "select", "permuted", some),
     ]
-    for texts in config.texts:
+    for texts in (k for k in config.texts if k < every.n):
         plan = replace(every, texts=texts)
         settings.append(Setting(f"select@{every.n}, the {texts} most frequent texts", "select", "select", plan))
-    for group in config.groups:
+    for group in (k for k in config.groups if k < every.n):
         plan = replace(every, group=group)
         settings.append(Setting(f"tournament@{every.n} in groups of {group}", "select", "tournament", plan))
         settings.append(Setting(f"fused tournament@{every.n} in groups of {group}", "select", "fused", plan))

@@ -189,13 +189,9 @@ class SplitResult(Record):
         return {**value, "strategies": {**value["strategies"], "mean": {**mean, **counts}}}
 
 
-class Comparison(Record):
-    """Iteration b against iteration a on the same problems; differences are b minus a."""
+class PairedDifference(Record):
+    """What a paired test found: b minus a on the same problems."""
 
-    split: str
-    strategy: str
-    a: Count
-    b: Count
     difference: Difference
     low: Difference | None = None
     high: Difference | None = None
@@ -203,6 +199,24 @@ class Comparison(Record):
     gained: Count | None = None  # problems; None where credits are fractional
     lost: Count | None = None
     n: Count | None = None
+
+
+class Comparison(PairedDifference):
+    """Iteration b against iteration a under one strategy."""
+
+    split: str
+    strategy: str
+    a: Count
+    b: Count
+
+
+class Contrast(PairedDifference):
+    """Strategy b against strategy a with one iteration's weights."""
+
+    split: str
+    iteration: Count
+    a: str
+    b: str
 
 
 def compare(
@@ -214,10 +228,21 @@ def compare(
     problems differ.
     """
     a, b = ({row.id: row.strategies[strategy].credit for row in rows} for rows in (before, after))
-    names = {"split": split, "strategy": strategy, "a": before[0].iteration, "b": after[0].iteration, "n": len(a)}
+    names = {"split": split, "strategy": strategy, "a": before[0].iteration, "b": after[0].iteration}
+    return Comparison.model_validate({**names, **_paired(a, b, seed)})
+
+
+def contrast(rows: Sequence[EvaluatedProblem], split: str, a: str, b: str, seed: int) -> Contrast:
+    """Paired comparison of two strategies of one evaluation, with the tests of `compare`."""
+    credits = [{row.id: row.strategies[name].credit for row in rows} for name in (a, b)]
+    names = {"split": split, "iteration": rows[0].iteration, "a": a, "b": b}
+    return Contrast.model_validate({**names, **_paired(credits[0], credits[1], seed)})
+
+
+def _paired(a: Mapping[str, float], b: Mapping[str, float], seed: int) -> dict[str, float]:
     if {*a.values(), *b.values()} <= {0.0, 1.0}:
         test = stats.paired_test({k: v == 1 for k, v in a.items()}, {k: v == 1 for k, v in b.items()})
         found = {key: getattr(test, key) for key in ("difference", "low", "high", "p", "gained", "lost")}
     else:
         found = dict(zip(("difference", "low", "high", "p"), stats.paired_bootstrap(a, b, seed), strict=True))
-    return Comparison.model_validate({**names, **found})
+    return {**found, "n": len(a)}

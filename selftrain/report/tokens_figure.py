@@ -188,6 +188,8 @@ def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float,
 
 
 def _panel(axes: Axes, several: list[Point]) -> None:
+    from matplotlib.patheffects import withStroke
+
     for way, (colour, marker) in WAYS.items():
         some = [point for point in several if point.way == way]
         if not some:
@@ -205,6 +207,7 @@ def _panel(axes: Axes, several: list[Point]) -> None:
         axes.annotate(
             point.label, (point.tokens, 100 * point.score.accuracy), xytext=(x_shift, y_shift), va="center",
             ha="left" if x_shift > 0 else "right", textcoords="offset points", fontsize=7, color=WAYS[point.way][0],
+            path_effects=[withStroke(linewidth=2, foreground=PAPER)],  # a curve may run below it
         )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")

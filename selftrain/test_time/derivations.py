@@ -24,7 +24,7 @@ def last_derivation(attempt: Attempt, problem: Problem, budget: Budget | None) -
         rest = text[end:].lstrip(" ,.\n")
         if not rest.partition(budget.end)[0].strip():
             continue
-        cut = THINK + rest if text.lstrip().startswith(THINK) else rest
+        cut = THINK + rest.removeprefix(THINK) if text.lstrip().startswith(THINK) else rest
         verdict = judge(cut, problem, truncated=attempt.completion.finish == "length")
         if attempt.answer is None or same_answer(verdict, attempt.verdict):
             return cut

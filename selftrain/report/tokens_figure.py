@@ -18,7 +18,7 @@ from selftrain.report.plots import CURVES, FORMATS, GRID, INK, MUTED, OTHER_CURV
 from selftrain.runs.metrics import Metrics
 from selftrain.test_time.results import Score
 from selftrain.test_time.strategies import STRATEGIES
-from selftrain.test_time.variants import Variant, variant
+from selftrain.test_time.variants import Variant, strategy_of, variant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,6 +115,7 @@ def _said(m: Metrics, scores: Mapping[str, Score]) -> str:
     values = [
         f"{fmt.strategy_name(m, name)}: {percent(score.accuracy)} at {score.tokens_per_problem.total:.0f}"
         for name, score in scores.items()
+        if (strategy := strategy_of(name)) is not None and strategy.answers
     ]
     return "; ".join(values)
 

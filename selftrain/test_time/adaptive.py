@@ -109,11 +109,11 @@ def run(
     if plan.size > plan.n:
         samples = pool_of(problems, sampler, plan, pool)
         return [_averaged(stop, problem, samples[problem.id], plan) for problem in problems]
-    cast = (
-        {p.id: stop.counted(stop.cast(p, pool[p.id][: plan.n], plan), plan) for p in problems}
-        if pool is not None
-        else _lazily(stop, problems, sampler, plan)
-    )
+    # A pool that others share may hold fewer samples than n; the bank then has those, and the rest are drawn.
+    if pool is not None and all(len(pool.get(p.id, ())) >= plan.n for p in problems):
+        cast = {p.id: list(stop.counted(stop.cast(p, pool[p.id][: plan.n], plan), plan)) for p in problems}
+    else:
+        cast = _lazily(stop, problems, sampler, plan)
     return [_outcome(problem, cast[problem.id]) for problem in problems]
 
 

@@ -50,8 +50,9 @@ def evaluate(
         of_problem = {name: several[k] for name, several in outcomes.items()}
         samples: dict[str, tuple[JudgedText, ...]] = {}
         for name, (_, plan) in plans.items():
-            # Where nothing needs all samples, an adaptive strategy has drawn as many as it needed.
-            known = pools[plan.sampling][problem.id] if plan.sampling in pools else of_problem[name].samples
+            # An adaptive strategy may have drawn more samples than the others need.
+            pooled = pools[plan.sampling][problem.id] if plan.sampling in pools else ()
+            known = max(pooled, of_problem[name].samples, key=len)
             waits = plan.sampling.budget.num_ignore if plan.sampling.budget is not None else 0
             if len(known) > len(samples.get(f"+{waits}", ())):
                 samples[f"+{waits}"] = tuple(map(JudgedText.of, known))

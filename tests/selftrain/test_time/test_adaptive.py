@@ -163,3 +163,12 @@ def test_a_larger_pool_is_averaged_over(tmp_path):
     assert 3 <= some.cost.completions < full.cost.completions == 5
     assert some.cost.generated < full.cost.generated
     assert math.isclose(some.cost.prompt, full.cost.prompt)
+
+
+def test_a_pool_that_is_too_small_is_added_to(tmp_path):
+    """Others may need fewer samples than the adaptive vote."""
+    asked = problems(3)
+    with sampler(tmp_path, lambda request, seed: says("BABC"[seed % 4])) as held:
+        small = draw_pool(asked, held, plan(2))
+        found = run("adaptive", asked, held, plan(7), small)
+        assert found == run("adaptive", asked, held, plan(7), draw_pool(asked, held, plan(7)))

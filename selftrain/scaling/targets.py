@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from data_process.images.store import ImageStore
-from data_process.io import each_row, load_problems
+from data_process.io import load_problems, read_examples
 from data_process.schema import DataError, Problem
 from data_process.seeds import seed_for
 from selftrain.config import Config, ConfigError
@@ -133,7 +133,8 @@ def trained_prompt_of(models: Sequence[ModelUnderTest], limit: ContextLimit) -> 
     for model in models:
         rows = model.adapter.parents[1] / "build/examples.jsonl" if model.adapter is not None else None
         if rows is not None and rows.is_file():
-            prompts |= {(row["prompt"], row["image"]) for row in each_row(rows) if row["kind"] == "select"}
+            selections = (example for example in read_examples(rows) if example.kind == "select")
+            prompts |= {(example.prompt, next(iter(example.images), None)) for example in selections}
     longest = sorted(prompts, key=lambda prompt: -len(prompt[0]))[:COUNTED]
     return max((limit.count(text, image) for text, image in longest), default=None)
 

@@ -20,7 +20,7 @@ from selftrain import stats
 from selftrain.config import ConfigError
 from selftrain.sampling.sampler import Ask, Sampler
 from selftrain.test_time import records, subsets
-from selftrain.test_time.derivations import last_derivation
+from selftrain.test_time.last_derivation import last_derivation
 from selftrain.test_time.records import Attempt, Choice, Outcome, SelectorCall, attempt, ballots, choice_of
 from selftrain.test_time.strategy_config import Pool, StrategyConfig
 from selftrain.test_time.tokens import TokenCost, cost_of

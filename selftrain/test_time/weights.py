@@ -9,7 +9,7 @@ from data_process.judging.consistency import contradictions
 from data_process.schema import Problem
 from selftrain.config import ConfigError
 from selftrain.test_time import vote
-from selftrain.test_time.derivations import last_derivation
+from selftrain.test_time.last_derivation import last_derivation
 from selftrain.test_time.records import Attempt
 from selftrain.test_time.strategy_config import StrategyConfig
 

@@ -10,7 +10,7 @@ from data_process.schema import Problem
 from selftrain.engines.base import Completion
 from selftrain.engines.budget import S1_M, TINY, ForcingRecord
 from selftrain.test_time import vote, weights
-from selftrain.test_time.derivations import last_derivation
+from selftrain.test_time.last_derivation import last_derivation
 from selftrain.test_time.records import Attempt, attempt
 from selftrain.test_time.strategies import run
 from tests.selftrain.test_time.helpers import PROBLEM, SAMPLING, plan, sampler

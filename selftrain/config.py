@@ -162,10 +162,15 @@ class EvaluationConfig(DecodingConfig):
     """What is measured, on dev after every iteration and once on test."""
 
     n: Positive = 3  # samples per problem, which all strategies but greedy share
-    # Names in the table of test_time/strategies.py. `greedy` is always among them: it chooses the accepted iteration.
+    # Names in the table of test_time/strategies.py, with numbers where they differ from these settings: majority@5,
+    # tournament@10/5, greedy+1 (test_time/variants.py). `greedy` is always there: it chooses the accepted iteration.
     strategies: tuple[str, ...] = ("greedy", "mean", "majority", "select", "pass")
     select_max_tokens: Positive = 64
     test: Literal["accepted", "all", "none"] = "accepted"  # iterations measured on test, beside the base model
+    # Measured on test alone, besides: for the figure of accuracy against tokens, and too dear for each iteration.
+    test_strategies: tuple[str, ...] = ()
+    budget: str = "tiny"  # preset of engines/budget.py that greedy+1 and the like keep to
+    forced_max_tokens: Positive = 256  # of a forced text
 
     @field_validator("strategies")
     @classmethod
@@ -173,6 +178,24 @@ class EvaluationConfig(DecodingConfig):
         if "greedy" not in strategies or len(set(strategies)) < len(strategies):
             raise ValueError("list every strategy once, greedy among them: it chooses the accepted iteration")
         return strategies
+
+    @model_validator(mode="after")
+    def _named_once(self) -> EvaluationConfig:
+        if len(set(self.test_strategies)) < len(self.test_strategies) or {*self.strategies} & {*self.test_strategies}:
+            raise ValueError("list every strategy once: test_strategies are measured on test besides `strategies`")
+        return self
+
+    def on(self, split: str) -> EvaluationConfig:
+        """What is measured on a split, as `strategies`."""
+        if split != "test" or not self.test_strategies:
+            return self
+        both = (*self.strategies, *self.test_strategies)
+        return self.model_copy(update={"strategies": both, "test_strategies": ()})
+
+
+# Settings of the evaluation that are younger than the run folders in use. At their defaults they are no part of a run's
+# identity, so that those folders can be resumed.
+_ADDED_TO_EVALUATION = ("strategies", "test_strategies", "budget", "forced_max_tokens")
 
 
 class Config(Section):
@@ -241,9 +264,10 @@ class Config(Section):
             values["build"]["parts"].pop("reflect")
         if not (self.build.parts.reflect or self.selects_on_policy):
             values.pop("rethink")
-        # Left out where it is the default, so that run folders from before this setting can be resumed.
-        if self.evaluation.strategies == EvaluationConfig.model_fields["strategies"].default:
-            values["evaluation"].pop("strategies")
+        defaults = _bound(EvaluationConfig())
+        for name in _ADDED_TO_EVALUATION:
+            if values["evaluation"][name] == defaults[name]:
+                values["evaluation"].pop(name)
         values["engine"] = self.engine.identity()
         values["training"]["processes"] *= values["training"].pop("nodes")  # ranks, wherever they are
         return values

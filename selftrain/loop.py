@@ -68,7 +68,10 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
             write_json(folder.path / "data.json", card)
             splits = without_leaks(config, splits, folder, progress)
             selection = SelectionForm(config.select_format, config.show_limit)
-            check_strategies(config.evaluation, splits["dev"], prompt_set(config.prompts), config.seed, selection)
+            for split in ("dev", "test"):
+                check_strategies(
+                    config.evaluation.on(split), splits[split], prompt_set(config.prompts), config.seed, selection
+                )
             second_thoughts.check(config)
             opener = tools.pop("open_engine", open_engine)
             with (

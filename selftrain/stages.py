@@ -380,9 +380,8 @@ def evaluate_stage(run: RunContext, iteration: int, split: str) -> None:
         with run.progress.stage(f"iteration {iteration}: evaluating on {split}", "samples") as sampler.on_progress:
             config = run.config
             prompts = prompt_set(config.prompts)
-            result = evaluate(
-                run.splits[split], sampler, config.evaluation, prompts, iteration, config.seed, run.selecting(iteration)
-            )
+            settings, selection = config.evaluation.on(split), run.selecting(iteration)
+            result = evaluate(run.splits[split], sampler, settings, prompts, iteration, config.seed, selection)
         write_jsonl(folder / "rows.jsonl", (row.to_json() for row in result.rows))
         write_json(folder / "split.json", result.split)
         scores = ", ".join(f"{k} {100 * s.accuracy:.1f}" for k, s in result.split.strategies.items())

@@ -75,6 +75,12 @@ def same_answer(a: Verdict, b: Verdict) -> bool:
     return rounded and same_value(Fraction(a.extracted), Fraction(b.extracted))
 
 
+def has_other_forms(verdict: Verdict) -> bool:
+    """Whether `same_answer` may hold another text equal to this answer; otherwise its text is its only form."""
+    form = verdict.rule.rpartition("/")[2]
+    return verdict.extracted is not None and (form == "expression" or (form == "number" and "." in verdict.extracted))
+
+
 def check_gold(problem: Problem) -> None:
     """Raises UnreadableGold, a DataError, where the judge of the problem's type cannot read a gold answer."""
     _judge_of(problem).check_gold(problem)
@@ -90,4 +96,13 @@ def _judge_of(problem: Problem) -> AnswerJudge:
     return JUDGES[problem.answer_type]
 
 
-__all__ = ["JUDGES", "JUDGE_VERSION", "AnswerJudge", "UnreadableGold", "check_gold", "judge", "same_answer"]
+__all__ = [
+    "JUDGES",
+    "JUDGE_VERSION",
+    "AnswerJudge",
+    "UnreadableGold",
+    "check_gold",
+    "has_other_forms",
+    "judge",
+    "same_answer",
+]

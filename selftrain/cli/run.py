@@ -94,6 +94,7 @@ def plan(config: Config) -> str:
         f"#   build training rows by rule {config.build.rule}; train a LoRA adapter from {config.training.restart};",
         f"#   evaluate on dev with N = {e.n}: {', '.join(e.strategies)}.",
         f"# Accept the iteration with the best greedy accuracy on dev. Measure on test: {e.test}.",
+        *((f"#   and on test alone: {', '.join(e.test_strategies)}.",) if e.test_strategies else ()),
         "#",
         "# Training:",
         *(f"#   {line}" for line in training_plan(config)),

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from selftrain.runs.metrics import Metrics
 from selftrain.test_time.results import Score
+from selftrain.test_time.strategies import STRATEGIES
+from selftrain.test_time.variants import variant
 
 T = TypeVar("T")
 Columns = Mapping[str, Callable[[T], str]]  # a table's header, each with how its cell is written
@@ -25,17 +27,52 @@ NAMES = {
 SHORT_NAMES = {**NAMES, "majority": "Maj@{n}", "select": "Select@{n}", "pass": "Pass@{n}"}  # for 80 columns
 
 
+# Of strategies beside these, with their numbers: "consistent vote@5".
+OTHER_NAMES = {
+    "vote_consistent": "Consistent vote@{n}",
+    "vote_consistent_logprob": "Consistent vote@{n} by likelihood",
+    "vote_logprob": "Vote@{n} by likelihood",
+    "adaptive": "Adaptive vote@{n}",
+    "adaptive_posterior": "Adaptive vote@{n}, 95%",
+    "adaptive_consistent": "Adaptive consistent vote@{n}",
+    "adaptive_consistent_posterior": "Adaptive consistent vote@{n}, 95%",
+    "tournament": "Tournament@{n}",
+    "fused": "Fused tournament@{n}",
+    "refine": "Refined ×{n}",
+}
+
+
 def strategies(m: Metrics, *splits: str) -> list[str]:
-    """Every strategy measured on those splits, in reading order."""
+    """Every strategy measured on those splits, in reading order; without `extras`."""
+    left_out = extras(m)
     seen = {strategy: None for name in splits for _, split in m.splits(name) for strategy in split.strategies}
+    seen = {strategy: None for strategy in seen if strategy not in left_out}
     return [s for s in NAMES if s in seen] + [s for s in seen if s not in NAMES]
 
 
+def extras(m: Metrics) -> list[str]:
+    """Strategies measured on test alone, in a run that measured others on dev: for the figure against tokens."""
+    on_dev = {strategy for _, split in m.splits("dev") for strategy in split.strategies}
+    on_test = {strategy: None for _, split in m.splits("test") for strategy in split.strategies}
+    return [strategy for strategy in on_test if strategy not in on_dev] if on_dev else []
+
+
 def strategy_name(m: Metrics, strategy: str, names: Mapping[str, str] = NAMES) -> str:
-    """A known strategy with its number of samples, N where that differs; another one under its own name."""
+    """A known strategy with its number of samples, N where that differs; another one under its own name.
+
+    "majority@5" is Majority@5, "greedy+2" Greedy +2 Waits, "tournament@10/5" Tournament@10 in groups of 5.
+    """
     measured = {split.n_samples for name in SPLITS for _, split in m.splits(name) if split.n_samples}
     n = m.run.n_samples if not measured else measured.pop() if len(measured) == 1 else None
-    return names[strategy].format(n=n or "N") if strategy in names else strategy
+    if strategy in names:
+        return names[strategy].format(n=n or "N")
+    found = variant(strategy)
+    template = None if found is None else {**OTHER_NAMES, **names}.get(found.strategy)
+    if found is None or template is None or strategy in STRATEGIES:
+        return strategy
+    groups = f" in groups of {found.group}" if found.group else ""
+    waits = f" +{found.waits} Wait{'s' if found.waits > 1 else ''}" if found.waits else ""
+    return template.format(n=found.n or n or "N") + groups + waits
 
 
 def percent(share: float | None, digits: int = 1) -> str:

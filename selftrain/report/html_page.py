@@ -20,6 +20,7 @@ from selftrain.files import write_whole
 from selftrain.report import tables
 from selftrain.report.formatting import SPLITS, duration, number, percent, points, strategies, strategy_name
 from selftrain.report.plots import CURVES, inline_svg
+from selftrain.report.tokens_figure import inline_svgs
 from selftrain.report.traces import Trace
 from selftrain.runs.metrics import Metrics
 from selftrain.runs.timing import Timing
@@ -73,7 +74,8 @@ def html_page(m: Metrics, folder: Path, traces: Sequence[Trace] = (), time: Timi
     details_header, details_rows = tables.detail_rows(m)
     page = environment.get_template("page.html").render(
         title=m.run.name, headline=tables.headline(m), provenance=tables.provenance(m), tiles=_tiles(m),
-        figure=Markup(inline_svg(m)), scores=_scores(m),
+        figure=Markup(inline_svg(m)), token_figures=list(map(Markup, inline_svgs(m))), token_tables=_tokens(m),
+        tokens_note=tables.TOKENS_NOTE, scores=_scores(m),
         comparisons=Table("Paired comparisons", header, rows, range(3)), training=_training(m, time),
         time=_time(time), traces=traces, letters=LETTERS,
         details=Table("All strategies", details_header, details_rows, range(3)), notes=tables.DETAILS_NOTE,
@@ -119,6 +121,18 @@ def _scores(m: Metrics) -> list[Table]:
             chosen = next((i for i, (accepted, _) in enumerate(rows) if accepted), None)
             cells = [row for _, row in rows]
             found.append(Table(f"{label}: accuracy in percent [95% interval]", header, cells, {0}, chosen))
+    return found
+
+
+def _tokens(m: Metrics) -> list[Table]:
+    """Accuracy against tokens, and what each use of tokens gains over a cheaper one."""
+    found = []
+    for caption, (header, rows), words in (
+        ("Accuracy in percent [95% interval] and tokens per problem, cheapest first", tables.token_rows(m), range(1)),
+        (tables.CONTRASTS, tables.contrast_rows(m), range(3)),
+    ):
+        if rows:
+            found.append(Table(caption, header, rows, words))
     return found
 
 

@@ -12,13 +12,19 @@ from selftrain.report import formatting as fmt
 from selftrain.report.formatting import NONE, SPLITS, Columns, number, p_value, percent, points, rate, strategies, text
 from selftrain.runs.metrics import Iteration, Metrics, TrainCounts
 from selftrain.runs.timing import Timing
-from selftrain.test_time.results import Comparison, Score, SplitResult
+from selftrain.test_time.results import Comparison, Contrast, PairedDifference, Score, SplitResult
+from selftrain.test_time.variants import strategy_of
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 POOL = {"all_right": "all right", "mixed": "mixed", "all_wrong": "all wrong", "unreadable": "unreadable"}
 DETAILS_NOTE = "Tokens are means per problem. Abstain: no readable answer. Truncated: completions at the token limit."
+TOKENS_NOTE = (
+    "Test, tokens per problem, generated and prompt together, the selector's own prompts included; 95% intervals. "
+    "Nothing was chosen on test."
+)
+CONTRASTS = "What the tokens buy"
 KINDS = {"qa": "QA", "cot": "CoT", "refine": "refine", "select": "select", "reflect": "reflect"}
 
 
@@ -41,7 +47,8 @@ def provenance(m: Metrics) -> str:
     if not tested:
         return f"{chosen} The test split has not been read."
     plural = "s" if len(tested) > 1 else ""
-    return f"{chosen} Test was read once, for iteration{plural} {' and '.join(tested)}, and chose nothing."
+    ways = f", with {len(strategies(m, 'test')) + len(more)} strategies each" if (more := fmt.extras(m)) else ""
+    return f"{chosen} Test was read once, for iteration{plural} {' and '.join(tested)}{ways}, and chose nothing."
 
 
 def headline(m: Metrics) -> str:
@@ -77,7 +84,7 @@ def _change(m: Metrics, split: str, strategy: str, b: int, plain: float) -> str:
     return f"{points(plain)} points, not tested"
 
 
-def change(c: Comparison, unit: str = "") -> str:
+def change(c: PairedDifference, unit: str = "") -> str:
     """`+7.0 [+4.0, +10.0]`; without the interval where it is not known."""
     value = points(c.difference) + unit
     return value if c.low is None or c.high is None else fmt.estimate(value, points(c.low), points(c.high))
@@ -120,10 +127,57 @@ def detail_rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
         (label, row.iteration, strategy, split.strategies[strategy])
         for name, label in SPLITS.items()
         for row, split in m.splits(name)
-        for strategy in strategies(m, name)
+        for strategy in [*strategies(m, name), *(fmt.extras(m) if name == "test" else [])]
         if strategy in split.strategies
     ]
     return fmt.tabulate(columns, scores)
+
+
+def token_rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
+    """On test, accuracy and tokens of every way to answer, base beside accepted; no rows where no extras were measured.
+
+    The cheapest of the accepted model comes first.
+    """
+    tested = {row.iteration: split.strategies for row, split in m.splits("test")}
+    last = tested.get(m.accepted if m.accepted is not None else -1)
+    if last is None or not fmt.extras(m):
+        return [], []
+    base = tested.get(0, {}) if m.accepted else {}
+    changes = {c.strategy: c for c in m.comparisons if (c.split, c.a, c.b) == ("test", 0, m.accepted)}
+    ways = [*strategies(m, "test"), *fmt.extras(m)]
+    ways = [s for s in ways if s in last and ((found := strategy_of(s)) is None or found.answers)]
+    columns: Columns[str] = {
+        "Strategy": lambda s: fmt.strategy_name(m, s),
+        "Tokens": lambda s: number(round(last[s].tokens_per_problem.total)),
+        "Accuracy": lambda s: fmt.with_interval(last[s]),
+    }
+    if base:
+        columns = {
+            **columns,
+            "Tokens of the base": lambda s: number(round(base[s].tokens_per_problem.total)) if s in base else NONE,
+            "Accuracy of the base": lambda s: fmt.with_interval(base.get(s)),
+            "Change (points)": lambda s: change(changes[s]) if s in changes else NONE,
+        }
+    return fmt.tabulate(columns, sorted(ways, key=lambda s: last[s].tokens_per_problem.total))
+
+
+def contrast_rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
+    """What each use of tokens gains over a cheaper one, with the tokens of both."""
+    scores = {row.iteration: split.strategies for row, split in m.splits("test")}
+
+    def tokens(c: Contrast) -> str:
+        pair = (scores[c.iteration][name].tokens_per_problem.total for name in (c.a, c.b))
+        return " → ".join(number(round(total)) for total in pair)
+
+    columns: Columns[Contrast] = {
+        "Iteration": lambda c: fmt.iteration_name(c.iteration),
+        "Strategy": lambda c: fmt.strategy_name(m, c.b),
+        "Against": lambda c: fmt.strategy_name(m, c.a),
+        "Difference (points)": change,
+        "p": lambda c: p_value(c.p),
+        "Tokens": tokens,
+    }
+    return fmt.tabulate(columns, m.contrasts)
 
 
 def comparison_rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
@@ -214,7 +268,11 @@ def report_markdown(m: Metrics, time: Timing) -> str:
     """The whole report as Markdown; it shows `curve.svg`, which `draw` writes beside it."""
     parts = [f"# {text(m.run.name)}", text(headline(m)), summary_table(m).rstrip()]
     parts.append("![Accuracy by iteration and strategy](curve.svg)")
+    if (against := token_rows(m))[1]:
+        parts += ["## Accuracy against tokens", "![Accuracy against tokens](tokens.svg)", TOKENS_NOTE]
+        parts.append(_plain_table(*against, left=1))
     sections: list[tuple[str, tuple[list[str], list[list[str]]], int]] = [
+        (CONTRASTS, contrast_rows(m), 3),
         ("Paired comparisons", comparison_rows(m), 3),
         ("Training data", training_rows(m, time), 2),
         ("Cost and unreadable answers", detail_rows(m), 3),

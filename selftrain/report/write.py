@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from selftrain.files import write_whole
+from selftrain.report import tokens_figure
 from selftrain.report.html_page import html_page
 from selftrain.report.plots import draw
 from selftrain.report.tables import report_markdown
@@ -16,12 +17,12 @@ from selftrain.runs.timing import Timing, timing
 
 
 def write_report(m: Metrics, folder: Path, traces: Sequence[Trace] = (), time: Timing | None = None) -> list[Path]:
-    """Write report.md, curve.svg, curve.pdf, curve.png and report.html into `folder` and return their paths.
+    """Write report.md, the figures and report.html into `folder` and return their paths.
 
     The same metrics, traces and times give the same bytes.
     """
     time = time or Timing()
-    figures = draw(m, folder)  # before the files that show them
+    figures = [*draw(m, folder), *tokens_figure.draw(m, folder)]  # before the files that show them
     page = html_page(m, folder, traces, time)
     return [write_whole(folder / "report.md", report_markdown(m, time)), *figures, page]
 

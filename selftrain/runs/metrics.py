@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,8 +14,18 @@ from data_process.seeds import seed_for
 from selftrain.config import Config
 from selftrain.files import Record, read_json
 from selftrain.runs.run_dir import RunDir
-from selftrain.test_time.results import Comparison, Count, EvaluatedProblem, Fraction, SplitResult, compare
+from selftrain.test_time.results import (
+    Comparison,
+    Contrast,
+    Count,
+    EvaluatedProblem,
+    Fraction,
+    SplitResult,
+    compare,
+    contrast,
+)
 from selftrain.test_time.strategies import STRATEGIES
+from selftrain.test_time.variants import Variant, strategy_of, variant
 
 
 class JudgeCounts(Record):
@@ -74,7 +85,13 @@ class Metrics(Record):
     iterations: tuple[Iteration, ...] = Field(min_length=1)
     accepted: Count | None  # the iteration that dev chose; None when none was chosen yet
     comparisons: tuple[Comparison, ...] = ()
+    contrasts: tuple[Contrast, ...] = ()  # between strategies, of the iterations that were measured on test
     stopped: str | None = None  # why the loop ended early
+
+    def to_json(self) -> dict[str, Any]:
+        """Without `contrasts` where there are none, as it was before."""
+        row = super().to_json()
+        return row if self.contrasts else {key: value for key, value in row.items() if key != "contrasts"}
 
     @field_validator("iterations")
     @classmethod
@@ -113,7 +130,11 @@ def collect(
     )  # fmt: skip
     iterations = tuple(_iteration(folder, k, k == accepted) for k in finished)
     pairs = tuple(comparisons(config, folder, finished, accepted))
-    return Metrics(run=run, iterations=iterations, accepted=accepted, comparisons=pairs, stopped=stopped)
+    tested = [k for k in finished if folder.done(f"iter{k}/test")] if config.evaluation.test_strategies else []
+    return Metrics(
+        run=run, iterations=iterations, accepted=accepted, comparisons=pairs, stopped=stopped,
+        contrasts=tuple(c for k in tested for c in contrasts(config, rows_of(folder.path, k, "test"))),
+    )  # fmt: skip
 
 
 def _iteration(folder: RunDir, k: int, accepted: bool) -> Iteration:
@@ -148,8 +169,41 @@ def comparisons(config: Config, folder: RunDir, finished: Sequence[int], accepte
     return results
 
 
+def contrasts(config: Config, rows: Sequence[EvaluatedProblem]) -> list[Contrast]:
+    """What each use of tokens gains over a cheaper one, on test with one iteration's weights."""
+    seed = seed_for(config.seed, "bootstrap", "contrasts", rows[0].iteration)
+    return [contrast(rows, "test", a, b, seed) for a, b in contrasted([*rows[0].strategies], config.evaluation.n)]
+
+
+def contrasted(names: Sequence[str], n: int) -> list[tuple[str, str]]:
+    """Pairs (cheaper, dearer) of strategies to compare; `n` is the number of samples of a name without one.
+
+    A selection stands against the votes among the same candidates, and against what a second derivation of one answer
+    gives without candidates: a greedy answer with one ignore string, or refined once. Ignore strings stand against the
+    greedy answer, and votes and selections among forced candidates against the forced greedy answer.
+    """
+    found = {name: v for name in names if (v := variant(name)) is not None}
+
+    def like(b: Variant, *strategies: str) -> list[str]:
+        same = [a for a, v in found.items() if (v.n or n, v.waits) == (b.n or n, b.waits)]
+        return [a for a in same if found[a].strategy in strategies]
+
+    pairs = []
+    for name, b in found.items():
+        family, cheaper = STRATEGIES[b.strategy].family, list[str]()
+        if family == "select":
+            cheaper += like(b, "majority", "vote_consistent")
+            cheaper += [a for a in ("greedy+1", "refine@1") if a in found]
+        if b.waits and family in ("vote", "select"):
+            cheaper.append(f"greedy+{b.waits}")
+        if b.waits and family == "single":
+            cheaper.append("greedy")
+        pairs += [(a, name) for a in dict.fromkeys(cheaper) if a in found]
+    return pairs
+
+
 def compared(*evaluations: Sequence[EvaluatedProblem]) -> list[str]:
     """The strategies that all evaluations have and that give an answer: no averages over samples, no oracle."""
     first, *others = ([*rows[0].strategies] for rows in evaluations)
     measured = [name for name in first if all(name in other for other in others)]
-    return [name for name in measured if name not in STRATEGIES or STRATEGIES[name].answers]
+    return [name for name in measured if (strategy := strategy_of(name)) is None or strategy.answers]

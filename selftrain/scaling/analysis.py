@@ -37,6 +37,8 @@ def findings(dev: Sequence[Measured], test: Sequence[Measured], seed: int) -> re
         comparisons=tuple(_between_families(chosen, by_test, seed)),
         budgets=tuple(_at_equal_tokens(by_dev, by_test, seed)),
         frontier=tuple(stats.frontier(points)),
+        dev_frontier=tuple(_dev_frontier(by_dev, by_test)),
+        combination=_combination(by_dev, by_test, seed),
         select_against_vote=tuple(_select_against_vote(by_test, seed)),
         audits={name: _audit(m, by_test) for name, m in by_test.items() if m.calls},
         scaling=_scaling(test),
@@ -109,9 +111,41 @@ def _at_equal_tokens(dev: Mapping[str, Measured], test: Mapping[str, Measured], 
     return table
 
 
+def _dev_frontier(dev: Mapping[str, Measured], test: Mapping[str, Measured]) -> list[records.FrontierPoint]:
+    """What dev holds to be best at each cost, with its accuracy on test."""
+    answering = {name: (m.cost, m.accuracy) for name, m in dev.items() if m.setting.family != "oracle"}
+    return [
+        records.FrontierPoint(
+            setting=name, family=dev[name].setting.family, dev_tokens=dev[name].cost, dev_accuracy=dev[name].accuracy,
+            test_tokens=test[name].cost, test_accuracy=test[name].accuracy, low=test[name].totals.low,
+            high=test[name].totals.high,
+        )
+        for name in stats.frontier(answering)
+    ]  # fmt: skip
+
+
+def _combination(dev: Mapping[str, Measured], test: Mapping[str, Measured], seed: int) -> records.Combination | None:
+    """The combination at its best against the best single method at equal tokens; dev chooses both."""
+    chosen = _choose_each(dev, test, math.inf).get("combined")
+    if chosen is None:
+        return None
+    single = _choose_each(dev, test, dev[chosen.setting].cost)
+    del single["combined"]
+    if not single:
+        return None
+    family = max(single, key=lambda f: (single[f].dev_accuracy, -single[f].tokens_per_problem.total))
+    pair = _difference(test[single[family].setting], test[chosen.setting], seed_for(seed, "combination"))
+    return records.Combination(family=family, difference=pair)
+
+
 def _select_against_vote(test: Mapping[str, Measured], seed: int) -> list[records.SelectAgainstVote]:
-    """select@N minus vote@N at equal N, and minus the largest vote that costs no more tokens."""
+    """select@N minus vote@N and the consistent vote at equal N, minus the largest vote that costs no more tokens, and
+    minus what a second derivation of one greedy answer gives: refining it, or one ignore string."""
     votes, selects = _plain(test, "majority"), _plain(test, "select")
+
+    def minus(other: str, select: Measured) -> Difference | None:
+        return _difference(test[other], select, seed_for(seed, other, select.setting.n)) if other in test else None
+
     found = []
     for n, select in sorted(selects.items()):
         affordable = [vote for vote in votes.values() if vote.cost <= select.cost]
@@ -121,6 +155,9 @@ def _select_against_vote(test: Mapping[str, Measured], seed: int) -> list[record
             equal_n=_difference(votes[n], select, seed_for(seed, "equal n", n)) if n in votes else None,
             equal_tokens=_difference(vote, select, seed_for(seed, "equal tokens", n)) if vote is not None else None,
             more_votes_untried=vote is not None and vote.setting.n == max(votes),
+            consistent=minus(f"consistent vote@{n}", select),
+            refined=minus("refine x1", select),
+            waited=minus("greedy +1", select),
         )
         found.append(record)
     return found
@@ -135,6 +172,7 @@ def _plain(test: Mapping[str, Measured], strategy: str) -> dict[int, Measured]:
         and not m.setting.forced
         and m.setting.plan.condition is None
         and not m.setting.plan.distinct
+        and m.setting.plan.texts is None
     }
 
 
@@ -144,6 +182,7 @@ def _audit(m: Measured, test: Mapping[str, Measured]) -> records.SelectorAudit:
     return records.SelectorAudit(
         n=n, calls=len(calls), sources=dict(audit.sources(calls)), by_position=audit.by_position(calls),
         given_right=audit.given_right(calls), places=audit.position_bias(calls),
+        left_out=sum(call.left_out for call in calls) / len(calls),
         efficiency=audit.efficiency(m.accuracy, mean.accuracy, best.accuracy) if best else None,
         agreement=audit.agreement(m.outcomes) if m.setting.strategy == "permuted" else None,
     )  # fmt: skip

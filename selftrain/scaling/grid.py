@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -34,7 +34,8 @@ FAMILIES: dict[Family, str] = {
 # fmt: off
 PLACED = frozenset({
     "greedy", "mean", "majority", "vote_logprob", "vote_reward", "best_logprob", "best_reward", "select", "tournament",
-    "recursive", "permuted", "refine", "refine_vote", "reject", "pass",
+    "recursive", "permuted", "fused", "vote_consistent", "vote_consistent_logprob", "adaptive", "adaptive_posterior",
+    "adaptive_consistent", "adaptive_consistent_posterior", "refine", "refine_vote", "reject", "pass",
 })
 # fmt: on
 FAMILY_OF: dict[str, Family] = {
@@ -58,7 +59,14 @@ class ScaleConfig(Section):
     permutations: Positive = 3  # orders of a permutation vote, among `audit_size` candidates
     audit_size: Positive = 5  # candidates of the permutation vote, the tournament and the distinct selection
     variants: bool = True  # of selection: each answer once, several orders, tournament, recursive
-    group: Annotated[int, Field(ge=2)] = 3  # candidates in one prompt of a tournament
+    groups: tuple[Annotated[int, Field(ge=2)], ...] = (3, 5)  # candidates in one prompt of a tournament
+    texts: tuple[Positive, ...] = (3, 5)  # of all candidates so many different texts, the most frequent, in one prompt
+    # Tokens of the longest selection prompt that the model was trained on: longer ones are cut to the most frequent
+    # texts. None: as in the run's training rows; without a run there is no such limit.
+    trained_prompt: Positive | None = None
+    doubts: tuple[Annotated[float, Field(ge=0, le=1)], ...] = (0.0, 0.5)  # vote of a candidate that contradicts itself
+    adaptive_sizes: tuple[Positive, ...] | None = None  # samples at most, drawn until the vote is decided; None: n
+    confidences: tuple[Annotated[float, Field(gt=0.5, le=1)], ...] = (0.95,)  # of the leader, where drawing stops
     rounds: Count = 2  # of self-refinement
     budget: str = "tiny"  # preset of selftrain/engines/budget.py: delimiters, ignore strings, answer cue
     ignores: tuple[Count, ...] = (0, 1, 2, 3, 4, 5, 6, 7)  # ends of thinking that are replaced
@@ -75,10 +83,18 @@ class ScaleConfig(Section):
     reject_tries: Positive = 10  # forced: the last of them is closed at the limit
     problems: Positive | None = None  # use the first so many problems of each split
 
+    @model_validator(mode="before")
+    @classmethod
+    def _before_there_were_several_groups(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "group" in values:
+            values = {**values, "groups": (values["group"],)}
+            del values["group"]
+        return values
+
     @model_validator(mode="after")
     def _fits(self) -> ScaleConfig:
-        for name in ("sizes", "select_sizes", *(("combine_sizes",) if self.combine_ignores else ())):
-            largest = max(getattr(self, name), default=1)
+        for name in ("sizes", "select_sizes", "adaptive_sizes", *(("combine_sizes",) if self.combine_ignores else ())):
+            largest = max(getattr(self, name) or (), default=1)
             if largest > self.n:
                 raise ValueError(f"{name} asks for {largest} of {self.n} samples; raise n or lower it")
         if self.audit_size > self.n:
@@ -91,6 +107,7 @@ class ScaleConfig(Section):
 # What --quick changes: fewer problems and settings.
 QUICK: dict[str, Any] = {
     "problems": 120, "sizes": [1, 2, 3, 5, 8], "select_sizes": [2, 3, 5, 8], "n": 8, "ignores": [0, 1, 2, 4],
+    "texts": [5], "groups": [5], "doubts": [0.0],
     "limits": [16, 32, 64], "combine_ignores": [1], "combine_sizes": [3, 5], "conditions": [], "reject": [32],
     "rounds": 1,
 }  # fmt: skip
@@ -147,7 +164,7 @@ def grid(
     """Every setting, in the order of the report. `plain` is how samples are drawn without a budget."""
     base = StrategyConfig(
         prompts=prompts, sampling=plain, selecting=selecting, seed=seed, context_limit=context_limit,
-        group=config.group, permutations=config.permutations, form=selection.form, limit=selection.limit,
+        permutations=config.permutations, form=selection.form, limit=selection.limit,
     )  # fmt: skip
     many = replace(base, pool=config.n)
     # "short" and "long" are measured against the thinking of a run that is not asked for a length.
@@ -157,9 +174,7 @@ def grid(
     for n in config.sizes:
         if n > 1:
             settings.append(Setting(f"vote@{n}", "vote", "majority", replace(many, n=n)))
-    for n in sorted({config.audit_size, config.n}):
-        settings.append(Setting(f"likelihood-weighted vote@{n}", "vote", "vote_logprob", replace(many, n=n)))
-        settings.append(Setting(f"most likely of {n}", "vote", "best_logprob", replace(many, n=n)))
+    settings += _free_votes(config, many)
     for n in config.select_sizes:
         settings.append(Setting(f"select@{n}", "select", "select", replace(many, n=n, draws=config.draws)))
     if config.variants:
@@ -172,9 +187,7 @@ def grid(
     for k in config.combine_ignores:
         forced = replace(many, sampling=forced_params(config, plain, num_ignore=k))
         settings.append(Setting(f"mean@1 +{k}", "think", "mean", forced, num_ignore=k))
-        for n in config.combine_sizes:
-            for name, strategy in (("vote", "majority"), ("select", "select")):
-                settings.append(Setting(f"{name}@{n} +{k}", "combined", strategy, replace(forced, n=n), num_ignore=k))
+        settings += _combined(config, forced, k)
     settings += _control(config, base)
     settings += _others(many)
     settings += [Setting(f"pass@{n}", "oracle", "pass", replace(many, n=n)) for n in config.sizes if n > 1]
@@ -195,6 +208,59 @@ def _others(many: StrategyConfig) -> list[Setting]:
     return settings
 
 
+def _free_votes(config: ScaleConfig, many: StrategyConfig) -> list[Setting]:
+    """Votes that weigh what the samples themselves give, and votes that stop early."""
+    settings = []
+    for n in config.sizes:
+        for doubt in config.doubts if n > 1 else ():
+            if doubt and n not in (config.audit_size, config.n):
+                continue
+            weight = f", contradictions at {doubt:g}" if doubt else ""
+            plan = replace(many, n=n, doubt=doubt)
+            settings.append(Setting(f"consistent vote@{n}{weight}", "vote", "vote_consistent", plan))
+    for n in sorted({config.audit_size, config.n}):
+        plan = replace(many, n=n)
+        settings.append(Setting(f"likelihood-weighted vote@{n}", "vote", "vote_logprob", plan))
+        settings.append(Setting(f"consistent, likelihood-weighted vote@{n}", "vote", "vote_consistent_logprob", plan))
+        settings.append(Setting(f"most likely of {n}", "vote", "best_logprob", plan))
+    for n in (config.n,) if config.adaptive_sizes is None else config.adaptive_sizes:
+        settings += [Setting(*named) for named in _adaptive(config, many, n, "vote", "")]
+    return settings
+
+
+def _adaptive(
+    config: ScaleConfig, many: StrategyConfig, n: int, family: Family, suffix: str
+) -> list[tuple[str, Family, str, StrategyConfig]]:
+    """Adaptive votes of at most n: by the exact rule, and by each posterior bound; plain and consistent."""
+    # Among all samples they are drawn one after another, so that what no strategy needs is never drawn.
+    plan = replace(many, n=n, pool=None if n == config.n else config.n)
+    found: list[tuple[str, Family, str, StrategyConfig]] = []
+    for kind, strategy in (("adaptive vote", "adaptive"), ("adaptive consistent vote", "adaptive_consistent")):
+        found.append((f"{kind}@{n}{suffix}", family, strategy, plan))
+        for confidence in config.confidences:
+            sure = replace(plan, confidence=confidence)
+            found.append((f"{kind}@{n}{suffix}, {100 * confidence:g}%", family, f"{strategy}_posterior", sure))
+    return found
+
+
+def _combined(config: ScaleConfig, forced: StrategyConfig, k: int) -> list[Setting]:
+    """Candidates with k ignore strings each, then a vote or a selection over their last derivations."""
+    settings = []
+    for n in config.combine_sizes:
+        plan = replace(forced, n=n)
+        for name, strategy in (("vote", "majority"), ("consistent vote", "vote_consistent"), ("select", "select")):
+            settings.append(Setting(f"{name}@{n} +{k}", "combined", strategy, plan, num_ignore=k))
+    if config.variants and config.combine_sizes:
+        n = max(config.combine_sizes)
+        settings += [Setting(*named, num_ignore=k) for named in _adaptive(config, forced, n, "combined", f" +{k}")]
+        for group in config.groups:
+            if group < n:
+                plan = replace(forced, n=n, group=group)
+                name = f"fused tournament@{n} +{k} in groups of {group}"
+                settings.append(Setting(name, "combined", "fused", plan, num_ignore=k))
+    return settings
+
+
 def _variants(config: ScaleConfig, many: StrategyConfig) -> list[Setting]:
     """Other ways to let the model choose."""
     some = replace(many, n=config.audit_size, draws=1)
@@ -202,8 +268,14 @@ def _variants(config: ScaleConfig, many: StrategyConfig) -> list[Setting]:
     settings = [
         Setting(f"select@{some.n}, each answer once", "select", "select", replace(some, distinct=True)),
         Setting(f"select@{some.n} in {config.permutations} orders", "select", "permuted", some),
-        Setting(f"tournament@{every.n} in groups of {config.group}", "select", "tournament", every),
     ]
+    for texts in (k for k in config.texts if k < every.n):
+        plan = replace(every, texts=texts)
+        settings.append(Setting(f"select@{every.n}, the {texts} most frequent texts", "select", "select", plan))
+    for group in (k for k in config.groups if k < every.n):
+        plan = replace(every, group=group)
+        settings.append(Setting(f"tournament@{every.n} in groups of {group}", "select", "tournament", plan))
+        settings.append(Setting(f"fused tournament@{every.n} in groups of {group}", "select", "fused", plan))
     if many.context_limit is not None:
         settings.append(Setting(f"recursive@{every.n}", "select", "recursive", every))
     return settings

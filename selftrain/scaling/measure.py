@@ -82,12 +82,10 @@ def measure(
     for k, setting in enumerate(settings):
         on_setting(k, len(settings), setting.name)
         sampler.on_progress = partial(_report, on_setting, k, len(settings), setting.name)
-        pool = None
-        if STRATEGIES[setting.strategy].needs_pool:
-            key = (setting.plan.sampling, setting.plan.condition)
-            if key not in pools:
-                pools[key] = draw_pool(problems, sampler, setting.plan)
-            pool = pools[key]
+        key = (setting.plan.sampling, setting.plan.condition)
+        if key not in pools and STRATEGIES[setting.strategy].needs_pool:
+            pools[key] = draw_pool(problems, sampler, setting.plan)
+        pool = pools.get(key)
         outcomes = run(setting.strategy, problems, sampler, setting.plan, pool)
         texts = _texts(setting, problems, sampler, pool, outcomes)
         lengths = tuple(thinking_tokens(completion) for completion in texts)
@@ -104,8 +102,10 @@ def _texts(
     setting: Setting, problems: Sequence[Problem], sampler: Sampler, pool: Pool | None, outcomes: Sequence[Outcome]
 ) -> list[Completion]:
     """The attempts behind a setting, for its lengths; what was refined or selected afterwards is left out."""
-    if pool is not None:
+    if pool is not None and STRATEGIES[setting.strategy].needs_pool:
         return [attempt.completion for attempts in pool.values() for attempt in attempts]
+    if any(outcome.samples for outcome in outcomes):
+        return [attempt.completion for outcome in outcomes for attempt in outcome.samples]
     if setting.strategy == "reject":
         return [attempt.completion for outcome in outcomes for attempt in outcome.texts]
     plan = setting.plan if setting.counted is None else replace(setting.plan, sampling=setting.counted)

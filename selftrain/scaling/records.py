@@ -71,8 +71,8 @@ class SettingResult(Record):
     def of(cls, s: Setting, totals: Score, thinking: Thinking) -> SettingResult:
         return cls(
             name=s.name, family=s.family, strategy=s.strategy, n=s.n, num_ignore=s.num_ignore, limit=s.limit,
-            least=s.least, forced=s.forced, plain=not s.plan.distinct and s.plan.condition is None, totals=totals,
-            thinking=thinking,
+            least=s.least, forced=s.forced, totals=totals, thinking=thinking,
+            plain=not s.plan.distinct and s.plan.texts is None and s.plan.condition is None,
         )  # fmt: skip
 
     @property
@@ -132,6 +132,29 @@ class SelectAgainstVote(Record):
     equal_n: Difference | None = None
     equal_tokens: Difference | None = None
     more_votes_untried: bool = False  # a larger vote might also have been affordable
+    consistent: Difference | None = None  # to the consistent vote among the same N
+    refined: Difference | None = None  # to a greedy answer refined once
+    waited: Difference | None = None  # to a greedy answer with one ignore string
+
+
+class FrontierPoint(Record):
+    """A setting that no other one beats on dev, and what it does on test."""
+
+    setting: str
+    family: Family
+    dev_tokens: float
+    dev_accuracy: float
+    test_tokens: float
+    test_accuracy: float
+    low: float
+    high: float
+
+
+class Combination(Record):
+    """The best combined setting on dev, and the best setting of one method alone within its tokens; b is combined."""
+
+    family: Family  # of the single method
+    difference: Difference  # on test
 
 
 class SelectorAudit(Record):
@@ -142,6 +165,7 @@ class SelectorAudit(Record):
     sources: Mapping[str, int]
     by_position: Mapping[int, Rate]
     given_right: Mapping[int, Rate]
+    left_out: float = 0.0  # candidates per call that a prompt of a trained length had no room for
     places: PositionBias
     efficiency: float | None
     agreement: Agreement | None = None  # of a permutation vote
@@ -177,7 +201,9 @@ class Findings(Record):
     chosen: Mapping[Family, ChosenSetting]
     comparisons: tuple[FamilyDifference, ...]
     budgets: tuple[BudgetRow, ...]
-    frontier: tuple[str, ...]
+    frontier: tuple[str, ...]  # on test
+    dev_frontier: tuple[FrontierPoint, ...] = ()
+    combination: Combination | None = None
     select_against_vote: tuple[SelectAgainstVote, ...]
     audits: Mapping[str, SelectorAudit]
     scaling: Mapping[str, LengthControl]
@@ -209,3 +235,9 @@ class ScaleResult(Record):
     subjects: tuple[ModelResult, ...]
     untrained: tuple[str, ...] = ()  # ignore strings that were forced, but that no training row of the run holds
     seconds: float
+    trained_prompt: int | None = None  # tokens; longer selection prompts were cut
+
+    @property
+    def readings(self) -> int:
+        """How often an accuracy on test was computed: every setting of every model."""
+        return sum(len(subject.settings["test"]) for subject in self.subjects)

@@ -31,10 +31,24 @@ def markdown(result: records.ScaleResult) -> str:
         f"Settings are chosen on {result.n_dev} dev problems and reported on {result.n_test} test problems "
         f"({text(result.questions)}). Tokens are per problem, generated and prompt together, the selector's own "
         "prompts and image tokens included. Intervals are 95%. Unreadable answers earn nothing and never vote.",
+        _readings(result),
     ]
+    if result.trained_prompt is not None:
+        parts.append(
+            f"The longest selection prompt in training had {number(result.trained_prompt)} tokens. A longer one is cut "
+            "to the most frequent different texts that fit, and shows at least one. A candidate with ignore strings is "
+            "shown by its last derivation."
+        )
     for subject in result.subjects:
         parts += _subject(subject, result.n_test)
     return "\n\n".join(parts) + "\n"
+
+
+def _readings(result: records.ScaleResult) -> str:
+    return (
+        f"This command read test {number(result.readings)} times: once for every setting of {len(result.subjects)} "
+        "models. Dev chose the rows of the first three tables. Nothing may be chosen from the table of every setting."
+    )
 
 
 def answer(subject: ModelResult) -> str:
@@ -65,6 +79,7 @@ def _subject(subject: ModelResult, n_test: int) -> list[str]:
     parts = [f"## {text(subject.name)}", answer(subject)]
     parts += ["### The best of each family", _chosen(found.chosen)]
     parts += ["### At equal tokens", _budgets(found.budgets)]
+    parts += ["### The frontier that dev chooses", _frontier(found)]
     if found.select_against_vote:
         parts += ["### Choosing against voting", _against(found.select_against_vote)]
     parts += ["### Every setting, on test", _settings(on_test, found.frontier)]
@@ -102,6 +117,26 @@ def _budgets(budgets: Sequence[records.BudgetRow]) -> str:
     return fmt.markdown_table(head, rows) + "\n\n" + note
 
 
+def _frontier(found: records.Findings) -> str:
+    columns: Columns[records.FrontierPoint] = {
+        "setting": lambda p: text(p.setting),
+        "family": lambda p: p.family,
+        "tokens on dev": lambda p: number(round(p.dev_tokens)),
+        "dev": lambda p: percent(p.dev_accuracy),
+        "tokens on test": lambda p: number(round(p.test_tokens)),
+        "test": lambda p: fmt.estimate(percent(p.test_accuracy), percent(p.low), percent(p.high)),
+    }
+    parts = [fmt.markdown_table(*fmt.tabulate(columns, found.dev_frontier), left=2)]
+    if found.combination is not None:
+        pair = found.combination.difference
+        parts.append(
+            f"The best combination on dev is {text(pair.b)}. Within its tokens the best single method is "
+            f"{text(pair.a)}. On test the combination gains {difference(pair)} points (p = {p_value(pair.p)}), with "
+            f"{number(round(pair.tokens_b))} against {number(round(pair.tokens_a))} tokens."
+        )
+    return "\n\n".join(parts)
+
+
 def _within_budget(c: ChosenSetting | None) -> str:
     if c is None:
         return NONE
@@ -116,10 +151,26 @@ def _against(found: Sequence[records.SelectAgainstVote]) -> str:
         equal, tokens = record.equal_n, record.equal_tokens
         vote = NONE if tokens is None else text(tokens.a) + (" *" if record.more_votes_untried else "")
         p = [p_value(pair.p if pair else None) for pair in (equal, tokens)]
-        rows.append([str(record.n), difference(equal), p[0], vote, difference(tokens), p[1]])
-    note = "\\* the largest vote that was tried; more votes would also have been affordable."
-    head = ["N", "select@N − vote@N", "p", "vote at equal tokens", "select@N − that vote", "p"]
+        others = [difference(pair) for pair in (record.consistent, record.refined, record.waited)]
+        rows.append([str(record.n), difference(equal), p[0], *others, vote, difference(tokens), p[1]])
+    note = (
+        "\\* the largest vote that was tried; more votes would also have been affordable. Refining a greedy answer "
+        f"once and a greedy answer with one ignore string are second derivations without candidates{_cheaper(found)}."
+    )
+    head = [
+        "N", "select@N − vote@N", "p", "− consistent vote@N", "− refine x1", "− greedy +1", "vote at equal tokens",
+        "select@N − that vote", "p",
+    ]  # fmt: skip
     return fmt.markdown_table(head, rows) + "\n\n" + note
+
+
+def _cheaper(found: Sequence[records.SelectAgainstVote]) -> str:
+    """ " (212 and 140 tokens; select@3 takes 310)" """
+    first = found[0]
+    if first.refined is None or first.waited is None:
+        return ""
+    tokens = [number(round(t)) for t in (first.refined.tokens_a, first.waited.tokens_a, first.refined.tokens_b)]
+    return f" ({tokens[0]} and {tokens[1]} tokens; select@{first.n} takes {tokens[2]})"
 
 
 def _settings(settings: Sequence[SettingResult], frontier: Sequence[str]) -> str:
@@ -128,12 +179,16 @@ def _settings(settings: Sequence[SettingResult], frontier: Sequence[str]) -> str
         "family": lambda s: s.family,
         "accuracy": lambda s: fmt.with_interval(s.totals),
         "unreadable": lambda s: fmt.rate(s.totals.abstain, s.totals.n),
+        "texts": lambda s: NONE if s.totals.completions is None else f"{s.totals.completions / s.totals.n:.1f}",
         "generated": lambda s: number(s.totals.tokens_per_problem.generated),
         "prompt": lambda s: number(s.totals.tokens_per_problem.prompt),
         "total": lambda s: number(s.cost),
         "drawing": lambda s: percent(s.totals.drawing_error or None),
     }
-    note = "● nothing is both cheaper and better. Drawing: standard error in points that drawn subsets leave."
+    note = (
+        "● nothing is both cheaper and better. Texts: drawn per problem, the selector's included; of an "
+        "adaptive vote the expected number of samples. Drawing: standard error in points that drawn subsets leave."
+    )
     return fmt.markdown_table(*fmt.tabulate(columns, settings)) + "\n\n" + note
 
 
@@ -165,6 +220,7 @@ def _audits(audits: Mapping[str, SelectorAudit]) -> str:
         "efficiency": lambda row: fmt.signed(row[1].efficiency, ".2f"),
         "answer of no candidate": lambda row: fmt.rate(row[1].sources.get("novel", 0), row[1].calls),
         "unreadable": lambda row: fmt.rate(row[1].sources.get("abstain", 0), row[1].calls),
+        "left out": lambda row: f"{row[1].left_out:.1f}",
         "by place": lambda row: _by_place(row[1]),
         "bias p": lambda row: p_value(row[1].places.p),
         "agreement": lambda row: fmt.rate(row[1].agreement.pairs if row[1].agreement else None, 1, 0),
@@ -172,7 +228,7 @@ def _audits(audits: Mapping[str, SelectorAudit]) -> str:
     note = (
         "Efficiency: (select − mean@1) / (pass@N − mean@1). By place: accuracy in percent, lowest and highest, by the "
         "place of the only right candidate. Bias p: chi-square test that every place is chosen equally often. "
-        "Agreement: pairs of orders with the same answer."
+        "Agreement: pairs of orders with the same answer. Left out: candidates per prompt that it had no room for."
     )
     return fmt.markdown_table(*fmt.tabulate(columns, audits.items())) + "\n\n" + note
 

@@ -117,7 +117,7 @@ def scale(
             n_test=len(bench.questions.test), judge=JUDGE_VERSION, seed=config.seed, settings=settings,
             sampling=sampling_params(config.evaluation).to_json(), subjects=tuple(records),
             untrained=targets.untrained_ignores(config, bench.points) if target.run is not None else (),
-            seconds=round(time.monotonic() - started, 1),
+            seconds=round(time.monotonic() - started, 1), trained_prompt=bench.trained_prompt,
         )  # fmt: skip
     write_jsonl(output / "results.jsonl.gz", (row.to_json() for row in raw))
     write_json(output / "scale.json", result)
@@ -135,6 +135,7 @@ class _Bench:
     bank: Bank
     points: Sequence[Setting]
     picture: Callable[[str], Picture]
+    trained_prompt: int | None
 
     def measure(
         self, model: ModelUnderTest, progress: Progress, opener: Opener
@@ -169,13 +170,22 @@ def _bench(settings: ScaleConfig, target: Target, progress: Progress) -> Iterato
         processor = targets.processor_of(config)
         limit = targets.context_limit_of(config, picture, processor) if processor is not None else None
         selection = targets.selection_of(config, settings.select_format, target.run)
+        if limit is not None:
+            trained = settings.trained_prompt or targets.trained_prompt_of(target.models(config), limit)
+            limit = replace(limit, trained=trained)
+            if trained is not None:
+                progress.say(f"selection prompts longer than {trained} tokens, the longest in training, are cut")
+        elif settings.trained_prompt is not None:
+            raise ConfigError(
+                "trained_prompt counts tokens, and there is no checkpoint here with a tokenizer; leave it out"
+            )
         points = grid(settings, plain, selecting, prompt_set(config.prompts), limit, config.seed, selection)
         if not config.engine.gives_logprobs:
             points = [point for point in points if not point.strategy.endswith("_logprob")]
             progress.say("engine.logprobs is false: settings that weigh answers by their likelihood are left out")
         if processor is not None:
             targets.check_budgets(points, processor)
-        yield _Bench(config, questions, bank, points, picture)
+        yield _Bench(config, questions, bank, points, picture, limit.trained if limit is not None else None)
 
 
 def _fill(settings: ScaleConfig, target: Target, which: int, quiet: bool, opener: Opener) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from data_process.images.marks import segments
 from data_process.images.store import ImageStore
-from data_process.io import load_problems
+from data_process.io import load_problems, read_examples
 from data_process.prompts import SelectFormat
 from data_process.schema import DataError, Problem
 from data_process.seeds import seed_for
@@ -32,6 +32,7 @@ from selftrain.test_time import ContextLimit
 from selftrain.test_time.strategy_config import SelectionForm, trained_limit
 from selftrain.training.row_lengths import frame_of
 
+COUNTED = 64  # longest prompts by characters among which the longest in tokens is looked for
 DEV_SHARE = 1 / 3  # of the problems, where no dev file is given: a seeded draw, so that nothing is chosen on the rest
 
 
@@ -139,6 +140,21 @@ def untrained_ignores(config: Config, points: Sequence[Setting]) -> tuple[str, .
     """Ignore strings of the settings that no training row of the run holds."""
     trained = preset(config.rethink.budget).ignore if config.build.parts.reflect else ()
     return tuple(sorted(ignores_of(points) - set(trained)))
+
+
+def trained_prompt_of(models: Sequence[ModelUnderTest], limit: ContextLimit) -> int | None:
+    """Tokens of the longest selection prompt that any of the models was trained on; None where there was none.
+
+    The rows lie where the loop and `select-data` leave them: in the folder `build` beside the adapter's `train`.
+    """
+    prompts: set[tuple[str, tuple[str, ...]]] = set()
+    for model in models:
+        rows = model.adapter.parents[1] / "build/examples.jsonl" if model.adapter is not None else None
+        if rows is not None and rows.is_file():
+            selections = (example for example in read_examples(rows) if example.kind == "select")
+            prompts |= {(example.prompt, example.images) for example in selections}
+    longest = sorted(prompts, key=lambda prompt: -len(prompt[0]))[:COUNTED]
+    return max((limit.count(text, images) for text, images in longest), default=None)
 
 
 def processor_of(config: Config) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from data_process.judging import judge, same_answer
 from data_process.schema import Problem, Verdict
@@ -100,6 +100,7 @@ class SelectorCall:
     answer: str | None  # None: the selector's text holds no readable answer
     correct: bool
     named: int | None = None  # the prediction that the text calls correct, from 1; only the reasoning form asks for it
+    left_out: int = 0  # candidates that the prompt had no room for
 
     @property
     def novel(self) -> bool:
@@ -121,6 +122,9 @@ class Outcome:
     # What the model wrote for this problem besides its samples, in order: a greedy answer, rounds of refinement, tries
     # of rejection sampling, a selector's answers.
     texts: tuple[Attempt, ...] = ()
+    samples: tuple[Attempt, ...] = field(
+        default=(), compare=False
+    )  # that an adaptive strategy drew by itself, in order
 
 
 def single_outcome(

@@ -67,10 +67,18 @@ class EvaluatedProblem(Record):
     iteration: Count  # whose weights answered; 0 is the base model
     samples: tuple[JudgedText, ...]  # that votes and selections share; sample 0 first
     strategies: Mapping[str, StrategyResult]
+    forced: Mapping[str, tuple[JudgedText, ...]] = {}  # the same with ignore strings: "+1" is one in each sample
+
+    def to_json(self) -> dict[str, Any]:
+        """Without `forced` where there is none, as it was before."""
+        row = super().to_json()
+        return row if self.forced else {key: value for key, value in row.items() if key != "forced"}
 
     def judged_texts(self) -> list[tuple[str, JudgedText]]:
         """Every text with a name: "sample 0", "greedy", "refine 1"."""
         named = [(f"sample {k}", text) for k, text in enumerate(self.samples)]
+        for waits, samples in self.forced.items():
+            named += [(f"sample {k} {waits}", text) for k, text in enumerate(samples)]
         for strategy, result in self.strategies.items():
             several = len(result.texts) > 1
             named += [(f"{strategy} {k}" if several else strategy, text) for k, text in enumerate(result.texts)]
@@ -181,13 +189,9 @@ class SplitResult(Record):
         return {**value, "strategies": {**value["strategies"], "mean": {**mean, **counts}}}
 
 
-class Comparison(Record):
-    """Iteration b against iteration a on the same problems; differences are b minus a."""
+class PairedDifference(Record):
+    """What a paired test found: b minus a on the same problems."""
 
-    split: str
-    strategy: str
-    a: Count
-    b: Count
     difference: Difference
     low: Difference | None = None
     high: Difference | None = None
@@ -195,6 +199,24 @@ class Comparison(Record):
     gained: Count | None = None  # problems; None where credits are fractional
     lost: Count | None = None
     n: Count | None = None
+
+
+class Comparison(PairedDifference):
+    """Iteration b against iteration a under one strategy."""
+
+    split: str
+    strategy: str
+    a: Count
+    b: Count
+
+
+class Contrast(PairedDifference):
+    """Strategy b against strategy a with one iteration's weights."""
+
+    split: str
+    iteration: Count
+    a: str
+    b: str
 
 
 def compare(
@@ -206,10 +228,21 @@ def compare(
     problems differ.
     """
     a, b = ({row.id: row.strategies[strategy].credit for row in rows} for rows in (before, after))
-    names = {"split": split, "strategy": strategy, "a": before[0].iteration, "b": after[0].iteration, "n": len(a)}
+    names = {"split": split, "strategy": strategy, "a": before[0].iteration, "b": after[0].iteration}
+    return Comparison.model_validate({**names, **_paired(a, b, seed)})
+
+
+def contrast(rows: Sequence[EvaluatedProblem], split: str, a: str, b: str, seed: int) -> Contrast:
+    """Paired comparison of two strategies of one evaluation, with the tests of `compare`."""
+    credits = [{row.id: row.strategies[name].credit for row in rows} for name in (a, b)]
+    names = {"split": split, "iteration": rows[0].iteration, "a": a, "b": b}
+    return Contrast.model_validate({**names, **_paired(credits[0], credits[1], seed)})
+
+
+def _paired(a: Mapping[str, float], b: Mapping[str, float], seed: int) -> dict[str, float]:
     if {*a.values(), *b.values()} <= {0.0, 1.0}:
         test = stats.paired_test({k: v == 1 for k, v in a.items()}, {k: v == 1 for k, v in b.items()})
         found = {key: getattr(test, key) for key in ("difference", "low", "high", "p", "gained", "lost")}
     else:
         found = dict(zip(("difference", "low", "high", "p"), stats.paired_bootstrap(a, b, seed), strict=True))
-    return Comparison.model_validate({**names, **found})
+    return {**found, "n": len(a)}

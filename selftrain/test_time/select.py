@@ -8,6 +8,7 @@ answer is that of the derivation that the selector writes.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
@@ -21,6 +22,7 @@ from selftrain.config import ConfigError
 from selftrain.engines.base import Completion
 from selftrain.sampling.sampler import Ask, Sampler
 from selftrain.test_time import records, subsets
+from selftrain.test_time.last_derivation import last_derivation
 from selftrain.test_time.records import Attempt, Choice, Outcome, SelectorCall, attempt, ballots, choice_of
 from selftrain.test_time.strategy_config import Pool, StrategyConfig
 from selftrain.test_time.tokens import TokenCost, cost_of
@@ -72,6 +74,16 @@ def tournament(tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyC
     """Even groups of at most `plan.group`; winners meet again until one group is left, whose answer counts."""
     played = _play(tasks, sampler, plan, lambda problem, shown: even_groups(shown, plan.group), plan.group)
     return _outcomes(tasks, played)
+
+
+def fused(tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyConfig) -> list[Outcome]:
+    """A tournament in which the selector's own texts go on, and not the candidates that they agree with.
+
+    It pays where a selector answers with a derivation. A text without an answer is replaced by the candidate that
+    would have gone on.
+    """
+    split: Split = lambda problem, shown: even_groups(shown, plan.group)  # noqa: E731
+    return _outcomes(tasks, _play(tasks, sampler, plan, split, plan.group, fuse=True))
 
 
 def recursive(tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyConfig) -> list[Outcome]:
@@ -147,19 +159,59 @@ def preflight(problems: Sequence[Problem], plan: StrategyConfig, shown: int) -> 
         for p in problems
     ]
     plan.check_fits(asks, plan.selecting.max_tokens, f"that is with {shown} empty candidates; show fewer of them")
+    limit = plan.context_limit
+    if limit is not None and limit.trained is not None:
+        lengths = {
+            p.id: limit.count(wording.select(p, [""], plan.prompts, plan.form), wording.images(p)) for p in problems
+        }
+        longest = max(lengths, key=lengths.__getitem__)
+        if lengths[longest] > limit.trained:
+            raise ConfigError(
+                f"problem {longest}: a selection with one empty candidate has {lengths[longest]} tokens of prompt, and "
+                f"the longest in training had {limit.trained}; train on longer prompts, or leave selection out"
+            )
 
 
 def show(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfig) -> str:
-    """The selector's prompt. In the rationale form it shows `displayed` candidates alone."""
-    texts = [a.completion.text for a in candidates]
-    return wording.select(problem, texts, plan.prompts, plan.form, limit=plan.limit)
+    """The selector's prompt: of each candidate the last derivation. The rationale form shows `displayed` ones alone."""
+    return wording.select(problem, _texts(problem, candidates, plan), plan.prompts, plan.form, limit=plan.limit)
 
 
-def displayed(candidates: Sequence[Attempt], plan: StrategyConfig) -> list[Attempt]:
+def _texts(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfig) -> list[str]:
+    return [last_derivation(a, problem, plan.sampling.budget) for a in candidates]
+
+
+def fitted(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfig) -> list[Attempt]:
+    """The candidates that a prompt shows: all, or those with the most frequent texts.
+
+    At most `plan.texts` different texts stay, and as many as make a prompt no longer than the ones that the model was
+    trained on (`ContextLimit.trained`). Among texts that equally many candidates share, the first ones stay. One text
+    always does.
+    """
+    if plan.texts is None and (plan.context_limit is None or plan.context_limit.trained is None):
+        return list(candidates)
+    texts = _texts(problem, candidates, plan)
+    counts = Counter(texts)
+    ranked = sorted(counts, key=lambda text: (-counts[text], texts.index(text)))[: plan.texts]
+    for most in range(len(ranked), 0, -1):
+        kept = [a for a, text in zip(candidates, texts, strict=True) if text in ranked[:most]]
+        if plan.texts is not None and plan.form != "rationale":  # which shows equal texts once, with a count
+            kept = [candidates[k] for k in sorted(texts.index(text) for text in ranked[:most])]
+        limit = plan.context_limit
+        if (
+            limit is None
+            or limit.trained is None
+            or limit.count(show(problem, kept, plan), wording.images(problem)) <= limit.trained
+        ):
+            break
+    return kept
+
+
+def displayed(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfig) -> list[Attempt]:
     """The candidates that stand in the prompt: in the rationale form the first of each text, as `plan.limit` admits."""
     if plan.form != "rationale":
         return list(candidates)
-    shown = wording.shown_texts([a.completion.text for a in candidates], plan.limit)
+    shown = wording.shown_texts(_texts(problem, candidates, plan), plan.limit)
     return [candidates[index] for index, _ in shown]
 
 
@@ -172,7 +224,7 @@ def read(completion: Completion, problem: Problem, group: Sequence[Attempt], pla
     said = attempt(completion, problem)
     if plan.form != "rationale" or said.answer is not None:
         return said
-    shown = displayed(group, plan)
+    shown = displayed(problem, group, plan)
     named = wording.named_prediction(completion.text, len(shown))
     return said if named is None else Attempt(completion, replace(shown[named - 1].verdict, rule="named_prediction"))
 
@@ -201,16 +253,24 @@ class _Played:
 
 
 def _play(
-    tasks: Sequence[SelectionTask], sampler: Sampler, plan: StrategyConfig, split: Split, at_once: int
+    tasks: Sequence[SelectionTask],
+    sampler: Sampler,
+    plan: StrategyConfig,
+    split: Split,
+    at_once: int,
+    fuse: bool = False,
 ) -> list[_Played]:
-    """Every round of all tasks goes to the sampler together. At most the `at_once` longest meet in one prompt."""
+    """Every round of all tasks goes to the sampler together. At most the `at_once` longest meet in one prompt.
+
+    `fuse`: a selector's readable text goes on in place of a candidate.
+    """
     standing = [list(distinct(c.candidates) if plan.distinct else c.candidates) for c in tasks]
     apart = [list({a.completion.text: a for a in shown}.values()) for shown in standing]
     of_prompt = apart if plan.form == "rationale" else standing
     longest = [sorted(shown, key=lambda a: -len(a.completion.token_ids))[:at_once] for shown in of_prompt]
     plan.check_fits(
         [
-            Ask(c.key, show(c.problem, shown, plan), wording.images(c.problem))
+            Ask(c.key, show(c.problem, fitted(c.problem, shown, plan), plan), wording.images(c.problem))
             for c, shown in zip(tasks, longest, strict=True)
         ],
         plan.selecting.max_tokens,
@@ -222,7 +282,10 @@ def _play(
     costs = [TokenCost() for _ in tasks]
     playing = list(range(len(tasks)))
     for turn in count():
-        groups = {i: split(tasks[i].problem, standing[i]) for i in playing}
+        groups = {
+            i: [(fitted(tasks[i].problem, group, plan), len(group)) for group in split(tasks[i].problem, standing[i])]
+            for i in playing
+        }
         asks = [
             Ask(
                 f"{tasks[i].key}/select{turn}.{k}",
@@ -230,25 +293,25 @@ def _play(
                 wording.images(tasks[i].problem),
             )
             for i, several in groups.items()
-            for k, group in enumerate(several)
-            if len(group) > 1
+            for k, (group, size) in enumerate(several)
+            if size > 1
         ]
         drawn = sampler.draw(asks, plan.selecting, 1) if asks else {}
         for i, several in groups.items():
             winners = []
-            for k, group in enumerate(several):
-                if len(group) == 1:
+            for k, (group, size) in enumerate(several):
+                if size == 1:
                     winners.append(group[0])
                     if len(several) == 1:
                         final[i] = group[0]
                     continue
                 (completion,) = drawn[f"{tasks[i].key}/select{turn}.{k}"]
                 said = read(completion, tasks[i].problem, group, plan)
-                calls[i].append(_call(displayed(group, plan), said))
+                calls[i].append(_call(displayed(tasks[i].problem, group, plan), said, size - len(group)))
                 texts[i].append(said)
                 costs[i] += cost_of([completion])
                 # A whole derivation meets the others in the next round, whether or not it is one of the candidates.
-                derived = plan.form == "rationale" and said.answer is not None
+                derived = (fuse or plan.form == "rationale") and said.answer is not None
                 winners.append(said if derived else winner(group, said))
                 if len(several) == 1:
                     final[i] = said
@@ -263,10 +326,10 @@ def _play(
     ]
 
 
-def _call(group: Sequence[Attempt], said: Attempt) -> SelectorCall:
+def _call(group: Sequence[Attempt], said: Attempt, left_out: int) -> SelectorCall:
     *shown, answer = ballots([*group, said])
     named = wording.named_prediction(said.completion.text, len(group))
-    return SelectorCall(tuple(shown), tuple(a.right for a in group), answer, said.right, named)
+    return SelectorCall(tuple(shown), tuple(a.right for a in group), answer, said.right, named, left_out)
 
 
 def _packed(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfig) -> list[list[Attempt]]:
@@ -275,10 +338,7 @@ def _packed(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfi
     groups: list[list[Attempt]] = [[]]
     for candidate in candidates:
         longer = [*groups[-1], candidate]
-        fits = (
-            plan.context_limit.lacking(show(problem, longer, plan), wording.images(problem), plan.selecting.max_tokens)
-            is None
-        )
+        fits = plan.context_limit.fits(show(problem, longer, plan), wording.images(problem), plan.selecting.max_tokens)
         if len(longer) > 2 and not fits:
             groups.append([candidate])
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +10,7 @@ from data_process.schema import Problem
 from data_process.seeds import seed_for
 from selftrain.config import ConfigError
 from selftrain.sampling.sampler import Sampler
-from selftrain.test_time import length_control, refine, select, subsets, vote
+from selftrain.test_time import adaptive, length_control, refine, select, subsets, vote, weights
 from selftrain.test_time.records import Attempt, Outcome, attempt, choice_of, mean_and_error, single_outcome
 from selftrain.test_time.strategy_config import Pool, StrategyConfig, pool_of
 from selftrain.test_time.tokens import TokenCost, cost_of
@@ -24,7 +23,6 @@ VOTE_SUBSETS = 1000
 Family = Literal["single", "average", "vote", "best", "select", "refine", "reject", "oracle"]
 RunStrategy = Callable[[Sequence[Problem], Sampler, StrategyConfig, Pool | None], list[Outcome]]
 Rule = Callable[[Problem, Sequence[Attempt], StrategyConfig], Outcome]
-Weigh = Callable[[Problem, Sequence[Attempt], StrategyConfig], list[float]]
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def preflight(names: Sequence[str], problems: Sequence[Problem], plan: StrategyC
             raise ConfigError(
                 f"strategy {name} needs a context limit: the model's positions and a way to count a prompt's tokens"
             )
-        if strategy.shown is not None and not plan.distinct:  # distinct candidates may be fewer
+        if strategy.shown is not None and not plan.distinct and plan.texts is None:  # which may be fewer
             select.preflight(problems, plan, strategy.shown(plan))
 
 
@@ -128,7 +126,7 @@ def _majority(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig
     return single_outcome(problem, vote.majority(samples), _cost(samples, plan.n))
 
 
-def _best(score: Weigh) -> RunStrategy:
+def _best(score: weights.Weigh) -> RunStrategy:
     def rule(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig) -> Outcome:
         scores = score(problem, samples, plan)
         if plan.size > plan.n:
@@ -138,14 +136,14 @@ def _best(score: Weigh) -> RunStrategy:
     return per_problem(rule)
 
 
-def _weighted(weigh: Weigh) -> RunStrategy:
+def _weighted(weigh: weights.Weigh) -> RunStrategy:
     def rule(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig) -> Outcome:
-        weights = weigh(problem, samples, plan)
+        cast = weigh(problem, samples, plan)
         if plan.size == plan.n:
-            return single_outcome(problem, vote.weighted(samples, weights), _cost(samples, plan.n))
+            return single_outcome(problem, vote.weighted(samples, cast), _cost(samples, plan.n))
         seed = seed_for(plan.seed, problem.id, "weighted", plan.size, plan.n)
         chosen, every = subsets.unordered(plan.size, plan.n, VOTE_SUBSETS, seed)
-        credit, error = mean_and_error(vote.weighted_credits(samples, weights, chosen), every)
+        credit, error = mean_and_error(vote.weighted_credits(samples, cast, chosen), every)
         return _exact(problem, samples, plan, credit, error)
 
     return per_problem(rule)
@@ -175,30 +173,8 @@ def _cost(samples: Sequence[Attempt], n: int) -> TokenCost:
     return TokenCost(whole.generated * share, whole.prompt, whole.completions * share, whole.truncated * share)
 
 
-def _likelihoods(problem: Problem, attempts: Sequence[Attempt], plan: StrategyConfig) -> list[float]:
-    unknown = sum(a.logprob is None for a in attempts)
-    if unknown:
-        raise ConfigError(
-            f"vote_logprob and best_logprob need log-probabilities, and {unknown} of {len(attempts)} samples of "
-            f"problem {problem.id} were drawn without; leave these two out, or set engine.logprobs to true and `bank` "
-            "to another file: what is stored stays without"
-        )
-    return [vote.likelihood(a) for a in attempts]
-
-
-def _rewards(problem: Problem, attempts: Sequence[Attempt], plan: StrategyConfig) -> list[float]:
-    assert plan.reward is not None
-    rewards = [float(plan.reward(problem, a.completion)) for a in attempts]
-    if not all(math.isfinite(reward) for reward in rewards):
-        raise ConfigError(f"the reward of an attempt at problem {problem.id} is not finite")
-    return rewards
-
-
-def _weights(problem: Problem, attempts: Sequence[Attempt], plan: StrategyConfig) -> list[float]:
-    rewards = _rewards(problem, attempts, plan)
-    if min(rewards) < 0:
-        raise ConfigError(f"a reward at problem {problem.id} is negative and cannot weigh a vote; use best_reward")
-    return rewards
+def _adaptive(stop: adaptive.Stop) -> RunStrategy:
+    return lambda problems, sampler, plan, pool: adaptive.run(stop, problems, sampler, plan, pool)
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -207,15 +183,53 @@ STRATEGIES: dict[str, Strategy] = {
     "majority": Strategy(
         "majority of n over equivalent answers, a tie shared; exact over subsets", "vote", per_problem(_majority)
     ),
-    "vote_logprob": Strategy("vote weighted by exp(mean log-probability)", "vote", _weighted(_likelihoods)),
-    "vote_reward": Strategy("vote weighted by a reward", "vote", _weighted(_weights), needs_reward=True),
-    "best_logprob": Strategy("the most likely of n; exact over subsets", "best", _best(_likelihoods)),
-    "best_reward": Strategy("the highest reward of n; exact over subsets", "best", _best(_rewards), needs_reward=True),
+    "vote_consistent": Strategy(
+        "vote in which an attempt that contradicts itself weighs less", "vote", _weighted(weights.consistent)
+    ),
+    "vote_consistent_logprob": Strategy(
+        "the same, weighted by exp(mean log-probability) as well", "vote", _weighted(weights.consistent_likelihoods)
+    ),
+    "adaptive": Strategy(
+        "majority of at most n, drawn until the samples left cannot change it",
+        "vote",
+        _adaptive(adaptive.Stop(weights.equal)),
+        needs_pool=False,
+    ),
+    "adaptive_posterior": Strategy(
+        "majority of at most n, drawn until the leader is ahead with a stated probability",
+        "vote",
+        _adaptive(adaptive.Stop(weights.equal, posterior=True)),
+        needs_pool=False,
+    ),
+    "adaptive_consistent": Strategy(
+        "vote_consistent of at most n, drawn until the samples left cannot change it",
+        "vote",
+        _adaptive(adaptive.Stop(weights.consistent)),
+        needs_pool=False,
+    ),
+    "adaptive_consistent_posterior": Strategy(
+        "vote_consistent of at most n, drawn until the leader is ahead with a stated probability",
+        "vote",
+        _adaptive(adaptive.Stop(weights.consistent, posterior=True)),
+        needs_pool=False,
+    ),
+    "vote_logprob": Strategy("vote weighted by exp(mean log-probability)", "vote", _weighted(weights.likelihoods)),
+    "vote_reward": Strategy("vote weighted by a reward", "vote", _weighted(weights.reward_weights), needs_reward=True),
+    "best_logprob": Strategy("the most likely of n; exact over subsets", "best", _best(weights.likelihoods)),
+    "best_reward": Strategy(
+        "the highest reward of n; exact over subsets", "best", _best(weights.rewards), needs_reward=True
+    ),
     "select": Strategy("the model chooses among n in one prompt", "select", _select(select.flat), lambda plan: plan.n),
     "tournament": Strategy(
         "the model chooses in groups; the winners meet in the next round",
         "select",
         _select(select.tournament),
+        lambda plan: min(plan.n, plan.group),
+    ),
+    "fused": Strategy(
+        "a tournament in which the selector's own texts go on",
+        "select",
+        _select(select.fused),
         lambda plan: min(plan.n, plan.group),
     ),
     "recursive": Strategy(

@@ -87,11 +87,14 @@ class StrategyConfig:
     form: SelectFormat = "answer"
     limit: ShowLimit = SHOW_ALL  # of what a selection in the rationale form shows
     distinct: bool = False  # show each answer once: its most likely attempt, no unreadable one beside a readable one
+    texts: int | None = None  # different texts that a selection shows, the most frequent ones; None: all
     group: int = 3  # candidates per prompt of a tournament
     permutations: int = 5  # orders of a permutation vote
     rounds: int = 2  # of self-refinement
     condition: Condition | None = None
     rejection: Rejection | None = None
+    doubt: float = 0.0  # weight of an attempt that contradicts itself, beside 1 for the others
+    confidence: float = 0.95  # posterior probability of the leader at which an adaptive vote stops drawing
     reward: Reward | None = None  # finite; not negative where it weighs votes
     context_limit: ContextLimit | None = None  # None: no prompt is checked before the engine is asked
 
@@ -99,6 +102,12 @@ class StrategyConfig:
         for name, least in (("n", 1), ("draws", 1), ("group", 2), ("permutations", 1), ("rounds", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it is at least {least}")
+        if self.texts is not None and self.texts < 1:
+            raise ConfigError(f"texts is {self.texts}; a selection shows at least 1 text")
+        if not (0 <= self.doubt <= 1 and 0.5 < self.confidence <= 1):
+            raise ConfigError(
+                f"doubt is {self.doubt} and confidence {self.confidence}; they lie in [0, 1] and in (0.5, 1]"
+            )
         if self.size < self.n:
             raise ConfigError(f"{self.n} attempts cannot be chosen from a pool of {self.size}; raise pool or lower n")
         if self.size > 1 and self.sampling.temperature == 0:

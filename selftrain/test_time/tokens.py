@@ -68,6 +68,8 @@ class ContextLimit:
     limit: int  # positions: prompt and answer together
     # (prompt, its images as in `Ask`) -> tokens, chat template and images included
     count: Callable[[str, tuple[str, ...]], int]
+    # Tokens of the longest selection prompt in training; longer ones are cut, see `select.fitted`. None: no such limit.
+    trained: int | None = None
 
     def lacking(self, prompt: str, images: tuple[str, ...], max_tokens: int) -> str | None:
         """Why the prompt does not fit with an answer of `max_tokens`, with the arithmetic; None when it does."""
@@ -75,6 +77,11 @@ class ContextLimit:
         if prompt_tokens + max_tokens <= self.limit:
             return None
         return f"{prompt_tokens} tokens of prompt + {max_tokens} of answer > {self.limit} positions"
+
+    def fits(self, prompt: str, images: tuple[str, ...], max_tokens: int) -> bool:
+        """Whether the prompt fits with its answer, and is no longer than those in training."""
+        short = self.trained is None or self.count(prompt, images) <= self.trained
+        return short and self.lacking(prompt, images, max_tokens) is None
 
 
 def refuse(lacking: Iterable[tuple[str, str | None]], advice: str) -> None:

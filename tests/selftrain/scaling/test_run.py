@@ -15,7 +15,7 @@ from data_process.io import read_jsonl, write_jsonl
 from data_process.prompts import SHORT
 from data_process.schema import DataError
 from data_process.sources import minigeo
-from selftrain import loop
+from selftrain import loop, stats
 from selftrain.cli.main import main
 from selftrain.config import ConfigError, load_config
 from selftrain.engines.base import EngineError, SamplingParams
@@ -23,12 +23,12 @@ from selftrain.files import RunError, read_json
 from selftrain.loop import run_loop
 from selftrain.progress import Progress
 from selftrain.sampling.engine_factory import open_engine
-from selftrain.scaling import plots
+from selftrain.scaling import plots, targets
 from selftrain.scaling.grid import FAMILIES, ScaleConfig, grid, load_scale_config
 from selftrain.scaling.records import ScaleResult
 from selftrain.scaling.run import FileTarget, Target, scale
-from selftrain.scaling.targets import check_budgets, models_of
-from selftrain.test_time import STRATEGIES
+from selftrain.scaling.targets import check_budgets, models_of, trained_prompt_of
+from selftrain.test_time import STRATEGIES, ContextLimit
 
 pytestmark = pytest.mark.slow  # two grids over a rehearsed loop
 
@@ -152,6 +152,88 @@ def test_the_frontier_is_beaten_by_nothing(result):
         for name in subject["findings"]["frontier"]:
             tokens, accuracy = points[name]
             assert not any(t <= tokens and a >= accuracy and (t, a) != (tokens, accuracy) for t, a in points.values())
+
+
+def test_dev_chooses_the_frontier_and_the_combination(result):
+    """By dev's numbers alone; within the combination's tokens there."""
+    for subject in result["subjects"]:
+        dev, test = ({s["name"]: s for s in subject["settings"][split]} for split in ("dev", "test"))
+        points = {name: (cost(s), s["totals"]["accuracy"]) for name, s in dev.items() if s["family"] != "oracle"}
+        frontier = subject["findings"]["dev_frontier"]
+        assert [point["setting"] for point in frontier] == stats.frontier(points)
+        for point in frontier:
+            assert point["test_accuracy"] == test[point["setting"]]["totals"]["accuracy"]
+        combined = subject["findings"]["chosen"]["combined"]["setting"]
+        combination = subject["findings"]["combination"]
+        single = combination["difference"]["a"]
+        assert combination["difference"]["b"] == combined
+        assert cost(dev[single]) <= cost(dev[combined])
+        rivals = [
+            s for s in dev.values() if s["family"] not in ("oracle", "combined") and cost(s) <= cost(dev[combined])
+        ]
+        assert dev[single]["totals"]["accuracy"] == max(s["totals"]["accuracy"] for s in rivals)
+
+
+def test_readings_of_test_are_counted(result, run):
+    settings = [s for subject in result["subjects"] for s in subject["settings"]["test"]]
+    assert f"This command read test {len(settings)} times: once for every setting of 2 models" in (
+        (run / "scale/scale.md").read_text()
+    )
+
+
+def test_selection_stands_beside_second_derivations(result, run):
+    for subject in result["subjects"]:
+        for record in subject["findings"]["select_against_vote"]:
+            pairs = [record[name] for name in ("consistent", "refined", "waited")]
+            assert [pair and pair["a"] for pair in pairs] == [f"consistent vote@{record['n']}", "refine x1", None]
+    assert "− refine x1 | − greedy +1 |" in (run / "scale/scale.md").read_text()  # the grid has no greedy +1
+
+
+def test_adaptive_votes_cost_what_they_drew(result):
+    """The exact rule gives the vote's answers for fewer samples."""
+    for subject in result["subjects"]:
+        found = {s["name"]: s for s in subject["settings"]["test"]}
+        adaptive, vote = found["adaptive vote@4"], found["vote@4"]
+        assert adaptive["totals"]["accuracy"] == vote["totals"]["accuracy"]
+        assert 3 * 20 <= adaptive["totals"]["completions"] < vote["totals"]["completions"] == 4 * 20
+        assert cost(adaptive) < cost(vote)
+        assert adaptive["thinking"]["completions"] == adaptive["totals"]["completions"]
+
+
+def test_prompts_are_cut_to_those_of_training(run, tmp_path, no_figures, monkeypatch):
+    """The limit is the longest selection prompt in the rows of the models; `trained_prompt` sets another."""
+    words = ContextLimit(10_000, lambda prompt, image: len(prompt.split()))
+    rows = [row for row in read_jsonl(run / "iter1/build/examples.jsonl") if row["kind"] == "select"]
+    longest = max(len(row["prompt"].split()) for row in rows)
+    models = models_of(run, ["base", "iter1"])
+    assert trained_prompt_of(models, words) == longest
+    assert trained_prompt_of(models[:1], words) is None
+    monkeypatch.setattr(targets, "processor_of", lambda config: "words")
+    monkeypatch.setattr(targets, "context_limit_of", lambda config, picture, processor: words)
+    monkeypatch.setattr(targets, "check_budgets", lambda points, processor: None)
+    found = scale(
+        ScaleConfig(**SMALL, trained_prompt=longest - 10), tmp_path / "cut", Target(run, ("base",)), progress=QUIET
+    )
+    assert found.trained_prompt == longest - 10
+    audits = found.subjects[0].findings.audits
+    assert audits["select@4"].left_out > 0
+    assert f"The longest selection prompt in training had {longest - 10} tokens" in (
+        (tmp_path / "cut/scale.md").read_text()
+    )
+    with pytest.raises(ConfigError, match=r"one empty candidate has \d+ tokens"):
+        scale(ScaleConfig(**SMALL, trained_prompt=1), tmp_path / "no", Target(run, ("base",)), progress=QUIET)
+
+
+def test_a_limit_in_tokens_needs_a_tokenizer(run, tmp_path):
+    with pytest.raises(ConfigError, match="there is no checkpoint here with a tokenizer"):
+        scale(ScaleConfig(**SMALL, trained_prompt=90), tmp_path / "out", Target(run), progress=QUIET)
+
+
+def test_settings_of_before_are_read():
+    """`group` was one number."""
+    old = {**ScaleConfig().model_dump(), "group": 4}
+    del old["groups"]
+    assert ScaleConfig.model_validate(old).groups == (4,)
 
 
 def test_what_is_written(result, run):

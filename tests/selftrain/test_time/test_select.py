@@ -14,7 +14,8 @@ from data_process import prompts as wording
 from data_process.judging import judge
 from selftrain.config import ConfigError
 from selftrain.engines.base import Completion
-from selftrain.test_time import ContextLimit, draw_pool, run, select
+from selftrain.engines.budget import TINY
+from selftrain.test_time import ContextLimit, draw_pool, preflight, run, select
 from selftrain.test_time.records import attempt
 from tests.selftrain.test_time.helpers import (
     NUMBER,
@@ -30,7 +31,7 @@ from tests.selftrain.test_time.helpers import (
     says,
 )
 
-SELECTIONS = ("select", "tournament", "recursive", "permuted")
+SELECTIONS = ("select", "tournament", "fused", "recursive", "permuted")
 WIDE = ContextLimit(10_000, lambda prompt, image: len(prompt.split()))
 
 
@@ -439,3 +440,119 @@ def test_arithmetic_counts_the_longest_different_texts(tmp_path):
                 with pytest.raises(ConfigError, match=r"tokens of prompt \+ 20 of answer"):
                     run("select", one, held, rationale(5, context_limit=context), pool)
                 assert not held.engine.calls
+
+
+# ---- what a prompt shows -------------------------------------------------------------------------------------------
+
+
+def seen(held):
+    """The texts that each selector's prompt showed."""
+    return [predictions(r.prompt) for call in held.engine.calls for r in call.requests if is_selection(r.prompt)]
+
+
+def test_forced_candidates_are_shown_by_their_last_derivation(tmp_path):
+    """So a prompt with forced candidates is no longer than one with plain ones; the vote is over the same answers."""
+
+    def respond(request, seed):
+        return (
+            says("B")
+            if is_selection(request.prompt)
+            else f"<think>step {seed % 7}</think>\nAnswer: ({'ABC'[seed % 3]})"
+        )
+
+    forced = replace(SAMPLING, max_tokens=60, budget=replace(TINY, num_ignore=2))
+    with sampler(tmp_path, respond) as held:
+        pool = draw_pool(problems(1), held, plan(3, sampling=forced))
+        [one] = run("select", problems(1), held, plan(3, sampling=forced), pool)
+        [shown] = seen(held)
+    for text, candidate in zip(shown, pool["p0"], strict=True):
+        assert candidate.completion.text.count(" Wait,") == 2
+        assert " Wait," not in text
+        assert text.startswith("<think>step")
+        assert candidate.completion.text.endswith(text.removeprefix("<think>"))
+        assert judge(text, PROBLEM).extracted == candidate.answer
+    assert one.calls[0].shown == tuple(a.answer for a in pool["p0"])
+
+
+def test_the_selectors_own_texts_go_on(tmp_path):
+    """In the final of a fused tournament it meets what it wrote itself; in a plain one the candidates that it chose."""
+
+    def respond(request, seed):
+        if not is_selection(request.prompt):
+            return f"try{seed} {says('ABCD'[seed % 4])}"
+        return f"own words\n{says('B')}" if "try" in request.prompt else says("C")
+
+    with sampler(tmp_path / "fused", respond) as held:
+        [fused] = run("fused", problems(1), held, plan(6, group=3))
+        *first, final = seen(held)
+        assert [len(shown) for shown in first] == [3, 3]
+        assert final == [f"own words\n{says('B')}"] * 2
+    assert fused.choices[0].answers == ("C",)
+    with sampler(tmp_path / "plain", respond) as held:
+        run("tournament", problems(1), held, plan(6, group=3))
+        assert all(text.startswith("try") for text in seen(held)[-1])
+
+
+def test_an_unreadable_selection_does_not_go_on(tmp_path):
+    def respond(request, seed):
+        return says(None) if is_selection(request.prompt) else f"try{seed} {says('B')}"
+
+    with sampler(tmp_path, respond) as held:
+        run("fused", problems(1), held, plan(4, group=2))
+        assert all(text.startswith("try") for text in seen(held)[-1])
+
+
+# (texts by their letters, at most so many different texts, what is shown)
+MOST_FREQUENT = [
+    ("ABBCCC", 1, "C"),
+    ("ABBCCC", 2, "BC"),
+    ("ABBCCC", 3, "ABC"),
+    ("ABC", 2, "AB"),  # of equals the first ones
+    ("CBA", 2, "CB"),
+    ("AAA", 2, "A"),
+]
+
+
+@pytest.mark.parametrize(("letters", "most", "shown"), MOST_FREQUENT)
+def test_the_most_frequent_texts(letters, most, shown):
+    candidates = [made(letter) for letter in letters]
+    kept = select.fitted(PROBLEM, candidates, plan(len(letters), texts=most))
+    assert "".join(a.answer for a in kept) == shown
+    assert select.fitted(PROBLEM, candidates, plan(len(letters))) == candidates
+
+
+@given(st.lists(st.sampled_from("ABCD"), min_size=2, max_size=8), st.integers(0, 60))
+def test_a_prompt_is_cut_to_the_length_of_training(letters, room):
+    """Down to one text. Where all fit, all are shown."""
+    candidates = [made(letter, tokens=5) for letter in letters]
+    count = len(select.show(PROBLEM, [], plan(1)).split()) + room
+    limit = ContextLimit(10_000, lambda prompt, image: len(prompt.split()), trained=count)
+    setting = plan(len(letters), context_limit=limit)
+    kept = select.fitted(PROBLEM, candidates, setting)
+    fits = limit.count(select.show(PROBLEM, kept, setting), None) <= count
+    assert fits or len({a.answer for a in kept}) == 1
+    assert (kept == candidates) == (
+        limit.count(select.show(PROBLEM, candidates, setting), None) <= count or len({*letters}) == 1
+    )
+    counts = {letter: letters.count(letter) for letter in letters}
+    shown = {a.answer for a in kept}
+    assert min(counts[a] for a in shown) >= max((counts[a] for a in counts if a not in shown), default=0)
+
+
+@pytest.mark.parametrize("name", ["select", "tournament", "fused", "recursive", "permuted"])
+def test_what_was_left_out_is_counted(tmp_path, name):
+    """No prompt is longer than the limit, and shown and left out make up the group."""
+    empty = len(select.show(problems(1)[0], [], plan(1)).split())
+    limit = ContextLimit(10_000, lambda prompt, image: len(prompt.split()), trained=empty + 22)
+    with sampler(tmp_path, script("ABCD")) as held:
+        [one] = run(name, problems(1), held, plan(8, context_limit=limit, group=4, permutations=2))
+        prompts = [r.prompt for call in held.engine.calls for r in call.requests if is_selection(r.prompt)]
+    assert all(limit.count(prompt, None) <= empty + 22 for prompt in prompts)
+    assert all(len(call.shown) + call.left_out <= 8 for call in one.calls)
+    assert (max(call.left_out for call in one.calls) > 0) == (name != "recursive")
+
+
+def test_a_limit_below_an_empty_candidate_is_refused():
+    limit = ContextLimit(10_000, lambda prompt, image: len(prompt.split()), trained=5)
+    with pytest.raises(ConfigError, match=r"one empty candidate has \d+ tokens of prompt, and the longest in .* had 5"):
+        preflight(["select"], [PROBLEM], plan(3, context_limit=limit))

@@ -27,6 +27,7 @@ from selftrain.test_time import (
     score,
     strategies,
     vote,
+    weights,
 )
 from selftrain.test_time.records import Outcome, mean_outcome
 from selftrain.test_time.tokens import TokenCost, cost_of
@@ -79,10 +80,14 @@ def test_votes_over_subsets(tmp_path_factory, pools, n):
     setting = plan(n, pool=4, reward=lambda problem, c: -c.mean_logprob)
     with sampler(tmp_path_factory.mktemp("s"), lambda request, seed: pytest.fail("asked")) as held:
         found = {name: run(name, asked, held, setting, pool) for name in STRATEGIES if "_" in name or name == "majority"
-                 if STRATEGIES[name].family in ("vote", "best")}  # fmt: skip
+                 if "adaptive" not in name and STRATEGIES[name].family in ("vote", "best")}  # fmt: skip
     rules = {
         "majority": lambda few: vote.majority(few).credit,
         "vote_logprob": lambda few: vote.weighted(few, [vote.likelihood(a) for a in few]).credit,
+        "vote_consistent": lambda few: vote.weighted(few, weights.consistent(PROBLEM, few, setting)).credit,
+        "vote_consistent_logprob": lambda few: (
+            vote.weighted(few, weights.consistent_likelihoods(PROBLEM, few, setting)).credit
+        ),
         "vote_reward": lambda few: vote.weighted(few, [-a.logprob for a in few]).credit,
         "best_logprob": lambda few: vote.best_of(few, [a.logprob for a in few]).credit,
         "best_reward": lambda few: vote.best_of(few, [-a.logprob for a in few]).credit,

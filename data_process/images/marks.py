@@ -96,6 +96,11 @@ def without_leading_marks(text: str, others: Sequence[str] = ()) -> str:
     return text.lstrip()[leading.end() :].strip() if in_order else text
 
 
+def without_marks(text: str) -> str:
+    """The text without any mark of an image, for comparing what is asked."""
+    return _IMAGE.sub(" ", text) if "<image" in text else text
+
+
 def segments(prompt: str, n_images: int) -> list[str]:
     """A prompt's text before the first image, between the images and after the last: `n_images` + 1 texts.
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_process.judging import judge
+from data_process.prepare.data_card import row_of
 from data_process.prompts import (
     PROMPT_SETS,
     R3V,
@@ -17,7 +20,6 @@ from data_process.prompts import (
     conditioned,
     cot,
     fill,
-    images,
     named_prediction,
     neutralise,
     prompt_set,
@@ -27,7 +29,10 @@ from data_process.prompts import (
     select,
     select_target,
 )
-from data_process.schema import DataError, Problem
+from data_process.prompts import (
+    images as images_of,
+)
+from data_process.schema import DataError, Example, Problem, to_json
 
 PROBLEM = Problem("p", "How large is {angle}?", "B", ("30°", "{letter}", "<image>"))
 FREE = Problem("f", "How large?", "5", answer_type="number")
@@ -264,4 +269,15 @@ def test_images_keep_their_places_behind_a_context():
     )
     text = body(problem, prompt_set("m3cot"))
     assert text.startswith("[Context]\n< image > Two.\n[Question]\nCompare <image> and <image>.\n[Choices]")
-    assert images(problem) == ("b.png", "a.png")
+    assert images_of(problem) == ("b.png", "a.png")
+
+
+def test_problems_of_one_image_or_none_are_written_and_asked_as_before():
+    """The digest was taken when a problem could have one image at most: rows, prompts and training rows."""
+    found = []
+    for images in ((), ("images/a.png",)):
+        problem = Problem("p", "Which angle <x?", "B", ("30°", "40 < 50"), images, meta={"k": 1})
+        example = Example("cot/p/0/0", "cot", "p", cot(problem, R3V), "Answer: (B)", images)
+        rows = [to_json(problem), row_of(problem), to_json(example), cot(problem, R3V)]
+        found.append(hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16])
+    assert found == ["45b93207da779847", "f179c3ebed146847"]

@@ -86,8 +86,7 @@ def group_problems(
             images.append(found.digest)
         letters = problem.letters
         gold = problem.choices[letters.index(problem.answer)] if problem.answer in tuple(letters) else problem.answer
-        asked = problem.full_question
-        text = _read(without_marks(asked) if problem.images else asked)
+        text = _read(without_marks(problem.full_question) if problem.images else problem.full_question)
         # Capitals mark labels, so texts that differ only in case may show different labels; all of them count.
         known = texts.get(text.key, text)
         texts[text.key] = Text(text.words, text.numbers, text.labels | known.labels)

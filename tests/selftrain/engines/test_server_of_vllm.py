@@ -36,6 +36,8 @@ def requests(tmp_path_factory) -> list[Request]:
         path = folder / f"{problem.id}.png"
         picture.save(path)
         found.append(Request(problem.id, prompts.cot(problem, prompts.SHORT), (path,), (1, 2)))
+    (a,), (b,) = found[0].images, found[1].images
+    found.append(Request("several", f"In <image>, not <image>: {found[0].prompt}", (a, b, a), (1, 2)))
     return found
 
 

@@ -215,9 +215,10 @@ def test_a_small_cache_and_rows_that_are_put_off(shipped, hf, requests):
 
 @needs_vllm
 @pytest.mark.slow
-def test_other_weights_without_a_new_start(tiny_model, tmp_path, mixed, ask):
+def test_other_weights_without_a_new_start(tiny_model, tmp_path, mixed, several, ask):
     from selftrain.engines.hf import HFEngine
 
+    mixed = mixed + several
     adapter = random_adapter(tiny_model, tmp_path / "adapter")
     untrained = random_adapter(tiny_model, tmp_path / "untrained", size=0.0)
     params = dataclasses.replace(GREEDY, max_tokens=24)

@@ -73,12 +73,6 @@ class Problem:
     context: str | None = None  # a passage that belongs to the question; the prompt's wording gives it its place
 
     @property
-    def image(self) -> str | None:
-        """The only image; for code that does not know several yet."""
-        assert len(self.images) < 2
-        return self.images[0] if self.images else None
-
-    @property
     def letters(self) -> str:
         """The letters of the choices: "ABCD" for four of them, "" for a free answer."""
         return LETTERS[: len(self.choices)]

@@ -62,7 +62,7 @@ def draw_traces(problems: Sequence[Problem], sampler: Sampler, config: Config, i
         params = forced_params(config, ignores)
         assert params.budget is not None
         group = order[ignores - 1 :: most]
-        drawn = sampler.draw([Ask(p.id, wording.cot(p, prompts), p.image) for p in group], params, 1)
+        drawn = sampler.draw([Ask(p.id, wording.cot(p, prompts), wording.images(p)) for p in group], params, 1)
         for problem in group:
             (completion,) = drawn[problem.id]
             assert completion.forcing is not None
@@ -95,7 +95,7 @@ def draw_selections(
     for problem in chosen:
         texts = [item.candidate.text for item in shown[problem.id]]
         prompt = wording.select(problem, texts, prompts, "rationale", limit=config.show_limit)
-        asks.append(Ask(problem.id, prompt, problem.image))
+        asks.append(Ask(problem.id, prompt, wording.images(problem)))
     drawn = sampler.draw(asks, params, 1)
     selections = []
     for problem in chosen:

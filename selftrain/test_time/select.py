@@ -135,15 +135,10 @@ def even_groups(candidates: Sequence[Attempt], most: int) -> list[list[Attempt]]
 
 def preflight(problems: Sequence[Problem], plan: StrategyConfig, shown: int) -> None:
     """Before anything is sampled: ConfigError if a prompt with `shown` empty candidates already does not fit."""
-    texts = [" " * k for k in range(shown)]  # no two of them equal, so that the rationale form shows all
+    # For the rationale form no two of them are equal: it shows equal ones once.
+    texts = [" " * k if plan.form == "rationale" else "" for k in range(shown)]
     asks = [
-        Ask(
-            p.id,
-            wording.select(
-                p, texts if plan.form == "rationale" else [""] * shown, plan.prompts, plan.form, limit=plan.limit
-            ),
-            p.image,
-        )
+        Ask(p.id, wording.select(p, texts, plan.prompts, plan.form, limit=plan.limit), wording.images(p))
         for p in problems
     ]
     plan.check_fits(asks, plan.selecting.max_tokens, f"that is with {shown} empty candidates; show fewer of them")
@@ -209,7 +204,10 @@ def _play(
     of_prompt = apart if plan.form == "rationale" else standing
     longest = [sorted(shown, key=lambda a: -len(a.completion.token_ids))[:at_once] for shown in of_prompt]
     plan.check_fits(
-        [Ask(c.key, show(c.problem, shown, plan), c.problem.image) for c, shown in zip(tasks, longest, strict=True)],
+        [
+            Ask(c.key, show(c.problem, shown, plan), wording.images(c.problem))
+            for c, shown in zip(tasks, longest, strict=True)
+        ],
         plan.selecting.max_tokens,
         "show fewer candidates at once: recursive selection takes as many as fit, a tournament groups of a size",
     )
@@ -221,7 +219,11 @@ def _play(
     for turn in count():
         groups = {i: split(tasks[i].problem, standing[i]) for i in playing}
         asks = [
-            Ask(f"{tasks[i].key}/select{turn}.{k}", show(tasks[i].problem, group, plan), tasks[i].problem.image)
+            Ask(
+                f"{tasks[i].key}/select{turn}.{k}",
+                show(tasks[i].problem, group, plan),
+                wording.images(tasks[i].problem),
+            )
             for i, several in groups.items()
             for k, group in enumerate(several)
             if len(group) > 1
@@ -268,7 +270,10 @@ def _packed(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfi
     groups: list[list[Attempt]] = [[]]
     for candidate in candidates:
         longer = [*groups[-1], candidate]
-        fits = plan.context_limit.lacking(show(problem, longer, plan), problem.image, plan.selecting.max_tokens) is None
+        fits = (
+            plan.context_limit.lacking(show(problem, longer, plan), wording.images(problem), plan.selecting.max_tokens)
+            is None
+        )
         if len(longer) > 2 and not fits:
             groups.append([candidate])
         else:

@@ -147,15 +147,10 @@ def even_groups(candidates: Sequence[Attempt], most: int) -> list[list[Attempt]]
 
 def preflight(problems: Sequence[Problem], plan: StrategyConfig, shown: int) -> None:
     """Before anything is sampled: ConfigError if a prompt with `shown` empty candidates already does not fit."""
-    texts = [" " * k for k in range(shown)]  # no two of them equal, so that the rationale form shows all
+    # For the rationale form no two of them are equal: it shows equal ones once.
+    texts = [" " * k if plan.form == "rationale" else "" for k in range(shown)]
     asks = [
-        Ask(
-            p.id,
-            wording.select(
-                p, texts if plan.form == "rationale" else [""] * shown, plan.prompts, plan.form, limit=plan.limit
-            ),
-            wording.images(p),
-        )
+        Ask(p.id, wording.select(p, texts, plan.prompts, plan.form, limit=plan.limit), wording.images(p))
         for p in problems
     ]
     plan.check_fits(asks, plan.selecting.max_tokens, f"that is with {shown} empty candidates; show fewer of them")

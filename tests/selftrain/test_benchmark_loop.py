@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from data_process.io import read_jsonl
 from data_process.judging import judge
 from data_process.prompts import prompt_set
+from data_process.schema import Kind
 from selftrain import loop
 from selftrain.config import load_config
 from selftrain.files import read_json
@@ -38,12 +40,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.parametrize("form", ["answer", "rationale"])
 @pytest.mark.parametrize("name", ["tabmwp", "chartqa"])
-def test_a_loop_with_the_benchmarks_wording(folder, tmp_path, monkeypatch, name):
+def test_a_loop_with_the_benchmarks_wording(folder, tmp_path, monkeypatch, name, form):
     monkeypatch.setattr(loop, "write_run_report", lambda path: [])  # drawing takes most of the time
     settings = [
         f"data.folder={folder}", "data.source=jsonl", "data.leakage=ignore", f"output={tmp_path / 'run'}",
         f"bank={tmp_path / 'bank.sqlite'}", f"prompts={name}", "iters=1", "build.parts.qa=1",
+        f"select_format={form}",
     ]  # fmt: skip
     run_loop(load_config(REHEARSAL, settings), Progress(quiet=True))
     counts = read_json(tmp_path / "run/iter1/judge/counts.json")
@@ -57,4 +61,4 @@ def test_a_loop_with_the_benchmarks_wording(folder, tmp_path, monkeypatch, name)
         assert cue in row["prompt"]
         assert judge(row["target"], problem).correct
         kinds.add((row["kind"], bool(problem.choices)))
-    assert kinds == {(kind, choices) for kind in ("qa", "cot", "refine", "select") for choices in (True, False)}
+    assert kinds == {(kind, choices) for kind in get_args(Kind) for choices in (True, False)}

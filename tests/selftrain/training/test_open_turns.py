@@ -81,9 +81,12 @@ def forced(tmp_path_factory):
     with HFEngine(BASE, settings=HFSettings(threads=1)) as engine:
         for ignores in (1, 2, 4):
             params = SamplingParams(0.9, 256, budget=replace(TINY, num_ignore=ignores))
-            requests = [Request(p.id, wording.cot(p, SHORT), store.path(p.image), tuple(range(3))) for p in problems]
+            requests = [
+                Request(p.id, wording.cot(p, SHORT), tuple(map(store.path, p.images)), tuple(range(3)))
+                for p in problems
+            ]
             for problem, request, several in zip(problems, requests, engine.generate(requests, params), strict=True):
-                ids = engine.prompt_ids(request.prompt, request.image)
+                ids = engine.prompt_ids(request.prompt, request.images)
                 for k, completion in enumerate(several):
                     candidate = candidate_of(problem.id, ignores, k, completion)
                     trace = cut_trace(candidate, problem, TINY.ignore, completion.forcing.ignores)

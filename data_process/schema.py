@@ -52,7 +52,7 @@ class Problem:
     """A question with its gold answer: a letter if there are `choices`, otherwise a value written as text.
 
     `answer_type` says how an answer is read and compared: "integer" (rounded to a whole number), "float" (rounded to
-    `precision` decimals), "number" (any one value, within `tolerance`), "list" (of numbers), "text" (words),
+    `precision` decimals), "number" (any one value, within a tolerance), "list" (of numbers), "text" (words),
     "expression" (mathematics with roots, pi or symbols).
     """
 
@@ -68,11 +68,18 @@ class Problem:
     meta: Mapping[str, Any] = field(default_factory=dict)  # family, difficulty, rationale ...; never shown to a model
     alternatives: tuple[str, ...] = ()  # other accepted answers of the same type: a response to any of them is right
     origin: Origin | None = None
+    absolute_tolerance: float | None = None  # "number" only, instead of `tolerance`: in the unit of the gold value
+    context: str | None = None  # a passage that belongs to the question; the prompt's wording gives it its place
 
     @property
     def letters(self) -> str:
         """The letters of the choices: "ABCD" for four of them, "" for a free answer."""
         return LETTERS[: len(self.choices)]
+
+    @property
+    def full_question(self) -> str:
+        """The question, after its context where it has one."""
+        return f"{self.context}\n{self.question}" if self.context else self.question
 
     @property
     def gold_text(self) -> str:
@@ -140,7 +147,7 @@ class Example:
 
 
 # Fields younger than the folders in use: left out of JSON while empty, so that old data keep their bytes and digests.
-_ADDED = ("alternatives", "origin")
+_ADDED = ("alternatives", "origin", "absolute_tolerance", "context")
 
 
 def to_json(record: Problem | Candidate | Verdict | Judged | Example) -> dict[str, Any]:

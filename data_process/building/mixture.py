@@ -261,7 +261,7 @@ def _qa_rows(problems: Sequence[Problem], prompts: PromptSet, slots: Counter[str
     slots["qa"] += len(by_id)
     rows = []
     for problem_id, problem in sorted(by_id.items()):
-        prompt, target = wording.qa(problem, prompts), wording.fill(prompts.qa_target, answer=problem.answer)
+        prompt, target = wording.qa(problem, prompts), wording.qa_target(problem, prompts)
         rows.append(Example(f"qa/{problem_id}", "qa", problem_id, prompt, target, problem.image))
     return rows
 
@@ -334,7 +334,7 @@ def _select_rows(ready: _Material, seed: int, balance_positions: bool, target: L
             row = Example(
                 id=f"select/{name}/{problem_id}", kind="select", problem_id=problem_id, image=problem.image,
                 prompt=wording.select(problem, [c.text for c in shown], ready.prompts, cot_prompt=cot_prompt),
-                target=own if target == "own" else wording.fill(ready.prompts.select_target, answer=problem.answer),
+                target=own if target == "own" else wording.select_target(problem, ready.prompts),
                 sources=tuple(candidate.id for candidate in shown),
             )  # fmt: skip
             rows.append(row)

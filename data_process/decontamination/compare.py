@@ -81,7 +81,7 @@ def group_problems(
                     image = found.digest
         letters = problem.letters
         gold = problem.choices[letters.index(problem.answer)] if problem.answer in tuple(letters) else problem.answer
-        text = _read(problem.question)
+        text = _read(problem.full_question)
         # Capitals mark labels, so texts that differ only in case may show different labels; all of them count.
         known = texts.get(text.key, text)
         texts[text.key] = Text(text.words, text.numbers, text.labels | known.labels)

@@ -162,6 +162,7 @@ def render(card: Mapping[str, Any]) -> str:
     """The card as text."""
     lines = [f"{card['source']}  digest {card['digest']}"]
     lines += [f"  {key}: {card[key]}" for key in ("licence", "citation")]
+    lines.append(f"  prompts: {card['prompts']} (in a configuration)  judge: {card['judge']} (of selftrain score)")
     lines += [f"  {line}" for line in card["remarks"]]
     lines += [f"    {line}" for line in card["left_out"]]
     for name, split in card["splits"].items():

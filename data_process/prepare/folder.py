@@ -20,7 +20,7 @@ from data_process.prepare.data_card import LISTED, Entry, digest_of, overlaps, r
 from data_process.prepare.holdout import LEVELS, groups, hold_out, question_key
 from data_process.prepare.images import FOLDER, ImagePlacer, PlacedImage
 from data_process.schema import DataError, Problem, shown
-from data_process.sources.base import SPLITS, Item, PrepareRequest, Source, SourceImage, row_id
+from data_process.sources.base import SPLITS, Item, PrepareRequest, Source, SourceImage, refuse_unreadable, row_id
 from data_process.sources.golds import AS_TEXT, readable
 from data_process.sources.tables import table_rows
 
@@ -71,6 +71,7 @@ def _entries(source: Source, request: PrepareRequest, plan: FolderPlan, root: Pa
         for where, row in located:
             read.offered += 1
             try:
+                refuse_unreadable(row, where)
                 item = source.item(request, raw_split, where, row)
                 if plan.ids == "none":
                     item = replace(item, fields={**item.fields, "id": row_id(raw_split, where)})
@@ -339,6 +340,8 @@ def _card(
         "source": source.name,
         "licence": source.licence,
         "citation": source.citation,
+        "prompts": source.prompts,
+        "judge": source.judge,
         "raw": str(request.raw) if request.raw else f"hub:{request.hub or source.hub}@{request.revision or 'main'}",
         "split_names": dict(request.splits),
         "options": {key: value for key, value in request.options.items() if value},

@@ -13,8 +13,8 @@ SPECIFIC_WORDS = 8
 
 
 def question_key(problem: Problem) -> str:
-    """The question with case and spacing levelled, so that copies of a question are equal."""
-    return re.sub(r"\s+", " ", problem.question).strip().casefold()
+    """Context and question with case and spacing levelled, so that copies of a question are equal."""
+    return re.sub(r"\s+", " ", problem.full_question).strip().casefold()
 
 
 # What the problems of a group share. The first is the safest; the others are for data with one question for all images

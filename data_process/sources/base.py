@@ -1,16 +1,19 @@
 """What a source of problems is: where its raw rows are, and how one row becomes one problem with its image.
 
-A source is one small module, in this package or anywhere that Python imports from:
+A source is one small module, in this package or anywhere that Python imports from. Most read a table, and only say
+which column holds what; `columns.read_row` does the rest:
 
-    from data_process.sources.base import Item, Source, find_image
+    from data_process.sources.base import Source
+    from data_process.sources.columns import TableForm, read_row
+
+    FORM = TableForm(columns={"question": "text", "answer": "result", "image": "diagram"}, answer_type="number")
 
     def item(request, split, where, row):
-        fields = {"id": row["key"], "question": row["text"], "answer": row["result"]}
-        return Item(fields, find_image(row["diagram"], request, where))
+        return read_row(FORM, request, split, where, row)
 
     SOURCE = Source(name="mine", item=item)
 
-`python -m data_process.prepare my_package.my_source --raw DIR --out data/mine` prepares it.
+`selftrain prepare my_package.my_source --raw DIR --out data/mine` prepares it; `docs/sources.md` has a longer example.
 """
 
 from __future__ import annotations
@@ -24,12 +27,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data_process.schema import LETTERS, shown, wrong
+from data_process.prompts import BASE
+from data_process.schema import LETTERS, DataError, shown, wrong
 
 Row = dict[str, Any]
 LocatedRow = tuple[str, Row]  # where the row is, for messages; the row
 SplitRows = tuple[str, Iterable[LocatedRow]]  # a raw split, its rows
 
+UNREADABLE = "\0unreadable"  # key of the error in the row that stands for one that cannot be read
 MAX_NAME = 255  # bytes of a file's name, as file systems have it
 MAX_ENCODED = 1 << 27  # characters of a base64 image: 100 MB
 SPLITS = ("train", "dev", "test")  # what a prepared folder holds, in this order
@@ -84,7 +89,20 @@ class Source:
     origin: str | None = None  # data set that every problem is from, unless an item names another
     language: str | None = None  # of every problem, where the source states it for all
     unlabelled: tuple[str, ...] = ()  # raw splits whose answers are not public
+    prompts: str = BASE  # the prompt set made for it; the data card names it, and a configuration chooses
+    judge: str = "auto"  # the judge that gives its published score: a name for `selftrain score --judge`
     options: tuple[str, ...] = ()  # names of the command's options that it reads from `PrepareRequest.options`
+
+
+def unreadable(error: DataError, path: Path) -> Row:
+    """The row that stands for one that cannot be read, so that it is counted and those after it are read."""
+    return {UNREADABLE: str(error).removeprefix(f"{path}, ")}
+
+
+def refuse_unreadable(row: Mapping[str, Any], where: str) -> None:
+    """DataError for a row that stands for one that cannot be read."""
+    if UNREADABLE in row:
+        wrong(where, row[UNREADABLE].removeprefix(f"{where.rpartition(', ')[2]}: "))
 
 
 def text_of(row: Mapping[str, Any], field_name: str, where: str) -> str:

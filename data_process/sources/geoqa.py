@@ -140,4 +140,5 @@ SOURCE = Source(
     item=item,
     files=FILES,
     language="english",  # translated
+    judge="geoqa",
 )

@@ -188,4 +188,6 @@ SOURCE = Source(
     hub_files={"testmini": "data/testmini-*", "test": "data/test-*"},
     files=FILES,
     unlabelled=("test",),
+    prompts="mathvista",
+    judge="mathvista",
 )

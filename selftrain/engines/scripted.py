@@ -217,11 +217,13 @@ class GoldNoise:
             return "The figure does not show enough to tell how large it is, so nothing follows from it here."
         else:
             answer = self._wrong(problem, seed)
-        select_cue = self.prompts.select.rpartition("{predictions}")[2]
+        prompts = self.prompts.of(problem)
+        select_cue = prompts.select.rpartition("{predictions}")[2]
         if request.prompt.endswith(select_cue):
-            return wording.fill(self.prompts.select_target, answer=answer)
+            return wording.fill(prompts.select_target, answer=answer)
         steps = f"From the figure the known values are read, and with them step {seed % 7 + 1} gives what is asked."
-        return f"{steps}\n{wording.fill(self.prompts.qa_target, answer=answer)}"
+        cue = "Answer: " if prompts.qa_target == "{answer}" else ""  # a bare answer ends no solution
+        return f"{steps}\n{cue}{wording.fill(prompts.qa_target, answer=answer)}"
 
     def find(self, request: Request) -> Problem:
         """The problem a request asks about; EngineError if there is none or more than one."""

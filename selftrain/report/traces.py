@@ -80,7 +80,7 @@ def _trace(
     image = config.data.folder / problem.image if problem and problem.image else None
     return Trace(
         identifier,
-        problem.question if problem else "(the data folder is not here any more)",
+        problem.full_question if problem else "(the data folder is not here any more)",
         problem.choices if problem else (),
         now.gold,
         image.read_bytes() if image and image.is_file() and image.suffix.lower() == ".png" else None,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from data_process.images import standin
 from data_process.prepare import folder as folder_module
-from data_process.prepare.command import borrowed, main, source_named, splits_of
+from data_process.prepare.command import SOURCES, borrowed, main, source_named, splits_of
 from data_process.prepare.data_card import Entry, digest_of, overlaps, render, row_of, split_card
 from data_process.prepare.holdout import groups, hold_out
 from data_process.prepare.images import ImagePlacer, PlacedImage
@@ -407,7 +407,7 @@ WRONG = {
     "unknown source": (["geoqaa", "--raw", "x"], "unknown source 'geoqaa'; did you mean 'geoqa'?"),
     "unlike any": (
         ["zzz", "--raw", "x"],
-        "unknown source 'zzz'; known: geometry3k, geoqa, jsonl, mathvista, table, or MODULE:NAME",
+        f"unknown source 'zzz'; known: {', '.join(sorted(SOURCES))}, or MODULE:NAME",
     ),
     "no raw": (["geoqa", "--raw", "nowhere"], "nowhere does not exist. The processed GeoQA"),
     "neither": (["geoqa"], "say where the data are"),

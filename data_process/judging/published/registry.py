@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -35,8 +35,6 @@ class OfficialScore:
     verdict: Callable[[Problem, Any], Verdict]  # on an extraction: any JSON value
     # Where a file has no extractions: False takes the canonical answer that our judge read, True the answer as written.
     as_written: bool = True
-    # Totals beyond accuracy, by name, from each answered problem's row and whether the rule holds the answer right.
-    scores: Callable[[Sequence[tuple[Mapping[str, Any], bool]]], Mapping[str, float]] | None = None
 
 
 MATHVISTA = OfficialScore("MathVista's rule", official_verdict, as_written=False)

@@ -256,7 +256,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 _FIELDS = (
     "id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance", "meta",
-    "alternatives", "origin", "absolute_tolerance", "context",
+    "alternatives", "origin", "absolute_tolerance", "context", "choices_in_image",
 )  # fmt: skip
 
 
@@ -264,9 +264,9 @@ def load_problems(path: str | Path, image_root: str | Path) -> list[Problem]:
     """The problems of a JSON Lines file, every field checked. Images are relative to `image_root` and may be missing.
 
     A row has `id`, `question`, `answer` and, where they apply, `choices`, `image`, `answer_type`, `precision`, `unit`,
-    `tolerance`, `alternatives` (other accepted answers), `origin`, `context`, `meta`. Without `answer_type`, a row
-    with choices is a choice problem and any other a number problem. Other fields go to `meta`. Raises DataError naming
-    the row.
+    `tolerance`, `alternatives` (other accepted answers), `origin`, `context`, `choices_in_image`, `meta`. Without
+    `answer_type`, a row with choices is a choice problem and any other a number problem. Other fields go to `meta`.
+    Raises DataError naming the row.
     """
     root = Path(image_root).resolve()
     first: dict[str, str] = {}
@@ -335,12 +335,16 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
         wrong(where, f"'absolute_tolerance' must be a number from 0 on, found {shown(absolute)}")
     if absolute is not None and tolerance is not None:
         wrong(where, "'tolerance' and 'absolute_tolerance' are both given; keep one")
+    drawn = row.get("choices_in_image") or False
+    if not isinstance(drawn, bool) or (drawn and not choices):
+        wrong(where, f"'choices_in_image' must be true or false, and needs 'choices'; found {shown(drawn)}")
     meta = {key: value for key, value in row.items() if key not in _FIELDS} | (meta or {})
     image = _image(row.get("image"), where, root)
     others = tuple(other for other in dict.fromkeys(others) if other != answer)
     problem = Problem(
         row["id"], question, answer, choices, image, answer_type, precision, unit or None, tolerance, meta, others,
         origin=_origin(row.get("origin"), where), absolute_tolerance=absolute, context=context,
+        choices_in_image=drawn,
     )  # fmt: skip
     try:
         check_gold(problem)

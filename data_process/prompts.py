@@ -198,7 +198,7 @@ def body(problem: Problem, prompts: PromptSet) -> str:
     text = fill(prompts.question, question=neutralise(problem.question), context=context, unit=unit)
     if "{context}" not in prompts.question:
         text = context + text
-    if problem.choices:
+    if problem.choices and not problem.choices_in_image:
         text += prompts.choices_header
         for letter, choice in zip(LETTERS, problem.choices, strict=False):
             text += fill(prompts.choice, letter=letter, text=neutralise(choice))

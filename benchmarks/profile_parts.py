@@ -187,7 +187,7 @@ def make_prompts(job: Job) -> Prompts:
     for problem, picture in made:
         target = words(str(problem.meta["rationale"]))
         image = save(problem.id, picture).name
-        train.append(Example(problem.id, "cot", problem.id, wording.cot(problem, chosen), target, image))
+        train.append(Example(problem.id, "cot", problem.id, wording.cot(problem, chosen), target, (image,)))
     read_tokens = [sum(len(prompt.ids) for prompt in prepare(processor, requests)) for requests in read]
     return Prompts(warm, read, read_tokens, plain, forced, train)
 

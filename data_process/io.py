@@ -21,16 +21,19 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
 
 import jsonlines
 
+from data_process.images.marks import check_marks
 from data_process.judging import check_gold
 from data_process.schema import (
     ANSWER_TYPES,
     LETTERS,
+    MAX_IMAGES,
     AnswerType,
     DataError,
     Example,
     Origin,
     Problem,
     example_from_json,
+    images_of,
     shown,
     wrong,
 )
@@ -255,18 +258,18 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 
 _FIELDS = (
-    "id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance", "meta",
-    "alternatives", "origin", "absolute_tolerance", "context", "choices_in_image",
+    "id", "question", "answer", "choices", "image", "images", "answer_type", "precision", "unit", "tolerance",
+    "meta", "alternatives", "origin", "absolute_tolerance", "context", "choices_in_image",
 )  # fmt: skip
 
 
 def load_problems(path: str | Path, image_root: str | Path) -> list[Problem]:
     """The problems of a JSON Lines file, every field checked. Images are relative to `image_root` and may be missing.
 
-    A row has `id`, `question`, `answer` and, where they apply, `choices`, `image`, `answer_type`, `precision`, `unit`,
-    `tolerance`, `alternatives` (other accepted answers), `origin`, `context`, `choices_in_image`, `meta`. Without
-    `answer_type`, a row with choices is a choice problem and any other a number problem. Other fields go to `meta`.
-    Raises DataError naming the row.
+    A row has `id`, `question`, `answer` and, where they apply, `choices`, `image` or `images`, `answer_type`,
+    `precision`, `unit`, `tolerance`, `alternatives` (other accepted answers), `origin`, `context`, `choices_in_image`,
+    `meta`. Without `answer_type`, a row with choices is a choice problem and any other a number problem. Other fields
+    go to `meta`. Raises DataError naming the row.
     """
     root = Path(image_root).resolve()
     first: dict[str, str] = {}
@@ -339,10 +342,13 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
     if not isinstance(drawn, bool) or (drawn and not choices):
         wrong(where, f"'choices_in_image' must be true or false, and needs 'choices'; found {shown(drawn)}")
     meta = {key: value for key, value in row.items() if key not in _FIELDS} | (meta or {})
-    image = _image(row.get("image"), where, root)
+    images = tuple(_image(image, where, root) for image in images_of(row, where))
+    if len(images) > MAX_IMAGES:
+        wrong(where, f"{len(images)} images; a problem has at most {MAX_IMAGES}")
+    check_marks((question, *choices), len(images), where)
     others = tuple(other for other in dict.fromkeys(others) if other != answer)
     problem = Problem(
-        row["id"], question, answer, choices, image, answer_type, precision, unit or None, tolerance, meta, others,
+        row["id"], question, answer, choices, images, answer_type, precision, unit or None, tolerance, meta, others,
         origin=_origin(row.get("origin"), where), absolute_tolerance=absolute, context=context,
         choices_in_image=drawn,
     )  # fmt: skip
@@ -399,9 +405,7 @@ def _gold_letter(answer: str, choices: tuple[str, ...], where: str) -> str:
     return letters[choices.index(answer)]
 
 
-def _image(value: Any, where: str, root: Path) -> str | None:
-    if value is None:
-        return None
+def _image(value: Any, where: str, root: Path) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         wrong(where, f"'image' must be a relative path, or null for a problem without one; found {shown(value)}")
     relative = PurePosixPath(value)

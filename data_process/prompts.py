@@ -1,6 +1,7 @@
 """The renderer of prompts that sampling, training and evaluation share. The wordings are data: `wordings.toml`.
 
-The image, where there is one, always comes first and is not part of these strings.
+Images come first and are not part of these strings, unless a mark in the question or in a choice gives an image another
+place; then the placeholder `<image>` stands there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from data_process.images.marks import neutralise, place
 from data_process.schema import LETTERS, DataError, Problem, shown
 
 WORDINGS = Path(__file__).with_name("wordings.toml")
@@ -154,13 +156,6 @@ CONDITIONS: dict[str, str] = {
     ),
 }
 
-# LLaMA-Factory and the chat template would take a literal mark in a question for the place of an image. The other names
-# are Qwen2-VL's special tokens, which the tokenizer would read as tokens.
-_MARKS = re.compile(
-    r"<(\|?)(image|video|audio|vision_start|vision_end|vision_pad|image_pad|video_pad|im_start|im_end|endoftext"
-    r"|object_ref_start|object_ref_end|box_start|box_end|quad_start|quad_end)(\|?)>"
-)
-
 
 def fill(template: str, **values: str | int) -> str:
     """Fill `{name}` placeholders in one pass, so that a value may contain braces or another placeholder's name.
@@ -180,28 +175,33 @@ def _parts(template: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     return text, tuple(zip(rest[::2], rest[1::2], strict=True))
 
 
-def neutralise(text: str) -> str:
-    """Break up marks such as `<image>` or `<|im_end|>` in text from data or from a model, so that they stay text."""
-    if "<" not in text:
-        return text
-    return _MARKS.sub(lambda m: f"< {m.group(1)}{m.group(2)}{m.group(3)} >", text)
+def images(problem: Problem) -> tuple[str, ...]:
+    """A problem's images in the order of their places in its prompts; `images.marks` says where they stand."""
+    return tuple(problem.images[i] for i in _placed(problem)[1]) if len(problem.images) > 1 else problem.images
+
+
+def _placed(problem: Problem) -> tuple[list[str], list[int]]:
+    """The question and the choices that prompts list, with placeholders; the order of the images."""
+    listed = () if problem.choices_in_image else problem.choices
+    return place((problem.question, *listed), len(problem.images), f"problem {problem.id!r}")
 
 
 def body(problem: Problem, prompts: PromptSet) -> str:
-    """Question and choices, and the context and the unit where the problem has them.
+    """Question and choices, and the context and the unit where the problem has them; placeholders of images in them.
 
     A context that the wording of the question gives no place stands before it, so that it is never lost.
     """
     prompts = prompts.of(problem)
+    (question, *choices), _ = _placed(problem)
     context = fill(prompts.context, context=neutralise(problem.context)) if problem.context else ""
     unit = fill(prompts.unit, unit=neutralise(problem.unit)) if problem.unit else ""
-    text = fill(prompts.question, question=neutralise(problem.question), context=context, unit=unit)
+    text = fill(prompts.question, question=question, context=context, unit=unit)
     if "{context}" not in prompts.question:
         text = context + text
-    if problem.choices and not problem.choices_in_image:
+    if choices:
         text += prompts.choices_header
-        for letter, choice in zip(LETTERS, problem.choices, strict=False):
-            text += fill(prompts.choice, letter=letter, text=neutralise(choice))
+        for letter, choice in zip(LETTERS, choices, strict=False):
+            text += fill(prompts.choice, letter=letter, text=choice)
     return text
 
 

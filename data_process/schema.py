@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, get_args
 from data_process.errors import UserError
 
 LETTERS = "ABCDEFGHIJ"
+MAX_IMAGES = 16  # of one problem: MMMU has up to 7; each costs hundreds of prompt tokens
 
 AnswerType = Literal["choice", "integer", "float", "number", "list", "text", "expression"]
 ANSWER_TYPES: tuple[str, ...] = get_args(AnswerType)
@@ -60,7 +61,7 @@ class Problem:
     question: str  # without the choices: the prompt renderer adds them
     answer: str
     choices: tuple[str, ...] = ()
-    image: str | None = None  # relative to the data folder; None is a text-only problem
+    images: tuple[str, ...] = ()  # relative to the data folder, in the order that marks count; at most MAX_IMAGES
     answer_type: AnswerType = "choice"
     precision: int | None = None  # "float" only: decimals of the gold answer, to which a response is rounded
     unit: str | None = None  # that the question asks for: "years", "cm"; a response may leave it out
@@ -71,6 +72,12 @@ class Problem:
     absolute_tolerance: float | None = None  # "number" only, instead of `tolerance`: in the unit of the gold value
     context: str | None = None  # a passage that belongs to the question; the prompt's wording gives it its place
     choices_in_image: bool = False  # the choices stand in the image, so that no prompt lists them
+
+    @property
+    def image(self) -> str | None:
+        """The only image; for code that does not know several yet."""
+        assert len(self.images) < 2
+        return self.images[0] if self.images else None
 
     @property
     def letters(self) -> str:
@@ -141,9 +148,9 @@ class Example:
     id: str
     kind: Kind
     problem_id: str
-    prompt: str  # the user turn exactly as sampling would send it, image excluded
+    prompt: str  # the user turn exactly as sampling would send it; `images.marks` says where the images stand in it
     target: str
-    image: str | None  # as in Problem
+    images: tuple[str, ...]  # as in Problem, in the order of their places in the prompt
     sources: tuple[str, ...] = ()  # ids of the candidates it was made from
 
 
@@ -158,7 +165,29 @@ def to_json(record: Problem | Candidate | Verdict | Judged | Example) -> dict[st
     kind: type = type(record)
     names, values = _reader(kind)
     row = dict(zip(names, values(record), strict=True))
+    if "images" in row:
+        row = with_image_field(row)
     return {key: value for key, value in row.items() if value or key not in _ADDED} if kind is Problem else row
+
+
+def with_image_field(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's fields as a row has them: `image` for one image or none (null), a list `images` for several."""
+    images = row["images"]
+    if len(images) > 1:
+        return {**row, "images": list(images)}
+    one = images[0] if images else None
+    return {"image" if key == "images" else key: one if key == "images" else value for key, value in row.items()}
+
+
+def images_of(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """The images of a row that has `image` (a path or null) or `images` (a list). DataError if it has both."""
+    if row.get("image") is not None and row.get("images") is not None:
+        wrong(where, "a row has 'image' or 'images', not both; list all images in 'images'")
+    if (several := row.get("images")) is None:
+        return () if row.get("image") is None else (row["image"],)
+    if not isinstance(several, list | tuple):
+        wrong(where, f"'images' must be a list of paths, found {shown(several)}")
+    return tuple(several)
 
 
 @cache
@@ -181,5 +210,6 @@ def judged_from_json(row: Mapping[str, Any]) -> Judged:
 def example_from_json(row: Mapping[str, Any]) -> Example:
     # Strings that several rows of a problem share are kept once.
     same = {name: intern(row[name]) for name in ("kind", "problem_id", "prompt")}
-    image = None if row["image"] is None else intern(row["image"])
-    return Example(**{**row, **same, "image": image, "sources": tuple(row["sources"])})
+    images = tuple(map(intern, images_of(row, f"example {row['id']!r}")))
+    rest = {name: value for name, value in row.items() if name not in ("image", "images")}
+    return Example(**{**rest, **same, "images": images, "sources": tuple(row["sources"])})

@@ -161,7 +161,7 @@ def score(folder: Path, data_seed: int, size: int, split: str = "dev", n: int = 
         root = Path(temporary)
         (root / "images").mkdir()
         for problem, image in made:
-            image.save(root / str(problem.image))
+            image.save(root / problem.images[0])
         with (
             Bank(root / "bank.sqlite") as bank,
             Sampler(

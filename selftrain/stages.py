@@ -284,7 +284,7 @@ def tune(
     )  # fmt: skip
     probe = examples[0]
     if sum(file.stat().st_size for file in config.model.path.glob("*.safetensors")) < PROBE_LIMIT:
-        picture = store.path(probe.image) if probe.image else None
+        picture = store.path(probe.images[0]) if probe.images else None
         verify_adapter(config.model.path, result.adapter, probe.prompt, picture)
     counts = {"steps": result.steps, "train_loss": result.train_loss, "rows": result.rows}
     return {**counts, "dropped": dict(result.dropped)}

@@ -2,10 +2,10 @@
 
 A field of a problem takes the column of its own name unless `--map FIELD=COLUMN` says otherwise; a dot looks inside an
 object (`meta.answer`). Choices may be a list, an object {"A": ...}, an object {"label": [...], "text": [...]}, one text
-"A. ... B. ..." or several columns (`--map choices=A,B,C,D`); columns of the usual names,
-such as `options`, need no `--map`. Where the answer is a letter and no column has choices, they are read from the
-question. A table of conversations (LLaVA, Geo170K) needs no `--map` either. Columns that no field takes go to `meta`,
-except images.
+"A. ... B. ..." or several columns (`--map choices=A,B,C,D`); columns of the usual names, such as `options`, need no
+`--map`. Where the answer is a letter and no column has choices, they are read from the question. A cell may hold a list
+of images, and the columns `image_1`, `image_2`, ... are one such list. A table of conversations (LLaVA, Geo170K) needs
+no `--map` either. Columns that no field takes go to `meta`, except images.
 Without an `id` column, problems are numbered in the order of the file. A problem without an image is text only.
 """
 
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from data_process.images.marks import without_leading_marks
 from data_process.judging.maths.quantity import read_quantity
 from data_process.schema import ANSWER_TYPES, LETTERS, AnswerType, DataError, shown, wrong
 from data_process.sources.base import (
@@ -24,13 +25,12 @@ from data_process.sources.base import (
     PrepareRequest,
     Row,
     Source,
-    image_of,
+    images_of,
     is_missing,
     letter_of,
     plain_value,
     repeated_choices,
     row_id,
-    without_image_mark,
 )
 from data_process.sources.choices import choices_in_question, find_choices, question_type, read_choices
 from data_process.sources.golds import (
@@ -51,7 +51,7 @@ NAMED_ONLY = ("context",)  # a column of this name often holds a category, which
 # The columns that a field takes where none has its name and no --map says otherwise.
 USUAL = {
     "id": ("ID", "pid", "index"),
-    "image": ("decoded_image", "images", "image_path", "image_1", "img_path"),
+    "image": ("decoded_image", "images", "image_path", "image_1", "image1", "img_path"),
 }
 TURNS = ("conversations", "messages")
 _MATHS = re.compile(r"\\[a-zA-Z]|[√π∞∠^]|\d\s*[*+/=-]\s*[\dA-Za-z(]|[0-9]\s?[a-z]\b")
@@ -136,7 +136,6 @@ def read_row(form: TableForm, request: PrepareRequest, split: str, where: str, r
             f"no question: column {mapping.get('question', 'question')!r} holds {shown(values['question'])}; columns: "
             f"{', '.join(map(str, row))[:200]} (--map question=COLUMN)",
         )
-    question = without_image_mark(question, where)
     choices: tuple[str, ...] = ()
     found = find_choices(row) if "choices" not in mapping else None
     if found or not (is_missing(values["choices"]) or values["choices"] == []):
@@ -158,6 +157,8 @@ def read_row(form: TableForm, request: PrepareRequest, split: str, where: str, r
             refuse_letter(
                 letter, where, column, "name their column with --map choices=COLUMN, or say --answer-type text"
             )
+    images = images_of(values["image"], identifier, request, where)
+    question = without_leading_marks(question, choices) if images else question
     fields: Row = {"id": identifier, "question": question, "choices": list(choices)}
     notes: tuple[str, ...] = ()
     if choices and kind in (None, "choice"):
@@ -190,8 +191,7 @@ def read_row(form: TableForm, request: PrepareRequest, split: str, where: str, r
     taken.update(found[0] if found else ())
     others_of = {key: value for key, value in row.items() if key not in taken and _is_text_data(value)}
     fields["meta"] = {**others_of, **fields.get("meta", {})}
-    image = image_of(values["image"], identifier, request, where)
-    return Item({key: value for key, value in fields.items() if value not in ([], {})}, image, notes)
+    return Item({key: value for key, value in fields.items() if value not in ([], {})}, images, notes)
 
 
 def _columns(row: Row, mapping: Mapping[str, str]) -> dict[str, str]:
@@ -202,8 +202,11 @@ def _columns(row: Row, mapping: Mapping[str, str]) -> dict[str, str]:
         found = next((column for column in usual if not is_missing(row.get(column))), "")
         if held := mapping.get(name, found):
             columns[name] = held
-    if columns.get("image") == "image_1":  # MMMU has seven columns of images, most of them empty
-        columns["image"] = ",".join(column for column in row if re.fullmatch(r"image_[0-9]+", str(column)))
+    if numbered := re.fullmatch(
+        r"(image_?)1", columns.get("image", "")
+    ):  # MMMU: image_1 to image_7, most of them empty
+        found = [re.fullmatch(rf"{numbered[1]}([0-9]+)", str(column)) for column in row]
+        columns["image"] = ",".join(match[0] for match in sorted(filter(None, found), key=lambda match: int(match[1])))
     return columns
 
 

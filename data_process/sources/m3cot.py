@@ -19,7 +19,7 @@ FORM = TableForm(columns={"context": "context"}, answer_is="letter", answer_type
 def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     """One problem."""
     found = read_row(FORM, request, split, where, {"context": None, **row})
-    return found if found.image else replace(found, notes=(*found.notes, "the row has no image"))
+    return found if found.images else replace(found, notes=(*found.notes, "the row has no image"))
 
 
 SOURCE = Source(

@@ -77,7 +77,7 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     found = read_row(CHOICE if multiple else FREE, request, split, where, row)
     if not secret:
         return found
-    return Item({key: value for key, value in found.fields.items() if key != "answer"}, found.image)
+    return Item({key: value for key, value in found.fields.items() if key != "answer"}, found.images)
 
 
 SOURCE = Source(

@@ -151,7 +151,7 @@ def context_limit_of(config: Config, picture: Callable[[str], Picture], processo
     limit = (model.get("text_config") or model).get("max_position_embeddings")
     if not isinstance(limit, int):
         raise ConfigError(f"{config.model.path}/config.json has no max_position_embeddings")
-    frames = {with_image: frame_of(processor, with_image) for with_image in (False, True)}
+    frame = frame_of(processor)
 
     @cache
     def image_tokens(image: str) -> int:
@@ -159,8 +159,7 @@ def context_limit_of(config: Config, picture: Callable[[str], Picture], processo
 
     @lru_cache(maxsize=1 << 16)
     def count(prompt: str, image: str | None) -> int:
-        frame = frames[image is not None]
-        text = frame.before + prompt + frame.between
+        text = frame.before + (frame.image if image is not None else "") + prompt + frame.between
         ids = processor.tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         return len(ids) + (image_tokens(image) - 1 if image is not None else 0)
 

@@ -174,8 +174,8 @@ def test_a_hub_data_set_keeps_the_bytes(monkeypatch, tmp_path):
     assert {name: split["items"] for name, split in card["splits"].items()} == {"train": 1, "dev": 1}
     assert card["raw"] == "hub:hiyouga/geometry3k@main"
     problem = load(tmp_path / "out", "train")[0]
-    assert problem.image == "images/train-row1.jpg"
-    assert (tmp_path / "out" / problem.image).read_bytes() == image
+    assert problem.images[0] == "images/train-row1.jpg"
+    assert (tmp_path / "out" / problem.images[0]).read_bytes() == image
 
 
 def test_splits_the_hub_does_not_have(monkeypatch, tmp_path):
@@ -302,9 +302,9 @@ def test_base64_images():
         {"bytes": text, "path": None},
         [text],
     ):
-        image = item_of("table", {"question": "q?", "answer": "1", "image": value}).image
+        image = item_of("table", {"question": "q?", "answer": "1", "image": value}).images[0]
         assert (image.data, image.name) == (data, "train-row1.png")
-    assert item_of("table", {"question": "q?", "answer": "1", "image": jpeg}).image.name == "train-row1.jpg"
+    assert item_of("table", {"question": "q?", "answer": "1", "image": jpeg}).images[0].name == "train-row1.jpg"
 
 
 @pytest.mark.parametrize(

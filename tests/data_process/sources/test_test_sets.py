@@ -78,7 +78,7 @@ def test_mathvision(mathvision, tmp_path):
     assert (drawn.meta["level"], drawn.meta["subject"]) == (3, "logic")
     note = "no options; the answer is the letter of one in the image"
     assert card["splits"]["test"]["notes"][note]["ids"] == ["4"]
-    assert all(p.image and p.origin.dataset == "MathVision" for p in (number, drawn))
+    assert all(p.images and p.origin.dataset == "MathVision" for p in (number, drawn))
     for problem, said in ((drawn, "So it is \\boxed{D}."), (fraction, "\\boxed{0.75}"), (surd, "Answer: 4π")):
         assert judge(said, problem).correct
     assert not judge("\\boxed{C}", drawn).correct
@@ -176,7 +176,7 @@ def test_mathverse_text_only_and_older_files(tmp_path):
     raw = write_json(tmp_path / "testmini_text_only.json", [text_only, older])
     card = prepared("mathverse", raw, tmp_path / "out", "testmini_text_only=test")
     alone, drawn = load(tmp_path / "out", "test")
-    assert (alone.id, alone.image, alone.answer) == ("1-text-only", None, "C")
+    assert (alone.id, alone.images, alone.answer) == ("1-text-only", (), "C")
     assert (drawn.choices, drawn.answer, drawn.choices_in_image) == (tuple("ABCD"), "C", True)
     assert "the texts of the choices in the image are unknown" in card["splits"]["test"]["notes"]
 
@@ -222,7 +222,7 @@ def test_wemath(tmp_path):
     assert [p.meta["steps"] for p in problems] == ["one-step"] * 2 + ["two-step"] + ["one-step"] * 3 + ["three-step"]
     assert (step.meta["concepts"], whole.meta["concepts"]) == (["Circumference of Circles"], [])
     assert (step.meta["ID"], step.meta["key"]) == ("2steps_1", "2steps_1")
-    assert step.image == "images/2steps/image/1-1.png"
+    assert step.images == ("images/2steps/image/1-1.png",)
     assert card["splits"]["test"]["items"] == 7
 
 
@@ -275,16 +275,12 @@ MMMU = {
 
 @pytest.fixture(params=["folders", "merged"])
 def mmmu(request, tmp_path):
-    if request.param == "folders":
-        for subject, rows in MMMU.items():
-            parquet(tmp_path / f"raw/{subject}/validation-00000-of-00001.parquet", rows)
-            test = [{**row, "id": row["id"].replace("validation", "test"), "answer": "?"} for row in rows]
-            parquet(tmp_path / f"raw/{subject}/test-00000-of-00001.parquet", test)
-    else:
-        rows = [row for rows in MMMU.values() for row in rows]
-        parquet(tmp_path / "raw/data/validation-00000-of-00001.parquet", rows)
-        test = [{**row, "id": row["id"].replace("validation", "test"), "answer": "?"} for row in rows]
-        parquet(tmp_path / "raw/data/test-00000-of-00001.parquet", test)
+    tables = MMMU if request.param == "folders" else {"data": [row for rows in MMMU.values() for row in rows]}
+    for folder, rows in tables.items():
+        for split in ("dev", "validation", "test"):
+            named = [{**row, "id": row["id"].replace("validation", split)} for row in rows]
+            secret = [{**row, "answer": "?"} for row in named] if split == "test" else named
+            parquet(tmp_path / f"raw/{folder}/{split}-00000-of-00001.parquet", secret)
     return tmp_path / "raw"
 
 
@@ -303,6 +299,27 @@ def test_mmmu(mmmu, tmp_path):
     wording = prompt_set("mmmu")
     assert qa(choice, wording).endswith("(D) fa\n\nAnswer with the option's letter from the given choices directly.")
     assert cot(text, wording).endswith("where ANSWER is a single word, a phrase or a value.")
+
+
+def test_mmmu_with_several_images(tmp_path):
+    """They keep their places in the question and in the options."""
+    second = {"bytes": png("blue"), "path": "b.png"}
+    both = mmmu_row("validation_Music_1", question="<image 1> Which follows?", image_2=second,
+                    options="['<image 2>', 'none', 'both', 'it is drawn in <image 1>']")  # fmt: skip
+    parquet(tmp_path / "raw/Music/validation-00000-of-00001.parquet", [both])
+    prepared("mmmu", tmp_path / "raw", tmp_path / "out", "validation=test")
+    (problem,) = load(tmp_path / "out", "test")
+    assert len(problem.images) == 2
+    asked = cot(problem, prompt_set("mmmu"))
+    assert asked.startswith(" Which follows?\n\n(A) <image>\n(B) none")
+    assert "(D) it is drawn in image 1" in asked
+
+
+@pytest.mark.parametrize("split", ["validation", "dev"])
+def test_one_split_of_mmmu_is_not_taken_for_another(mmmu, tmp_path, split):
+    prepared("mmmu", mmmu, tmp_path / "out", f"{split}=test")
+    problems = load(tmp_path / "out", "test")
+    assert [p.id.partition("_")[0] for p in problems] == [split] * 4
 
 
 def test_the_test_split_of_mmmu_has_no_answers(mmmu, tmp_path):

@@ -35,8 +35,10 @@ LIMITS = (56 * 56, 224 * 224)
 SHAPE = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
 
 
-def example(i: int, prompt: str = "How large is B?", target: str = "Answer: (B)", image: str | None = None) -> Example:
-    return Example(f"e{i}", "cot", f"p{i}", prompt, target, image)
+def example(
+    i: int, prompt: str = "How large is B?", target: str = "Answer: (B)", images: tuple[str, ...] = ()
+) -> Example:
+    return Example(f"e{i}", "cot", f"p{i}", prompt, target, images)
 
 
 def save_adapter(folder: Path, values: list[float], name: str = "x.lora_B.weight", shape: dict = SHAPE) -> Path:
@@ -290,7 +292,7 @@ class OneTokenPerCharacter:
 
 
 def test_row_lengths_count_the_image():
-    rows = [example(0, "12345", "123"), example(1, "12345", "123", "a.png")]
+    rows = [example(0, "12345", "123"), example(1, "12345", "123", ("a.png",))]
     around = len("[user]<end>[assistant]<end>")
     assert row_lengths(rows, OneTokenPerCharacter(), {"a.png": 16}) == [around + 8, around + 8 + 16]
 
@@ -301,9 +303,9 @@ def test_frame_refuses_a_template_that_changes_a_finished_answer():
             text = super().apply_chat_template(messages, **options)
             return text.replace("[assistant]", "[assistant]<think>") if len(messages) == 1 else text
 
-    assert frame_of(OneTokenPerCharacter(), False).between == "<end>[assistant]"
+    assert frame_of(OneTokenPerCharacter()).between == "<end>[assistant]"
     with pytest.raises(DataError, match="chat template"):
-        frame_of(Thinking(), False)
+        frame_of(Thinking())
 
 
 # --- the child, with a stand-in for LLaMA-Factory -----------------------------------------------------------------
@@ -520,7 +522,7 @@ def rows(n: int) -> list[Example]:
             i,
             " ".join(random.Random(i).choices(words, k=5 + i % 20)),
             f"Because of that.\nAnswer: ({'ABCD'[i % 4]})",
-            f"{i % 16}.png" if i % 5 else None,
+            (f"{i % 16}.png",) if i % 5 else (),
         )
         for i in range(n)
     ]
@@ -536,11 +538,11 @@ def test_preflight_with_the_real_tokenizer(tiny_model_path, store):
     assert len(report.kept) + report.dropped.total() == len(given)
     processor = AutoProcessor.from_pretrained(tiny_model_path)
     for row, length in zip(report.kept, report.lengths, strict=True):
-        content = [{"type": "image"}] * bool(row.image) + [{"type": "text", "text": row.prompt}]
+        content = [{"type": "image"}] * len(row.images) + [{"type": "text", "text": row.prompt}]
         text = processor.apply_chat_template(
             [{"role": "user", "content": content}, {"role": "assistant", "content": row.target}]
         )
-        images = [Image.open(store.path(row.image))] if row.image else None
+        images = [Image.open(store.path(image)) for image in row.images] or None
         assert processor(text=[text], images=images)["input_ids"][0].__len__() == length
     with pytest.raises(DataError, match=r"e100, has \d+ tokens of 200"):
         preflight(given, tiny_model_path, store.path, 200, 0.01)
@@ -553,9 +555,9 @@ def test_preflight_refuses_pictures_the_checkpoint_would_resize(tiny_model_path,
     picture = store.root / "large.png"
     Image.new("RGB", (448, 448)).save(picture)
     with pytest.raises(ImageError, match="limits within those"):
-        preflight([example(0, image="x")], tiny_model_path, lambda _: picture, 2000)
+        preflight([example(0, images=("x",))], tiny_model_path, lambda _: picture, 2000)
     with pytest.raises(ImageError, match="no canonical image"):
-        preflight([example(0, image="x")], tiny_model_path, lambda _: store.root / "gone.png", 2000)
+        preflight([example(0, images=("x",))], tiny_model_path, lambda _: store.root / "gone.png", 2000)
 
 
 @pytest.mark.slow
@@ -619,7 +621,9 @@ def test_training_and_sampling_see_the_same_tokens_and_pixels(tiny_model_path, t
         height = min(height, 199 * width)
         Image.frombytes("L", (width, height), draw.randbytes(width * height)).save(folder / f"{i}.png")
         target = draw.choice(["Answer: (B)", "\nAnswer:\n 12", " So B.  ", "é 40° <b> {x}\n\n"])
-        examples.append(example(i, draw.choice(["How large is B?", " \nB?\n", "a {b}\n\n(A) 3"]), target, f"{i}.png"))
+        examples.append(
+            example(i, draw.choice(["How large is B?", " \nB?\n", "a {b}\n\n(A) 3"]), target, (f"{i}.png",))
+        )
     settings = TrainingSettings(hyperparameters=CONFIGS / "tiny_lora.yaml")
     values = hyperparameters.read_hyperparameters(settings.hyperparameters, {}, settings.interpreter)
     report = preflight(examples, tiny_model_path, store.path, 2048)
@@ -637,7 +641,7 @@ def test_training_and_sampling_see_the_same_tokens_and_pixels(tiny_model_path, t
     tokenizer = engine_side.tokenizer
     newline = tokenizer.encode("\n")
     for row, length in zip(report.kept, report.lengths, strict=True):
-        path = store.path(row.image)
+        path = store.path(row.images[0])
         trained = encoder.preprocess_dataset(
             {
                 "_prompt": [[{"role": "user", "content": "<image>" + row.prompt}]],

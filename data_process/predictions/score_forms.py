@@ -108,14 +108,14 @@ def wemath_measures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     measures: dict[str, Any] = {"decompositions": n, "incomplete": len(groups) - n}
     if not n:
         return measures
-    right = kinds["all_steps"] + kinds["some_steps"] + kinds["no_step"]
+    whole = kinds["all_steps"] + kinds["some_steps"] + kinds["no_step"]
     for form, mastered in (("strict", kinds["all_steps"]), ("loose", kinds["all_steps"] + kinds["some_steps"])):
         measures[form] = {
             "score": (mastered + 0.5 * kinds["inadequate_generalization"]) / n,
             "insufficient_knowledge": kinds["insufficient_knowledge"] / n,
             "inadequate_generalization": kinds["inadequate_generalization"] / n,
             "complete_mastery": mastered / n,
-            "rote_memorization": (right - mastered) / right if right else None,
+            "rote_memorization": (whole - mastered) / whole if whole else None,
         }
     return measures
 

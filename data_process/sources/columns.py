@@ -205,8 +205,8 @@ def _columns(row: Row, mapping: Mapping[str, str]) -> dict[str, str]:
     if numbered := re.fullmatch(
         r"(image_?)1", columns.get("image", "")
     ):  # MMMU: image_1 to image_7, most of them empty
-        found = [re.fullmatch(rf"{numbered[1]}([0-9]+)", str(column)) for column in row]
-        columns["image"] = ",".join(match[0] for match in sorted(filter(None, found), key=lambda match: int(match[1])))
+        named = [re.fullmatch(rf"{numbered[1]}([0-9]+)", str(column)) for column in row]
+        columns["image"] = ",".join(match[0] for match in sorted(filter(None, named), key=lambda match: int(match[1])))
     return columns
 
 

@@ -4,9 +4,9 @@ JSON Lines with an image folder (mathllm/MATH-V) or Parquet (MathLLMs/MathVision
 texts, or none for a free answer), `answer` (a letter, or the value), `image` (a path), `decoded_image` (the file),
 `level` (1 to 5), `subject` (16 of them), `solution` (mostly empty).
 
-Where the options are the letters A to E themselves, they are drawn in the image, and no prompt lists them; the same
-holds for the few problems whose answer is a letter and that have no options. The marks `<image1>`, `<image2>` ... name
-parts of the one image: a single mark is left out, and several become "image 1", "image 2" ...
+Where the options are the letters A to E themselves, or blank, they are drawn in the image, and no prompt lists them;
+the same holds for the few problems whose answer is a letter and that have no options. The marks `<image1>`,
+`<image2>` ... name parts of the one image: a single mark is left out, and several become "image 1", "image 2" ...
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from data_process.sources.columns import TableForm, read_row
 from data_process.sources.golds import gold_letter_alone
 
 FORM = TableForm(answer_is="letter")
+IN_IMAGE = "The question is shown in the image."  # where it is nothing but a mark
 OPTIONS = 5  # of every problem that has options
 _MARK = re.compile(r"<image(\d+)>")
 
@@ -43,9 +44,11 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     notes: tuple[str, ...] = ()
     if not options and gold_letter_alone(answer):
         options, notes = list(LETTERS[:OPTIONS]), ("no options; the answer is the letter of one in the image",)
+    if options and not any(option.strip() for option in options):
+        options = list(LETTERS[: len(options)])
     drawn = options == list(LETTERS[: len(options)]) and bool(options)
     # A broken escape in the published file: "\f" of "\frac" was read as a form feed.
-    row = {**row, "question": question, "options": options, "answer": answer.replace("\f", "\\f")}
+    row = {**row, "question": question or IN_IMAGE, "options": options, "answer": answer.replace("\f", "\\f")}
     if not is_missing(row.get("decoded_image")):
         row["image"] = row["decoded_image"]
     found = read_row(FORM, request, split, where, row)

@@ -96,4 +96,5 @@ SOURCE = Source(
     unlabelled=("test",),
     language="english",
     prompts="mmmu",
+    judge="legacy:mmmu",
 )

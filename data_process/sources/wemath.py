@@ -46,4 +46,5 @@ SOURCE = Source(
     files="Download the data folder of We-Math/We-Math (testmini.json, 2steps/ and 3steps/) as DIR and pass --raw DIR",
     language="english",
     prompts="wemath",
+    judge="legacy:wemath",
 )

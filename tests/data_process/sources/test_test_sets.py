@@ -49,6 +49,7 @@ MATHVISION = [
     mathvision_row(6, answer="$\\boxed{4 \\pi}$", subject="algebra"),
     mathvision_row(7, options=["<image2>", "<image3>", "<image4>", "<image5>", "<image6>"], answer="E"),
     mathvision_row(8, answer="11 "),
+    mathvision_row(9, question="<image1>", options=[""] * 5, answer="A"),
 ]
 
 
@@ -66,7 +67,7 @@ def mathvision(request, tmp_path):
 
 def test_mathvision(mathvision, tmp_path):
     card = prepared("mathvision", mathvision, tmp_path / "out")
-    number, drawn, choice, unlisted, fraction, surd, marked, padded = load(tmp_path / "out", "test")
+    number, drawn, choice, unlisted, fraction, surd, marked, padded, blank = load(tmp_path / "out", "test")
     assert card["prompts"] == "mathvision"
     assert (number.answer, number.answer_type, number.question) == ("6", "number", "How many dots does the dice show?")
     assert (drawn.choices, drawn.answer, drawn.choices_in_image) == (tuple("ABCDE"), "D", True)
@@ -74,6 +75,8 @@ def test_mathvision(mathvision, tmp_path):
     assert choice.question == "How long is image 1 beside image 2?"
     assert (unlisted.choices, unlisted.answer, unlisted.choices_in_image) == (tuple("ABCDE"), "C", True)
     assert [p.answer for p in (fraction, surd, padded)] == ["\\frac{3}{4}", "4 \\pi", "11"]
+    assert (blank.choices, blank.choices_in_image) == (tuple("ABCDE"), True)
+    assert blank.question == "The question is shown in the image."
     assert marked.choices == tuple(f"image {n}" for n in range(2, 7))
     assert (drawn.meta["level"], drawn.meta["subject"]) == (3, "logic")
     note = "no options; the answer is the letter of one in the image"

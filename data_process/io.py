@@ -267,9 +267,9 @@ def load_problems(path: str | Path, image_root: str | Path) -> list[Problem]:
     """The problems of a JSON Lines file, every field checked. Images are relative to `image_root` and may be missing.
 
     A row has `id`, `question`, `answer` and, where they apply, `choices`, `image` or `images`, `answer_type`,
-    `precision`, `unit`, `tolerance`, `alternatives` (other accepted answers), `origin`, `context`, `choices_in_image`,
-    `meta`. Without `answer_type`, a row with choices is a choice problem and any other a number problem. Other fields
-    go to `meta`. Raises DataError naming the row.
+    `precision`, `unit`, `tolerance` or `absolute_tolerance`, `alternatives` (other accepted answers), `origin`,
+    `context`, `choices_in_image`, `meta`. Without `answer_type`, a row with choices is a choice problem and any other a
+    number problem. Other fields go to `meta`. Raises DataError naming the row.
     """
     root = Path(image_root).resolve()
     first: dict[str, str] = {}

@@ -187,9 +187,10 @@ def _placed(problem: Problem) -> tuple[list[str], list[int]]:
 
 
 def body(problem: Problem, prompts: PromptSet) -> str:
-    """Question and choices, and the context and the unit where the problem has them; placeholders of images in them.
+    """Question and choices, the context and the unit where the problem has them, and placeholders of images.
 
-    A context that the wording of the question gives no place stands before it, so that it is never lost.
+    A context that the wording of the question gives no place stands before it, so that it is never lost. Images that
+    come first have no placeholder; marks in the context are text.
     """
     prompts = prompts.of(problem)
     (question, *choices), _ = _placed(problem)

@@ -1,8 +1,8 @@
 """CLEVR-Math: counting after adding and removing objects, in rendered scenes; every answer is a number from 0 to 10.
 
 * Parquet of the hub (dali-does/clevr-math): `template`, `id` (of the image), `question`, `image`, `label`.
-* The published JSON, `clevr-math-train.json` and so on: a list, or an object with the list under "questions", of
-  `question`, `label` or `answer`, `image_filename` or `image`, `template`; the images lie in `images/train` and so on.
+* The published JSON, `clevr-math-train.json` and so on: an object with the rows under "questions", or a list of
+  rows, of `question`, `answer`, `image_filename`, `template_filename`; the images lie in `images/train` and so on.
 
 Several questions share an image, so a problem's id is the number of its row.
 """
@@ -22,6 +22,8 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     row = {**row, "_id": row_id(split, where)}
     if "id" in row:
         row["image_id"] = row.pop("id")
+    if "template_filename" in row:
+        row["template"] = str(row.pop("template_filename")).removesuffix(".json")
     if "label" not in row and "answer" in row:
         row["label"] = row.pop("answer")
     name = row.get("image_filename", row.get("image"))
@@ -34,7 +36,7 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
 SOURCE = Source(
     name="clevr_math",
     origin="CLEVR-Math",
-    licence="CC BY 4.0",
+    licence="CC BY 4.0 by its page on the hub, CC BY-SA 4.0 by its files",
     citation="Lindström and Abraham, CLEVR-Math: A Dataset for Compositional Language, Visual and Mathematical "
     "Reasoning, NeSy 2022 (arXiv 2208.05358)",
     splits={"train": "train", "val": "dev", "test": "test"},

@@ -205,8 +205,10 @@ def _columns(row: Row, mapping: Mapping[str, str]) -> dict[str, str]:
     if numbered := re.fullmatch(
         r"(image_?)1", columns.get("image", "")
     ):  # MMMU: image_1 to image_7, most of them empty
-        named = [re.fullmatch(rf"{numbered[1]}([0-9]+)", str(column)) for column in row]
-        columns["image"] = ",".join(match[0] for match in sorted(filter(None, named), key=lambda match: int(match[1])))
+        of_list = [re.fullmatch(rf"{numbered[1]}([0-9]+)", str(column)) for column in row]
+        columns["image"] = ",".join(
+            match[0] for match in sorted(filter(None, of_list), key=lambda match: int(match[1]))
+        )
     return columns
 
 

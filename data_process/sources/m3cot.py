@@ -1,7 +1,8 @@
-"""M3CoT: multiple choice with reasoning over several steps, in science, common sense and mathematics.
+r"""M3CoT: multiple choice with reasoning over several steps, in science, common sense and mathematics.
 
 JSON Lines (LightChen233/M3CoT) or Parquet (LightChen2333/M3CoT): `id`, `question`, `choices`, `context` (often empty),
-`answer` (a letter), `rationale`, `image` (a path or the file itself; may be missing), `domain`, `topic`.
+`answer` (a letter), `rationale`, `image` (the file itself, or a path of Windows such as `data\images\ID.png`, of which
+only the file's name counts; may be missing), `domain`, `topic`.
 
 The context is part of the prompt; the rationale goes to `meta`.
 """
@@ -18,7 +19,10 @@ FORM = TableForm(columns={"context": "context"}, answer_is="letter", answer_type
 
 def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     """One problem."""
-    found = read_row(FORM, request, split, where, {"context": None, **row})
+    row = {"context": None, **row}
+    if isinstance(row.get("image"), str):
+        row["image"] = row["image"].replace("\\", "/").rpartition("/")[2]
+    found = read_row(FORM, request, split, where, row)
     return found if found.images else replace(found, notes=(*found.notes, "the row has no image"))
 
 

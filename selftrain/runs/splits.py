@@ -14,7 +14,7 @@ from typing import Any
 from data_process.images.store import ImageStore
 from data_process.io import load_problems
 from data_process.judging import JUDGE_VERSION
-from data_process.prompts import prompt_set
+from data_process.prompts import BASE, prompt_set
 from data_process.schema import DataError, Problem, to_json
 from selftrain.config import Config
 from selftrain.files import file_digest, read_json, write_json
@@ -112,6 +112,15 @@ def load_splits(
     data = config.data
     if data.source == "minigeo":
         generate_data(config, progress)
+    elif (card_file := data.folder / "card.json").is_file():
+        # A table, which has no wording of its own, and folders of earlier versions name none.
+        about = read_json(card_file)
+        made_for = about.get("prompts", BASE) if isinstance(about, dict) else BASE
+        if made_for not in (BASE, config.prompts):
+            progress.say(
+                f"  note: {card_file} names the prompts {made_for!r}, and this run uses {config.prompts!r}; to change "
+                f"that, set prompts={made_for}"
+            )
     splits: dict[str, list[Problem]] = {}
     card: dict[str, Any] = {}
     for split in SPLITS:

@@ -17,10 +17,12 @@ from data_process.prompts import (
     conditioned,
     cot,
     fill,
+    images,
     named_prediction,
     neutralise,
     prompt_set,
     qa,
+    qa_target,
     refine,
     select,
     select_target,
@@ -197,3 +199,72 @@ def test_conditions_follow_the_question(prompts):
 def test_conditions_refuse(condition, limit, message):
     with pytest.raises(DataError, match=message):
         conditioned(PROBLEM, SHORT, condition, limit)
+
+
+def test_old_digests_stay():
+    """Runs of earlier versions recorded these; new wordings of a set must not change them."""
+    digests = {"r3v-qwen2vl": "63f9f3b8552e9fca", "short": "a63053ec091ed186", "mathvista": "293051a3a49dd1a1"}
+    assert {name: prompt_set(name).digest for name in digests} == digests
+
+
+UNIT_AND_CONTEXT = Problem("p", "How {far}?", "5", answer_type="number", unit="k{m}", context="A car <image> drives.")
+
+
+def test_unit_and_context_stand_where_the_wording_puts_them():
+    tabmwp = prompt_set("tabmwp")
+    assert body(UNIT_AND_CONTEXT, tabmwp) == "A car < image > drives.\nHow {far}? (Unit: k{m})"
+    assert body(UNIT_AND_CONTEXT, R3V) == "A car < image > drives.\nHow {far}?"
+    behind = dataclasses.replace(R3V, question="{question}{context}", context=" [{context}]")
+    assert body(UNIT_AND_CONTEXT, behind) == "How {far}? [A car < image > drives.]"
+    assert body(FREE, tabmwp) == "How large?"
+
+
+def test_wordings_differ_without_choices():
+    tabmwp = prompt_set("tabmwp")
+    assert cot(FREE, tabmwp).endswith("using a single word or phrase.")
+    assert cot(PROBLEM, tabmwp).endswith("from the given choices directly.")
+    assert tabmwp.free is not None
+    assert tabmwp.digest != dataclasses.replace(tabmwp, free=None).digest
+    assert select(FREE, ["x"], tabmwp).startswith(cot(FREE, tabmwp))
+    assert qa_target(FREE, tabmwp) == "5"
+
+
+def test_wordings_of_a_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "chartqa"\ncot = "{body}\\nThink."\n[free]\ncot = "{body}\\nCount."\n')
+    mine = prompt_set(str(path))
+    assert mine.id == "mine"
+    assert mine.qa == prompt_set("chartqa").qa
+    assert cot(PROBLEM, mine).endswith("\nThink.")
+    assert cot(FREE, mine) == "How large?\nCount."
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('cott = "{body}"', "unknown wording 'cott'; did you mean 'cot'"),
+        ('cot = "Think."', r"cot must hold \{body\}, found 'Think.'"),
+        ('cot = "{body}{answer}"', r"cot has no placeholder \{answer\}"),
+        ("cot = 3", "cot must be a text, found 3"),
+        ('extends = "none"', "extends 'none', which it cannot; known: r3v-qwen2vl"),
+        ('free = "x"', "free must be a table of wordings"),
+        ('[free]\nqa = ""', r"free: qa must hold \{body\}"),
+        ("cot = {", "not TOML"),
+        (None, "cannot be read"),
+    ],
+)
+def test_wordings_that_are_refused(tmp_path, text, message):
+    path = tmp_path / "mine.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        prompt_set(str(path))
+
+
+def test_images_keep_their_places_behind_a_context():
+    problem = Problem(
+        "p", "Compare <image 2> and <image 1>.", "A", ("x", "y"), ("a.png", "b.png"), context="<image> Two."
+    )
+    text = body(problem, prompt_set("m3cot"))
+    assert text.startswith("[Context]\n< image > Two.\n[Question]\nCompare <image> and <image>.\n[Choices]")
+    assert images(problem) == ("b.png", "a.png")

@@ -564,6 +564,18 @@ def splits_of(config: Config):
     return load_splits(config, store, QUIET)
 
 
+def test_other_prompts_than_the_data_card_names_are_noted(config, own, capsys):
+    card = json.loads((own / "card.json").read_text()) if (own / "card.json").is_file() else {}
+    chosen = config("data.source=jsonl", "prompts=short", data_folder=own)
+    store = ImageStore(chosen.bank.parent / "images", own, min_pixels=1, max_pixels=99999)
+    for prompts, noted in (("chartqa", True), ("short", False), ("r3v-qwen2vl", False), (None, False)):
+        named = {} if prompts is None else {"prompts": prompts}
+        (own / "card.json").write_text(json.dumps({**card, **named}))
+        load_splits(chosen, store, Progress())
+        said = capsys.readouterr()
+        assert ("to change that, set prompts=chartqa" in said.out + said.err) is noted
+
+
 @pytest.mark.parametrize("reason", SPOIL)
 def test_unusable_pictures_are_counted_or_too_many(config, own, reason):
     """One of 20 is 5 %, which is allowed and listed; two are an error that names the reason and the first problem."""

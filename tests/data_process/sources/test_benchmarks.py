@@ -193,8 +193,21 @@ def test_clevr_math(tmp_path, form):
     if form == "parquet":
         parquet(tmp_path / "raw/test-00000-of-00001.parquet", [{**r, "image": {"bytes": png()}} for r in rows])
     else:
-        named = [{**r, "image_filename": r["id"]} for r in rows]
-        write_json(tmp_path / "raw/clevr-math-test.json", {"questions": named} if form == "object" else named)
+        named = [
+            {
+                "question": r["question"],
+                "answer": r["label"],
+                "image_filename": r["id"],
+                "split": "test",
+                "template_filename": f"{r['template']}.json",
+                "program": [{"function": "scene", "inputs": []}],
+            }
+            for r in rows
+        ]
+        write_json(
+            tmp_path / "raw/clevr-math-test.json",
+            {"info": {"license": "x"}, "questions": named} if form == "object" else named,
+        )
         picture(tmp_path / "raw/images" / ("" if form == "flat" else "test") / "CLEVR_test_000001.png")
     prepared("clevr_math", tmp_path / "raw", tmp_path / "out")
     seven, none = load(tmp_path / "out", "test")
@@ -216,7 +229,7 @@ def m3cot_rows() -> list[dict]:
     row = {
         "id": "physics-1", "question": "Which magnet pulls more?", "choices": ["the left one", "the right one"],
         "context": "Two magnets lie on a table.", "answer": "B", "rationale": "It is larger.", "domain": "science",
-        "topic": "natural-science", "image": "images/physics-1.png",
+        "topic": "natural-science", "image": "data\\images\\physics-1.png",
     }  # fmt: skip
     return [row, {**row, "id": "physics-2", "context": "", "answer": "A", "image": None}]
 
@@ -241,10 +254,10 @@ def test_m3cot(tmp_path, form):
     assert (bool(first.images), second.images) == (True, ())
     assert card["splits"]["train"]["notes"]["the row has no image"]["ids"] == ["physics-2"]
     assert cot(first, prompt_set("m3cot")) == (
-        "Context: Two magnets lie on a table.\nQuestion: Which magnet pulls more?\nChoices:\n(A) the left one\n"
-        "(B) the right one\nAnswer the question with Chain-of-Thought."
+        "[Context]\nTwo magnets lie on a table.\n[Question]\nWhich magnet pulls more?\n[Choices]\n(A) the left one\n"
+        "(B) the right one\n\nLet's think step-by-step!"
     )
-    assert cot(second, prompt_set("m3cot")).startswith("Which magnet")
+    assert cot(second, prompt_set("m3cot")).startswith("[Question]\nWhich magnet")
 
 
 def test_a_context_is_in_every_wording(tmp_path):

@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_process.io import read_jsonl
+from data_process.prepare.command import main
 from data_process.schema import DataError
 from data_process.sources.base import is_missing
-from data_process.sources.columns import infer_type, parse_map, read_choices
+from data_process.sources.columns import infer_type, parse_map, parse_tolerance, read_choices
 from tests.data_process.raw_files import item_of, load, png, prepared, shared, write_lines
 
 CHOICES = {
@@ -219,6 +220,52 @@ def test_geoqa_read_as_a_table(tmp_path):
     assert [(p.id, p.answer, list(p.choices)) for p in load(tmp_path / "out", "train")] == [
         (row["id"], row["answer"], row["choices"]) for row in rows
     ]
+
+
+TOLERANCES = {
+    "5%": {"tolerance": 0.05},
+    "0.05": {"tolerance": 0.05},
+    " 2.5 % ": {"tolerance": 0.025},
+    "+-0.5": {"absolute_tolerance": 0.5},
+    "+/- 2": {"absolute_tolerance": 2.0},
+    "±.5": {"absolute_tolerance": 0.5},
+    "0": {"tolerance": 0.0},
+}
+
+
+@pytest.mark.parametrize("text", TOLERANCES)
+def test_parse_tolerance(text):
+    assert parse_tolerance(text) == TOLERANCES[text]
+
+
+@pytest.mark.parametrize("text", ["", "5", "100%", "-5%", "±5%", "five", "0.05abs", "nan", "1e-3"])
+def test_parse_tolerance_refuses(text):
+    with pytest.raises(DataError, match=r"must be 5% or 0\.05, relative to the answer, or"):
+        parse_tolerance(text)
+
+
+def test_one_tolerance_for_all_numbers(tmp_path, capsys):
+    rows = [
+        {"question": "How much?", "answer": "40"},
+        {"question": "Exactly?", "answer": "41", "tolerance": 0.001},
+        {"question": "About?", "answer": "42", "tolerance": "±3"},
+        {"question": "Which?", "answer": "Norway"},
+    ]
+    write_lines(tmp_path / "test.jsonl", rows)
+    words = ["table", "--raw", str(tmp_path / "test.jsonl"), "--split", "test", "--out"]
+    assert main([*words, str(tmp_path / "out"), "--tolerance", "5%"]) == 0
+    found = [(p.tolerance, p.absolute_tolerance) for p in load(tmp_path / "out", "test")]
+    assert found == [(0.05, None), (0.001, None), (None, 3.0), (None, None)]
+    assert main([*words, str(tmp_path / "bad"), "--tolerance", "5"]) == 2
+    assert "tolerance '5' must be 5% or 0.05" in capsys.readouterr().err
+
+
+def test_a_context_is_only_taken_where_it_is_named():
+    row = {"question": "Q?", "answer": "4", "context": "geometry diagram"}
+    found = item_of("table", row)
+    assert "context" not in found.fields
+    assert found.fields["meta"] == {"context": "geometry diagram"}
+    assert item_of("table", row, options={"map": {"context": "context"}}).fields["context"] == "geometry diagram"
 
 
 SEVERAL = {

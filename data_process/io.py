@@ -345,7 +345,7 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
     images = tuple(_image(image, where, root) for image in images_of(row, where))
     if len(images) > MAX_IMAGES:
         wrong(where, f"{len(images)} images; a problem has at most {MAX_IMAGES}")
-    check_marks((question, *choices), len(images), where)
+    check_marks((*((context,) if context else ()), question, *choices), len(images), where)
     others = tuple(other for other in dict.fromkeys(others) if other != answer)
     problem = Problem(
         row["id"], question, answer, choices, images, answer_type, precision, unit or None, tolerance, meta, others,

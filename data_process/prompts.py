@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from data_process.images.marks import neutralise, place
+from data_process.images.marks import PLACEHOLDER, neutralise, place
 from data_process.schema import LETTERS, DataError, Problem, shown
 
 WORDINGS = Path(__file__).with_name("wordings.toml")
@@ -181,20 +181,28 @@ def images(problem: Problem) -> tuple[str, ...]:
 
 
 def _placed(problem: Problem) -> tuple[list[str], list[int]]:
-    """The question and the choices that prompts list, with placeholders; the order of the images."""
-    listed = () if problem.choices_in_image else problem.choices
-    return place((problem.question, *listed), len(problem.images), f"problem {problem.id!r}")
+    """Context ("" if there is none), question and listed choices with the places of images; the order of the images."""
+    context = () if problem.context is None else (problem.context,)
+    texts = (*context, problem.question, *(() if problem.choices_in_image else problem.choices))
+    placed, order = place(texts, len(problem.images), f"problem {problem.id!r}")
+    return (placed if context else ["", *placed]), order
 
 
 def body(problem: Problem, prompts: PromptSet) -> str:
     """Question and choices, the context and the unit where the problem has them, and placeholders of images.
 
     A context that the wording of the question gives no place stands before it, so that it is never lost. Images that
-    come first have no placeholder; marks in the context are text.
+    come first have no placeholder. DataError for a mark of an image that does not exist, and for marks in a context
+    that stands behind the question: images are counted from the context on.
     """
     prompts = prompts.of(problem)
-    (question, *choices), _ = _placed(problem)
-    context = fill(prompts.context, context=neutralise(problem.context)) if problem.context else ""
+    (context, question, *choices), _ = _placed(problem)
+    if PLACEHOLDER in context and prompts.question.find("{context}") > prompts.question.find("{question}"):
+        raise DataError(
+            f"problem {problem.id!r}: the context marks an image, and the wordings {prompts.id!r} put the context "
+            "behind the question; give them the other order"
+        )
+    context = fill(prompts.context, context=context) if context else ""
     unit = fill(prompts.unit, unit=neutralise(problem.unit)) if problem.unit else ""
     text = fill(prompts.question, question=question, context=context, unit=unit)
     if "{context}" not in prompts.question:

@@ -74,12 +74,6 @@ class Problem:
     choices_in_image: bool = False  # the choices stand in the image, so that no prompt lists them
 
     @property
-    def image(self) -> str | None:
-        """The only image; for code that does not know several yet."""
-        assert len(self.images) < 2
-        return self.images[0] if self.images else None
-
-    @property
     def letters(self) -> str:
         """The letters of the choices: "ABCD" for four of them, "" for a free answer."""
         return LETTERS[: len(self.choices)]

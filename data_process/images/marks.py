@@ -1,10 +1,10 @@
 """Marks in texts: where the images of a problem stand in its prompt, and marks that must stay text.
 
-A question or a choice may say where an image belongs: `<image 1>`, `<image1>`, `<image_1>`, or `<image>` for the next
-image that no number names. A prompt carries its images in one canonical form, which the engines and LLaMA-Factory's
-rows share: the first mark of each image is the placeholder `<image>`, the images that no mark names come first, and the
-list of images is in the order of the placeholders. Placeholders at the very beginning of the prompt are left out, so
-the prompt of a single image before the text is the text alone.
+A context, a question or a choice may say where an image belongs: `<image 1>`, `<image1>`, `<image_1>`, or `<image>` for
+the next image that no number names. A prompt carries its images in one canonical form, which the engines and the rows
+of LLaMA-Factory share: the first mark of each image is the placeholder `<image>`, the images that no mark names come
+first, and the list of images is in the order of the placeholders. Placeholders at the beginning of the first text are
+left out, so the prompt of a single image before the text is the text alone.
 """
 
 from __future__ import annotations
@@ -94,6 +94,11 @@ def without_leading_marks(text: str, others: Sequence[str] = ()) -> str:
     numbers = [mark[1] for mark in _IMAGE.finditer(leading[0])]
     in_order = all(number is None or int(number) == position for position, number in enumerate(numbers, start=1))
     return text.lstrip()[leading.end() :].strip() if in_order else text
+
+
+def without_marks(text: str) -> str:
+    """The text without any mark of an image, for comparing what is asked."""
+    return _IMAGE.sub(" ", text) if "<image" in text else text
 
 
 def segments(prompt: str, n_images: int) -> list[str]:

@@ -158,7 +158,8 @@ def read_row(form: TableForm, request: PrepareRequest, split: str, where: str, r
                 letter, where, column, "name their column with --map choices=COLUMN, or say --answer-type text"
             )
     images = images_of(values["image"], identifier, request, where)
-    question = without_leading_marks(question, choices) if images else question
+    if images and is_missing(values["context"]):  # with a context, the images may stand behind it
+        question = without_leading_marks(question, choices)
     fields: Row = {"id": identifier, "question": question, "choices": list(choices)}
     notes: tuple[str, ...] = ()
     if choices and kind in (None, "choice"):

@@ -178,7 +178,9 @@ def inputs(config: Config, splits: Mapping[str, Sequence[Problem]], store: Image
     def digest(problems: Sequence[Problem]) -> str:
         # Fields without a value are left out, so that a new kind of field does not make old data look changed.
         fields = [{key: value for key, value in to_json(p).items() if value is not None} for p in problems]
-        rows = [[row, store.add(p.image).id if p.image else None] for row, p in zip(fields, problems, strict=True)]
+        ids = [[store.add(image).id for image in p.images] for p in problems]
+        shown = [found if len(found) > 1 else found[0] if found else None for found in ids]
+        rows = [list(pair) for pair in zip(fields, shown, strict=True)]
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
 
     result: dict[str, Any] = {split: digest(problems) for split, problems in splits.items()}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_process.judging import judge
+from data_process.prepare.data_card import row_of
 from data_process.prompts import (
     PROMPT_SETS,
     R3V,
@@ -27,7 +30,7 @@ from data_process.prompts import (
     select,
     select_target,
 )
-from data_process.schema import DataError, Problem
+from data_process.schema import DataError, Example, Problem, to_json
 
 PROBLEM = Problem("p", "How large is {angle}?", "B", ("30°", "{letter}", "<image>"))
 FREE = Problem("f", "How large?", "5", answer_type="number")
@@ -201,6 +204,17 @@ def test_conditions_refuse(condition, limit, message):
         conditioned(PROBLEM, SHORT, condition, limit)
 
 
+def test_problems_of_one_image_or_none_are_written_and_asked_as_before():
+    """The digest was taken when a problem could have one image at most: rows, prompts and training rows."""
+    found = []
+    for paths in ((), ("images/a.png",)):
+        problem = Problem("p", "Which angle <x?", "B", ("30°", "40 < 50"), paths, meta={"k": 1})
+        example = Example("cot/p/0/0", "cot", "p", cot(problem, R3V), "Answer: (B)", paths)
+        rows = [to_json(problem), row_of(problem), to_json(example), cot(problem, R3V)]
+        found.append(hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16])
+    assert found == ["45b93207da779847", "f179c3ebed146847"]
+
+
 def test_old_digests_stay():
     """Runs of earlier versions recorded these; new wordings of a set must not change them."""
     digests = {"r3v-qwen2vl": "63f9f3b8552e9fca", "short": "a63053ec091ed186", "mathvista": "293051a3a49dd1a1"}
@@ -261,10 +275,17 @@ def test_wordings_that_are_refused(tmp_path, text, message):
         prompt_set(str(path))
 
 
-def test_images_keep_their_places_behind_a_context():
+def test_images_keep_their_places_in_a_context():
+    """Marks are counted in the order of context, question and choices."""
     problem = Problem(
-        "p", "Compare <image 2> and <image 1>.", "A", ("x", "y"), ("a.png", "b.png"), context="<image> Two."
+        "p", "Compare <image 2> and <image 1>.", "A", ("x", "y"), ("a.png", "b.png"), context="One: <image 1>."
     )
     text = body(problem, prompt_set("m3cot"))
-    assert text.startswith("[Context]\n< image > Two.\n[Question]\nCompare <image> and <image>.\n[Choices]")
-    assert images(problem) == ("b.png", "a.png")
+    assert text.startswith("[Context]\nOne: <image>.\n[Question]\nCompare <image> and image 1.\n[Choices]")
+    assert images(problem) == ("a.png", "b.png")
+    behind = dataclasses.replace(R3V, question="{question}{context}")
+    with pytest.raises(DataError, match="the wordings 'r3v-qwen2vl' put the context behind the question"):
+        body(problem, behind)
+    plain = dataclasses.replace(problem, context="Two.")
+    assert body(plain, behind).startswith("Compare <image> and <image>.Two.")
+    assert images(plain) == ("b.png", "a.png")

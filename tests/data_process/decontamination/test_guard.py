@@ -432,3 +432,47 @@ def test_real_geoqa_train_gives_away_test_questions():
     pairs = {(leak.train_id, leak.test_id) for leak in report.leaks if leak.blocking}
     assert {("train-3046", "test-410"), ("train-944", "test-75"), ("train-1978", "test-103")} <= pairs
     assert 40 <= len(report.test_ids()["test"]) <= 60
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "kind"),
+    [
+        (("a", "b"), ("a", "b"), "item"),
+        (("a", "b"), ("near-a", "b"), "item"),
+        (("a", "b"), ("near-a", "near-b"), "item"),
+        (("a", "b"), ("b", "a"), "other_image"),
+        (("a", "b"), ("a", "c"), "other_image"),  # one image in common is not the same problem
+        (("a", "b"), ("a",), "other_image"),
+        (("a",), ("a", "b"), "other_image"),
+        (("a", "b", "c"), ("a", "b"), "other_image"),
+    ],
+)
+def test_several_images_match_pairwise_in_order(tmp_path, train, test, kind):
+    for seed, name in enumerate("abc"):
+        draw(tmp_path / f"{name}.png", seed, str(37 + 11 * seed))
+        with Image.open(tmp_path / f"{name}.png") as image:
+            image.resize([side * 9 // 10 for side in image.size]).save(tmp_path / f"near-{name}.png")
+
+    def shown(identifier: str, names: tuple[str, ...]) -> Problem:
+        return problem(identifier, images=tuple(f"{name}.png" for name in names))
+
+    report = find_leaks([shown("x", train)], [shown("y", test)], tmp_path)
+    assert [leak.kind for leak in report.leaks] == [kind]
+    assert report.blocking == (kind == "item")
+
+
+def test_marks_give_the_order_and_are_no_words(tmp_path):
+    """The same problem with its images listed in another order, and marked in another way."""
+    for seed, name in enumerate("ab"):
+        draw(tmp_path / f"{name}.png", seed, str(37 + 11 * seed))
+    train = problem("x", f"In <image> and <image>: {QUESTION}", images=("a.png", "b.png"))
+    test = problem("y", f"In <image 2> and <image_1>: {QUESTION}", images=("b.png", "a.png"))
+    assert [leak.kind for leak in find_leaks([train], [test], tmp_path).leaks] == ["item"]
+
+
+def test_one_of_several_images_cannot_be_compared(tmp_path):
+    draw(tmp_path / "a.png", 1, "37")
+    train, test = (problem(name, images=("a.png", "gone.png")) for name in "xy")
+    report = find_leaks([train], [test], tmp_path)
+    assert report.uncompared == {"train": {"missing": 1}, "test": {"missing": 1}}
+    assert [leak.kind for leak in report.leaks] == ["unseen"]

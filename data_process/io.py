@@ -259,7 +259,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 _FIELDS = (
     "id", "question", "answer", "choices", "image", "images", "answer_type", "precision", "unit", "tolerance",
-    "meta", "alternatives", "origin", "absolute_tolerance", "context",
+    "meta", "alternatives", "origin", "absolute_tolerance", "context", "choices_in_image",
 )  # fmt: skip
 
 
@@ -268,8 +268,8 @@ def load_problems(path: str | Path, image_root: str | Path) -> list[Problem]:
 
     A row has `id`, `question`, `answer` and, where they apply, `choices`, `image` or `images`, `answer_type`,
     `precision`, `unit`, `tolerance` or `absolute_tolerance`, `alternatives` (other accepted answers), `origin`,
-    `context`, `meta`. Without `answer_type`, a row with choices is a choice problem and any other a number problem.
-    Other fields go to `meta`. Raises DataError naming the row.
+    `context`, `choices_in_image`, `meta`. Without `answer_type`, a row with choices is a choice problem and any other a
+    number problem. Other fields go to `meta`. Raises DataError naming the row.
     """
     root = Path(image_root).resolve()
     first: dict[str, str] = {}
@@ -338,6 +338,9 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
         wrong(where, f"'absolute_tolerance' must be a number from 0 on, found {shown(absolute)}")
     if absolute is not None and tolerance is not None:
         wrong(where, "'tolerance' and 'absolute_tolerance' are both given; keep one")
+    drawn = row.get("choices_in_image") or False
+    if not isinstance(drawn, bool) or (drawn and not choices):
+        wrong(where, f"'choices_in_image' must be true or false, and needs 'choices'; found {shown(drawn)}")
     meta = {key: value for key, value in row.items() if key not in _FIELDS} | (meta or {})
     images = tuple(_image(image, where, root) for image in images_of(row, where))
     if len(images) > MAX_IMAGES:
@@ -347,6 +350,7 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
     problem = Problem(
         row["id"], question, answer, choices, images, answer_type, precision, unit or None, tolerance, meta, others,
         origin=_origin(row.get("origin"), where), absolute_tolerance=absolute, context=context,
+        choices_in_image=drawn,
     )  # fmt: skip
     try:
         check_gold(problem)

@@ -200,9 +200,9 @@ def images(problem: Problem) -> tuple[str, ...]:
 
 
 def _placed(problem: Problem) -> tuple[list[str], list[int]]:
-    """Context ("" if there is none), question and choices with the places of images; the order of the images."""
+    """Context ("" if there is none), question and listed choices with the places of images; the order of the images."""
     context = () if problem.context is None else (problem.context,)
-    texts = (*context, problem.question, *problem.choices)
+    texts = (*context, problem.question, *(() if problem.choices_in_image else problem.choices))
     placed, order = place(texts, len(problem.images), f"problem {problem.id!r}")
     return (placed if context else ["", *placed]), order
 

@@ -71,6 +71,7 @@ class Problem:
     origin: Origin | None = None
     absolute_tolerance: float | None = None  # "number" only, instead of `tolerance`: in the unit of the gold value
     context: str | None = None  # a passage that belongs to the question; the prompt's wording gives it its place
+    choices_in_image: bool = False  # the choices stand in the image, so that no prompt lists them
 
     @property
     def letters(self) -> str:
@@ -154,7 +155,7 @@ class Example:
 
 # Fields younger than the folders in use: left out of JSON while empty, so that old data keep their bytes and digests.
 _ADDED: dict[type, tuple[str, ...]] = {
-    Problem: ("alternatives", "origin", "absolute_tolerance", "context"),
+    Problem: ("alternatives", "origin", "absolute_tolerance", "context", "choices_in_image"),
     Example: ("history",),
 }
 

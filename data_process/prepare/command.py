@@ -29,10 +29,11 @@ from data_process.sources.base import SPLITS, PrepareRequest, Source
 from data_process.sources.columns import parse_map, parse_tolerance
 
 # name -> module of data_process.sources that has a SOURCE
-SOURCES = {
-    **{name: name for name in ("chartqa", "clevr_math", "geometry3k", "geoqa", "m3cot", "mathvista", "tabmwp")},
-    **dict.fromkeys(("table", "jsonl"), "columns"),
-}
+BENCHMARKS = (
+    "chartqa", "clevr_math", "geometry3k", "geoqa", "m3cot", "mathverse", "mathvision", "mathvista", "mmmu", "tabmwp",
+    "wemath",
+)  # fmt: skip
+SOURCES = {**{name: name for name in BENCHMARKS}, **dict.fromkeys(("table", "jsonl"), "columns")}
 
 
 def source_named(name: str) -> Source:

@@ -38,7 +38,7 @@ class Entry:
 def row_of(problem: Problem, *, labelled: bool = True) -> dict[str, Any]:
     """The row that `load_problems` reads back as this problem, without the answer if it is not `labelled`."""
     fields = with_image_field(vars(problem))
-    row = {key: value for key, value in fields.items() if value not in (None, (), {})}
+    row = {key: value for key, value in fields.items() if value not in (None, (), {}) and value is not False}
     if problem.choices:
         row["choices"] = list(problem.choices)
     if not labelled:

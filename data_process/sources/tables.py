@@ -157,20 +157,28 @@ def _parquet(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: not a complete Parquet file ({error}); fetch it again") from error
 
 
+def names_of(split: str, splits: Iterable[str]) -> tuple[str, ...]:
+    """The names that a split may have, its own first; without those of other splits that are wanted too."""
+    others = set(splits) - {split}
+    return tuple(name for name in dict.fromkeys((split, *ALIASES.get(split, ()))) if name not in others)
+
+
 def find_tables(raw: Path, splits: Iterable[str]) -> dict[str, list[Path]]:
     """split -> its files, in a folder (or its `data/`): `train.jsonl`, `train-00000-of-00002.parquet`, `x_train.json`.
 
-    A file named exactly like the split takes precedence over one with the split in its name. A split without files is
-    left out. DataError if several files could be meant.
+    The split's own name takes precedence over its other usual names, and a file named exactly so over one with the name
+    in its own. A split without files is left out. DataError if several files could be meant.
     """
     files = [f for f in sorted([*raw.glob("*"), *raw.glob("data/*")]) if f.name.endswith(SUFFIXES) and f.is_file()]
     found: dict[str, list[Path]] = {}
     for split in splits:
-        names = ALIASES.get(split, (split,))
-        exact = [f for f in files if f.name.partition(".")[0] in names]
-        shards = [f for f in files if re.fullmatch(r"(.+?)-\d+-of-\d+.*", f.name) and _tokens(f)[0] in names]
-        loose = [f for f in files if set(_tokens(f)) & set(names)]
-        meant = exact or shards or loose
+        for names in ((split,), names_of(split, splits)):
+            exact = [f for f in files if f.name.partition(".")[0] in names]
+            shards = [f for f in files if re.fullmatch(r"(.+?)-\d+-of-\d+.*", f.name) and _tokens(f)[0] in names]
+            loose = [f for f in files if set(_tokens(f)) & set(names)]
+            meant = exact or shards or loose
+            if meant:
+                break
         if len(meant) > 1 and meant is not shards:
             shown = ", ".join(f.name for f in meant[:5])
             raise DataError(f"{raw}: several files could be {split!r} ({shown}); give one with --raw FILE")
@@ -228,7 +236,7 @@ def _read_hub(source: Source, request: PrepareRequest, splits: Mapping[str, str]
             f"{repository} cannot be read from the hub ({type(error).__name__}: {first[0][:200]}). "
             f"{source.files or 'Download its Parquet or JSON files into a folder DIR and read that with --raw DIR.'}"
         ) from error
-    names = {split: next((n for n in ALIASES.get(split, (split,)) if n in loaded), None) for split in splits}
+    names = {split: next((n for n in names_of(split, splits) if n in loaded), None) for split in splits}
     if not any(names.values()):
         raise DataError(
             f"{repository} has the splits {', '.join(loaded)}, none of {', '.join(splits)}; say which to read, "

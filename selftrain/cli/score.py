@@ -56,6 +56,7 @@ def score_command(args: argparse.Namespace) -> int:
 
 
 def _score_run(args: argparse.Namespace) -> int:
+    from data_process.predictions.score_forms import form_lines
     from selftrain.scoring.rejudge import rescore
 
     result = rescore(args.run)
@@ -68,6 +69,8 @@ def _score_run(args: argparse.Namespace) -> int:
             f"[{100 * one.low:.1f}, {100 * one.high:.1f}], abstain {one.abstain}, judged otherwise than stored: "
             f"{one.changed}"
         )
+        for line in form_lines(one.benchmark):
+            print(f"  {line}")
     return 0
 
 

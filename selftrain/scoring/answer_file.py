@@ -27,6 +27,15 @@ from data_process.predictions.files import (
     read_answer_rows,
     read_problem_rows,
 )
+from data_process.predictions.score_forms import (
+    FORMS,
+    Outcome,
+    ScoreForm,
+    form_lines,
+    form_of,
+    form_totals,
+    score_tables,
+)
 from data_process.schema import DataError, Verdict
 from selftrain import stats
 
@@ -204,16 +213,18 @@ def _write_official(scored: Sequence[Scored], own: bool, results: Path | None, s
                     entries[problem.id].update(prediction=None, true_false=False)
         mathvista_tables.write_json(results, entries)
     if scores is not None:
-        tables = _tables(scored)
+        form = FORMS["MathVista"]
+        outcomes = _outcomes(scored, form)
+        tables = score_tables(form, outcomes) if outcomes else None
         if tables is None:
             raise DataError(f"{scores}: score tables need answers, and problems with MathVista's metadata")
         mathvista_tables.write_json(scores, mathvista_tables.published_form(tables))
 
 
-def _tables(scored: Sequence[Scored]) -> mathvista_tables.Tables | None:
-    """The category tables of the answered problems under the judge's own verdicts; None without answers or metadata."""
-    answered = [(item.row, item.verdict.correct) for item in scored if item.answer is not None]
-    return mathvista_tables.score_tables(answered) if answered else None
+def _outcomes(scored: Sequence[Scored], form: ScoreForm) -> list[Outcome]:
+    """The problems that count in the benchmark's score, with the judge's own verdicts."""
+    counted = [item for item in scored if item.answer is not None or not form.answered_only]
+    return [(item.row, item.verdict.correct) for item in counted]
 
 
 def _share(correct: int, total: int) -> dict[str, Any]:
@@ -224,7 +235,7 @@ def _share(correct: int, total: int) -> dict[str, Any]:
 def totals(
     scored: Sequence[Scored], rows: Sequence[Mapping[str, Any]], judge: NamedJudge, seed: int, path: Path, own: bool
 ) -> dict[str, Any]:
-    """The counts of `rows` with a Wilson interval (fractions), and for MathVista both scores side by side."""
+    """The counts of `rows` with a Wilson interval (fractions), and the benchmark's own scores."""
     status = Counter(row["verdict"] for row in rows)
     n, correct = len(rows), status["correct"]
     missing = [item.question.problem.id for item in scored if item.answer is None]
@@ -247,17 +258,13 @@ def totals(
             "extractions": "own" if own else "given",
             "no_extraction": [item.question.problem.id for item, _ in answered if item.lacks_extraction(own)],
         }
-        if judge.official.scores is not None:
-            given = [(item.question.row, bool(row["official"])) for item, row in answered]
-            result["official"]["scores"] = dict(judge.official.scores(given))
     if judge.mathvista:
         credited = sum(row["official"] and not row["states_answer"] for _, row in answered)
         result["official"]["credit_without_answer"] = credited
         result["official"]["undefined"] = sum(row["rule"] == "official:undefined" for row in rows)
         result["strict"] = _share(right - credited if judge.reads == "extraction" else correct, n)
-        if (tables := _tables(scored)) is not None:
-            result["categories"] = tables
-    return result
+    name = "MathVista" if judge.mathvista else form_of(item.question.row for item in scored)
+    return result | ({} if name is None else form_totals(name, _outcomes(scored, FORMS[name])))
 
 
 def as_text(result: Mapping[str, Any]) -> str:
@@ -292,7 +299,6 @@ def as_text(result: Mapping[str, Any]) -> str:
         source = "the given extractions" if official["extractions"] == "given" else "the answers this judge read"
         lines += [
             f"official {share(official)} ({official['rule']} on {source})",
-            *(f"  {name}: {100 * value:.2f}%" for name, value in official.get("scores", {}).items()),
         ]
         if "strict" in result:
             lines += [
@@ -308,9 +314,6 @@ def as_text(result: Mapping[str, Any]) -> str:
             lines.append(f"  {official['undefined']} problems have a type for which the official script has no rule")
     lines.append("rules:")
     lines += [f"  {count:6d}  {rule}" for rule, count in result["rules"].items()]
-    for table in ("question_type", "answer_type", "task") if "categories" in result else ():
-        lines.append(f"{table}:")
-        for value, count in result["categories"][table].items():
-            lines.append(f"  {100 * count['accuracy']:6.2f}%  {count['correct']}/{count['total']}  {value}")
+    lines += form_lines(result)
     lines.append(f"per item: {result['per_item']}")
     return "\n".join(lines)

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from data_process.io import each_row, load_problems, write_jsonl
 from data_process.judging import JUDGE_VERSION, judge
-from data_process.schema import Finish, Problem, Status, Verdict, judged_from_json
+from data_process.predictions.score_forms import form_of, form_totals
+from data_process.schema import Finish, Problem, Status, Verdict, judged_from_json, to_json
 from data_process.seeds import seed_for
 from selftrain import stats
 from selftrain.files import Record, RunError
@@ -100,6 +102,7 @@ class Rescored(Record):
     high: float
     changed: int
     changes: tuple[Change, ...]
+    benchmark: Mapping[str, Any]  # tables and measures of the greedy answers; empty where the problems have no form
 
 
 class RunScore(Record):
@@ -119,16 +122,21 @@ def rescore(run: Path) -> RunScore:
     for (split, iteration), several in groupby(answers, lambda answer: (answer.split, answer.iteration)):
         found: Counter[str] = Counter()
         changes = []
+        greedy = []
         for answer in several:
             stored, now = answer.stored.status, answer.now().status
-            found[now] += answer.name == "greedy"
+            if answer.name == "greedy":
+                found[now] += 1
+                greedy.append((to_json(answer.problem), now == "correct"))
             if now != stored:
                 changes.append(Change(id=answer.problem.id, answer=answer.name, stored=stored, now=now))
         n, correct = found.total(), found["correct"]
         low, high = stats.wilson(correct, n)
+        form = form_of(row for row, _ in greedy)
         rescored = Rescored(
             iteration=iteration, split=split, n=n, correct=correct, wrong=found["wrong"], abstain=found["abstain"],
             accuracy=correct / n, low=low, high=high, changed=len(changes), changes=tuple(changes),
+            benchmark={} if form is None else form_totals(form, greedy),
         )  # fmt: skip
         evaluations.append(rescored)
     if not evaluations:

@@ -72,10 +72,12 @@ def test_choices_are_in_every_prompt(prompts):
         select(PROBLEM, "xyz", prompts),
     ]
     for text in texts:
-        assert "(A) 30°" in text
-        assert "(B) {letter}" in text
-        assert "(C) < image >" in text
-    assert "(A)" not in cot(FREE, prompts)
+        for letter, choice in zip("ABC", ("30°", "{letter}", "< image >"), strict=True):
+            assert fill(prompts.choice, letter=letter, text=choice) in text
+    assert fill(prompts.choice, letter="A", text="") not in cot(FREE, prompts)
+    drawn = dataclasses.replace(PROBLEM, choices_in_image=True)
+    for text in (cot(drawn, prompts), qa(drawn, prompts)):
+        assert "30°" not in text  # they stand in the image
 
 
 @SETS
@@ -83,7 +85,8 @@ def test_choices_are_in_every_prompt(prompts):
 def test_one_prompt_is_the_head_of_the_others(prompts, problem):
     """So a prefix cache serves sampling, refinement and selection."""
     head = cot(problem, prompts)
-    assert head.startswith(body(problem, prompts))
+    said = body(problem, prompts)
+    assert head.startswith(said) if prompts.of(problem).cot.startswith("{body}") else said in head
     assert refine(problem, "attempt", prompts).startswith(head)
     assert select(problem, ["one", "two"], prompts).startswith(head)
 

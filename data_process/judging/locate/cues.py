@@ -154,7 +154,7 @@ def _tagged(text: str, start: int, end: int) -> Iterator[Cue]:
         closer = tags[k + 1] if k + 1 < len(tags) and tags[k + 1][1] else None
         # Without the closing tag the answer runs to the end, because engines do not return the stop string.
         stop = closer.start() if closer else end
-        a, b = _strip(text, tag.end(), stop)
+        a, b = _unwrapped(text, *_strip(text, tag.end(), stop))
         if a == b and closer:
             continue
         last_line = max(a, text.rfind("\n", a, b) + 1)
@@ -182,7 +182,7 @@ def _lines(pattern: re.Pattern[str], rule: str, text: str, start: int, end: int,
         if a == end and not truncated:
             continue
         stop = _END_OF_PAYLOAD.search(text, a, end)
-        b = stop.start() if stop else end
+        a, b = _unwrapped(text, a, stop.start() if stop else end)
         # On the next line a value must stand alone: "Answer:\n1. First, ..." opens a list.
         place: Place = "below" if "\n" in text[m.end() : a] else "inline"
         if place == "below" and _listed(text, a, b, end):
@@ -227,6 +227,16 @@ def _bold(text: str, start: int, end: int) -> Iterator[Cue]:
     if spans and len({text[slice(*span)].strip().casefold() for span in spans}) == 1:
         a, b = spans[-1]
         yield Cue("bold", a, (a, b), text[a:b], closed=True, place="bold")
+
+
+# We-Math's prompt asks for "<Answer>: <<B>>".
+_WRAPPED = re.compile(r"[:：]?\s{0,3}<<([^<>\n]{1,80})>>\.?\s{0,3}")
+
+
+def _unwrapped(text: str, a: int, b: int) -> tuple[int, int]:
+    """The range a..b, or the part of it in double angle brackets where they hold all of it."""
+    found = _WRAPPED.fullmatch(text, a, b)
+    return found.span(1) if found else (a, b)
 
 
 def _strip(text: str, a: int, b: int) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from data_process.schema import DataError, Problem, Status, Verdict
 from data_process.seeds import seed_for
 
 PUBLISHED_LETTERS = "ABCDEF"  # GeoQA's judge fails on a seventh choice; here it is never found
+WEMATH_LETTERS = "ABCDEFGH"
 GEOQA_FAILED = "FAILED"  # a text: its last letter reads as choice D when a vote elects it
 GEOQA_CREDIT = 0.75  # chance of credit for an unreadable answer; the comment beside it says 25%
 
@@ -207,6 +208,14 @@ def clevr(text: str, problem: Problem) -> Verdict:
     if match:
         return _verdict("clevr", match[1], match[1] == problem.answer, "answer_cue")
     return _verdict("clevr", None, problem.answer == "unknown", "unknown")
+
+
+def wemath(text: str, problem: Problem) -> Verdict:
+    """We-Math's judge: the first character after the last "Answer", without angle brackets, colons and points."""
+    _need_choices(problem, "wemath")
+    said = re.sub(r"[><:.]", "", text.split("Answer")[-1].strip()).strip()
+    letter = said[0] if said and said[0] in WEMATH_LETTERS else None
+    return _verdict("wemath", letter, letter == problem.answer, "answer_cue" if "Answer" in text else "whole_text")
 
 
 def mathvista(extraction: Any, problem: Problem, *, decimals: bool = True) -> Verdict:

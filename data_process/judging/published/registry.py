@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,10 +11,13 @@ from data_process.judging import JUDGE_VERSION, judge
 from data_process.judging.published import legacy
 from data_process.judging.published.chartqa import relaxed_verdict
 from data_process.judging.published.mathvista import SOURCE, official_verdict
+from data_process.judging.published.mmmu import SOURCE as MMMU
+from data_process.judging.published.mmmu import mmmu
 from data_process.schema import DataError, Problem, Verdict
 
 R3V_QWEN2 = "Liac-li/MM-self-improve-qwen2vl@58ef078"
 R3V_ORIGINAL = "njucckevin/MM-Self-Improve@9bb4ae5"
+WEMATH = "We-Math/We-Math, four_dimensional_metrics.py"
 R1V = "Deep-Agent/R1-V@bbbbe3d"
 
 
@@ -35,8 +38,6 @@ class OfficialScore:
     verdict: Callable[[Problem, Any], Verdict]  # on an extraction: any JSON value
     # Where a file has no extractions: False takes the canonical answer that our judge read, True the answer as written.
     as_written: bool = True
-    # Totals beyond accuracy, by name, from each answered problem's row and whether the rule holds the answer right.
-    scores: Callable[[Sequence[tuple[Mapping[str, Any], bool]]], Mapping[str, float]] | None = None
 
 
 MATHVISTA = OfficialScore("MathVista's rule", official_verdict, as_written=False)
@@ -103,6 +104,8 @@ NAMED_JUDGES: dict[str, NamedJudge] = {
             lambda problem, response, seed: legacy.mathvista(response.extraction, problem, decimals=False),
             official=MATHVISTA,
         ),
+        NamedJudge("legacy:mmmu", MMMU, "text", "MMMU's score, which draws unreadable choices", _drawing(mmmu)),
+        NamedJudge("legacy:wemath", WEMATH, "text", "We-Math's rule for the letter", _text(legacy.wemath)),
         NamedJudge("legacy:r1v", R1V, "text", "R1-V's GeoQA score", _text(legacy.r1v)),
     )
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from data_process.io import read_jsonl
 from data_process.judging.published import legacy
+from data_process.judging.published.mmmu import mmmu
 from data_process.judging.published.registry import NAMED_JUDGES, Response, named_judge
 from data_process.schema import DataError, Problem
 from tests.shared_data import shared
@@ -204,6 +206,76 @@ def test_clevr(text, extracted):
     assert verdict.status == ("abstain" if extracted is None else "correct" if extracted == "7" else "wrong")
 
 
+# ---- MMMU, We-Math
+
+MMMU = [
+    ("The note is (C).", "C", "bracketed"),
+    ("(A) is wrong, so (C), not (B)", "B", "bracketed"),  # the last one, whatever is said about it
+    ("A student reads it, and it is B", "B", "alone"),
+    ("A student reads it as 45.0 degrees", "A", "alone"),  # the article
+    ("It seems that the angle has 45.0 degrees", "C", "choice"),
+    ("first it was 60.0 and later on just 30.0 then", "A", "choice"),
+    ("B.", "B", "alone"),
+    ("c", None, "drawn"),  # lower case, and too short to be searched
+    ("", None, "drawn"),
+]
+
+
+@pytest.mark.parametrize(("text", "letter", "rule"), MMMU)
+def test_mmmu_choices(text, letter, rule):
+    verdict = mmmu(text, choice())
+    assert verdict.rule == f"legacy:mmmu/{rule}"
+    if letter:
+        assert (verdict.extracted, verdict.correct) == (letter, letter == "B")
+
+
+def test_mmmu_draws_by_seed_and_problem():
+    problems = [choice(gold="A") for _ in range(400)]
+    problems = [dataclasses.replace(problem, id=f"q{i}") for i, problem in enumerate(problems)]
+    drawn = [mmmu("", problem).extracted for problem in problems]
+    assert drawn == [mmmu("", problem).extracted for problem in problems]
+    assert drawn != [mmmu("", problem, seed=1).extracted for problem in problems]
+    assert min(Counter(drawn).values()) > 60
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "others", "right"),
+    [
+        ("The ratio is 3.43", "24/7", ("3.429",), True),  # two decimals
+        ("so we get 24/7", "24/7", ("3.429",), True),
+        ("The result is 1,204.00 dollars", "1204", (), True),
+        ("x = 12", "12", (), True),
+        ("12 was meant, the answer is 13", "12", (), False),
+        ("It is Baroque music", "baroque", (), True),
+        ("It is not Baroque", "baroque", (), True),  # a defect: the text only has to stand there
+        ("The answer is vitamin b", "b", (), True),
+        ("The answer is bab", "b", (), False),  # a single letter needs a blank beside it
+        ("none", "7", (), False),
+    ],
+)
+def test_mmmu_open(text, gold, others, right):
+    problem = free(gold, alternatives=others)
+    assert mmmu(text, problem).correct == right
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("<Thought process>: <<x>> <Answer>: <<B>>", "B"),
+        ("Answer: B. 40.0", "B"),
+        ("Answer: the second", None),
+        ("C", "C"),
+        ("Because", "B"),  # a defect: the first letter of the text
+        ("Answer: A. Answer: D", "D"),
+        ("ANSWER: B", "A"),  # a defect: no cue, and the text begins with A
+        ("", None),
+    ],
+)
+def test_wemath(text, letter):
+    verdict = legacy.wemath(text, choice())
+    assert (verdict.extracted, verdict.correct) == (letter, letter == "B")
+
+
 # ---- R1-V
 
 
@@ -242,13 +314,18 @@ def test_legacy_rules_say_so_and_legacy_is_no_default():
     for name, judge in NAMED_JUDGES.items():
         for text in texts:
             if name.startswith("legacy:"):
-                problem = choice() if "geoqa" in name else free("7", answer_type="integer")
+                problem = (
+                    choice()
+                    if name in ("legacy:geoqa-train", "legacy:geoqa-eval", "legacy:wemath")
+                    else free("7", answer_type="integer")
+                )
                 verdict = judge.verdict(problem, Response(text, text), 0)
                 assert verdict.rule.startswith(f"{name}/"), (name, text)
             elif judge.reads == "text":
                 assert not judge.verdict(choice(), Response(text, text), 0).rule.startswith("legacy:")
     published = {
         "geoqa-train", "geoqa-eval", "tabmwp", "chartqa", "clevr", "mathvista-official", "mathvista-2023", "r1v",
+        "mmmu", "wemath",
     }  # fmt: skip
     assert {f"legacy:{name}" for name in published} == {name for name in NAMED_JUDGES if name.startswith("legacy:")}
 

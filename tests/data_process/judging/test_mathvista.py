@@ -13,7 +13,8 @@ from data_process.io import read_jsonl
 from data_process.judging.published.mathvista import most_similar, normalise, official_verdict, states_answer
 from data_process.judging.published.registry import Response
 from data_process.predictions.files import read_answer_rows, read_problem_rows
-from data_process.predictions.mathvista_tables import TABLES, published_form, result_entry, score_tables, write_json
+from data_process.predictions.mathvista_tables import TABLES, published_form, result_entry, write_json
+from data_process.predictions.score_forms import FORMS, score_tables
 from data_process.schema import DataError, Problem
 from tests.shared_data import shared
 
@@ -247,8 +248,11 @@ def test_published_verdicts_and_predictions(model, testmini):
 def tables_of(model, testmini, label=lambda row, model: row):
     answers, _ = published(model, testmini)
     return score_tables(
-        (label(testmini[i].row, model), official_verdict(testmini[i].problem, a.response.extraction).correct)
-        for i, a in answers.items()
+        FORMS["MathVista"],
+        (
+            (label(testmini[i].row, model), official_verdict(testmini[i].problem, a.response.extraction).correct)
+            for i, a in answers.items()
+        ),
     )
 
 
@@ -366,8 +370,8 @@ def test_result_entry_needs_what_the_script_reads(tmp_path):
 
 
 def test_tables_need_metadata_and_count_every_skill_once():
-    assert score_tables([(ROW, True), ({"question_type": "free_form"}, False)]) is None
-    tables = score_tables([(ROW, True), (CHOICE_ROW, False), (ROW, False)])
+    assert score_tables(FORMS["MathVista"], [(ROW, True), ({"question_type": "free_form"}, False)]) is None
+    tables = score_tables(FORMS["MathVista"], [(ROW, True), (CHOICE_ROW, False), (ROW, False)])
     assert tables["average"] == {"accuracy": 1 / 3, "correct": 1, "total": 3}
     assert tables["skills"]["algebraic reasoning"]["total"] == 3
     assert tables["answer_type"] == {

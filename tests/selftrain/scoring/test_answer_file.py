@@ -21,6 +21,8 @@ from selftrain.cli.main import main
 from selftrain.scoring.answer_file import score_files
 from tests.data_process.judging.test_extractor import completion, serve  # noqa: F401  (a fixture)
 from tests.data_process.judging.test_mathvista import CHOICE_ROW, ROW
+from tests.data_process.raw_files import prepared
+from tests.data_process.sources.test_test_sets import WEMATH, wemath_folder
 from tests.shared_data import shared
 
 ROOT = Path(__file__).parents[3]
@@ -507,6 +509,31 @@ def test_a_dead_extractor_is_an_error_and_nothing_is_half_written(files, capsys,
     server.steps[:] = [completion("7")]
     result = json.loads(run(capsys, *files(problems, answers), *options)[1])
     assert (result["correct"], result["extractor"]) == (3, {"asked": 3, "from_cache": 2})
+
+
+def test_the_four_measures_of_a_prepared_benchmark(files, capsys, tmp_path):
+    """From the published file by `prepare` to the measures of We-Math: one of two decompositions is mastered."""
+    prepared("wemath", wemath_folder(tmp_path, WEMATH), tmp_path / "wemath")
+    problems = read_jsonl(tmp_path / "wemath/test.jsonl")
+    answers = [
+        {"id": p["id"], "response": f"<Thought process>: <<so>> <Answer>: <<{'B' if i != 4 else 'A'}>>"}
+        for i, p in enumerate(problems)
+    ]
+    answers[-1]["response"] = answers[3]["response"] = answers[5]["response"] = "<Answer>: <<E>>"
+    paths = tmp_path / "wemath/test.jsonl", files(answers=answers)[1]
+    result = json.loads(run(capsys, *paths, "--json")[1])
+    assert (result["n"], result["correct"], result["score_form"]) == (7, 6, "We-Math")
+    assert result["measures"]["strict"]["score"] == 0.5
+    assert result["measures"]["strict"]["rote_memorization"] == 0.5
+    assert result["measures"]["loose"]["score"] == 1.0
+    assert result["categories"]["steps"]["one-step"] == {"accuracy": 0.8, "correct": 4, "total": 5}
+    out = run(capsys, *paths, "--judge", "legacy:wemath")[1]
+    assert "strict: score 50.00%" in out
+    assert "two-step" in out
+    without = write(tmp_path / "some.jsonl", answers[:-1])  # an unanswered problem is wrong, here as in the accuracy
+    result = json.loads(run(capsys, paths[0], without, "--json")[1])
+    assert result["measures"]["loose"]["score"] == 0.5
+    assert result["categories"]["steps"]["three-step"]["total"] == 1
 
 
 def test_every_judge_scores_a_file(files, capsys):

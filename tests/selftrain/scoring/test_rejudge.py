@@ -12,7 +12,7 @@ from data_process.judging import judge
 from data_process.schema import Candidate, Judged, Problem, to_json
 from selftrain.cli.main import main
 from selftrain.files import RunError
-from selftrain.scoring.rejudge import rejudge
+from selftrain.scoring.rejudge import rejudge, rescore
 
 PROBLEM = Problem("q1", "How many degrees?", "B", choices=("30", "40", "45"))
 TEXTS = ("Answer: (B)", "Answer: (A)", "no idea", "Answer: (C)")
@@ -58,6 +58,22 @@ def test_nothing_changed(run, tmp_path):
     assert result["flipped"] == result["other_answer"] == 0
     assert result["stored"] == result["now"] == {"correct": 2, "wrong": 5, "abstain": 3}
     assert result["examples"] == read_jsonl(result["flips"]) == []
+
+
+def test_the_scores_of_a_benchmark(run, tmp_path, capsys):
+    """`selftrain score RUN` prints the tables of the greedy answers where the problems come from a benchmark."""
+    assert rescore(run).evaluations[0].benchmark == {}
+    meta = {"level": 3, "subject": "logic"}
+
+    def published(rows):
+        rows[0] |= {"origin": ["MathVision", None], "meta": meta}
+
+    edit(tmp_path / "data/dev.jsonl", published)
+    (one,) = rescore(run).evaluations
+    assert one.benchmark["score_form"] == "MathVision"
+    assert one.benchmark["categories"]["level"] == {"3": {"accuracy": 1.0, "correct": 1, "total": 1}}
+    assert main(["score", str(run)]) == 0
+    assert "  level:\n    100.00%  1/1  3\n" in capsys.readouterr().out
 
 
 def test_what_changed_is_listed(run, tmp_path, monkeypatch, capsys):

@@ -29,7 +29,7 @@ def compare(args: argparse.Namespace) -> int:
     a, b, comparisons = compare_runs(args.a, args.b, args.split)
     for c in comparisons:
         print(
-            f"{c.split}, {c.strategy}: {b} minus {a} {points(c.difference)} points "
+            f"{c.split}, {c.strategy}{', honest' if c.honest else ''}: {b} minus {a} {points(c.difference)} points "
             f"[{points(c.low)}, {points(c.high)}]{p_sentence(c.p)}, n = {c.n}"
         )
     return 0

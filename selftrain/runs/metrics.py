@@ -13,7 +13,7 @@ from data_process.seeds import seed_for
 from selftrain.config import Config
 from selftrain.files import Record, read_json
 from selftrain.runs.run_dir import RunDir
-from selftrain.test_time.results import Comparison, Count, EvaluatedProblem, Fraction, SplitResult, compare
+from selftrain.test_time.results import Comparison, Count, EvaluatedProblem, Fraction, SplitResult, compare_both
 from selftrain.test_time.strategies import STRATEGIES
 
 
@@ -144,7 +144,7 @@ def comparisons(config: Config, folder: RunDir, finished: Sequence[int], accepte
         before, after = (rows_of(folder.path, k, split) for k in (a, b))
         seed = seed_for(config.seed, "bootstrap", split, a, b)
         names = compared(before, after) if split == "test" else ["greedy"]
-        results += [compare(before, after, split, strategy, seed) for strategy in names]
+        results += [one for strategy in names for one in compare_both(before, after, split, strategy, seed)]
     return results
 
 

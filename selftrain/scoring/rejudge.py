@@ -17,7 +17,7 @@ from selftrain import stats
 from selftrain.files import Record, RunError
 from selftrain.runs.metrics import Metrics, compared, rows_of
 from selftrain.runs.run_dir import iteration_files, run_config
-from selftrain.test_time.results import Comparison, EvaluatedProblem, compare
+from selftrain.test_time.results import Comparison, EvaluatedProblem, compare_both
 
 STATUSES = ("correct", "wrong", "abstain")
 FLIPS_FOLDER = Path("outputs/rejudge")  # under the current folder: a finished run is not written to
@@ -237,4 +237,5 @@ def compare_runs(a: Path, b: Path, split: str = "test") -> tuple[str, str, list[
         raise RunError(f"{a} and {b} were measured on different problems ({len(only)} differ), so they have no pairs")
     before, after = rows
     seed = seed_for("compare", split)
-    return names[0], names[1], [compare(before, after, split, name, seed) for name in compared(before, after)]
+    found = [one for name in compared(before, after) for one in compare_both(before, after, split, name, seed)]
+    return names[0], names[1], found

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from data_process.schema import Problem, Verdict
@@ -25,8 +26,13 @@ FAULTS: Mapping[str, str] = {
 MAX_CHARS = 20_000  # from the end, as in the judge
 
 _SEEN = re.compile(r"I see (\d{1,4}(?: and \d{1,4}){0,9})\.")
-_SUM = re.compile(r"\d{1,6}[-+/]\d{1,6}(?:=\d{1,6}(?:[-+/]\d{1,6})?)+")
+_SUM = re.compile(r"\d{1,6}[-+/]\d{1,6}(?:=\d{1,6}(?:[-+/]\d{1,6})?)*=?")
 _VALUE = re.compile(r"(\d{1,6}) is \(?[A-Z]")
+
+
+def knows(problem: Problem) -> bool:
+    """Whether a problem is one of the generator's: its `meta` says which labels there are and what x is."""
+    return problem.meta.keys() >= {"variant", "labels", "value"}
 
 
 def fault(text: str, verdict: Verdict, problem: Problem) -> str | None:
@@ -56,7 +62,7 @@ def fault(text: str, verdict: Verdict, problem: Problem) -> str | None:
 def _holds(chain: str) -> bool:
     """Whether each part of `80+30=110+8=118` is what the next begins with, or is as a whole: `94/2=45+2=47`."""
     parts = chain.split("=")
-    for left, right in zip(parts, parts[1:], strict=False):
+    for left, right in pairwise(parts):
         first = re.match(r"\d+", right)
         if first is None or _value(left) not in (float(first[0]), _value(right)):
             return False

@@ -163,7 +163,7 @@ def train(
         loss = weighted_loss(model, batch, collator.image_id, stand_ins)
         descend(loss, optimizer, learning_rate(step - 1, steps, peak, warmup))
         running = loss.item() if step == 1 else 0.95 * running + 0.05 * loss.item()
-        if step % 10 == 0:
+        if step % 50 == 0:
             print(f"{stage} step {step} loss {running:.4f} {(time.time() - started) / step:.2f} s/step", flush=True)
     embeddings.requires_grad_(True)
 
@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     plain = {
         "problems": 12000, "seed": 0, "data-seed": 0, "threads": 1, "hidden": 128, "layers": 4, "vision-hidden": 96,
-        "vision-depth": 2, "words-steps": 260, "words-rows": 64, "words-lr": 2e-3, "align-steps": 300,
+        "vision-depth": 2, "words-steps": 300, "words-rows": 64, "words-lr": 2e-3, "align-steps": 300,
         "align-batch": 64, "align-lr": 2e-3, "images-steps": 450, "images-rows": 32, "images-lr": 1.5e-3,
         "score-problems": minigeo.DEFAULT_SIZES["dev"],
     }  # fmt: skip

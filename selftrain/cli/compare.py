@@ -16,7 +16,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("a", type=Path, help="run folder")
     parser.add_argument("b", type=Path, help="run folder; a difference is b minus a")
     parser.add_argument(
-        "--split", choices=("dev", "test"), default="test", help="problems to compare on (default test)"
+        "--split", choices=("dev", "test", "hard"), default="test", help="problems to compare on (default test)"
     )
 
 

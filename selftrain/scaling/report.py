@@ -80,7 +80,11 @@ def _chosen(chosen: Mapping[Family, ChosenSetting]) -> str:
         "tried": lambda row: str(row[1].n_settings),
         "dev": lambda row: percent(row[1].dev_accuracy),
         "test": lambda row: _on_test(row[1]),
-        **({"honest": lambda row: percent(row[1].test_honest)} if any(c.test_honest for c in chosen.values()) else {}),
+        **(
+            {"honest": lambda row: percent(row[1].test_honest)}
+            if any(c.test_honest is not None for c in chosen.values())
+            else {}
+        ),
         "tokens": lambda row: number(row[1].tokens_per_problem.total),
         "unreadable": lambda row: fmt.rate(row[1].abstain, 1),
     }

@@ -45,8 +45,12 @@ from scripts.tiny_base_rows import WAIT, Mixture, attempt, spoken
 from scripts.tiny_base_scores import scores
 from selftrain import tiny_model
 
-WORDS = Mixture(caption=0, draft=0.5, wait=0.35, refine=0.05, select=0.1, sums=1.0, in_text=0.4)
-IMAGES = Mixture(caption=0.22, draft=0.2, wait=0.32, refine=0.08, select=0.18, sums=0.1, in_text=0.25)
+WORDS = Mixture(
+    lookup=0.08, caption=0, draft=0.84, wait=0, refine=0.04, select=0.04, sums=1.0, mistakes=False, in_text=0.4
+)
+IMAGES = Mixture(
+    lookup=0, caption=0.22, draft=0.2, wait=0.32, refine=0.08, select=0.18, sums=0.1, mistakes=True, in_text=0.25
+)
 
 
 def align(model: Any, collator: Collator, problems: Sequence[Problem], args: argparse.Namespace) -> None:
@@ -122,10 +126,10 @@ def weighted_loss(model: Any, batch: Batch, image_id: int, shown: Sequence[torch
     return (losses * weights[counted]).sum() / weights.sum()
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
-    """Linear warm-up, then a cosine to a tenth of the peak."""
-    if step < warmup:
-        return peak * (step + 1) / warmup
+def learning_rate(step: int, steps: int, peak: float, warmup: int, *, decays: bool = True) -> float:
+    """Linear warm-up, then a cosine to a tenth of the peak, or the peak."""
+    if step < warmup or not decays:
+        return peak * min(1.0, (step + 1) / warmup)
     progress = (step - warmup) / max(1, steps - warmup)
     return peak * (0.1 + 0.45 * (1 + math.cos(math.pi * progress)))
 
@@ -161,7 +165,8 @@ def train(
             else [shown[i] for i in batch.shown]
         )
         loss = weighted_loss(model, batch, collator.image_id, stand_ins)
-        descend(loss, optimizer, learning_rate(step - 1, steps, peak, warmup))
+        # What is learned from words goes on to be learned from images, so only then the rate decays.
+        descend(loss, optimizer, learning_rate(step - 1, steps, peak, warmup, decays=shown is not None))
         running = loss.item() if step == 1 else 0.95 * running + 0.05 * loss.item()
         if step % 50 == 0:
             print(f"{stage} step {step} loss {running:.4f} {(time.time() - started) / step:.2f} s/step", flush=True)
@@ -203,6 +208,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model = tiny_model.build_model(tokenizer, **shape, seed=args.seed)
     if args.init:
         model = type(model).from_pretrained(args.init, dtype=torch.float32)
+        processor = transformers.AutoProcessor.from_pretrained(args.init)
     model.set_attn_implementation("eager")  # faster than the fused kernel's backward pass at these lengths on a CPU
     model.model.visual.requires_grad_(False)  # the tower learns in `align` only
     collator = Collator(processor, Images([image for _, image in made], processor))

@@ -162,13 +162,15 @@ def _end(letter: str) -> Piece:
 class Mixture:
     """Shares of the rows by what they ask for, and the share of drafts whose results are in the loss."""
 
+    lookup: float
     caption: float
     draft: float
     wait: float
     refine: float
     select: float
     sums: float
-    in_text: float  # of the rows but captions have their labels in the question instead of an image
+    mistakes: bool  # whether drafts slip and follow wrong rules, or are all right
+    in_text: float  # of drafts and what follows, whose labels are in the question instead of an image
 
 
 def caption(problem: Problem, image: int | None) -> Row:
@@ -177,11 +179,18 @@ def caption(problem: Problem, image: int | None) -> Row:
     return Row(wording.cot(problem, SHORT), (("<think>", 1.0), seen), image)
 
 
-def draft_row(problem: Problem, image: int | None, sums: float, rng: random.Random) -> Row:
-    """A draft: right, by a wrong rule, or with a slip from which the rest follows."""
-    in_loss = rng.random() < sums
+def lookup(problem: Problem) -> Row:
+    """The value is in the question; its letter is asked for."""
+    value = problem.meta["value"]
+    target = (f"<think>{value} is ({problem.answer}).", 1.0), _end(problem.answer)
+    return Row(wording.cot(replace(problem, question=f"x is {value}. Find x."), SHORT), target, None)
+
+
+def draft_row(problem: Problem, image: int | None, mixture: Mixture, rng: random.Random) -> Row:
+    """A draft: right, or with `mistakes` also by a wrong rule, or with a slip from which the rest follows."""
+    in_loss = rng.random() < mixture.sums
     slip = 0.5 if rng.random() < 0.4 else 0.0
-    draft = attempt(problem, rng, misread=0.0, slip=slip)
+    draft = attempt(problem, rng, misread=0.0, slip=slip) if mixture.mistakes else right_draft(problem)
     target = (("<think>", 1.0), *pieces(draft, sums=in_loss), _end(draft.letter))
     return Row(wording.cot(problem, SHORT), target, image)
 
@@ -228,14 +237,17 @@ def in_text(problem: Problem, rng: random.Random) -> Problem:
 
 def draw(problem: Problem, image: int, mixture: Mixture, rng: random.Random) -> Row:
     """One row about a problem, of a kind drawn by the mixture's shares."""
-    kinds = ("caption", "draft", "wait", "refine", "select")
-    (kind,) = rng.choices(kinds, [mixture.caption, mixture.draft, mixture.wait, mixture.refine, mixture.select])
+    m = mixture
+    kinds = ("lookup", "caption", "draft", "wait", "refine", "select")
+    (kind,) = rng.choices(kinds, [m.lookup, m.caption, m.draft, m.wait, m.refine, m.select])
+    if kind == "lookup":
+        return lookup(problem)
     if kind == "caption":
         return caption(problem, image)
     shown: int | None = image
     if rng.random() < mixture.in_text:
         problem, shown = in_text(problem, rng), None
     if kind == "draft":
-        return draft_row(problem, shown, mixture.sums, rng)
+        return draft_row(problem, shown, mixture, rng)
     make = {"wait": wait_row, "refine": refine_row, "select": select_row}[kind]
     return make(problem, shown, rng)

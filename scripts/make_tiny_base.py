@@ -49,7 +49,7 @@ WORDS = Mixture(
     lookup=0.08, caption=0, draft=0.84, wait=0, refine=0.04, select=0.04, sums=1.0, mistakes=False, in_text=0.4
 )
 IMAGES = Mixture(
-    lookup=0, caption=0.22, draft=0.2, wait=0.32, refine=0.08, select=0.18, sums=0.1, mistakes=True, in_text=0.25
+    lookup=0, caption=0.22, draft=0.28, wait=0.28, refine=0.07, select=0.15, sums=0.1, mistakes=True, in_text=0.2
 )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,7 @@ WAIT = " Wait,"  # the ignore string of the budget `tiny`, token for token
 MISTAKEN = ("triangle2", "linear3", "point2")  # kinds whose drafts forget the last subtraction in half of the rows
 MISREAD, SLIP, CARELESS = 0.1, 0.25, 0.1  # shares of attempts, of their sums, and of the checks within a trace
 READING_WEIGHT = 3.0  # of the tokens that name the labels, against 1 of the others
+GUESS_WEIGHT = 4.0  # of the letter after a value that is no choice: there are few of them
 CANDIDATES = (2, 3, 3, 4, 5, 5, 7, 10)  # shown in a select prompt
 
 Piece = tuple[str, float]  # a part of the target, and its weight in the loss
@@ -46,6 +48,7 @@ class Draft:
     steps: tuple[str, ...]
     slipped: tuple[bool, ...]
     letter: str
+    guessed: bool = False  # the value is none of the choices
 
     def text(self, *, check: bool = False) -> str:
         steps = [in_small_steps(step) for step in self.steps] if check else self.steps
@@ -106,7 +109,8 @@ def attempt(problem: Problem, rng: random.Random, misread: float = MISREAD, slip
         made.append(f"{a}{sign}{b}={value}")
         slipped.append(slips)
     value = made[-1].split("=")[1]
-    return Draft(labels, tuple(made), tuple(slipped), _named(value, problem, rng))
+    letter, guessed = _named(value, problem, rng)
+    return Draft(labels, tuple(made), tuple(slipped), letter, guessed)
 
 
 def _misread(
@@ -122,11 +126,11 @@ def _misread(
     return (read, steps) if all(map(_STEP.fullmatch, steps)) else None
 
 
-def _named(value: str, problem: Problem, rng: random.Random) -> str:
-    """The letter of the choice that a value is; a wrong letter for a value that is no choice."""
+def _named(value: str, problem: Problem, rng: random.Random) -> tuple[str, bool]:
+    """The letter of the choice that a value is; a wrong letter, and True, for a value that is no choice."""
     if value in problem.choices:
-        return problem.letters[problem.choices.index(value)]
-    return rng.choice([letter for letter in problem.letters if letter != problem.answer])
+        return problem.letters[problem.choices.index(value)], False
+    return rng.choice([letter for letter in problem.letters if letter != problem.answer]), True
 
 
 def pieces(draft: Draft, *, sums: bool) -> list[Piece]:
@@ -139,7 +143,7 @@ def pieces(draft: Draft, *, sums: bool) -> list[Piece]:
         weight = READING_WEIGHT if match[1] else float(sums and not next(slips))
         found += [(text[at : match.start()], 1.0), (match[0], weight)]
         at = match.end()
-    return [*found, (text[at:], 1.0)]
+    return [*found, (text[at:], GUESS_WEIGHT if draft.guessed else 1.0)]
 
 
 def spoken(draft: Draft) -> str:
@@ -189,7 +193,7 @@ def lookup(problem: Problem) -> Row:
 def draft_row(problem: Problem, image: int | None, mixture: Mixture, rng: random.Random) -> Row:
     """A draft: right, or with `mistakes` also by a wrong rule, or with a slip from which the rest follows."""
     in_loss = rng.random() < mixture.sums
-    slip = 0.5 if rng.random() < 0.4 else 0.0
+    slip = 0.5 if rng.random() < 0.55 else 0.0
     draft = attempt(problem, rng, misread=0.0, slip=slip) if mixture.mistakes else right_draft(problem)
     target = (("<think>", 1.0), *pieces(draft, sums=in_loss), _end(draft.letter))
     return Row(wording.cot(problem, SHORT), target, image)
@@ -224,9 +228,14 @@ def refine_row(problem: Problem, image: int | None, rng: random.Random) -> Row:
 
 
 def select_row(problem: Problem, image: int | None, rng: random.Random) -> Row:
-    """Two to ten attempts in one prompt; the target is a right derivation, not a bare letter."""
-    attempts = [candidate(problem, rng) for _ in range(rng.choice(CANDIDATES))]
-    return Row(wording.select(problem, attempts, SHORT), checked(problem), image)
+    """Two to ten attempts in one prompt, equal ones once with their count; the target is a right derivation."""
+    counts = Counter(candidate(problem, rng) for _ in range(rng.choice(CANDIDATES)))
+    shown = (
+        f"\nPrediction {number}{f' x{count}' if count > 1 else ''}: {text}"
+        for number, (text, count) in enumerate(counts.items(), start=1)
+    )
+    prompt = f"{wording.cot(problem, SHORT)}{''.join(shown)}\nWhich prediction is correct?"
+    return Row(prompt, checked(problem), image)
 
 
 def in_text(problem: Problem, rng: random.Random) -> Problem:

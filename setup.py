@@ -7,5 +7,9 @@ SHIPPED = {f"selftrain.shipped.{folder}": folder for folder in ("configs", "mode
 setup(
     packages=[*find_packages(include=["selftrain*", "data_process*"]), *SHIPPED],
     package_dir=SHIPPED,
-    package_data={**{package: ["**/*"] for package in SHIPPED}, "selftrain.report": ["templates/*"]},
+    package_data={
+        **{package: ["**/*"] for package in SHIPPED},
+        "selftrain.report": ["templates/*"],
+        "data_process": ["*.toml"],
+    },
 )

@@ -98,7 +98,7 @@ def _store(folder: Path) -> ImageStore:
 
 
 def make_asks(problems: int, pictures: bool) -> list[Ask]:
-    return [Ask(f"q{k}", _text(PROMPT, k), f"{k % PICTURES}.png" if pictures else None) for k in range(problems)]
+    return [Ask(f"q{k}", _text(PROMPT, k), (f"{k % PICTURES}.png",) if pictures else ()) for k in range(problems)]
 
 
 def sampler(bank: Bank, folder: Path, engine: InstantEngine) -> Sampler:
@@ -135,7 +135,7 @@ def as_json_lines(_: type[InstantEngine], folder: Path, problems: int, n: int, p
             for ask in asks:
                 for sample in range(n):
                     answer = engine.answer(sample)
-                    row = {"id": ask.id, "image": ask.image, "text": answer.text, "token_ids": answer.token_ids}
+                    row = {"id": ask.id, "images": ask.images, "text": answer.text, "token_ids": answer.token_ids}
                     file.write(json.dumps(row) + "\n")
                     file.flush()
 
@@ -177,7 +177,7 @@ def fill(path: Path, asks: Sequence[Ask], n: int) -> None:
     engine = InstantEngine()
     with Bank(path) as bank:
         for start in range(0, len(asks), 1000):
-            keys = [PromptKey("benchmark", ask.prompt, None, PARAMS, 0) for ask in asks[start : start + 1000]]
+            keys = [PromptKey("benchmark", ask.prompt, (), PARAMS, 0) for ask in asks[start : start + 1000]]
             rows = [(key, key.digest(), sample, engine.answer(sample)) for key in keys for sample in range(n)]
             bank.write(rows, "instant")
 
@@ -209,7 +209,7 @@ def finding(folder: Path, stored: int, n: int) -> dict[str, Any]:
     (folder / "data").mkdir(exist_ok=True)
     path, asks = folder / f"{stored}.sqlite", make_asks(stored // n, pictures=False)
     in_own_process(fill, path, asks, n)
-    key = PromptKey("benchmark", asks[-1].prompt, None, PARAMS, 0).digest()
+    key = PromptKey("benchmark", asks[-1].prompt, (), PARAMS, 0).digest()
     return {
         "samples": stored,
         "n": n,

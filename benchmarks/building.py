@@ -144,7 +144,7 @@ def preflight_rate(model: Path) -> float:
     by_id = {problem.id: problem for problem in problems}
     judged = [Judged(c, judge(c.text, by_id[c.problem_id])) for c in candidates]
     examples = build(problems, judged, rule="a-orig", prompts=R3V, seed=0, parts={"qa": 0}).examples
-    images = {problem.image: 16 for problem in problems if problem.image is not None}
+    images = {image: 16 for problem in problems for image in problem.images}
     processor = AutoProcessor.from_pretrained(model)
     row_lengths(examples[:100], processor, images)
     return len(examples) / timed(row_lengths, examples, processor, images)[1].seconds

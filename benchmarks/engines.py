@@ -76,7 +76,7 @@ class Raw:
         self.start_s: float = self._answer()["start_s"]
 
     def __call__(self, do: str, requests: Sequence[Request], **more: Any) -> tuple[float, int, int]:
-        asked = [{"prompt": request.prompt, "image": str(request.image)} for request in requests]
+        asked = [{"prompt": request.prompt, "image": str(request.images[0])} for request in requests]
         assert self._child.stdin is not None
         self._child.stdin.write(json.dumps({"do": do, "asked": asked, **more}) + "\n")
         self._child.stdin.flush()

@@ -70,7 +70,7 @@ def geoqa_train(folder: Path) -> list[Problem] | None:
     rows = _shared(folder, "geoqa/train_questions.jsonl")
     return rows and [
         Problem(
-            f"geoqa-{r['id']}", r["question"], r["answer"], tuple(r["choices"]), r["image"], meta={"source": "GeoQA"}
+            f"geoqa-{r['id']}", r["question"], r["answer"], tuple(r["choices"]), (r["image"],), meta={"source": "GeoQA"}
         )
         for r in rows
     ]
@@ -79,7 +79,7 @@ def geoqa_train(folder: Path) -> list[Problem] | None:
 def geoqa_test(folder: Path) -> list[Problem] | None:
     rows = _shared(folder, "geoqa/qwen2vl_7b_instruct_test_outputs.jsonl")
     return rows and [
-        Problem(f"geoqa-{r['id']}", r["question"], str(r["gold"]), (), f"{r['id']}.png", "text") for r in rows
+        Problem(f"geoqa-{r['id']}", r["question"], str(r["gold"]), (), (f"{r['id']}.png",), "text") for r in rows
     ]
 
 
@@ -90,7 +90,7 @@ def mathvista(folder: Path) -> list[Problem] | None:
             f"mathvista-{r['pid']}",
             r["question"] or "?",
             str(r["answer"]),
-            image=r["image"],
+            images=(r["image"],) if r["image"] else (),
             answer_type="text",
             meta={"choices": r["choices"], "metadata": r["metadata"]},
         )
@@ -133,7 +133,7 @@ def text_recall(problems: Sequence[Problem]) -> None:
     """Each changed question against the whole training set: is its original found, and is it a leak?"""
     print("\n## Text: 500 GeoQA questions, changed, against all of GeoQA train\n")
     print("| change | changed | leak found |\n|---|--:|--:|")
-    train = [replace(problem, image=None) for problem in problems]
+    train = [replace(problem, images=()) for problem in problems]
     sample = random.Random(0).sample(train, min(500, len(train)))
     for name, change in TEXT_CHANGES.items():
         test = [

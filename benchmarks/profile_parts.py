@@ -176,7 +176,7 @@ def make_prompts(job: Job) -> Prompts:
         found = []
         for problem, picture in itertools.islice(made, job.problems):
             seeds = tuple(seed_for("gpu_profile", problem.id, sample) for sample in range(job.n))
-            found.append(Request(problem.id, wording.cot(problem, chosen), save(problem.id, picture), seeds))
+            found.append(Request(problem.id, wording.cot(problem, chosen), (save(problem.id, picture),), seeds))
         return found
 
     def rounds() -> list[list[Request]]:
@@ -187,7 +187,7 @@ def make_prompts(job: Job) -> Prompts:
     for problem, picture in made:
         target = words(str(problem.meta["rationale"]))
         image = save(problem.id, picture).name
-        train.append(Example(problem.id, "cot", problem.id, wording.cot(problem, chosen), target, image))
+        train.append(Example(problem.id, "cot", problem.id, wording.cot(problem, chosen), target, (image,)))
     read_tokens = [sum(len(prompt.ids) for prompt in prepare(processor, requests)) for requests in read]
     return Prompts(warm, read, read_tokens, plain, forced, train)
 
@@ -393,7 +393,7 @@ def profile_llm(job: Job, prompts: Prompts, notes: Notes) -> None:
     sampling = {"temperature": job.temperature, "top_k": job.top_k, "top_p": job.top_p}
 
     def order(requests: Sequence[Request], n: int, max_tokens: int) -> str:
-        asked = [{"prompt": request.prompt, "image": str(request.image)} for request in requests]
+        asked = [{"prompt": request.prompt, "image": str(request.images[0])} for request in requests]
         return json.dumps({"do": "sample", "asked": asked, "n": n, "max_tokens": max_tokens, **sampling}) + "\n"
 
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

@@ -60,7 +60,7 @@ def make_requests(folder: Path, n_problems: int, n: int, split: str, prompt_set:
         path = folder / f"{problem.id}.png"
         picture.save(path)
         seeds = tuple(seed_for("benchmark", problem.id, sample) for sample in range(n))
-        requests.append(Request(problem.id, wording.cot(problem, chosen), path, seeds))
+        requests.append(Request(problem.id, wording.cot(problem, chosen), (path,), seeds))
     return requests
 
 
@@ -84,7 +84,7 @@ def with_generate(
             for request in part:
                 turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": request.prompt}]}
                 texts.append(processor.apply_chat_template([turn], tokenize=False, add_generation_prompt=True))
-                images.append(Image.open(request.image).convert("RGB"))
+                images.append(Image.open(request.images[0]).convert("RGB"))
             inputs = processor(text=texts, images=images, padding=True, padding_side="left", return_tensors="pt")
             with torch.inference_mode():
                 out = model.generate(

@@ -125,11 +125,11 @@ Way = Callable[[], int]  # answers all requests; the number of failed samples
 
 def bodies(requests: Sequence[Request], model: str, *, reencode: bool) -> Iterator[dict[str, Any]]:
     for request in requests:
-        assert request.image is not None
-        url = "" if reencode else chat_completions.data_url(request.id, request.image)
+        [image] = request.images
+        url = "" if reencode else chat_completions.data_url(request.id, image)
         for seed in request.seeds:
-            url = _jpeg(request.image) if reencode else url
-            turn = chat_completions.user_turn(request.prompt, url)
+            url = _jpeg(image) if reencode else url
+            turn = chat_completions.user_turn(request.prompt, [url])
             yield chat_completions.body(
                 model, turn, PARAMS, chat_completions.wire_seed(seed), chat_completions.DIALECTS["vllm"], logprobs=True
             )

@@ -11,25 +11,29 @@ import gc
 import gzip
 import itertools
 import json
+import math
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
 
 import jsonlines
 
+from data_process.images.marks import check_marks
 from data_process.judging import check_gold
 from data_process.schema import (
     ANSWER_TYPES,
     LETTERS,
+    MAX_IMAGES,
     AnswerType,
     DataError,
     Example,
     Origin,
     Problem,
     example_from_json,
+    images_of,
     shown,
     wrong,
 )
@@ -102,13 +106,20 @@ def read_json(path: Path, remedy: str) -> Any:
         raise DataError(f"{path}: not complete JSON ({error}); {remedy}") from error
 
 
-def numbered_rows(path: Path, *, nan_is_null: bool = False) -> Iterator[tuple[str, Row]]:
-    """(where, row) of every row; `where` names the file and the line for messages. `nan_is_null`: as pandas writes."""
-    rows = _rows(path, _NAN_DECODER if nan_is_null else _DECODER)
+def numbered_rows(
+    path: Path, *, nan_is_null: bool = False, bad: Callable[[DataError], Row] | None = None
+) -> Iterator[tuple[str, Row]]:
+    """(where, row) of every row; `where` names the file and the line for messages. `nan_is_null`: as pandas writes.
+
+    `bad` makes the row that stands for a line that cannot be read; without it, such a line is a DataError.
+    """
+    rows = _rows(path, _NAN_DECODER if nan_is_null else _DECODER, bad)
     return ((_where(path, number, unit), row) for unit, number, row in rows)
 
 
-def _rows(path: Path, decoder: json.JSONDecoder = _DECODER) -> Iterator[tuple[str, int, Row]]:
+def _rows(
+    path: Path, decoder: json.JSONDecoder = _DECODER, bad: Callable[[DataError], Row] | None = None
+) -> Iterator[tuple[str, int, Row]]:
     """("line" or, in a JSON array, "item"; its number; the row) of every row."""
     loads = cast("LoadsCallable", decoder.decode)  # the reader decodes bytes first, so it only ever passes text
     number, line = 0, b""
@@ -134,13 +145,18 @@ def _rows(path: Path, decoder: json.JSONDecoder = _DECODER) -> Iterator[tuple[st
                 for item, row in enumerate(_parse(first + file.read(), path, None, decoder), start=1):
                     yield "item", item, _object(row, path, item, "item")
                 return
-            for row in jsonlines.Reader(itertools.chain([first], rest), loads=loads).iter(type=dict):
-                yield "line", number, row
-    except (jsonlines.InvalidLineError, RecursionError):
-        _object(
-            _parse(line, path, number, decoder), path, number, "line"
-        )  # raises, and says what is wrong with the line
-        raise
+            unread: Iterable[bytes] = itertools.chain([first], rest)
+            while True:
+                try:
+                    for row in jsonlines.Reader(unread, loads=loads).iter(type=dict):
+                        yield "line", number, row
+                    return
+                except (jsonlines.InvalidLineError, RecursionError):
+                    error = _bad_line(line, path, number, decoder)
+                    if bad is None:
+                        raise error from error.__cause__
+                yield "line", number, bad(error)
+                unread = rest
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path, or create the file first") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:  # EOFError: from the rest of an array
@@ -149,6 +165,15 @@ def _rows(path: Path, decoder: json.JSONDecoder = _DECODER) -> Iterator[tuple[st
         raise DataError(
             f"{path}: cannot be read ({error.strerror or error}); check the path and its permissions"
         ) from error
+
+
+def _bad_line(line: bytes, path: Path, number: int, decoder: json.JSONDecoder) -> DataError:
+    """The error that says what is wrong with a line."""
+    try:
+        _object(_parse(line, path, number, decoder), path, number, "line")
+    except DataError as error:
+        return error
+    return DataError(f"{_where(path, number)}: not a row of JSON; correct the line")
 
 
 def _object(row: Any, path: Path, number: int, unit: str) -> Row:
@@ -233,17 +258,18 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
 
 _FIELDS = (
-    "id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance", "meta",
-    "alternatives", "origin",
+    "id", "question", "answer", "choices", "image", "images", "answer_type", "precision", "unit", "tolerance",
+    "meta", "alternatives", "origin", "absolute_tolerance", "context",
 )  # fmt: skip
 
 
 def load_problems(path: str | Path, image_root: str | Path) -> list[Problem]:
     """The problems of a JSON Lines file, every field checked. Images are relative to `image_root` and may be missing.
 
-    A row has `id`, `question`, `answer` and, where they apply, `choices`, `image`, `answer_type`, `precision`, `unit`,
-    `tolerance`, `alternatives` (other accepted answers), `origin`, `meta`. Without `answer_type`, a row with choices is
-    a choice problem and any other a number problem. Other fields go to `meta`. Raises DataError naming the row.
+    A row has `id`, `question`, `answer` and, where they apply, `choices`, `image` or `images`, `answer_type`,
+    `precision`, `unit`, `tolerance` or `absolute_tolerance`, `alternatives` (other accepted answers), `origin`,
+    `context`, `meta`. Without `answer_type`, a row with choices is a choice problem and any other a number problem.
+    Other fields go to `meta`. Raises DataError naming the row.
     """
     root = Path(image_root).resolve()
     first: dict[str, str] = {}
@@ -300,16 +326,27 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
         wrong(where, "a float problem needs 'precision', the decimals of its answer")
     if unit is not None and not isinstance(unit, str):
         wrong(where, f"'unit' must be text, found {shown(unit)}")
+    context = _text(row, "context", where) if row.get("context") else None
     if tolerance is not None and (
         not isinstance(tolerance, int | float) or isinstance(tolerance, bool) or not 0 <= tolerance < 1
     ):
         wrong(where, f"'tolerance' must be a fraction of the answer such as 0.05, found {shown(tolerance)}")
+    absolute = row.get("absolute_tolerance")
+    if absolute is not None and (
+        not isinstance(absolute, int | float) or isinstance(absolute, bool) or not 0 <= absolute < math.inf
+    ):
+        wrong(where, f"'absolute_tolerance' must be a number from 0 on, found {shown(absolute)}")
+    if absolute is not None and tolerance is not None:
+        wrong(where, "'tolerance' and 'absolute_tolerance' are both given; keep one")
     meta = {key: value for key, value in row.items() if key not in _FIELDS} | (meta or {})
-    image = _image(row.get("image"), where, root)
+    images = tuple(_image(image, where, root) for image in images_of(row, where))
+    if len(images) > MAX_IMAGES:
+        wrong(where, f"{len(images)} images; a problem has at most {MAX_IMAGES}")
+    check_marks((*((context,) if context else ()), question, *choices), len(images), where)
     others = tuple(other for other in dict.fromkeys(others) if other != answer)
     problem = Problem(
-        row["id"], question, answer, choices, image, answer_type, precision, unit or None, tolerance, meta, others,
-        origin=_origin(row.get("origin"), where),
+        row["id"], question, answer, choices, images, answer_type, precision, unit or None, tolerance, meta, others,
+        origin=_origin(row.get("origin"), where), absolute_tolerance=absolute, context=context,
     )  # fmt: skip
     try:
         check_gold(problem)
@@ -364,9 +401,7 @@ def _gold_letter(answer: str, choices: tuple[str, ...], where: str) -> str:
     return letters[choices.index(answer)]
 
 
-def _image(value: Any, where: str, root: Path) -> str | None:
-    if value is None:
-        return None
+def _image(value: Any, where: str, root: Path) -> str:
     if not isinstance(value, str) or not value or "\0" in value:
         wrong(where, f"'image' must be a relative path, or null for a problem without one; found {shown(value)}")
     relative = PurePosixPath(value)

@@ -1,78 +1,145 @@
-"""Every wording that a model sees, and the renderer that sampling, training and evaluation share.
+"""The renderer of prompts that sampling, training and evaluation share. The wordings are data: `wordings.toml`.
 
-The wordings are R3V's for Qwen2-VL (Liac-li/MM-self-improve-qwen2vl@58ef078, `merge_data.py`), with two repairs: the
-choices are kept in every prompt (there, self-training prompts lost them), and the misspelt cue is spelt right. The
-selection with reasoning is our own.
-The image, where there is one, always comes first and is not part of these strings.
+Images come first and are not part of these strings, unless a mark in the question or in a choice gives an image another
+place; then the placeholder `<image>` stands there.
 """
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from data_process.schema import LETTERS, DataError, Problem
+from data_process.images.marks import PLACEHOLDER, neutralise, place
+from data_process.schema import LETTERS, DataError, Problem, shown
+
+WORDINGS = Path(__file__).with_name("wordings.toml")
+BASE = "r3v-qwen2vl"  # what a set takes the wordings from that it leaves out
+DEFAULT_CONTEXT = "{context}\n"
 
 
 @dataclass(frozen=True)
 class PromptSet:
-    """The wordings of one experiment. Placeholders in braces are filled in a single pass by `fill`."""
+    """The wordings of one experiment; `wordings.toml` says what each of them is and which placeholders it has."""
 
     id: str
-    question: str = "{question}"
-    choices_header: str = "\nChoices:"
-    choice: str = "\n({letter}) {text}"
-    qa: str = "{body}"
-    cot: str = "{body}\nAnswer the question with Chain-of-Thought."
-    refine: str = "{cot}\nModel's Prediction: {attempt}\nJudge the correctness of the model's prediction and refine it."
-    prediction: str = "\nModel's Prediction {number}: {attempt}"
-    select: str = (
-        "{cot}{predictions}\nWhich prediction is correct? "
-        "Give the final answer for the beginning question by selecting the correct option."
-    )
-    # The published selection above asks for the answer alone; this one for which prediction it is and why, and then
-    # for the answer, which is what is judged.
-    select_reasoning: str = (
-        "{cot}{predictions}\nWhich prediction is correct, and why? Say which one it is and give the reason. "
-        "Then give the final answer for the beginning question by selecting the correct option."
-    )
-    qa_target: str = "Answer: \n{answer}"
-    select_target: str = "Answer:\n {answer}"
-    select_reasoning_target: str = "Prediction {number} is correct. {reason}\nAnswer:\n {answer}"
+    question: str
+    choices_header: str
+    choice: str
+    qa: str
+    cot: str
+    refine: str
+    prediction: str
+    select: str
+    select_reasoning: str
+    qa_target: str
+    select_target: str
+    select_reasoning_target: str
+    context: str = DEFAULT_CONTEXT
+    unit: str = ""
+    free: PromptSet | None = None  # the wordings for problems without choices, where some differ
+
+    def of(self, problem: Problem) -> PromptSet:
+        """The wordings for this problem."""
+        return self if problem.choices or self.free is None else self.free
 
     @property
     def digest(self) -> str:
         """Hex digest of every wording: recorded with each run, part of what a sample depends on."""
-        text = json.dumps(self.__dict__, sort_keys=True, ensure_ascii=False)
+        text = json.dumps(self._wordings(), sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def _wordings(self) -> dict[str, Any]:
+        """Without the younger fields where they are the default, so that the digests of old runs stay."""
+        texts = {**self.__dict__, "free": self.free and self.free._wordings()}
+        return {name: text for name, text in texts.items() if name not in _YOUNGER or text != _YOUNGER[name]}
 
-R3V = PromptSet(id="r3v-qwen2vl")
 
-# The same structure in few tokens, for the tiny model, whose context is a few hundred tokens.
-SHORT = PromptSet(
-    id="short",
-    choices_header="",
-    cot="{body}\nThink step by step.",
-    refine="{cot}\nPrediction: {attempt}\nJudge it and refine it.",
-    prediction="\nPrediction {number}: {attempt}",
-    select="{cot}{predictions}\nWhich prediction is correct?",
-    select_reasoning="{cot}{predictions}\nWhich prediction is correct, and why?",
-    qa_target="Answer: ({answer})",
-    select_target="Answer: ({answer})",
-    select_reasoning_target="Prediction {number} is correct. {reason}\nAnswer: ({answer})",
-)
+_YOUNGER = {"context": DEFAULT_CONTEXT, "unit": "", "free": None}
+# The placeholders of each wording; those with an exclamation mark must be there, or the prompt would lose its subject.
+_PLACEHOLDERS = {
+    "question": "context question! unit", "context": "context!", "unit": "unit", "choices_header": "",
+    "choice": "letter! text!", "qa": "body!", "cot": "body!", "refine": "cot! attempt!",
+    "prediction": "number attempt!", "select": "cot! predictions!", "select_reasoning": "cot! predictions!",
+    "qa_target": "answer!", "select_target": "answer!", "select_reasoning_target": "number reason answer!",
+}  # fmt: skip
 
-# MathVista's own query (lupantech/MathVista, `build_query.py`, shot 0, solution): the source puts hint, question and
-# unit into `Problem.question`; with the choices below it this is the official text, character for character.
-MATHVISTA = PromptSet(id="mathvista", cot="{body}")
 
-PROMPT_SETS: dict[str, PromptSet] = {p.id: p for p in (R3V, SHORT, MATHVISTA)}
+def _tables(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"{path}: not TOML ({error}); correct it") from error
+
+
+def _check(texts: Mapping[str, Any], where: str) -> None:
+    """DataError for a wording that is unknown, no text, or has placeholders other than its own."""
+    for name, text in texts.items():
+        if name not in _PLACEHOLDERS:
+            near = difflib.get_close_matches(name, _PLACEHOLDERS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_PLACEHOLDERS)}"
+            raise DataError(f"{where}: unknown wording {shown(name)}; {hint}")
+        if not isinstance(text, str):
+            raise DataError(f"{where}: {name} must be a text, found {shown(text)}")
+        allowed = _PLACEHOLDERS[name].split()
+        placed = set(re.findall(r"\{(\w+)\}", text))
+        needed = {part[:-1] for part in allowed if part.endswith("!")}
+        if unknown := placed - {part.rstrip("!") for part in allowed}:
+            raise DataError(f"{where}: {name} has no placeholder {{{min(unknown)}}}; it may hold {', '.join(allowed)}")
+        if missing := needed - placed:
+            raise DataError(f"{where}: {name} must hold {{{min(missing)}}}, found {shown(text)}")
+
+
+def _made(name: str, table: Mapping[str, Any], tables: Mapping[str, Any], where: str) -> PromptSet:
+    """The set of a table, on top of the one that it extends. DataError for a wording that cannot be used."""
+    texts, seen = dict(table), [name]
+    while (above := texts.pop("extends", BASE)) != seen[-1] and seen[-1] != BASE:
+        if above not in tables or above in seen:
+            known = ", ".join(other for other in tables if other not in seen)
+            raise DataError(f"{where}: extends {shown(above)}, which it cannot; known: {known}")
+        texts = {"extends": BASE, **tables[above], **texts}
+        seen.append(above)
+    free = texts.pop("free", {})
+    if not isinstance(free, dict):
+        raise DataError(f"{where}: free must be a table of wordings, found {shown(free)}")
+    _check(texts, where)
+    _check(free, f"{where}, free")
+    made = PromptSet(id=name, **texts)
+    return replace(made, free=replace(made, **free)) if free else made
+
+
+_SHIPPED = _tables(WORDINGS)
+PROMPT_SETS: dict[str, PromptSet] = {
+    name: _made(name, table, _SHIPPED, f"{WORDINGS.name}, {name}") for name, table in _SHIPPED.items()
+}
+R3V, SHORT, MATHVISTA = (PROMPT_SETS[name] for name in (BASE, "short", "mathvista"))
+
+
+def prompt_set(name: str) -> PromptSet:
+    """The prompt set with that id, or the one that a file `NAME.toml` holds. DataError for anything else."""
+    name = known_prompts(name)
+    return PROMPT_SETS[name] if name in PROMPT_SETS else _made(Path(name).stem, _tables(Path(name)), _SHIPPED, name)
+
+
+def known_prompts(name: str) -> str:
+    """The name of a prompt set, or of a TOML file, which need not exist: old runs outlive it. DataError otherwise."""
+    if name in PROMPT_SETS or name.endswith(".toml"):
+        return name
+    near = difflib.get_close_matches(name, PROMPT_SETS, n=1)
+    guess = f"did you mean {near[0]!r}? " if near else ""
+    raise DataError(
+        f"unknown prompt set {shown(name)}; {guess}known: {', '.join(sorted(PROMPT_SETS))}, or a file NAME.toml"
+    )
+
 
 SelectFormat = Literal["answer", "reasoning"]  # R3V's: the answer alone; or which prediction, why, and then the answer
 _NAMED = re.compile(r"\b[Pp]rediction\s{1,3}(\d{1,4})\s{1,3}is\s{1,3}(?:correct|right)\b")
@@ -88,13 +155,6 @@ CONDITIONS: dict[str, str] = {
         "trying to double-check your work until you are absolutely sure that you have the correct answer."
     ),
 }
-
-# LLaMA-Factory and the chat template would take a literal mark in a question for the place of an image. The other names
-# are Qwen2-VL's special tokens, which the tokenizer would read as tokens.
-_MARKS = re.compile(
-    r"<(\|?)(image|video|audio|vision_start|vision_end|vision_pad|image_pad|video_pad|im_start|im_end|endoftext"
-    r"|object_ref_start|object_ref_end|box_start|box_end|quad_start|quad_end)(\|?)>"
-)
 
 
 def fill(template: str, **values: str | int) -> str:
@@ -115,31 +175,53 @@ def _parts(template: str) -> tuple[str, tuple[tuple[str, str], ...]]:
     return text, tuple(zip(rest[::2], rest[1::2], strict=True))
 
 
-def neutralise(text: str) -> str:
-    """Break up marks such as `<image>` or `<|im_end|>` in text from data or from a model, so that they stay text."""
-    if "<" not in text:
-        return text
-    return _MARKS.sub(lambda m: f"< {m.group(1)}{m.group(2)}{m.group(3)} >", text)
+def images(problem: Problem) -> tuple[str, ...]:
+    """A problem's images in the order of their places in its prompts; `images.marks` says where they stand."""
+    return tuple(problem.images[i] for i in _placed(problem)[1]) if len(problem.images) > 1 else problem.images
+
+
+def _placed(problem: Problem) -> tuple[list[str], list[int]]:
+    """Context ("" if there is none), question and choices with the places of images; the order of the images."""
+    context = () if problem.context is None else (problem.context,)
+    texts = (*context, problem.question, *problem.choices)
+    placed, order = place(texts, len(problem.images), f"problem {problem.id!r}")
+    return (placed if context else ["", *placed]), order
 
 
 def body(problem: Problem, prompts: PromptSet) -> str:
-    """Question and choices."""
-    text = fill(prompts.question, question=neutralise(problem.question))
-    if problem.choices:
+    """Question and choices, the context and the unit where the problem has them, and placeholders of images.
+
+    A context that the wording of the question gives no place stands before it, so that it is never lost. Images that
+    come first have no placeholder. DataError for a mark of an image that does not exist, and for marks in a context
+    that stands behind the question: images are counted from the context on.
+    """
+    prompts = prompts.of(problem)
+    (context, question, *choices), _ = _placed(problem)
+    if PLACEHOLDER in context and prompts.question.find("{context}") > prompts.question.find("{question}"):
+        raise DataError(
+            f"problem {problem.id!r}: the context marks an image, and the wordings {prompts.id!r} put the context "
+            "behind the question; give them the other order"
+        )
+    context = fill(prompts.context, context=context) if context else ""
+    unit = fill(prompts.unit, unit=neutralise(problem.unit)) if problem.unit else ""
+    text = fill(prompts.question, question=question, context=context, unit=unit)
+    if "{context}" not in prompts.question:
+        text = context + text
+    if choices:
         text += prompts.choices_header
-        for letter, choice in zip(LETTERS, problem.choices, strict=False):
-            text += fill(prompts.choice, letter=letter, text=neutralise(choice))
+        for letter, choice in zip(LETTERS, choices, strict=False):
+            text += fill(prompts.choice, letter=letter, text=choice)
     return text
 
 
 def qa(problem: Problem, prompts: PromptSet) -> str:
     """The prompt that asks for the answer alone."""
-    return fill(prompts.qa, body=body(problem, prompts))
+    return fill(prompts.of(problem).qa, body=body(problem, prompts))
 
 
 def cot(problem: Problem, prompts: PromptSet) -> str:
     """The prompt that asks for a chain of thought."""
-    return fill(prompts.cot, body=body(problem, prompts))
+    return fill(prompts.of(problem).cot, body=body(problem, prompts))
 
 
 def conditioned(problem: Problem, prompts: PromptSet, condition: str, limit: int | None = None) -> str:
@@ -164,7 +246,7 @@ def refine(problem: Problem, attempt: str, prompts: PromptSet, cot_prompt: str |
     `cot_prompt`: the problem's `cot`, if the caller has it already.
     """
     cot_prompt = cot(problem, prompts) if cot_prompt is None else cot_prompt
-    return fill(prompts.refine, cot=cot_prompt, attempt=neutralise(attempt))
+    return fill(prompts.of(problem).refine, cot=cot_prompt, attempt=neutralise(attempt))
 
 
 def select(
@@ -178,12 +260,18 @@ def select(
 
     DataError for an unknown form.
     """
+    prompts = prompts.of(problem)
     cot_prompt = cot(problem, prompts) if cot_prompt is None else cot_prompt
     predictions = "".join(
         fill(prompts.prediction, number=number, attempt=neutralise(attempt))
         for number, attempt in enumerate(attempts, start=1)
     )
     return fill(_of_form(form, prompts.select, prompts.select_reasoning), cot=cot_prompt, predictions=predictions)
+
+
+def qa_target(problem: Problem, prompts: PromptSet) -> str:
+    """The target of the prompt that asks for the answer alone: the gold answer."""
+    return fill(prompts.of(problem).qa_target, answer=problem.answer)
 
 
 def select_target(
@@ -193,6 +281,7 @@ def select_target(
 
     `number` counts from 1 and `reason` is one line; only the reasoning form uses them. DataError if it lacks one.
     """
+    prompts = prompts.of(problem)
     template = _of_form(form, prompts.select_target, prompts.select_reasoning_target)
     if form == "reasoning" and (number < 1 or not reason.strip()):
         raise DataError(f"{problem.id}: a selection with reasoning needs a prediction's number and a reason")
@@ -212,10 +301,3 @@ def _of_form(form: SelectFormat, answer: str, reasoning: str) -> str:
     if form not in ("answer", "reasoning"):
         raise DataError(f"unknown selection form {form!r}; known: answer, reasoning")
     return answer if form == "answer" else reasoning
-
-
-def prompt_set(name: str) -> PromptSet:
-    """The prompt set with that id. KeyError, with the known ids, if there is none."""
-    if name not in PROMPT_SETS:
-        raise KeyError(f"unknown prompt set {name!r}; known: {', '.join(sorted(PROMPT_SETS))}")
-    return PROMPT_SETS[name]

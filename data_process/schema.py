@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, get_args
 from data_process.errors import UserError
 
 LETTERS = "ABCDEFGHIJ"
+MAX_IMAGES = 16  # of one problem: MMMU has up to 7; each costs hundreds of prompt tokens
 
 AnswerType = Literal["choice", "integer", "float", "number", "list", "text", "expression"]
 ANSWER_TYPES: tuple[str, ...] = get_args(AnswerType)
@@ -52,7 +53,7 @@ class Problem:
     """A question with its gold answer: a letter if there are `choices`, otherwise a value written as text.
 
     `answer_type` says how an answer is read and compared: "integer" (rounded to a whole number), "float" (rounded to
-    `precision` decimals), "number" (any one value, within `tolerance`), "list" (of numbers), "text" (words),
+    `precision` decimals), "number" (any one value, within a tolerance), "list" (of numbers), "text" (words),
     "expression" (mathematics with roots, pi or symbols).
     """
 
@@ -60,7 +61,7 @@ class Problem:
     question: str  # without the choices: the prompt renderer adds them
     answer: str
     choices: tuple[str, ...] = ()
-    image: str | None = None  # relative to the data folder; None is a text-only problem
+    images: tuple[str, ...] = ()  # relative to the data folder, in the order that marks count; at most MAX_IMAGES
     answer_type: AnswerType = "choice"
     precision: int | None = None  # "float" only: decimals of the gold answer, to which a response is rounded
     unit: str | None = None  # that the question asks for: "years", "cm"; a response may leave it out
@@ -68,11 +69,18 @@ class Problem:
     meta: Mapping[str, Any] = field(default_factory=dict)  # family, difficulty, rationale ...; never shown to a model
     alternatives: tuple[str, ...] = ()  # other accepted answers of the same type: a response to any of them is right
     origin: Origin | None = None
+    absolute_tolerance: float | None = None  # "number" only, instead of `tolerance`: in the unit of the gold value
+    context: str | None = None  # a passage that belongs to the question; the prompt's wording gives it its place
 
     @property
     def letters(self) -> str:
         """The letters of the choices: "ABCD" for four of them, "" for a free answer."""
         return LETTERS[: len(self.choices)]
+
+    @property
+    def full_question(self) -> str:
+        """The question, after its context where it has one."""
+        return f"{self.context}\n{self.question}" if self.context else self.question
 
     @property
     def gold_text(self) -> str:
@@ -133,14 +141,14 @@ class Example:
     id: str
     kind: Kind
     problem_id: str
-    prompt: str  # the user turn exactly as sampling would send it, image excluded
+    prompt: str  # the user turn exactly as sampling would send it; `images.marks` says where the images stand in it
     target: str
-    image: str | None  # as in Problem
+    images: tuple[str, ...]  # as in Problem, in the order of their places in the prompt
     sources: tuple[str, ...] = ()  # ids of the candidates it was made from
 
 
 # Fields younger than the folders in use: left out of JSON while empty, so that old data keep their bytes and digests.
-_ADDED = ("alternatives", "origin")
+_ADDED = ("alternatives", "origin", "absolute_tolerance", "context")
 
 
 def to_json(record: Problem | Candidate | Verdict | Judged | Example) -> dict[str, Any]:
@@ -150,7 +158,29 @@ def to_json(record: Problem | Candidate | Verdict | Judged | Example) -> dict[st
     kind: type = type(record)
     names, values = _reader(kind)
     row = dict(zip(names, values(record), strict=True))
+    if "images" in row:
+        row = with_image_field(row)
     return {key: value for key, value in row.items() if value or key not in _ADDED} if kind is Problem else row
+
+
+def with_image_field(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's fields as a row has them: `image` for one image or none (null), a list `images` for several."""
+    images = row["images"]
+    if len(images) > 1:
+        return {**row, "images": list(images)}
+    one = images[0] if images else None
+    return {"image" if key == "images" else key: one if key == "images" else value for key, value in row.items()}
+
+
+def images_of(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """The images of a row that has `image` (a path or null) or `images` (a list). DataError if it has both."""
+    if row.get("image") is not None and row.get("images") is not None:
+        wrong(where, "a row has 'image' or 'images', not both; list all images in 'images'")
+    if (several := row.get("images")) is None:
+        return () if row.get("image") is None else (row["image"],)
+    if not isinstance(several, list | tuple):
+        wrong(where, f"'images' must be a list of paths, found {shown(several)}")
+    return tuple(several)
 
 
 @cache
@@ -173,5 +203,6 @@ def judged_from_json(row: Mapping[str, Any]) -> Judged:
 def example_from_json(row: Mapping[str, Any]) -> Example:
     # Strings that several rows of a problem share are kept once.
     same = {name: intern(row[name]) for name in ("kind", "problem_id", "prompt")}
-    image = None if row["image"] is None else intern(row["image"])
-    return Example(**{**row, **same, "image": image, "sources": tuple(row["sources"])})
+    images = tuple(map(intern, images_of(row, f"example {row['id']!r}")))
+    rest = {name: value for name, value in row.items() if name not in ("image", "images")}
+    return Example(**{**rest, **same, "images": images, "sources": tuple(row["sources"])})

@@ -66,13 +66,12 @@ class Collator:
     def __init__(self, processor: Any, images: Images) -> None:
         self.tokenizer, self.images = processor.tokenizer, images
         self.image_id = processor.image_token_id
-        # Around a prompt without an image, and with one.
-        self.frames = [row_lengths.frame_of(processor, has_image) for has_image in (False, True)]
+        self.frame = row_lengths.frame_of(processor)
 
     def encode(self, row: Row) -> tuple[list[int], list[float]]:
         """Token ids of the whole row, and the weight of each in the loss: 0 for the prompt."""
-        frame = self.frames[row.image is not None]
-        ids = self.tokenizer(frame.before + row.prompt + frame.between)["input_ids"]
+        frame, image = self.frame, "" if row.image is None else self.frame.image
+        ids = self.tokenizer(frame.before + image + row.prompt + frame.between)["input_ids"]
         if row.image is not None:
             at = ids.index(self.image_id)
             ids = ids[:at] + [self.image_id] * self.images.tokens(row.image) + ids[at + 1 :]

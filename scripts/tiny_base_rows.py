@@ -241,7 +241,7 @@ def select_row(problem: Problem, image: int | None, rng: random.Random) -> Row:
 def in_text(problem: Problem, rng: random.Random) -> Problem:
     """The same problem with its labels in the question, in any order."""
     labels = rng.sample(problem.meta["labels"], len(problem.meta["labels"]))
-    return replace(problem, question=f"{problem.question} The labels are {joined(labels)}.", image=None)
+    return replace(problem, question=f"{problem.question} The labels are {joined(labels)}.", images=())
 
 
 def draw(problem: Problem, image: int, mixture: Mixture, rng: random.Random) -> Row:

@@ -35,7 +35,7 @@ def scores(folder: Path, data_seed: int, size: int, waits: Sequence[int] = (1, 2
         root = Path(temporary)
         (root / "images").mkdir()
         for problem, image in made:
-            image.save(root / str(problem.image))
+            image.save(root / problem.images[0])
         with (
             Bank(root / "bank.sqlite") as bank,
             Sampler(
@@ -48,7 +48,7 @@ def scores(folder: Path, data_seed: int, size: int, waits: Sequence[int] = (1, 2
                 unit_rows=192,
             ) as sampler,
         ):
-            asks = [Ask(problem.id, cot(problem, SHORT), problem.image) for problem in problems]
+            asks = [Ask(problem.id, cot(problem, SHORT), problem.images) for problem in problems]
 
             def draw(params: SamplingParams, n: int) -> dict[str, list[Attempt]]:
                 drawn = sampler.draw(asks, params, n)

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, StrictStr, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, StrictStr, ValidationError, field_validator, model_validator
 
 from data_process.errors import UserError
+from data_process.prompts import known_prompts
 from selftrain.engine_settings import AnyEngine, EngineSettings, Fraction, FreeToChange, HFSettings, Positive, Section
 from selftrain.engine_settings.layers import stack_engine
 from selftrain.plugins import load_plugins
@@ -171,7 +172,7 @@ class Config(Section):
     plugins: Annotated[tuple[StrictStr, ...], FreeToChange] = ()
     output: Annotated[Path, FreeToChange] = Path("outputs/run")
     bank: Annotated[Path, FreeToChange] = Path("outputs/bank.sqlite")
-    prompts: Literal["r3v-qwen2vl", "short", "mathvista"] = "r3v-qwen2vl"
+    prompts: Annotated[str, AfterValidator(known_prompts)] = "r3v-qwen2vl"  # a set of wordings.toml, or a file
     data: DataConfig = DataConfig()
     model: ModelConfig = Field(default_factory=ModelConfig)
     engine: AnyEngine = HFSettings()

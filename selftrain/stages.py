@@ -109,7 +109,7 @@ def sample_stage(run: RunContext, iteration: int) -> None:
     def make(folder: Path) -> None:
         problems = problems_for(run.splits["train"], settings.problems, run.config.seed, iteration)
         prompts = prompt_set(run.config.prompts)
-        asks = [Ask(p.id, wording.cot(p, prompts), p.image) for p in problems]
+        asks = [Ask(p.id, wording.cot(p, prompts), wording.images(p)) for p in problems]
         params = sampling_params(settings)
         sampler = run.sampler(iteration - 1)
         with run.progress.stage(f"iteration {iteration}: sampling", "samples") as sampler.on_progress:
@@ -284,8 +284,7 @@ def tune(
     )  # fmt: skip
     probe = examples[0]
     if sum(file.stat().st_size for file in config.model.path.glob("*.safetensors")) < PROBE_LIMIT:
-        picture = store.path(probe.image) if probe.image else None
-        verify_adapter(config.model.path, result.adapter, probe.prompt, picture)
+        verify_adapter(config.model.path, result.adapter, probe.prompt, [store.path(image) for image in probe.images])
     counts = {"steps": result.steps, "train_loss": result.train_loss, "rows": result.rows}
     return {**counts, "dropped": dict(result.dropped)}
 
@@ -340,7 +339,7 @@ def parity_stage(run: RunContext, iteration: int) -> None:
     def make(folder: Path) -> None:
         prompts = prompt_set(config.prompts)
         requests = [
-            Request(p.id, wording.cot(p, prompts), run.picture(p.image).path if p.image else None, (0,))
+            Request(p.id, wording.cot(p, prompts), tuple(run.picture(image).path for image in wording.images(p)), (0,))
             for p in run.splits["dev"][: check.problems]
         ]
         run.progress.say(f"  iteration {iteration}: comparing {config.engine.kind} with transformers")

@@ -161,7 +161,7 @@ def _example(item: _Item, pattern: Sequence[int], n: int, prompts: PromptSet, fo
     )
     prompt = wording.select(item.problem, [candidate.text for candidate in shown], prompts, form)
     sources = tuple(candidate.id for candidate in shown)
-    return Example(item.id, "select", item.problem.id, prompt, target, item.problem.image, sources)
+    return Example(item.id, "select", item.problem.id, prompt, target, wording.images(item.problem), sources)
 
 
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)

@@ -261,8 +261,8 @@ def _qa_rows(problems: Sequence[Problem], prompts: PromptSet, slots: Counter[str
     slots["qa"] += len(by_id)
     rows = []
     for problem_id, problem in sorted(by_id.items()):
-        prompt, target = wording.qa(problem, prompts), wording.fill(prompts.qa_target, answer=problem.answer)
-        rows.append(Example(f"qa/{problem_id}", "qa", problem_id, prompt, target, problem.image))
+        prompt, target = wording.qa(problem, prompts), wording.qa_target(problem, prompts)
+        rows.append(Example(f"qa/{problem_id}", "qa", problem_id, prompt, target, wording.images(problem)))
     return rows
 
 
@@ -285,7 +285,13 @@ def _cot_rows(ready: _Material, most: int) -> list[Example]:
                 texts.add(candidate.text)
                 rows.append(
                     Example(
-                        f"cot/{candidate.id}", "cot", problem_id, prompt, candidate.text, problem.image, (candidate.id,)
+                        f"cot/{candidate.id}",
+                        "cot",
+                        problem_id,
+                        prompt,
+                        candidate.text,
+                        wording.images(problem),
+                        (candidate.id,),
                     )
                 )
     return rows
@@ -302,7 +308,9 @@ def _refine_rows(ready: _Material) -> list[Example]:
         problem, wrong, right = ready.by_id[problem_id], pool.negatives[0], pool.positives[0]
         prompt = wording.refine(problem, wrong.text, ready.prompts, ready.cot_prompts[problem_id])
         sources = (wrong.id, right.id)
-        rows.append(Example(f"refine/{problem_id}", "refine", problem_id, prompt, right.text, problem.image, sources))
+        rows.append(
+            Example(f"refine/{problem_id}", "refine", problem_id, prompt, right.text, wording.images(problem), sources)
+        )
     return rows
 
 
@@ -332,9 +340,9 @@ def _select_rows(ready: _Material, seed: int, balance_positions: bool, target: L
                 shown.insert(places[k], odd)
             own, cot_prompt = ready.pools[problem_id].positives[0].text, ready.cot_prompts[problem_id]
             row = Example(
-                id=f"select/{name}/{problem_id}", kind="select", problem_id=problem_id, image=problem.image,
+                id=f"select/{name}/{problem_id}", kind="select", problem_id=problem_id, images=wording.images(problem),
                 prompt=wording.select(problem, [c.text for c in shown], ready.prompts, cot_prompt=cot_prompt),
-                target=own if target == "own" else wording.fill(ready.prompts.select_target, answer=problem.answer),
+                target=own if target == "own" else wording.select_target(problem, ready.prompts),
                 sources=tuple(candidate.id for candidate in shown),
             )  # fmt: skip
             rows.append(row)

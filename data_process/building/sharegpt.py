@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from data_process.images.marks import PLACEHOLDER, neutralise, segments
 from data_process.io import read_json, write_aside, write_jsonl
-from data_process.prompts import neutralise
 from data_process.schema import DataError, Example, wrong
 
 INFO = "dataset_info.json"
@@ -20,14 +20,13 @@ _TAGS = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assi
 
 
 def to_row(example: Example, image_path: Callable[[str], Path]) -> dict[str, Any]:
-    """One ShareGPT row. The image mark comes directly before the prompt, where the engines place the image."""
-    images = [] if example.image is None else [str(image_path(example.image))]
+    """One ShareGPT row. An image mark stands in the prompt wherever the engines place an image."""
     return {
         "messages": [
-            {"role": "user", "content": "<image>" * len(images) + example.prompt},
+            {"role": "user", "content": PLACEHOLDER.join(segments(example.prompt, len(example.images)))},
             {"role": "assistant", "content": example.target},
         ],
-        "images": images,
+        "images": [str(image_path(image)) for image in example.images],
     }
 
 
@@ -41,7 +40,8 @@ def rejection_reason(example: Example) -> str | None:
         return "empty_target"
     if neutralise(example.target) != example.target:
         return "mark_in_target"
-    if neutralise(example.prompt) != example.prompt:
+    texts = example.prompt.split(PLACEHOLDER)
+    if len(texts) - 1 > len(example.images) or any(neutralise(text) != text for text in texts):
         return "mark_in_prompt"
     return None
 
@@ -73,7 +73,7 @@ def write_dataset(
             reason = rejection_reason(example)
             counts[reason or "written"] += 1
             if reason is None:
-                has_images = has_images or example.image is not None
+                has_images = has_images or bool(example.images)
                 yield to_row(example, path_of)
 
     write_jsonl(folder / f"{name}.jsonl", rows())

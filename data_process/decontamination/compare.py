@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from data_process import prompts as wording
 from data_process.decontamination.near_image import (
+    HOW,
     Fingerprint,
     How,
     IncomparableReason,
@@ -27,25 +29,27 @@ from data_process.decontamination.near_text import (
     relate,
 )
 from data_process.decontamination.report import BLOCKING, Leak, LeakKind
+from data_process.images.marks import without_marks
 from data_process.schema import DataError, Problem
 
 NOTED = 5  # near images of unrelated questions that are compared as a whole for each test image, for a note
 Prints = Mapping[Path, Fingerprint | IncomparableReason]
 Value = tuple[Wording, tuple[str, ...]]
+Images = tuple[str, ...]
 _LENGTH_UNIT = re.compile(r"(?<=[\d}πi)])\s*(?:[cdkm]?m|units?)(?:\s?\^?\s?[23²³])?\s*$")  # "12m", "4πcm²"
 _read = lru_cache(maxsize=2**16)(read_text)  # thousands of MiniGeo problems share thirty questions
 
 
 @dataclass(frozen=True, eq=False)
 class ProblemGroup:
-    """Problems of one set with the same question, choices, answer and image."""
+    """Problems of one set with the same question, choices, answer and images."""
 
     ids: tuple[str, ...]  # sorted
     text: Text
     choices: tuple[Value, ...]  # sorted
     answer: Value
     drawn: bool  # has an image
-    image: str | None  # digest of its file; None: there is none, or it cannot be compared
+    images: Images  # digests of their files in order; (): there is none, or one of them cannot be compared
 
 
 def _value(text: str) -> Value:
@@ -63,33 +67,34 @@ def group_problems(
     if folder is not None and not folder.is_dir():
         raise DataError(f"{folder}: no such folder; check the path of the images")
     reasons: Counter[str] = Counter()
-    grouped: dict[tuple[Value, tuple[Value, ...], Value, bool, str | None], list[str]] = defaultdict(list)
+    grouped: dict[tuple[Value, tuple[Value, ...], Value, bool, Images], list[str]] = defaultdict(list)
     texts: dict[Value, Text] = {}
     for problem in problems:
-        image = None
-        if problem.image is not None:
+        images: list[str] = []
+        for name in wording.images(problem):
             if folder is None:
-                reasons["no_folder"] += 1
+                found: Fingerprint | IncomparableReason = "no_folder"
             else:
-                path = folder / problem.image
+                path = folder / name
                 if path not in prints:
                     prints[path] = fingerprint(path)
                 found = prints[path]
-                if isinstance(found, str):
-                    reasons[found] += 1
-                else:
-                    image = found.digest
+            if isinstance(found, str):
+                reasons[found] += 1
+                images = []
+                break
+            images.append(found.digest)
         letters = problem.letters
         gold = problem.choices[letters.index(problem.answer)] if problem.answer in tuple(letters) else problem.answer
-        text = _read(problem.question)
+        text = _read(without_marks(problem.full_question) if problem.images else problem.full_question)
         # Capitals mark labels, so texts that differ only in case may show different labels; all of them count.
         known = texts.get(text.key, text)
         texts[text.key] = Text(text.words, text.numbers, text.labels | known.labels)
         choices = tuple(sorted(map(_value, problem.choices)))
-        grouped[text.key, choices, _value(gold), problem.image is not None, image].append(problem.id)
+        grouped[text.key, choices, _value(gold), bool(problem.images), tuple(images)].append(problem.id)
     groups = [
-        ProblemGroup(tuple(sorted(ids)), texts[key], choices, answer, drawn, image)
-        for (key, choices, answer, drawn, image), ids in grouped.items()
+        ProblemGroup(tuple(sorted(ids)), texts[key], choices, answer, drawn, images)
+        for (key, choices, answer, drawn, images), ids in grouped.items()
     ]
     return sorted(groups, key=lambda group: group.ids), dict(sorted(reasons.items()))
 
@@ -100,14 +105,14 @@ class LeakSearch:
     def __init__(self, name: str, train: list[ProblemGroup], test: list[ProblemGroup], prints: Prints) -> None:
         self.name, self.train, self.test = name, train, test
         self.prints = {p.digest: p for p in prints.values() if not isinstance(p, str)}
-        # The training groups by wording and numbers, and by image and wording.
+        # The training groups by wording and numbers, and by images and wording.
         self.worded: dict[Wording, dict[tuple[str, ...], list[ProblemGroup]]] = defaultdict(lambda: defaultdict(list))
-        self.shown: dict[str, dict[Wording, list[ProblemGroup]]] = defaultdict(lambda: defaultdict(list))
+        self.shown: dict[Images, dict[Wording, list[ProblemGroup]]] = defaultdict(lambda: defaultdict(list))
         answers: dict[Value, set[Value]] = defaultdict(set)
         for group in train:
             self.worded[group.text.words][group.text.numbers].append(group)
-            if group.image is not None:
-                self.shown[group.image][group.text.words].append(group)
+            if group.images:
+                self.shown[group.images][group.text.words].append(group)
         for group in (*train, *test):
             answers[group.text.key].add(group.answer)
         self.unambiguous = {key for key, values in answers.items() if len(values) == 1}
@@ -151,42 +156,67 @@ class LeakSearch:
                 if relation != "variant":
                     yield train, relation, round(match.score, 4)
 
-    def _by_image(self) -> set[tuple[str, str]]:
-        """Adds the pairs that share an image; returns the (train, test) digests of the images that match."""
-        shown: dict[str, list[ProblemGroup]] = defaultdict(list)
+    def _proposed(self, test: Iterable[Images]) -> Iterator[tuple[Images, Images, How, float]]:
+        """(train, test, how, score) of the problems' images that may be the same: as many, and pairwise in order.
+
+        `how` and `score` are those of the pair that is least alike.
+        """
+        sides = [sorted({digest for images in of for digest in images}) for of in (self.shown, test)]
+        matches = propose_images(*([self.prints[digest] for digest in side] for side in sides))
+        pairs = {(sides[0][match.train], sides[1][match.test]): match for match in matches}
+        beginning: dict[str, list[Images]] = defaultdict(list)
+        for images in sorted(self.shown):
+            beginning[images[0]].append(images)
+        first: dict[str, list[str]] = defaultdict(list)  # of test: the training images that may be the same
+        for train_digest, test_digest in pairs:
+            first[test_digest].append(train_digest)
+        for theirs in sorted(test):
+            for mine in (images for digest in first[theirs[0]] for images in beginning[digest]):
+                found = [pairs.get(pair) for pair in zip(mine, theirs, strict=False)]
+                alike = [match for match in found if match is not None]
+                if len(mine) == len(theirs) == len(alike):
+                    worst = min(alike, key=lambda match: (-HOW.index(match.how), match.score))
+                    yield mine, theirs, worst.how, worst.score
+
+    def _by_image(self) -> set[tuple[Images, Images]]:
+        """Adds the pairs that share their images; returns the (train, test) digests of the images that match."""
+        shown: dict[Images, list[ProblemGroup]] = defaultdict(list)
         for group in self.test:
-            if group.image is not None:
-                shown[group.image].append(group)
-        mine, theirs = sorted(self.shown), sorted(shown)
-        prints = [[self.prints[digest] for digest in digests] for digests in (mine, theirs)]
-        found: set[tuple[str, str]] = set()
-        tried: Counter[int] = Counter()
-        for match in propose_images(*prints):
-            by_wording, exact = self.shown[mine[match.train]], match.how != "near"
+            if group.images:
+                shown[group.images].append(group)
+        found: set[tuple[Images, Images]] = set()
+        tried: Counter[Images] = Counter()
+        for mine, theirs, how, image_score in self._proposed(shown):
+            by_wording, exact = self.shown[mine], how != "near"
             leaks = [
                 (train, test, relation, score)
-                for test in shown[theirs[match.test]]
+                for test in shown[theirs]
                 for train, relation, score in self._related(test, by_wording)
                 # A near image may differ in what is asked, and then the answer does.
                 if train.answer == test.answer or (relation == "same" and exact)
             ]
             if not exact:
-                tried[match.test] += not leaks
-                if not leaks and tried[match.test] > NOTED:
+                tried[theirs] += not leaks
+                if not leaks and tried[theirs] > NOTED:
                     continue
-                if not confirmed(prints[0][match.train], prints[1][match.test]):
+                if not all(self._same(*pair) for pair in zip(mine, theirs, strict=True)):
                     continue
-            found.add((mine[match.train], theirs[match.test]))
+            found.add((mine, theirs))
             for train, test, relation, score in leaks:
-                self._add("item", train, test, score, relation, match.how)
+                self._add("item", train, test, score, relation, how)
             leaked = {test.ids for _, test, _, _ in leaks}
             first = min((group for groups in by_wording.values() for group in groups), key=lambda g: g.ids)
-            for test in shown[theirs[match.test]]:
+            for test in shown[theirs]:
                 if test.ids not in leaked:
-                    self._add("image", first, test, match.score, None, match.how)
+                    self._add("image", first, test, image_score, None, how)
         return found
 
-    def _by_words(self, matched: set[tuple[str, str]]) -> None:
+    def _same(self, mine: str, theirs: str) -> bool:
+        """Whether two images, of which one was proposed for the other, show the same."""
+        train, test = self.prints[mine], self.prints[theirs]
+        return train.pixels == test.pixels or confirmed(train, test)
+
+    def _by_words(self, matched: set[tuple[Images, Images]]) -> None:
         for test in self.test:
             for match in self.wording_matches[test.text.words]:
                 by_numbers = self.worded[match.train]
@@ -197,11 +227,11 @@ class LeakSearch:
                     equal = by_numbers.get(test.text.numbers, [])
                     self._note_variant(test, match, by_numbers)
                 for train in equal:
-                    if train.image is not None and test.image is not None:
+                    if train.images and test.images:
                         if (
                             train.answer == test.answer
                             and {train.text.key, test.text.key} <= self.unambiguous
-                            and (train.image, test.image) not in matched
+                            and (train.images, test.images) not in matched
                             and (relation := relate(train.text, test.text, match)) != "variant"
                         ):
                             self._add("other_image", train, test, score, relation)
@@ -229,6 +259,6 @@ class LeakSearch:
         for numbers, groups in by_numbers.items():
             if numbers != test.text.numbers:
                 for train in groups:
-                    if train.image is None or test.image is None:
+                    if not train.images or not test.images:
                         self._add("other_values", train, test, round(match.score, 4), "variant")
                         return

@@ -6,7 +6,9 @@ The exit status is 0 if there are no leaks, 1 if there are, and 2 if the input c
 
 What counts as a leak depends on where a problem's facts are. If both problems have images, the images and the questions
 must match: MiniGeo asks thirty questions about thousands of images, so an equal question alone means nothing, and one
-figure may serve two questions. Without images, an equal question is a leak, and so is a near one with the same answer.
+figure may serve two questions. Two problems have the same images if they have as many and these match one by one, in
+the order of their places in the prompt; a single image in common among several counts for nothing. Without images, an
+equal question is a leak, and so is a near one with the same answer.
 If an image exists but cannot be compared (missing, torn, blank), an equal question and answer are a leak only if the
 words identify the problem, that is, if no two problems at hand have these words and different answers.
 The same wording with other numbers or labels is another problem: the guard lists it and does not block it.
@@ -92,10 +94,8 @@ def _load(path: Path, split: str, images: Path | None) -> tuple[list[Problem], P
     return load_problems(file, root), root
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m data_process.decontamination", description="Find test problems among training problems."
-    )
+def main(argv: Sequence[str] | None = None, prog: str = "python -m data_process.decontamination") -> int:
+    parser = argparse.ArgumentParser(prog=prog, description="Find test problems among training problems.")
     both = "a JSONL file of problems, or a folder that holds"
     parser.add_argument("--train", type=Path, required=True, help=f"{both} train.jsonl")
     parser.add_argument("--test", type=Path, required=True, help=f"{both} test.jsonl")

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from data_process.decontamination.full_image import same_image
 from data_process.images.store import MAX_DECLARED_PIXELS
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 How = Literal["bytes", "pixels", "near"]
+HOW: tuple[How, ...] = get_args(How)  # from equal files to like images
 IncomparableReason = Literal["no_folder", "missing", "torn", "too_large", "blank"]
 
 WORKING_SIDE = 768  # pixels; a larger image is reduced at once, so that one decoded image is held at a time

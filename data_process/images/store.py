@@ -211,13 +211,13 @@ class ImageStore:
         return stored if os.path.isfile(stored.path) else None
 
     def check(self, problems: Iterable[Problem]) -> tuple[list[Problem], Counter[str], list[tuple[str, Reason]]]:
-        """Add every problem's image. Returns usable problems, reason -> count, and (problem id, reason) of the rest."""
+        """Add all images. Returns usable problems, reason -> count, and (problem id, reason) of the rest."""
         usable: list[Problem] = []
         failed: list[tuple[str, Reason]] = []
         for problem in problems:
             try:
-                if problem.image is not None:
-                    self.add(problem.image)
+                for image in problem.images:
+                    self.add(image)
                 usable.append(problem)
             except ImageError as error:
                 failed.append((problem.id, error.reason))

@@ -20,7 +20,7 @@ from data_process.io import choices_of, numbered_rows, problem_from_row
 from data_process.judging.maths.quantity import read_quantity
 from data_process.judging.published.registry import Response
 from data_process.schema import ANSWER_TYPES, LETTERS, AnswerType, DataError, Problem, shown, wrong
-from data_process.sources.base import is_missing
+from data_process.sources.base import is_missing, refuse_unreadable, unreadable
 from data_process.sources.choices import (
     choices_in_question,
     find_choices,
@@ -126,6 +126,7 @@ def _choices(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
 
 
 def _question(row: Mapping[str, Any], where: str, geoqa: bool) -> ProblemRow:
+    refuse_unreadable(row, where)
     identifier = _id(row, where)
     where = f"{where}, problem {shown(identifier)}"
     kind = question_type(row)
@@ -160,7 +161,7 @@ def _question(row: Mapping[str, Any], where: str, geoqa: bool) -> ProblemRow:
     fields = {
         "id": identifier, "question": question, "answer": gold, "choices": list(choices), "answer_type": answer_type,
         "precision": whole_number(row.get("precision")), "unit": row.get("unit"), "tolerance": row.get("tolerance"),
-        "alternatives": others,
+        "absolute_tolerance": row.get("absolute_tolerance"), "alternatives": others,
     }  # fmt: skip
     return ProblemRow(problem_from_row(fields, where, Path()), row)
 
@@ -198,7 +199,7 @@ class LeftOut:
 def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if path.name.endswith(SUFFIXES) and not path.name.removesuffix(".gz").endswith(".jsonl"):
         return read_table(path)
-    return numbered_rows(path, nan_is_null=True)
+    return numbered_rows(path, nan_is_null=True, bad=lambda error: unreadable(error, path))
 
 
 def read_problem_rows(path: Path, left_out: LeftOut | None = None, *, geoqa: bool = False) -> dict[str, ProblemRow]:
@@ -232,6 +233,7 @@ def read_problem_rows(path: Path, left_out: LeftOut | None = None, *, geoqa: boo
 
 
 def _answer(row: Mapping[str, Any], where: str) -> AnswerRow:
+    refuse_unreadable(row, where)
     identifier = _id(row, where)
     text = _one_of(row, ("response", "output"), where)
     if not isinstance(text, str):

@@ -26,10 +26,13 @@ from data_process.prepare.data_card import render
 from data_process.prepare.folder import BAD_SHARE, DEV_SHARE, IDS, MISSING, QUESTIONS, FolderPlan, prepare
 from data_process.schema import ANSWER_TYPES, DataError, wrong
 from data_process.sources.base import SPLITS, PrepareRequest, Source
-from data_process.sources.columns import parse_map
+from data_process.sources.columns import parse_map, parse_tolerance
 
 # name -> module of data_process.sources that has a SOURCE
-SOURCES = {name: name for name in ("geoqa", "geometry3k", "mathvista")} | dict.fromkeys(("table", "jsonl"), "columns")
+SOURCES = {
+    **{name: name for name in ("chartqa", "clevr_math", "geometry3k", "geoqa", "m3cot", "mathvista", "tabmwp")},
+    **dict.fromkeys(("table", "jsonl"), "columns"),
+}
 
 
 def source_named(name: str) -> Source:
@@ -104,10 +107,8 @@ def _share(text: str) -> float:
     return value
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(
-        prog="python -m data_process.prepare", description="Turn a downloaded data set into a folder for the loop."
-    )
+def parser(prog: str) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog=prog, description="Turn a downloaded data set into a folder for the loop.")
     known = ", ".join(sorted(SOURCES))
     made.add_argument("source", help=f"one of {known}; or MODULE[:NAME], a module with a Source of your own")
     made.add_argument("--raw", type=Path, help="file or folder of the data set as published")
@@ -147,6 +148,12 @@ def parser() -> argparse.ArgumentParser:
         "--answer-list", choices=("any", "ordered"), help="several answers in a cell: any of them is right, or all in "
         "this order (default: any for texts, ordered for numbers)",
     )  # fmt: skip
+    table.add_argument(
+        "--tolerance", metavar="SIZE", help="of every number without one of its own: 5%% or 0.05 of the answer, or "
+        "+-0.5 in its unit",
+    )  # fmt: skip
+    charts = made.add_argument_group("chartqa")
+    charts.add_argument("--part", choices=("human", "augmented"), help="questions written by people, or generated")
     geometry = made.add_argument_group("geometry3k")
     geometry.add_argument("--text", choices=("annotat_text", "problem_text", "compact_text"), help="question field")
     return made
@@ -158,10 +165,13 @@ def _request(args: argparse.Namespace, source: Source) -> PrepareRequest:
     given = {
         "map": parse_map(args.map), "answer_type": args.answer_type, "answer_is": args.answer_is,
         "answer_pattern": args.answer_pattern, "answer_list": args.answer_list, "text": args.text,
+        "part": args.part, "tolerance": args.tolerance,
     }  # fmt: skip
     for name, value in given.items():
         if value and name not in source.options:
             raise DataError(f"the source {source.name} has no option --{name.replace('_', '-')}; leave it out")
+    if args.tolerance:
+        parse_tolerance(args.tolerance)
     if args.answer_pattern:
         option = f"--answer-pattern {args.answer_pattern!r}"
         try:
@@ -176,8 +186,8 @@ def _request(args: argparse.Namespace, source: Source) -> PrepareRequest:
     )  # fmt: skip
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
+def main(argv: Sequence[str] | None = None, prog: str = "python -m data_process.prepare") -> int:
+    args = parser(prog).parse_args(argv)
     try:
         source = source_named(args.source)
         plan = FolderPlan(

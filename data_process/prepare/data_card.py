@@ -12,27 +12,33 @@ from typing import Any
 
 from data_process.prepare.holdout import question_key
 from data_process.prepare.images import PlacedImage
-from data_process.schema import Problem, shown
+from data_process.schema import Problem, shown, with_image_field
 
 LISTED = 10  # examples listed beside each count
-Key = tuple[str, tuple[str, ...], str | None]  # question, choices, content of the image
+Key = tuple[str, tuple[str, ...], tuple[str, ...]]  # question, choices, contents of the images
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A prepared problem and its image."""
+    """A prepared problem and its images."""
 
     problem: Problem
-    placed: PlacedImage | None  # None: no image, or an unusable one
-    unusable: str | None = None  # why its image cannot be used: missing, empty, unreadable
-    stand_in: bool = False
-    wanted: str | None = None  # name of the source's own image, if that is unusable
+    placed: tuple[PlacedImage, ...] = ()  # its images without the unusable ones
+    unusable: str | None = None  # why an image cannot be used: missing, empty, unreadable
+    stand_in: bool = False  # an unusable image was replaced by a drawn one
+    wanted: tuple[str, ...] = ()  # names of the source's own images that are unusable
     notes: tuple[str, ...] = ()
+
+    def contents(self, *, unusable: bool) -> tuple[str, ...]:
+        """What tells its images from others: digests. With `unusable`, an unusable image counts by its name."""
+        own = () if self.stand_in else tuple(placed.digest for placed in self.placed)
+        return own + self.wanted if unusable else own
 
 
 def row_of(problem: Problem, *, labelled: bool = True) -> dict[str, Any]:
     """The row that `load_problems` reads back as this problem, without the answer if it is not `labelled`."""
-    row = {key: value for key, value in vars(problem).items() if value not in (None, (), {})}
+    fields = with_image_field(vars(problem))
+    row = {key: value for key, value in fields.items() if value not in (None, (), {})}
     if problem.choices:
         row["choices"] = list(problem.choices)
     if not labelled:
@@ -44,7 +50,9 @@ def digest_of(entries: Iterable[Entry]) -> str:
     """16 hex digits over every row and every image's bytes, in order."""
     digest = hashlib.sha256()
     for entry in entries:
-        content = entry.placed.digest if entry.placed else None
+        digests = [placed.digest for placed in entry.placed]
+        # One image, or none, is written as in folders of before.
+        content = digests if len(entry.problem.images) > 1 else digests[0] if digests else None
         digest.update(json.dumps([row_of(entry.problem), content], sort_keys=True).encode() + b"\n")
     return digest.hexdigest()[:16]
 
@@ -88,16 +96,18 @@ def _spread(values: Sequence[int]) -> dict[str, float]:
 
 def _images(entries: Sequence[Entry]) -> dict[str, Any]:
     """Counts with with_image + text_only + unusable = items. Stand-ins, drawn for unusable images, are counted too."""
-    own = {e.placed.relative: e.placed for e in entries if e.placed and not e.stand_in}
+    own = {placed.relative: placed for e in entries if not e.stand_in for placed in e.placed}
     unusable = [entry for entry in entries if entry.unusable]
     images: dict[str, Any] = {
-        "with_image": sum(1 for e in entries if e.placed and not e.stand_in),
-        "text_only": sum(1 for e in entries if e.problem.image is None),
+        "with_image": sum(1 for e in entries if e.placed and not e.stand_in and not e.unusable),
+        "text_only": sum(1 for e in entries if not e.problem.images),
         "unusable": len(unusable),
         "stand_ins": sum(1 for e in entries if e.stand_in),
         "files": len(own),
         "different": len({placed.digest for placed in own.values()}),
     }
+    if (most := max((len(e.problem.images) for e in entries), default=0)) > 1:
+        images["several"] = {"items": sum(1 for e in entries if len(e.problem.images) > 1), "most": most}
     if unusable:
         images["reasons"] = _sorted(Counter(str(entry.unusable) for entry in unusable))
         images["unusable_ids"] = [f"{e.problem.id} ({e.unusable})" for e in unusable[:LISTED]]
@@ -110,8 +120,7 @@ def _images(entries: Sequence[Entry]) -> dict[str, Any]:
 
 def _key(entry: Entry) -> Key:
     """Equal for equal problems. An unusable image counts by its name, since two of them may differ."""
-    content = entry.placed.digest if entry.placed and not entry.stand_in else entry.wanted
-    return question_key(entry.problem), entry.problem.choices, content
+    return question_key(entry.problem), entry.problem.choices, entry.contents(unusable=True)
 
 
 def _duplicates(entries: Sequence[Entry], labelled: bool) -> dict[str, Any]:
@@ -124,8 +133,7 @@ def _duplicates(entries: Sequence[Entry], labelled: bool) -> dict[str, Any]:
         whole.setdefault(_key(entry), []).append(entry)
         text[question_key(entry.problem)] += 1
         listed[question_key(entry.problem), entry.problem.choices] += 1
-        if entry.placed and not entry.stand_in:
-            images[entry.placed.digest] += 1
+        images.update(entry.contents(unusable=False))
     repeated = [group for group in whole.values() if len(group) > 1]
     found: dict[str, Any] = {
         "ids": 0,  # a repeated id is refused
@@ -162,6 +170,7 @@ def render(card: Mapping[str, Any]) -> str:
     """The card as text."""
     lines = [f"{card['source']}  digest {card['digest']}"]
     lines += [f"  {key}: {card[key]}" for key in ("licence", "citation")]
+    lines.append(f"  prompts: {card['prompts']} (in a configuration)  judge: {card['judge']} (of selftrain score)")
     lines += [f"  {line}" for line in card["remarks"]]
     lines += [f"    {line}" for line in card["left_out"]]
     for name, split in card["splits"].items():
@@ -196,6 +205,8 @@ def _lines(split: Mapping[str, Any]) -> list[str]:
         lines.append(f"  most frequent free answer {shown(top['answer'])}: {top['rate']:.1%} of {top['of']:,}")
     images = split["images"]
     parts = [f"{images['with_image']:,} items with an image ({images['different']:,} different)"]
+    if several := images.get("several"):
+        parts.append(f"{several['items']:,} with several, at most {several['most']}")
     parts += [f"{images['text_only']:,} text only"] if images["text_only"] else []
     lines.append("  images: " + ", ".join(parts))
     if "width" in images:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from data_process.images import standin
+from data_process.images.marks import PLACEHOLDER
 from data_process.io import load_problems, problem_from_row, write_aside, write_jsonl
 from data_process.prepare.data_card import LISTED, Entry, digest_of, overlaps, row_of, split_card
 from data_process.prepare.holdout import LEVELS, groups, hold_out, question_key
 from data_process.prepare.images import FOLDER, ImagePlacer, PlacedImage
-from data_process.schema import DataError, Problem, shown
-from data_process.sources.base import SPLITS, Item, PrepareRequest, Source, SourceImage, row_id
+from data_process.schema import DataError, Problem, shown, wrong
+from data_process.sources.base import SPLITS, Item, PrepareRequest, Source, SourceImage, refuse_unreadable, row_id
 from data_process.sources.golds import AS_TEXT, readable
 from data_process.sources.tables import table_rows
 
@@ -71,6 +72,7 @@ def _entries(source: Source, request: PrepareRequest, plan: FolderPlan, root: Pa
         for where, row in located:
             read.offered += 1
             try:
+                refuse_unreadable(row, where)
                 item = source.item(request, raw_split, where, row)
                 if plan.ids == "none":
                     item = replace(item, fields={**item.fields, "id": row_id(raw_split, where)})
@@ -86,7 +88,7 @@ def _entries(source: Source, request: PrepareRequest, plan: FolderPlan, root: Pa
                 read.skipped.append((str(error).removeprefix(f"{where}: ")[:300], where))
                 continue
             read.ids[split, problem.id] = where
-            _keep(_with_image(problem, item, placer, plan), where, entries, read, plan)
+            _keep(_with_images(problem, item, placer, plan), where, entries, read, plan)
     if not plan.skip_bad and read.bad > plan.bad_share * read.offered:
         why, where = read.skipped[0]
         raise DataError(
@@ -151,22 +153,28 @@ def _checked(source: Source, request: PrepareRequest, item: Item, split: str, wh
         if split != QUESTIONS:
             raise DataError(f"{where}: no answer; problems for training or evaluation need one")
         fields["answer"] = _ANY_ANSWER.get(fields["answer_type"], "")
-    image = f"{FOLDER}/{item.image.name}" if item.image else None
-    return problem_from_row({**fields, "image": image}, f"{where}, problem {fields['id']!r}", root)
+    where = f"{where}, problem {fields['id']!r}"
+    images = [f"{FOLDER}/{image.name}" for image in item.images]
+    if not images and PLACEHOLDER in fields["question"]:
+        wrong(where, f"the question marks {PLACEHOLDER}, but the row has no image; name its column: --map image=COLUMN")
+    return problem_from_row({**fields, "images": images}, where, root)
 
 
-def _with_image(problem: Problem, item: Item, placer: ImagePlacer, plan: FolderPlan) -> Entry:
-    if item.image is None:
-        return Entry(problem, None, notes=item.notes)
-    placed = placer.place(item.image)
-    if isinstance(placed, PlacedImage):
-        return Entry(replace(problem, image=placed.relative), placed, notes=item.notes)
+def _with_images(problem: Problem, item: Item, placer: ImagePlacer, plan: FolderPlan) -> Entry:
+    """The problem with its images in the folder. If one of them cannot be used, the problem is counted as unusable."""
+    found = [placer.place(image) for image in item.images]
+    usable = tuple(one for one in found if isinstance(one, PlacedImage))
+    faults = [one for one in found if not isinstance(one, PlacedImage)]
+    if not faults:
+        return Entry(replace(problem, images=tuple(one.relative for one in usable)), usable, notes=item.notes)
+    wanted = tuple(name for name, one in zip(problem.images, found, strict=True) if not isinstance(one, PlacedImage))
     if plan.missing != "standin":
-        return Entry(problem, None, placed, wanted=problem.image, notes=item.notes)
+        return Entry(problem, usable, faults[0], wanted=wanted, notes=item.notes)
     drawn = placer.place(SourceImage(standin.name_for(problem.question), data=standin.draw(problem.question)))
     assert isinstance(drawn, PlacedImage)
-    marked = replace(problem, image=drawn.relative, meta={**problem.meta, "stand_in": True})
-    return Entry(marked, drawn, placed, stand_in=True, wanted=problem.image, notes=item.notes)
+    files = tuple(one if isinstance(one, PlacedImage) else drawn for one in found)
+    marked = replace(problem, images=tuple(one.relative for one in files), meta={**problem.meta, "stand_in": True})
+    return Entry(marked, files, faults[0], stand_in=True, wanted=wanted, notes=item.notes)
 
 
 def _keep(entry: Entry, where: str, entries: list[Entry], read: _Read, plan: FolderPlan) -> None:
@@ -180,7 +188,7 @@ def _refuse_missing(splits: Mapping[str, Sequence[Entry]], request: PrepareReque
     unusable = [entry for entries in splits.values() for entry in entries if entry.unusable]
     if unusable:
         reasons = Counter(str(entry.unusable) for entry in unusable)
-        listed = ", ".join(f"{e.problem.image} of {e.problem.id} ({e.unusable})" for e in unusable[:LISTED])
+        listed = ", ".join(f"{e.wanted[0]} of {e.problem.id} ({e.unusable})" for e in unusable[:LISTED])
         raise DataError(
             f"{len(unusable)} of {sum(map(len, splits.values()))} problems have no usable image "
             f"({', '.join(f'{name} {n}' for name, n in sorted(reasons.items()))}); first: {listed[:200]}. Name their "
@@ -206,11 +214,8 @@ def _borrow(splits: dict[str, list[Entry]], plan: FolderPlan, read: _Read, root:
             where = f"{folder / name}.jsonl"
             if taken.setdefault(problem.id, where) != where:
                 raise DataError(f"{where}: id {shown(problem.id)} is also in {taken[problem.id]}; see --id split")
-            image = None
-            if problem.image is not None:
-                short = problem.image.removeprefix(f"{FOLDER}/")
-                image = SourceImage(short, (folder / problem.image,))
-            entry = _with_image(problem, Item({}, image), placer, plan)
+            images = tuple(SourceImage(name.removeprefix(f"{FOLDER}/"), (folder / name,)) for name in problem.images)
+            entry = _with_images(problem, Item({}, images), placer, plan)
             entry = replace(entry, stand_in=entry.stand_in or bool(problem.meta.get("stand_in")))
             _keep(entry, where, entries, read, plan)
             read.offered += 1
@@ -236,7 +241,7 @@ def _hold_out(splits: dict[str, list[Entry]], plan: FolderPlan) -> list[str]:
             )
         held: set[str] = set()
         for level in range(len(LEVELS)):
-            contents = [_content(entry, level) for entry in train]
+            contents = [entry.contents(unusable=bool(level)) for entry in train]
             drawn = hold_out(problems, contents, share, plan.seed, name, level)
             if len(drawn) > len(held):
                 held, together = drawn, LEVELS[level]
@@ -255,13 +260,6 @@ def _hold_out(splits: dict[str, list[Entry]], plan: FolderPlan) -> list[str]:
             f"{together}); it is not a published split"
         )
     return remarks
-
-
-def _content(entry: Entry, level: int) -> str | None:
-    """What tells an entry's image from others. Above level 0 an unusable image counts by its name."""
-    if entry.placed and not entry.stand_in:
-        return entry.placed.digest
-    return entry.wanted if level else None
 
 
 @contextlib.contextmanager
@@ -339,6 +337,8 @@ def _card(
         "source": source.name,
         "licence": source.licence,
         "citation": source.citation,
+        "prompts": source.prompts,
+        "judge": source.judge,
         "raw": str(request.raw) if request.raw else f"hub:{request.hub or source.hub}@{request.revision or 'main'}",
         "split_names": dict(request.splits),
         "options": {key: value for key, value in request.options.items() if value},

@@ -13,8 +13,8 @@ SPECIFIC_WORDS = 8
 
 
 def question_key(problem: Problem) -> str:
-    """The question with case and spacing levelled, so that copies of a question are equal."""
-    return re.sub(r"\s+", " ", problem.question).strip().casefold()
+    """Context and question with case and spacing levelled, so that copies of a question are equal."""
+    return re.sub(r"\s+", " ", problem.full_question).strip().casefold()
 
 
 # What the problems of a group share. The first is the safest; the others are for data with one question for all images
@@ -22,8 +22,8 @@ def question_key(problem: Problem) -> str:
 LEVELS = ("share an image or a question", "share an image", "share both question and image")
 
 
-def groups(problems: Sequence[Problem], images: Sequence[str | None], level: int = 0) -> list[list[int]]:
-    """Groups of positions of problems that belong together. `images`: content digests, None for no image.
+def groups(problems: Sequence[Problem], images: Sequence[Sequence[str]], level: int = 0) -> list[list[int]]:
+    """Groups of positions of problems that belong together. `images`: content digests.
 
     At level 0 problems belong together if they share an image, a question of at least `SPECIFIC_WORDS` words, or a
     question and its choices; at level 1, if they share an image; at level 2, if they share image and question.
@@ -38,16 +38,15 @@ def groups(problems: Sequence[Problem], images: Sequence[str | None], level: int
         return i
 
     first: dict[tuple[object, ...], int] = {}
-    for i, (problem, image) in enumerate(zip(problems, images, strict=True)):
+    for i, (problem, contents) in enumerate(zip(problems, images, strict=True)):
         question = question_key(problem)
         keys: list[tuple[object, ...]] = []
         if level == 0:
             keys.append(("question", question, tuple(sorted(problem.choices))))
-        if image is not None:
-            keys.append(("image", image, question if level == 2 else None))
-        if image is None and level == 2:  # "Which is true?": the choices make the problem
+        keys += [("image", image, question if level == 2 else None) for image in contents]
+        if not contents and level == 2:  # "Which is true?": the choices make the problem
             keys.append(("question", question, problem.choices))
-        elif image is None or (level == 0 and len(question.split()) >= SPECIFIC_WORDS):
+        elif not contents or (level == 0 and len(question.split()) >= SPECIFIC_WORDS):
             keys.append(("question", question))
         for key in keys:
             parent[root(i)] = root(first.setdefault(key, i))
@@ -58,7 +57,7 @@ def groups(problems: Sequence[Problem], images: Sequence[str | None], level: int
 
 
 def hold_out(
-    problems: Sequence[Problem], images: Sequence[str | None], share: float, seed: int, name: str, level: int = 0
+    problems: Sequence[Problem], images: Sequence[Sequence[str]], share: float, seed: int, name: str, level: int = 0
 ) -> set[str]:
     """Ids of at most `share` of the problems, in whole groups, drawn by (seed, name, first id of the group).
 

@@ -1,16 +1,20 @@
-"""What a source of problems is: where its raw rows are, and how one row becomes one problem with its image.
+"""What a source of problems is: where its raw rows are, and how one row becomes one problem with its images.
 
-A source is one small module, in this package or anywhere that Python imports from:
+A source is one small module, in this package or anywhere that Python imports from. Most read a table, and only say
+which column holds what; `columns.read_row` does the rest:
 
-    from data_process.sources.base import Item, Source, find_image
+    from data_process.sources.base import Source
+    from data_process.sources.columns import TableForm, read_row
+
+    FORM = TableForm(columns={"question": "text", "answer": "result", "image": "diagram"}, answer_type="number")
 
     def item(request, split, where, row):
-        fields = {"id": row["key"], "question": row["text"], "answer": row["result"]}
-        return Item(fields, find_image(row["diagram"], request, where))
+        return read_row(FORM, request, split, where, row)
 
     SOURCE = Source(name="mine", item=item)
 
-`python -m data_process.prepare my_package.my_source --raw DIR --out data/mine` prepares it.
+`selftrain prepare my_package.my_source --raw DIR --out data/mine` prepares it; `docs/sources.md` has a longer example.
+Texts may mark the places of images; `data_process.images.marks` says how.
 """
 
 from __future__ import annotations
@@ -24,12 +28,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data_process.schema import LETTERS, shown, wrong
+from data_process.prompts import BASE
+from data_process.schema import LETTERS, DataError, shown, wrong
 
 Row = dict[str, Any]
 LocatedRow = tuple[str, Row]  # where the row is, for messages; the row
 SplitRows = tuple[str, Iterable[LocatedRow]]  # a raw split, its rows
 
+UNREADABLE = "\0unreadable"  # key of the error in the row that stands for one that cannot be read
 MAX_NAME = 255  # bytes of a file's name, as file systems have it
 MAX_ENCODED = 1 << 27  # characters of a base64 image: 100 MB
 SPLITS = ("train", "dev", "test")  # what a prepared folder holds, in this order
@@ -46,10 +52,10 @@ class SourceImage:
 
 @dataclass(frozen=True)
 class Item:
-    """One problem read from a raw row: the fields that `load_problems` takes, without `image`, and the image."""
+    """One problem read from a raw row: the fields that `load_problems` takes, without images, and its images."""
 
     fields: Row
-    image: SourceImage | None
+    images: tuple[SourceImage, ...] = ()  # in the order that the marks in its texts count
     notes: tuple[str, ...] = ()  # remarks on the row, which the data card counts
 
 
@@ -84,7 +90,20 @@ class Source:
     origin: str | None = None  # data set that every problem is from, unless an item names another
     language: str | None = None  # of every problem, where the source states it for all
     unlabelled: tuple[str, ...] = ()  # raw splits whose answers are not public
+    prompts: str = BASE  # the prompt set made for it; the data card names it, and a configuration chooses
+    judge: str = "auto"  # the judge that gives its published score: a name for `selftrain score --judge`
     options: tuple[str, ...] = ()  # names of the command's options that it reads from `PrepareRequest.options`
+
+
+def unreadable(error: DataError, path: Path) -> Row:
+    """The row that stands for one that cannot be read, so that it is counted and those after it are read."""
+    return {UNREADABLE: str(error).removeprefix(f"{path}, ")}
+
+
+def refuse_unreadable(row: Mapping[str, Any], where: str) -> None:
+    """DataError for a row that stands for one that cannot be read."""
+    if UNREADABLE in row:
+        wrong(where, row[UNREADABLE].removeprefix(f"{where.rpartition(', ')[2]}: "))
 
 
 def text_of(row: Mapping[str, Any], field_name: str, where: str) -> str:
@@ -214,22 +233,25 @@ def embedded_image(value: Any, name: str, request: PrepareRequest, where: str) -
     return SourceImage(f"{name}{suffix_of(data)}", data=data)
 
 
-def image_of(value: Any, name: str, request: PrepareRequest, where: str) -> SourceImage | None:
-    """The image in a cell: a path, base64 text, a data URI, an object with bytes or path, or a list of one of these.
+def images_of(value: Any, name: str, request: PrepareRequest, where: str) -> tuple[SourceImage, ...]:
+    """The images in a cell: a path, base64 text, a data URI, an object with bytes or path, or a list of these.
 
-    None for an empty cell. `name` is for an image without a file name. DataError for several images.
+    Empty cells are left out of a list. `name` is for an image without a file name; the images of a list are
+    numbered after it.
     """
-    if isinstance(value, list):
-        value = [one for one in value if not is_missing(one)]
-        if len(value) > 1:
-            wrong(where, f"{len(value)} images; a problem has at most one image (--skip-bad leaves such rows out)")
-        value = value[0] if value else None
-    if is_missing(value) or (isinstance(value, Mapping) and not any(value.values())):
-        return None
+    cells = value if isinstance(value, list) else [value]
+    held = [cell for cell in cells if not (is_missing(cell) or (isinstance(cell, Mapping) and not any(cell.values())))]
+    if len(held) == 1:
+        return (_image_of(held[0], name, request, where),)
+    return tuple(_image_of(cell, f"{name}-{number}", request, where) for number, cell in enumerate(held, start=1))
+
+
+def _image_of(value: Any, name: str, request: PrepareRequest, where: str) -> SourceImage:
+    short = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:100]
     if not isinstance(value, str):
-        return embedded_image(value, re.sub(r"[^A-Za-z0-9._-]", "_", name)[:100], request, where)
+        return embedded_image(value, short, request, where)
     if (data := from_base64(value, where)) is not None:
-        return SourceImage(f"{re.sub(r'[^A-Za-z0-9._-]', '_', name)[:100]}{suffix_of(data)}", data=data)
+        return SourceImage(f"{short}{suffix_of(data)}", data=data)
     return find_image(value, request, where)
 
 
@@ -269,10 +291,3 @@ def suffix_of(data: bytes) -> str:
         if data.startswith(magic):
             return suffix
     return ".webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else ".img"
-
-
-def without_image_mark(text: str, where: str) -> str:
-    """The text without its `<image>` mark; prompts here always start with the image. DataError for several marks."""
-    if text.count("<image>") > 1:
-        wrong(where, f"the text has {text.count('<image>')} <image> marks; a problem has at most one image")
-    return text.replace("<image>", "", 1).strip() if "<image>" in text else text

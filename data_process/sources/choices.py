@@ -21,6 +21,8 @@ _ONE_EACH = ("{}", "option_{}", "option {}", "option{}", "choice_{}", "choice {}
 
 MAX_TEXT = 20_000  # characters of a cell that is read as a Python list
 _LABEL = re.compile(r"(?:^|(?<=[\s;；,，。]))[(（]?([A-J])[)）.:：、．]\s*", re.MULTILINE)
+# Lower-case labels need a separator before them, or brackets: "a. m." and "vitamin b: 3" have none.
+_LOWER = re.compile(r"(?:^|(?<=[;；\n]))\s*([a-j])[)）.:：、．]\s*|(?:^|(?<=\s))[(（]([a-j])[)）]\s*")
 _QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _NUMPY = re.compile(rf"\[\s*{_QUOTED}(?:\s+{_QUOTED})+\s*\]")
 _HEADER = re.compile(
@@ -78,9 +80,10 @@ def read_choices(value: Any, where: str) -> tuple[str, ...]:
     if isinstance(value, list | tuple):
         value = without_gaps(value, where)
     choices = choices_of(value, where)
-    labelled = [_LABEL.match(choice) for choice in choices]
-    if [m and m[1] for m in labelled] == list(LETTERS[: len(choices)]):
-        return choices_of([choice[m.end() :] for choice, m in zip(choices, labelled, strict=True) if m], where)
+    for texts in (choices, [_capital(choice) for choice in choices]):
+        labelled = [_LABEL.match(choice) for choice in texts]
+        if [m and m[1] for m in labelled] == list(LETTERS[: len(choices)]):
+            return choices_of([choice[m.end() :] for choice, m in zip(texts, labelled, strict=True) if m], where)
     return choices
 
 
@@ -107,6 +110,11 @@ def _from_text(text: str, where: str) -> Any:
     return found
 
 
+def _capital(text: str) -> str:
+    """The text with its lower-case labels as "A. "; all other letters stay."""
+    return _LOWER.sub(lambda m: f" {(m[1] or m[2]).upper()}. ", text).lstrip()
+
+
 def literal(text: str) -> Any:
     """The list or object that a cell holds as JSON, as Python text or as NumPy prints it; None for anything else."""
     text = text.strip()
@@ -125,7 +133,12 @@ def literal(text: str) -> Any:
 
 
 def lettered(text: str) -> list[str] | None:
-    """The texts of "A. ... B. ...", split at the labels, or else at semicolons or lines that start with one."""
+    """The texts of "A. ... B. ..." or "a. ...; b. ...", split at the labels; None for other text."""
+    return _at_labels(text) or _at_labels(_capital(text))
+
+
+def _at_labels(text: str) -> list[str] | None:
+    """The texts between the labels, or else between semicolons or on lines that start with a label."""
     marks = list(_LABEL.finditer(text))
     if marks and not text[: marks[0].start()].strip():
         if len(marks) > 1 and [m[1] for m in marks] == list(LETTERS[: len(marks)]):

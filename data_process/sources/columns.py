@@ -2,10 +2,10 @@
 
 A field of a problem takes the column of its own name unless `--map FIELD=COLUMN` says otherwise; a dot looks inside an
 object (`meta.answer`). Choices may be a list, an object {"A": ...}, an object {"label": [...], "text": [...]}, one text
-"A. ... B. ..." or several columns (`--map choices=A,B,C,D`); columns of the usual names,
-such as `options`, need no `--map`. Where the answer is a letter and no column has choices, they are read from the
-question. A table of conversations (LLaVA, Geo170K) needs no `--map` either. Columns that no field takes go to `meta`,
-except images.
+"A. ... B. ..." or several columns (`--map choices=A,B,C,D`); columns of the usual names, such as `options`, need no
+`--map`. Where the answer is a letter and no column has choices, they are read from the question. A cell may hold a list
+of images, and the columns `image_1`, `image_2`, ... are one such list. A table of conversations (LLaVA, Geo170K) needs
+no `--map` either. Columns that no field takes go to `meta`, except images.
 Without an `id` column, problems are numbered in the order of the file. A problem without an image is text only.
 """
 
@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+from data_process.images.marks import without_leading_marks
 from data_process.judging.maths.quantity import read_quantity
 from data_process.schema import ANSWER_TYPES, LETTERS, AnswerType, DataError, shown, wrong
 from data_process.sources.base import (
@@ -23,13 +25,12 @@ from data_process.sources.base import (
     PrepareRequest,
     Row,
     Source,
-    image_of,
+    images_of,
     is_missing,
     letter_of,
     plain_value,
     repeated_choices,
     row_id,
-    without_image_mark,
 )
 from data_process.sources.choices import choices_in_question, find_choices, question_type, read_choices
 from data_process.sources.golds import (
@@ -42,14 +43,45 @@ from data_process.sources.golds import (
     whole_number,
 )
 
-FIELDS = ("id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance", "origin")
+FIELDS = (
+    "id", "question", "answer", "choices", "image", "answer_type", "precision", "unit", "tolerance", "origin",
+    "context",
+)  # fmt: skip
+NAMED_ONLY = ("context",)  # a column of this name often holds a category, which no prompt should show
 # The columns that a field takes where none has its name and no --map says otherwise.
 USUAL = {
     "id": ("ID", "pid", "index"),
-    "image": ("decoded_image", "images", "image_path", "image_1", "img_path"),
+    "image": ("decoded_image", "images", "image_path", "image_1", "image1", "img_path"),
 }
 TURNS = ("conversations", "messages")
 _MATHS = re.compile(r"\\[a-zA-Z]|[√π∞∠^]|\d\s*[*+/=-]\s*[\dA-Za-z(]|[0-9]\s?[a-z]\b")
+
+
+@dataclass(frozen=True)
+class TableForm:
+    """How the rows of a table become problems, where the usual names and forms do not say it."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)  # field -> column, as --map gives them; "" for no column
+    answer_type: AnswerType | None = None  # of every free answer; None: inferred from each
+    answer_is: Literal["letter", "text", "index0", "index1"] | None = None  # how a gold choice is written
+    answer_pattern: str | None = None  # the group of its last match is the answer
+    answer_list: Literal["any", "ordered"] | None = None  # what several answers in a cell are
+    infer: Callable[[str], AnswerType] | None = None  # the type of a free answer from its text; None: `infer_type`
+    tolerance: str | None = None  # of every number answer without one of its own, as `parse_tolerance` reads it
+
+
+def parse_tolerance(text: str) -> dict[str, float]:
+    """The field of a tolerance: "5%" and "0.05" are relative to the gold value, "+-0.5" and "±0.5" are absolute.
+
+    DataError for anything else, and for a relative tolerance of 100% or more.
+    """
+    found = re.fullmatch(r"(\+-|\+/-|±)?\s*([0-9]*\.?[0-9]+)\s*(%)?", text.strip())
+    value = float(found[2]) / (100 if found[3] else 1) if found else -1.0
+    if found is None or (found[1] and found[3]) or (not found[1] and value >= 1):
+        raise DataError(
+            f"tolerance {shown(text)} must be 5% or 0.05, relative to the answer, or +-0.5, in the answer's unit"
+        )
+    return {"absolute_tolerance" if found[1] else "tolerance": value}
 
 
 def parse_map(pairs: Iterable[str]) -> dict[str, str]:
@@ -72,8 +104,14 @@ def parse_map(pairs: Iterable[str]) -> dict[str, str]:
 
 
 def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
-    """One problem by the mapping in `request.options["map"]`."""
-    mapping: Mapping[str, str] = request.options.get("map") or {}
+    """One problem by the options of the command."""
+    given = {name: value for name, value in request.options.items() if value and name in SOURCE.options}
+    return read_row(TableForm(columns=given.pop("map", {}), **given), request, split, where, row)
+
+
+def read_row(form: TableForm, request: PrepareRequest, split: str, where: str, row: Row) -> Item:
+    """One problem, read as `form` says. DataError where a field is missing or cannot be read."""
+    mapping = form.columns
     columns = _columns(row, mapping)
     if turns := next((name for name in TURNS if name in row), None) if "question" not in columns else None:
         asked, said = from_turns(row[turns], where)
@@ -98,14 +136,13 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
             f"no question: column {mapping.get('question', 'question')!r} holds {shown(values['question'])}; columns: "
             f"{', '.join(map(str, row))[:200]} (--map question=COLUMN)",
         )
-    question = without_image_mark(question, where)
     choices: tuple[str, ...] = ()
     found = find_choices(row) if "choices" not in mapping else None
     if found or not (is_missing(values["choices"]) or values["choices"] == []):
         choices = read_choices(found[1] if found else values["choices"], where)
-    pattern, form = request.options.get("answer_pattern"), request.options.get("answer_list")
-    golds = read_golds(values["answer"], pattern, "ordered" if values["answer_type"] == "list" else form, where)
-    kind = request.options.get("answer_type") or values["answer_type"]
+    listed = "ordered" if values["answer_type"] == "list" else form.answer_list
+    golds = read_golds(values["answer"], form.answer_pattern, listed, where)
+    kind = form.answer_type or values["answer_type"]
     if kind is not None and kind not in ANSWER_TYPES:
         wrong(where, f"unknown answer_type {shown(kind)}; known: {', '.join(ANSWER_TYPES)}")
     letter = gold_letter_alone(golds[0])
@@ -120,11 +157,14 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
             refuse_letter(
                 letter, where, column, "name their column with --map choices=COLUMN, or say --answer-type text"
             )
+    images = images_of(values["image"], identifier, request, where)
+    if images and is_missing(values["context"]):  # with a context, the images may stand behind it
+        question = without_leading_marks(question, choices)
     fields: Row = {"id": identifier, "question": question, "choices": list(choices)}
     notes: tuple[str, ...] = ()
     if choices and kind in (None, "choice"):
-        gold, *others = dict.fromkeys(_gold(gold, choices, request, where) for gold in golds)
-        if others and request.options.get("answer_list") != "any":
+        gold, *others = dict.fromkeys(_gold(gold, choices, form.answer_is, where) for gold in golds)
+        if others and form.answer_list != "any":
             wrong(where, f"{len(golds)} gold choices; where any of them is right, say --answer-list any")
         fields.update(answer=gold, answer_type="choice", alternatives=others)
         notes = repeated_choices(choices, gold)
@@ -132,7 +172,7 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
         wrong(where, "a choice problem needs choices (--map choices=COLUMN)")
     else:
         if kind is None:
-            kinds = [infer_type(gold) for gold in golds]
+            kinds = [(form.infer or infer_type)(gold) for gold in golds]
             kind = common_type(kinds, golds)
             notes = (AS_TEXT if kind == "text" not in kinds else f"answer_type {kind} inferred from the answer",)
         if len(golds) > 1:
@@ -140,37 +180,51 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
         fields.update(answer=golds[0], answer_type=kind, choices=[], alternatives=list(golds[1:]))
         if choices:
             fields["meta"] = {"choices": list(choices)}
-    for name in ("precision", "unit", "tolerance"):
+    if not is_missing(values["precision"]):
+        fields["precision"] = whole_number(values["precision"])
+    for name in ("unit", "origin", "context"):
         if not is_missing(values[name]):
-            fields[name] = values[name] if name == "unit" else _number(values[name], name)
-    if not is_missing(values["origin"]):
-        fields["origin"] = values["origin"]
-    taken = {part.partition(".")[0] for name in FIELDS for part in columns.get(name, name).split(",")}
+            fields[name] = values[name]
+    fields.update(_tolerance(values["tolerance"], form.tolerance, fields["answer_type"], where))
+    taken = {part.partition(".")[0] for name in FIELDS for part in columns.get(name, name).split(",")} - {
+        name for name in NAMED_ONLY if name not in columns
+    }
     taken.update(found[0] if found else ())
     others_of = {key: value for key, value in row.items() if key not in taken and _is_text_data(value)}
     fields["meta"] = {**others_of, **fields.get("meta", {})}
-    image = image_of(values["image"], identifier, request, where)
-    return Item({key: value for key, value in fields.items() if value not in ([], {})}, image, notes)
+    return Item({key: value for key, value in fields.items() if value not in ([], {})}, images, notes)
 
 
 def _columns(row: Row, mapping: Mapping[str, str]) -> dict[str, str]:
     """The column of each field: the one that --map names, or else the first usual one that is not empty."""
     columns = {}
     for name in FIELDS:
-        usual = (name, *USUAL.get(name, ()))
-        held = mapping.get(name) or next((column for column in usual if not is_missing(row.get(column))), None)
-        if held is not None:
+        usual = () if name in NAMED_ONLY else (name, *USUAL.get(name, ()))
+        found = next((column for column in usual if not is_missing(row.get(column))), "")
+        if held := mapping.get(name, found):
             columns[name] = held
-    if columns.get("image") == "image_1":  # MMMU has seven columns of images, most of them empty
-        columns["image"] = ",".join(column for column in row if re.fullmatch(r"image_[0-9]+", str(column)))
+    if numbered := re.fullmatch(
+        r"(image_?)1", columns.get("image", "")
+    ):  # MMMU: image_1 to image_7, most of them empty
+        of_list = [re.fullmatch(rf"{numbered[1]}([0-9]+)", str(column)) for column in row]
+        columns["image"] = ",".join(
+            match[0] for match in sorted(filter(None, of_list), key=lambda match: int(match[1]))
+        )
     return columns
 
 
-def _number(value: Any, name: str) -> Any:
-    """A setting as a number where a table without types, such as CSV, holds it as text."""
-    if name == "tolerance" and isinstance(value, str) and re.fullmatch(r"[0-9]*\.?[0-9]+", value.strip()):
-        return float(value)
-    return whole_number(value) if name == "precision" else value
+def _tolerance(own: Any, given: str | None, answer_type: str, where: str) -> Row:
+    """The tolerance of a row: its own, which a table without types holds as text, or else the one given for all."""
+    own = None if is_missing(own) else own
+    if own is not None and not isinstance(own, str):
+        return {"tolerance": own}
+    text = own or (given if answer_type == "number" else None)
+    if text is None:
+        return {}
+    try:
+        return parse_tolerance(text)
+    except DataError as error:
+        wrong(where, str(error))
 
 
 def _look_up(row: Mapping[str, Any], column: str, asked_for: bool, where: str) -> Any:
@@ -191,9 +245,8 @@ def _look_up(row: Mapping[str, Any], column: str, asked_for: bool, where: str) -
     return value
 
 
-def _gold(answer: str, choices: tuple[str, ...], request: PrepareRequest, where: str) -> str:
-    """The gold letter. `answer_is` says how the table writes it: letter, text, index0 (from 0) or index1."""
-    said_as = request.options.get("answer_is")
+def _gold(answer: str, choices: tuple[str, ...], said_as: str | None, where: str) -> str:
+    """The gold letter, which the table writes as `said_as`: letter, text, index0 (from 0) or index1."""
     if said_as in ("index0", "index1"):
         number = whole_number(answer)
         index = number - int(said_as[-1]) if isinstance(number, int) else -1
@@ -217,6 +270,12 @@ def infer_type(answer: str) -> AnswerType:
     return "expression" if _MATHS.search(answer) else "text"
 
 
+def number_or_text(answer: str) -> AnswerType:
+    """How an answer is judged where none is an expression: "2007-2009" of a chart is a label, not a difference."""
+    found = infer_type(answer)
+    return "text" if found == "expression" else found
+
+
 def _is_text_data(value: Any) -> bool:
     try:
         json.dumps(value, allow_nan=False)
@@ -225,4 +284,6 @@ def _is_text_data(value: Any) -> bool:
     return True
 
 
-SOURCE = Source(name="table", item=item, options=("map", "answer_type", "answer_is", "answer_pattern", "answer_list"))
+SOURCE = Source(
+    name="table", item=item, options=("map", "answer_type", "answer_is", "answer_pattern", "answer_list", "tolerance")
+)

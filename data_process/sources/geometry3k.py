@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from data_process.images.marks import without_leading_marks
 from data_process.io import read_json
 from data_process.schema import LETTERS, DataError, wrong
 from data_process.sources.base import (
@@ -30,7 +31,6 @@ from data_process.sources.base import (
     plain_value,
     repeated_choices,
     text_of,
-    without_image_mark,
 )
 from data_process.sources.tables import ALIASES, table_rows
 
@@ -101,7 +101,7 @@ def _from_folder(request: PrepareRequest, split: str, where: str, row: Row) -> I
     fields = {"id": name, "question": question, "choices": list(choices), "answer": letter, "meta": meta}
     return Item(
         {**fields, "answer_type": "choice"},
-        SourceImage(f"{name}.png", (folder / "img_diagram.png",)),
+        (SourceImage(f"{name}.png", (folder / "img_diagram.png",)),),
         repeated_choices(choices, letter),
     )
 
@@ -110,7 +110,7 @@ def _from_row(request: PrepareRequest, split: str, where: str, row: Row) -> Item
     number = row.get("id")
     # Uploads without ids keep their order, so the row's number in its split names the problem.
     name = f"{split}-{number if number is not None else 'row' + where.rpartition(' ')[2]}"
-    question = without_image_mark(text_of(row, "problem", where), where)
+    question = without_leading_marks(text_of(row, "problem", where))
     answer = plain_value(row.get("answer"))
     if answer is None or not answer.strip():
         wrong(where, f"'answer' must be text, found {row.get('answer')!r}")
@@ -119,14 +119,14 @@ def _from_row(request: PrepareRequest, split: str, where: str, row: Row) -> Item
         wrong(where, f"'images' must hold one image, found {len(images) if isinstance(images, list) else images!r}")
     image = embedded_image(images[0], name, request, where)
     if not row.get("choices"):
-        return Item({"id": name, "question": question, "answer": answer, "answer_type": "expression"}, image)
+        return Item({"id": name, "question": question, "answer": answer, "answer_type": "expression"}, (image,))
     choices = choices_of(row["choices"], where)
     truth = plain_value(row.get("ground_truth"))
     letter = letter_of(truth, choices, where, "letter") if truth else letter_of(answer, choices, where, "text")
     if answer not in (letter, choices[LETTERS.index(letter)]):
         wrong(where, f"answer {answer!r} and ground_truth {truth!r}, which is {letter}, contradict each other")
     fields = {"id": name, "question": question, "choices": list(choices), "answer": letter, "answer_type": "choice"}
-    return Item(fields, image, repeated_choices(choices, letter))
+    return Item(fields, (image,), repeated_choices(choices, letter))
 
 
 SOURCE = Source(

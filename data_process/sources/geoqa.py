@@ -17,22 +17,21 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
+from data_process.images.marks import without_leading_marks
 from data_process.schema import LETTERS, DataError, shown, wrong
 from data_process.sources.base import (
     Item,
     PrepareRequest,
     Row,
     Source,
-    SourceImage,
     SplitRows,
     choices_of,
     find_image,
-    image_of,
+    images_of,
     letter_of,
     plain_value,
     repeated_choices,
     text_of,
-    without_image_mark,
 )
 from data_process.sources.choices import choices_in_question
 from data_process.sources.golds import final_answer, gold_letter_alone
@@ -63,16 +62,18 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     name = row.get("image", row.get("image_path"))
     of_other_machine = "image_path" in row or bool(row.get("_other_machine"))
     identifier = row.get("id")
-    if name is not None and (of_other_machine or not isinstance(name, str | Mapping)):
-        image: SourceImage | None = find_image(name, request, where, basename=of_other_machine)
+    if name is not None and (of_other_machine or not isinstance(name, str | Mapping | list)):
+        paths = name if isinstance(name, list) else [name]
+        images = tuple(find_image(path, request, where, basename=of_other_machine) for path in paths)
     else:
-        image = image_of(name, str(identifier), request, where)
-    if identifier is None and image is not None:
-        identifier = PurePosixPath(image.name).stem
+        images = images_of(name, str(identifier), request, where)
+    if identifier is None and images:
+        identifier = PurePosixPath(images[0].name).stem
         identifier = identifier if identifier.startswith(split) else f"{split}-{identifier}"
     if not isinstance(identifier, str) or not identifier:
         wrong(where, f"'id' must be text, found {identifier!r}")
-    question = without_image_mark(text_of(row, "question", where), where)
+    question = text_of(row, "question", where)
+    choices: tuple[str, ...] = ()
     if row.get("choices") is not None:
         choices = choices_of(row["choices"], where)
         answer = plain_value(row.get("answer"))
@@ -88,9 +89,11 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
             wrong(where, f"neither choices nor a gold answer (gold, ground_truth or answer), found {given!r}")
         fields = {"answer": answer.strip(), "answer_type": "expression"}
         notes = ()
-    if image is None:
+    if images:
+        question = without_leading_marks(question, choices)
+    else:
         notes += ("the row names no image",)
-    return Item({"id": identifier, "question": question, **fields}, image, notes)
+    return Item({"id": identifier, "question": question, **fields}, images, notes)
 
 
 def _from_turns(row: Row, where: str) -> Row:
@@ -117,13 +120,13 @@ def _from_turns(row: Row, where: str) -> Row:
     if letter is None:
         wrong(where, f"the assistant turn must be 'Answer: ' and a letter, found {shown(said[-60:])}")
     images = row.get("images", [row["image"]] if row.get("image") else [])
-    if not isinstance(images, list) or len(images) > 1:
-        wrong(where, f"expected one image, found {str(images)[:80]}")
+    if not isinstance(images, list):
+        wrong(where, f"'images' must be a list, found {shown(images)}")
     return {
-        "question": re.sub(r"^Question:\s*", "", without_image_mark(question, where)),
+        "question": re.sub(r"^((?:<image>\s*)*)Question:\s*", r"\1", question),
         "choices": choices,
         "answer": letter,
-        "image": images[0] if images else None,
+        "image": images or None,
         "_other_machine": published,
         **({"id": row["id"]} if "id" in row else {}),
     }
@@ -140,4 +143,5 @@ SOURCE = Source(
     item=item,
     files=FILES,
     language="english",  # translated
+    judge="geoqa",
 )

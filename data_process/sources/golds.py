@@ -7,9 +7,10 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from data_process.images.marks import without_leading_marks
 from data_process.judging import check_gold
 from data_process.schema import AnswerType, DataError, Problem, shown, wrong
-from data_process.sources.base import is_missing, plain_value, without_image_mark
+from data_process.sources.base import is_missing, plain_value
 from data_process.sources.choices import literal
 
 MAX_ALTERNATIVES = 100
@@ -117,8 +118,7 @@ def from_turns(turns: Any, where: str) -> tuple[str, str]:
     answer = final_answer(said) or (said.strip() if len(said.strip()) <= MAX_SHORT and "\n" not in said.strip() else "")
     if not answer:
         wrong(where, f"the assistant's turn states no final answer: {shown(said[-80:])}; use --answer-pattern REGEX")
-    question = without_image_mark(asked, where)
-    return re.sub(r"^(?:Question|问题)\s*[:：]\s*", "", question), answer
+    return re.sub(r"^(?:Question|问题)\s*[:：]\s*", "", without_leading_marks(asked)), answer
 
 
 def _said(content: Any) -> Any:

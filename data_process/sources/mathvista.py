@@ -126,7 +126,7 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
         notes.extend(repeated_choices(choices, fields["answer"]))  # the official rule accepts either of the two
     if given is None:
         notes.append("no official query to compare the rebuilt one with")
-    return Item(fields, _image(row, request, pid, where), tuple(notes))
+    return Item(fields, _images(row, request, pid, where), tuple(notes))
 
 
 def _precision(value: object, where: str) -> int | None:
@@ -169,10 +169,10 @@ def _as_official(
     return given.removesuffix(tail), choices
 
 
-def _image(row: Row, request: PrepareRequest, pid: str, where: str) -> SourceImage | None:
+def _images(row: Row, request: PrepareRequest, pid: str, where: str) -> tuple[SourceImage, ...]:
     if row.get("decoded_image") is not None:
-        return embedded_image(row["decoded_image"], pid, request, where)
-    return find_image(row["image"], request, where) if row.get("image") is not None else None
+        return (embedded_image(row["decoded_image"], pid, request, where),)
+    return (find_image(row["image"], request, where),) if row.get("image") is not None else ()
 
 
 SOURCE = Source(
@@ -188,4 +188,6 @@ SOURCE = Source(
     hub_files={"testmini": "data/testmini-*", "test": "data/test-*"},
     files=FILES,
     unlabelled=("test",),
+    prompts="mathvista",
+    judge="mathvista",
 )

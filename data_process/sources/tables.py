@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from data_process.io import numbered_rows, read_json
-from data_process.schema import DataError, wrong
-from data_process.sources.base import LocatedRow, PrepareRequest, Row, Source, SplitRows, is_missing
+from data_process.schema import DataError
+from data_process.sources.base import LocatedRow, PrepareRequest, Row, Source, SplitRows, is_missing, unreadable
 
 _PLAIN = (".jsonl", ".json", ".csv", ".tsv")
 SUFFIXES = (*_PLAIN, *(f"{suffix}.gz" for suffix in _PLAIN), ".parquet")
@@ -40,7 +40,7 @@ def read_table(path: Path) -> Iterator[LocatedRow]:
     else:
         _refuse_pointer(path)
         if name.endswith((".csv", ".tsv")):
-            rows = _separated(path, "\t" if name.endswith(".tsv") else ",")
+            rows = _with_shared_images(path) if name.endswith(".tsv") else _separated(path, ",")
         else:
             rows = _json(path) if name.endswith(".json") else _json_lines(path)
     for number, row in enumerate(rows, start=1):
@@ -57,7 +57,7 @@ def without_nan(value: Any) -> Any:
 
 
 def _json_lines(path: Path) -> list[Row]:
-    return [row for _, row in numbered_rows(path, nan_is_null=True)]
+    return [row for _, row in numbered_rows(path, nan_is_null=True, bad=lambda error: unreadable(error, path))]
 
 
 def _separated(path: Path, separator: str) -> Iterator[Row]:
@@ -74,12 +74,12 @@ def _separated(path: Path, separator: str) -> Iterator[Row]:
             header = next(reader, [])
             if not any(header) or len(set(header)) < len(header):
                 raise DataError(f"{path}: the first line must name the columns, each once; add a header")
-            for number, cells in enumerate(reader, start=2):
+            for cells in reader:
+                number += 1
                 if cells and len(cells) != len(header):
-                    wrong(
-                        f"{path}, row {number - 1}", f"{len(cells)} cells under {len(header)} columns; quote the text"
-                    )
-                if cells:
+                    what = f"{len(cells)} cells under {len(header)} columns; quote the text"
+                    yield unreadable(DataError(what), path)
+                elif cells:
                     yield {name: None if is_missing(cell) else cell for name, cell in zip(header, cells, strict=True)}
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
@@ -91,6 +91,25 @@ def _separated(path: Path, separator: str) -> Iterator[Row]:
         raise DataError(f"{path}: damaged gzip file ({error}); fetch or write it again") from error
     finally:
         csv.field_size_limit(limit)
+
+
+def _with_shared_images(path: Path) -> Iterator[Row]:
+    """The rows of a TSV file. As VLMEvalKit writes them, a row may give as its image the index of the row that has it.
+
+    The file is read twice, so that only the images that several rows share are held in memory.
+    """
+    named = {str(row["image"]) for row in _separated(path, "\t") if _names_a_row(row)}
+    held: dict[str, Row] = {}
+    if named:
+        held = {str(row["index"]): row for row in _separated(path, "\t") if row.get("index") in named}
+    for row in _separated(path, "\t"):
+        if _names_a_row(row) and (holder := held.get(str(row["image"]))) and not _names_a_row(holder):
+            row = {**row, "image": holder["image"]}
+        yield row
+
+
+def _names_a_row(row: Row) -> bool:
+    return row.get("index") is not None and re.fullmatch(r"[0-9]{1,10}", str(row.get("image"))) is not None
 
 
 def _from(head: str, rest: Iterable[str]) -> Iterator[str]:
@@ -118,6 +137,9 @@ def _json(path: Path) -> list[Row]:
         raise
     if isinstance(value, dict) and value and all(isinstance(row, dict) for row in value.values()):
         return [{"pid": key, **row} for key, row in value.items()]
+    if isinstance(value, dict):  # {"info": ..., "questions": [...]}
+        lists = [inner for inner in value.values() if isinstance(inner, list) and inner]
+        value = lists[0] if len(lists) == 1 else value
     if isinstance(value, list) and all(isinstance(row, dict) for row in value):
         return value
     raise DataError(f"{path}: holds a {type(value).__name__} that is no table; expected a list or a dict of rows")

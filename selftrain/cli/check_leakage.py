@@ -14,4 +14,4 @@ def add_parser(commands: Commands) -> None:
 def check_leakage(args: argparse.Namespace) -> int:
     from data_process.decontamination.guard import main
 
-    return main(args.arguments)
+    return main(args.arguments, "selftrain check-leakage")

@@ -16,4 +16,4 @@ def prepare(args: argparse.Namespace) -> int:
     from selftrain.plugins import add_working_directory
 
     add_working_directory()  # a source may be a module there
-    return main(args.arguments)
+    return main(args.arguments, "selftrain prepare")

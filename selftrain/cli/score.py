@@ -13,7 +13,7 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(
         commands, "score", score_command, "score a file of answers, or judge the stored evaluations of a run again",
         "Score a file of answers (--problems, --outputs, --judge), or judge the stored evaluations of a run again. "
-        "Judges: auto (by answer type), mathvista, geoqa, mathvista-official; legacy:NAME are published judges.",
+        "Judges: auto (by answer type), mathvista, geoqa, chartqa, mathvista-official; legacy:NAME are published ones.",
         "selftrain score --problems test.jsonl --outputs answers.jsonl",
     )  # fmt: skip
     parser.add_argument("run", type=Path, nargs="?", help="run folder, instead of the two files")

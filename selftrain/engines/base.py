@@ -56,8 +56,8 @@ class Request:
     """One prompt and the seeds of the completions wanted for it."""
 
     id: str  # names the request in errors; unique within a call
-    prompt: str  # the user turn, without the image; the engine applies the chat template
-    image: Path | None  # canonical PNG from the image store, shown before the text
+    prompt: str  # the user turn, to which the engine applies the chat template; `data_process.images.marks` says where
+    images: tuple[Path, ...]  # in it the images stand: canonical PNGs from the image store
     seeds: tuple[int, ...]  # one completion per seed; a completion depends on its own seed, not on its neighbours
 
     def groups(self, params: SamplingParams) -> list[tuple[int, ...]]:
@@ -161,7 +161,7 @@ class Answers:
     def whole(self) -> list[list[Completion]]:
         """All of them, as `generate` returns them; EngineError if any is missing."""
         if self.missing:
-            raise EngineError(f"{self._engine!r} left {self.missing} completions out; see its log")
+            raise EngineError(f"{self._engine!r} left {self.missing} completions out; run again: the others are kept")
         return [[completion for completion in of_one if completion is not None] for of_one in self._found]
 
 
@@ -177,10 +177,10 @@ class ReloadsWeights(StreamsResults):
         """Give the memory back; `load` is called next."""
 
     @abstractmethod
-    def prompt_ids(self, prompt: str, image: Path | None) -> list[int]: ...
+    def prompt_ids(self, prompt: str, images: Sequence[Path]) -> list[int]: ...
 
-    def count_prompt_tokens(self, prompt: str, image: Path | None) -> int:
-        return len(self.prompt_ids(prompt, image))
+    def count_prompt_tokens(self, prompt: str, images: Sequence[Path]) -> int:
+        return len(self.prompt_ids(prompt, images))
 
     @abstractmethod
     def facts(self) -> EngineFacts: ...
@@ -190,7 +190,7 @@ class ReloadsWeights(StreamsResults):
 class CountsPromptTokens(Protocol):
     """Knows how long a prompt is."""
 
-    def count_prompt_tokens(self, prompt: str, image: Path | None) -> int:
+    def count_prompt_tokens(self, prompt: str, images: Sequence[Path]) -> int:
         """Length in tokens, chat template and image tokens included."""
 
 
@@ -198,7 +198,7 @@ class CountsPromptTokens(Protocol):
 class GivesPromptIds(CountsPromptTokens, Protocol):
     """Knows the token ids of a prompt."""
 
-    def prompt_ids(self, prompt: str, image: Path | None) -> list[int]:
+    def prompt_ids(self, prompt: str, images: Sequence[Path]) -> list[int]:
         """The token ids that the model is given for a user turn, image tokens included."""
 
 

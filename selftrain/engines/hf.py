@@ -115,13 +115,13 @@ class HFEngine(Engine):
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def prompt_ids(self, prompt: str, image: Path | None) -> list[int]:
+    def prompt_ids(self, prompt: str, images: Sequence[Path]) -> list[int]:
         """The token ids the model is given for a user turn, image tokens included."""
-        return list(self._prepare([Request("prompt_ids", prompt, image, ())])[0].ids)
+        return list(self._prepare([Request("prompt_ids", prompt, tuple(images), ())])[0].ids)
 
-    def count_prompt_tokens(self, prompt: str, image: Path | None) -> int:
+    def count_prompt_tokens(self, prompt: str, images: Sequence[Path]) -> int:
         """How long that prompt is, in tokens, image tokens included."""
-        return len(self.prompt_ids(prompt, image))
+        return len(self.prompt_ids(prompt, images))
 
     def runner_up(self, request: Request, token_ids: Sequence[int]) -> list[tuple[int, float]]:
         """For an answer that was decoded greedily: at each of its places the second best token, and how many nats it is
@@ -132,12 +132,13 @@ class HFEngine(Engine):
         with torch.inference_mode():
             (prompt,) = self._prepare([request])
             ids = torch.tensor([*prompt.ids, *token_ids[:-1]], device=self.device)
-            place = positions_of(prompt.ids, prompt.picture, prompt.image_start)
+            place = positions_of(prompt)
             after = place[:, -1:].amax() + 1 + torch.arange(len(token_ids) - 1)
             place = torch.cat([place, after.expand(3, -1)], dim=1).to(self.device)
             embeds = self._model.get_input_embeddings()(ids)
-            if prompt.picture is not None:
-                embeds[ids == self._image_id] = self._encode([prompt.picture])[prompt.picture.digest]
+            if prompt.pictures:
+                features = self._encode(prompt.pictures)
+                embeds[ids == self._image_id] = torch.cat([features[picture.digest] for picture in prompt.pictures])
             column = torch.arange(len(ids), device=self.device)
             visible = column[None, :] <= column[:, None]
             out = self._model(
@@ -247,7 +248,7 @@ class HFEngine(Engine):
         import torch
         from transformers import DynamicCache
 
-        features = self._encode([p.picture for p in prompts if p.picture is not None])
+        features = self._encode([picture for p in prompts for picture in p.pictures])
         longest = max(len(p.ids) for p in prompts)
         counts = torch.tensor(repeats, device=self.device)
         shared = kv_cache.SharedPromptCache(counts, longest, max_tokens - 1)  # the last new token is never read back
@@ -260,10 +261,10 @@ class HFEngine(Engine):
             pad = torch.tensor([width - len(p.ids) for p in part])
             for i, prompt in enumerate(part):
                 ids[i, pad[i] :] = torch.tensor(prompt.ids)
-                place[:, i, pad[i] :] = positions_of(prompt.ids, prompt.picture, prompt.image_start)
+                place[:, i, pad[i] :] = positions_of(prompt)
             ids, place, pad = ids.to(self.device), place.to(self.device), pad.to(self.device)
             embeds = self._model.get_input_embeddings()(ids)
-            shown = [features[p.picture.digest] for p in part if p.picture is not None]
+            shown = [features[picture.digest] for p in part for picture in p.pictures]
             if shown:
                 embeds[ids == self._image_id] = torch.cat(shown)
             column = torch.arange(width, device=self.device)

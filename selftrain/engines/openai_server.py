@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data_process.http import Retry
+from data_process.schema import DataError
 from selftrain.engine_settings import EngineJob, ServerSettings
 from selftrain.engines.base import Completion, EngineError, Request, SamplingParams, StreamsResults, mean_logprob
 from selftrain.engines.budget import Budget
@@ -127,13 +128,19 @@ class ServerEngine(StreamsResults):
             future.cancel()
             raise
 
-    def count_prompt_tokens(self, prompt: str, image: Path | None) -> int:
+    def count_prompt_tokens(self, prompt: str, images: Sequence[Path]) -> int:
         """How long a prompt is, by the server's count. Costs one call and one generated token."""
         self._check_open()
         name = "count_prompt_tokens"
-        url = None if image is None else chat_completions.data_url(name, image)
+        turn = self._turn(name, prompt, [chat_completions.data_url(name, image) for image in images])
         params = SamplingParams(temperature=0, max_tokens=1)
-        return self._wait(self._ask(name, chat_completions.user_turn(prompt, url), params, 0)).n_prompt_tokens
+        return self._wait(self._ask(name, turn, params, 0)).n_prompt_tokens
+
+    def _turn(self, name: str, prompt: str, urls: Sequence[str]) -> dict[str, Any]:
+        try:
+            return chat_completions.user_turn(prompt, urls)
+        except DataError as error:
+            raise EngineError(f"{name}: {error}") from error
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
         """Completions in the order of `requests`, one per seed. See `Engine`.
@@ -147,13 +154,14 @@ class ServerEngine(StreamsResults):
             raise EngineError(f"{self.url}: {reason}")
         urls: dict[Any, str] = {}
         for request in requests:  # all of them before the first call: a bad image costs nothing
-            if request.image is not None and request.image not in urls:
-                urls[request.image] = chat_completions.data_url(f"request {request.id!r}", request.image)
+            for path in request.images:
+                if path not in urls:
+                    urls[path] = chat_completions.data_url(f"request {request.id!r}", path)
+        turns = [self._turn(f"request {r.id!r}", r.prompt, [urls[path] for path in r.images]) for r in requests]
         if params.budget is not None:
             self._wait(self._prepare(params.budget))
             resolve(params.budget, WireVocabulary(self._lengths), {END}, params.max_tokens)  # whether there is room
         jobs = [(place, part) for place, r in enumerate(requests) for part in r.groups(params)]
-        turns = [chat_completions.user_turn(r.prompt, None if r.image is None else urls[r.image]) for r in requests]
 
         failed: list[tuple[_Job, EngineError]] = []
         inbox: queue.SimpleQueue[tuple[_Job, Completion | EngineError] | None] = queue.SimpleQueue()
@@ -282,7 +290,7 @@ class ServerEngine(StreamsResults):
 
     async def _length(self, prefix: str) -> int:
         params = SamplingParams(temperature=0, max_tokens=1)
-        answer = await self._ask("budget probe", chat_completions.user_turn("Go on.", None), params, 0, prefix=prefix)
+        answer = await self._ask("budget probe", chat_completions.user_turn("Go on.", ()), params, 0, prefix=prefix)
         return answer.n_prompt_tokens
 
 

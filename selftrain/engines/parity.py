@@ -60,7 +60,7 @@ def expectations(reference: Reference, requests: Sequence[Request], max_tokens: 
     params = SamplingParams(temperature=0, max_tokens=min(max_tokens, TEXT_TOKENS))
     found = []
     for request, (answer,) in zip(requests, reference.generate(requests, params), strict=True):
-        prompt_ids = tuple(reference.prompt_ids(request.prompt, request.image))
+        prompt_ids = tuple(reference.prompt_ids(request.prompt, request.images))
         second = tuple(reference.runner_up(request, answer.token_ids))
         found.append(Expected(request, prompt_ids, answer.token_ids, second))
     return found
@@ -74,7 +74,7 @@ def compare(engine: Comparable, expected: Sequence[Expected], max_tokens: int, d
     """
     tolerance = TOLERANCE[dtype]
     for item in expected:
-        got = engine.prompt_ids(item.request.prompt, item.request.image)
+        got = engine.prompt_ids(item.request.prompt, item.request.images)
         if tuple(got) != item.prompt_ids:
             raise EngineError(_prompt_differs(item, got))
     params = SamplingParams(temperature=0, max_tokens=min(max_tokens, TEXT_TOKENS))
@@ -119,7 +119,7 @@ def _prompt_differs(item: Expected, got: Sequence[int]) -> str:
     what, cause = f"token {at} is {got[at]} instead of {wanted[at]}" if at < len(got) else "", "the template"
     if len(got) != len(wanted):
         what = f"{len(got)} tokens instead of {len(wanted)}"
-        cause = "the image is resized (pixel limits)" if item.request.image else cause
+        cause = "an image is resized (pixel limits)" if item.request.images else cause
     return (
         f"the engine reads prompt {item.request.id!r} in another way than transformers: {what}, from token {at} on; "
         f"likely {cause}. Give it this model folder's own processor, or set engine.kind to hf"

@@ -61,9 +61,9 @@ class EngineActor:
                 return [(r.id, r.seeds) for r in here], inner.generate(here, params)
             [asked] = here
             if method == "prompt_ids" and isinstance(inner, GivesPromptIds):
-                return inner.prompt_ids(asked.prompt, asked.image)
+                return inner.prompt_ids(asked.prompt, asked.images)
             if method == "count_prompt_tokens" and isinstance(inner, CountsPromptTokens):
-                return inner.count_prompt_tokens(asked.prompt, asked.image)
+                return inner.count_prompt_tokens(asked.prompt, asked.images)
             if method == "facts" and isinstance(inner, StatesFacts):
                 return inner.facts()
             raise EngineError(f"{inner!r}, which the actors run, has no {method}")
@@ -98,7 +98,7 @@ def at_hand(
         copies = {path: Path(folder) / f"{number}-{path.name}" for number, path in enumerate(absent)}
         for path, copy in copies.items():
             copy.write_bytes(content[path])
-        yield tuple(replace(r, image=copies.get(r.image, r.image)) if r.image is not None else r for r in requests)
+        yield tuple(replace(r, images=tuple(copies.get(path, path) for path in r.images)) for r in requests)
 
 
 def _digest_here(path: Path) -> str | None:

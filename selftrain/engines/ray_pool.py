@@ -183,20 +183,20 @@ class RayEngine(StreamsResults):
         finally:
             self._session.leave()
 
-    def prompt_ids(self, prompt: str, image: Path | None) -> list[int]:
-        return list(self._ask("prompt_ids", prompt, image))
+    def prompt_ids(self, prompt: str, images: Sequence[Path]) -> list[int]:
+        return list(self._ask("prompt_ids", prompt, images))
 
-    def count_prompt_tokens(self, prompt: str, image: Path | None) -> int:
-        return int(self._ask("count_prompt_tokens", prompt, image))
+    def count_prompt_tokens(self, prompt: str, images: Sequence[Path]) -> int:
+        return int(self._ask("count_prompt_tokens", prompt, images))
 
     def facts(self) -> EngineFacts:
         """What the inner engine states; EngineError if it states nothing."""
-        found: EngineFacts = self._ask("facts", "", None)
+        found: EngineFacts = self._ask("facts", "", ())
         return found
 
-    def _ask(self, method: Method, prompt: str, image: Path | None) -> Any:
+    def _ask(self, method: Method, prompt: str, images: Sequence[Path]) -> Any:
         self._check_open()
-        [(_, answer)] = self._run([_Job(0, method, (Request(method, prompt, image, ()),), None)])
+        [(_, answer)] = self._run([_Job(0, method, (Request(method, prompt, tuple(images), ()),), None)])
         return answer
 
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
@@ -282,14 +282,13 @@ class RayEngine(StreamsResults):
         if job.shipment is None:
             content: dict[Path, bytes] = {}
             for request in job.requests:
-                if request.image is None or request.image in content:
-                    continue
-                try:
-                    content[request.image] = request.image.read_bytes()
-                except OSError as error:
-                    raise EngineError(
-                        f"request {request.id!r}: cannot read the image {request.image}: {error}; store it again"
-                    ) from error
+                for image in set(request.images) - content.keys():
+                    try:
+                        content[image] = image.read_bytes()
+                    except OSError as error:
+                        raise EngineError(
+                            f"request {request.id!r}: cannot read the image {image}: {error}; store it again"
+                        ) from error
             digests = {path: hashlib.sha256(data).hexdigest() for path, data in content.items()}
             # In a list: the actor's machine gets the bytes if it asks for them, not with every call.
             job.shipment = digests, [ray.put(content)] if content else []

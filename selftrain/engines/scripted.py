@@ -13,8 +13,9 @@ from pathlib import Path
 from zlib import crc32
 
 from data_process import prompts as wording
+from data_process.images.marks import segments
 from data_process.prompts import PromptSet, prompt_set
-from data_process.schema import Problem
+from data_process.schema import DataError, Problem
 from data_process.seeds import seed_for
 from selftrain.engine_settings import EngineJob, ScriptedSettings
 from selftrain.engines.base import Completion, Engine, EngineError, Request, SamplingParams, check_ids
@@ -96,8 +97,9 @@ class ScriptedEngine(Engine):
             self.n_requests += 1
             if self.n_requests == self.fail_at:
                 raise EngineError(f"request {request.id!r}: scripted failure at request {self.fail_at}")
-            if self.check_images and request.image is not None and not _is_png(request.image):
-                raise EngineError(f"request {request.id!r}: cannot read the image {request.image}; store it again")
+            for image in request.images if self.check_images else ():
+                if not _is_png(image):
+                    raise EngineError(f"request {request.id!r}: cannot read the image {image}; store it again")
             answers.append([self._complete(request, seed, params) for seed in request.seeds])
         if self.on_batch is not None and answers:
             self.on_batch(sum(map(len, answers)))
@@ -149,7 +151,7 @@ class ScriptedEngine(Engine):
         return Completion(
             text=text,
             token_ids=tuple(tokens),
-            n_prompt_tokens=self.count_prompt_tokens(request.prompt, request.image),
+            n_prompt_tokens=self.count_prompt_tokens(request.prompt, request.images),
             finish="length" if cut else "stop",
             mean_logprob=-(crc32(text.encode()) % 1000) / 500,  # some number in (-2, 0] that follows the text
             forcing=forcing,
@@ -163,9 +165,13 @@ class ScriptedEngine(Engine):
             raise EngineError(f"request {request.id!r}: the script has no text for its id or its prompt")
         return texts[seed % len(texts)]
 
-    def count_prompt_tokens(self, prompt: str, image: Path | None) -> int:
-        """Words, and IMAGE_TOKENS for a picture."""
-        return len(prompt.split()) + (IMAGE_TOKENS if image is not None else 0)
+    def count_prompt_tokens(self, prompt: str, images: Sequence[Path]) -> int:
+        """Words, and IMAGE_TOKENS for each picture."""
+        try:
+            texts = segments(prompt, len(images))
+        except DataError as error:
+            raise EngineError(str(error)) from error
+        return sum(len(text.split()) for text in texts) + IMAGE_TOKENS * len(images)
 
 
 def _is_png(path: Path) -> bool:
@@ -217,11 +223,13 @@ class GoldNoise:
             return "The figure does not show enough to tell how large it is, so nothing follows from it here."
         else:
             answer = self._wrong(problem, seed)
-        select_cue = self.prompts.select.rpartition("{predictions}")[2]
+        prompts = self.prompts.of(problem)
+        select_cue = prompts.select.rpartition("{predictions}")[2]
         if request.prompt.endswith(select_cue):
-            return wording.fill(self.prompts.select_target, answer=answer)
+            return wording.fill(prompts.select_target, answer=answer)
         steps = f"From the figure the known values are read, and with them step {seed % 7 + 1} gives what is asked."
-        return f"{steps}\n{wording.fill(self.prompts.qa_target, answer=answer)}"
+        cue = "Answer: " if prompts.qa_target == "{answer}" else ""  # a bare answer ends no solution
+        return f"{steps}\n{cue}{wording.fill(prompts.qa_target, answer=answer)}"
 
     def find(self, request: Request) -> Problem:
         """The problem a request asks about; EngineError if there is none or more than one."""

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from data_process.schema import MAX_IMAGES
 from selftrain.engine_settings import VLLMSettings
 from selftrain.engines.base import EngineError
 
@@ -78,7 +79,7 @@ def engine_arguments(config: VLLMWorkerConfig, cpu: bool) -> dict[str, Any]:
         "max_num_seqs": settings.batch_size,
         "gpu_memory_utilization": settings.memory_share,
         "tensor_parallel_size": settings.tensor_parallel,
-        "limit_mm_per_prompt": {"image": 1, "video": 0},
+        "limit_mm_per_prompt": {"image": MAX_IMAGES, "video": 0},
         "mm_processor_kwargs": {key: value for key, value in limits.items() if value is not None},
         "enable_prefix_caching": True,
         "logprobs_mode": "raw_logprobs",

@@ -122,13 +122,13 @@ class VLLMEngine(ReloadsWeights):
                 self.on_batch(1)
 
         # The other process runs in another folder.
-        whole = [Request(r.id, r.prompt, None if r.image is None else r.image.absolute(), r.seeds) for r in requests]
+        whole = [Request(r.id, r.prompt, _absolute(r.images), r.seeds) for r in requests]
         self._ask("generate", whole, params, tell=keep)
         return answers.whole()
 
-    def prompt_ids(self, prompt: str, image: Path | None) -> list[int]:
+    def prompt_ids(self, prompt: str, images: Sequence[Path]) -> list[int]:
         """The token ids the model is given for a user turn, image tokens included."""
-        found: list[int] = self._ask("prompt_ids", prompt, None if image is None else image.absolute())
+        found: list[int] = self._ask("prompt_ids", prompt, _absolute(images))
         return found
 
     def facts(self) -> EngineFacts:
@@ -191,6 +191,10 @@ class VLLMEngine(ReloadsWeights):
         how = f" {ending(status)}" if status else ""
         self._keep_log = True
         return EngineError(f"vLLM failed ({what}{how}){hint}\n{end}")
+
+
+def _absolute(images: Sequence[Path]) -> tuple[Path, ...]:
+    return tuple(image.absolute() for image in images)
 
 
 def open_vllm(settings: VLLMSettings, job: EngineJob) -> VLLMEngine:

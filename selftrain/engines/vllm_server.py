@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from data_process.schema import MAX_IMAGES
 from selftrain.engines.base import EngineError
 from selftrain.processes.child import Child, ending, log_end
 
@@ -35,7 +36,6 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 8000  # 0: a free one
     max_model_len: int | None = None  # tokens, prompt and answer together; None: what the model's config says
-    images_per_prompt: int = 1
     min_pixels: int | None = None  # canonical images lie within; None: what the model's processor says
     max_pixels: int | None = None
     dtype: str = "auto"
@@ -68,7 +68,7 @@ def command(config: ServerConfig) -> list[str]:
         *("--seed", str(config.seed)),
         *("--dtype", config.dtype),
         *("--generation-config", "vllm"),  # not the checkpoint's: its top_k of 1 would make samples copies
-        *("--limit-mm-per-prompt", json.dumps({"image": config.images_per_prompt, "video": 0})),
+        *("--limit-mm-per-prompt", json.dumps({"image": MAX_IMAGES, "video": 0})),
         "--enable-prefix-caching" if config.prefix_caching else "--no-enable-prefix-caching",
     ]
     if (template := _template(model)) is not None:

@@ -132,25 +132,29 @@ class Worker:
                     return [*own, *(top[token].logprob for token in sorted(top))]
         raise EngineError("vLLM did not answer the probe of its weights; see its log")
 
-    def prompt_ids(self, prompt: str, image: Path | None) -> list[int]:
+    def prompt_ids(self, prompt: str, images: Sequence[Path]) -> list[int]:
         """The ids that the model is given, image tokens included, as vLLM makes them."""
-        (ready,) = prepare(self._processor, [Request("prompt_ids", prompt, image, ())])
+        (ready,) = prepare(self._processor, [Request("prompt_ids", prompt, tuple(images), ())])
         return list(self._render(ready)["prompt_token_ids"])
 
     def _render(self, prompt: Prompt) -> dict[str, Any]:
-        """A prompt in vLLM's own form, its image processed."""
+        """A prompt in vLLM's own form, its images processed."""
         from PIL import Image
 
-        if prompt.picture is None:
+        if not prompt.pictures:
             return _tokens(prompt.ids)
-        one_mark = [*prompt.ids[: prompt.image_start + 1], *prompt.ids[prompt.image_start + prompt.picture.n_tokens :]]
-        with Image.open(prompt.picture.path) as image:
-            picture = image.convert("RGB")
+        one_mark: list[int] = []  # of the tokens of each image
+        end, opened = 0, []
+        for picture, start in zip(prompt.pictures, prompt.starts, strict=True):
+            one_mark += prompt.ids[end : start + 1]
+            end = start + picture.n_tokens
+            with Image.open(picture.path) as image:
+                opened.append(image.convert("RGB"))
         given = {
-            "prompt_token_ids": one_mark,
-            "multi_modal_data": {"image": picture},
+            "prompt_token_ids": [*one_mark, *prompt.ids[end:]],
+            "multi_modal_data": {"image": opened},
             # The pixel limits are the same for all that this process sees.
-            "multi_modal_uuids": {"image": [prompt.picture.digest]},
+            "multi_modal_uuids": {"image": [picture.digest for picture in prompt.pictures]},
         }
         # Its other cache leaves out the pixels of images that were sent before, which would bind the rows of a prompt
         # to the order they are sent in.
@@ -158,8 +162,8 @@ class Worker:
         if list(found["prompt_token_ids"]) != list(prompt.ids):
             raise EngineError(
                 f"request {prompt.request.id!r}: vLLM makes {len(found['prompt_token_ids'])} tokens of the prompt, "
-                f"transformers {len(prompt.ids)}; the image {prompt.picture.path} or the template is read in another "
-                "way, so answers would not be comparable"
+                f"transformers {len(prompt.ids)}; {prompt.pictures[0].path}, another image or the template is read in "
+                "another way, so answers would not be comparable"
             )
         return dict(found)
 

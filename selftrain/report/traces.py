@@ -35,7 +35,7 @@ class Trace:
     question: str
     choices: tuple[str, ...] = ()
     gold: str | None = None
-    image: bytes | None = None  # shown only if it is a PNG file
+    images: tuple[bytes, ...] = ()  # PNG files; others are not shown
     texts: tuple[TraceText, ...] = ()
 
 
@@ -77,12 +77,12 @@ def _trace(
     texts += [TraceText(f"sample {k}", now.iteration, sample) for k, sample in samples]
     others = {name: result.texts for name, result in now.strategies.items() if name != "greedy"}
     texts += [TraceText(name, now.iteration, text) for name, several in others.items() for text in several]
-    image = config.data.folder / problem.image if problem and problem.image else None
+    files = [config.data.folder / image for image in (problem.images if problem else ())]
     return Trace(
         identifier,
-        problem.question if problem else "(the data folder is not here any more)",
+        problem.full_question if problem else "(the data folder is not here any more)",
         problem.choices if problem else (),
         now.gold,
-        image.read_bytes() if image and image.is_file() and image.suffix.lower() == ".png" else None,
+        tuple(file.read_bytes() for file in files if file.is_file() and file.suffix.lower() == ".png"),
         tuple(texts),
     )

@@ -14,7 +14,7 @@ from typing import Any
 from data_process.images.store import ImageStore
 from data_process.io import load_problems
 from data_process.judging import JUDGE_VERSION
-from data_process.prompts import prompt_set
+from data_process.prompts import BASE, prompt_set
 from data_process.schema import DataError, Problem, to_json
 from selftrain.config import Config
 from selftrain.files import file_digest, read_json, write_json
@@ -113,6 +113,15 @@ def load_splits(
     data = config.data
     if data.source == "minigeo":
         generate_data(config, progress)
+    elif (card_file := data.folder / "card.json").is_file():
+        # A table, which has no wording of its own, and folders of earlier versions name none.
+        about = read_json(card_file)
+        made_for = about.get("prompts", BASE) if isinstance(about, dict) else BASE
+        if made_for not in (BASE, config.prompts):
+            progress.say(
+                f"  note: {card_file} names the prompts {made_for!r}, and this run uses {config.prompts!r}; to change "
+                f"that, set prompts={made_for}"
+            )
     splits: dict[str, list[Problem]] = {}
     card: dict[str, Any] = {}
     hard = (HARD,) if data.hard and (data.folder / data.hard).is_file() else ()
@@ -171,7 +180,9 @@ def inputs(config: Config, splits: Mapping[str, Sequence[Problem]], store: Image
     def digest(problems: Sequence[Problem]) -> str:
         # Fields without a value are left out, so that a new kind of field does not make old data look changed.
         fields = [{key: value for key, value in to_json(p).items() if value is not None} for p in problems]
-        rows = [[row, store.add(p.image).id if p.image else None] for row, p in zip(fields, problems, strict=True)]
+        ids = [[store.add(image).id for image in p.images] for p in problems]
+        shown = [found if len(found) > 1 else found[0] if found else None for found in ids]
+        rows = [list(pair) for pair in zip(fields, shown, strict=True)]
         return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:16]
 
     result: dict[str, Any] = {split: digest(problems) for split, problems in splits.items()}

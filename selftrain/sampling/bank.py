@@ -58,16 +58,18 @@ class PromptKey:
 
     weights: str  # digest of base and adapter
     prompt: str  # the user turn
-    image: str | None  # content id in the image store; pixel limits are part of it
+    images: tuple[str, ...]  # content ids in the image store, in order; pixel limits are part of them
     params: SamplingParams
     seed: int  # the run's sampling seed
 
     def settings(self) -> str:
-        """JSON of what the bank keeps beside the weights, the prompt and the image."""
+        """JSON of what the bank keeps beside the weights, the prompt and the images."""
         return json.dumps({**self.params.to_json(), "seed": self.seed}, sort_keys=True)
 
     def digest(self) -> str:
-        what = [self.weights, self.prompt, self.image, self.params.to_json(), self.seed]
+        # One image, or none, has the key that it had when a prompt could not have more.
+        shown = list(self.images) if len(self.images) > 1 else self.images[0] if self.images else None
+        what = [self.weights, self.prompt, shown, self.params.to_json(), self.seed]
         text = json.dumps(what, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
@@ -234,7 +236,10 @@ class Bank:
             self._db.executemany(
                 # Not OR IGNORE, which would also pass over a row that breaks a NOT NULL.
                 "INSERT INTO prompts VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                [(key, p.weights, whole_characters(p.prompt), p.image, p.settings()) for key, p in prompts.items()],
+                [
+                    (key, p.weights, whole_characters(p.prompt), " ".join(p.images) or None, p.settings())
+                    for key, p in prompts.items()
+                ],
             )
             new_prompts = self._db.total_changes - before
             self._db.executemany(

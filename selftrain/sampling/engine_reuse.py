@@ -103,11 +103,11 @@ class EngineLease(StreamsResults):
         held.on_batch, held.on_result = self.on_batch, self.on_result
         return held.generate(requests, params)
 
-    def prompt_ids(self, prompt: str, image: Path | None) -> list[int]:
-        return self._open().prompt_ids(prompt, image)
+    def prompt_ids(self, prompt: str, images: Sequence[Path]) -> list[int]:
+        return self._open().prompt_ids(prompt, images)
 
-    def count_prompt_tokens(self, prompt: str, image: Path | None) -> int:
-        return self._open().count_prompt_tokens(prompt, image)
+    def count_prompt_tokens(self, prompt: str, images: Sequence[Path]) -> int:
+        return self._open().count_prompt_tokens(prompt, images)
 
     def _open(self) -> ReloadsWeights:
         self._check_open()

@@ -14,11 +14,11 @@ READ_AT_ONCE = 100  # asks whose samples are read from the bank together
 
 @dataclass(frozen=True)
 class Ask:
-    """One prompt to be answered; `image` is relative to the data folder."""
+    """One prompt to be answered; its images are relative to the data folder, in the order of their places."""
 
     id: str
     prompt: str
-    image: str | None
+    images: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ class Sampler:
         if len({ask.id for ask in asks}) != len(asks):
             raise ValueError("ids of asks must be unique")
         keys: dict[str, str] = {}
-        wanted: dict[str, tuple[PromptKey, Picture | None]] = {}
+        wanted: dict[str, tuple[PromptKey, tuple[Picture, ...]]] = {}
         names: dict[str, str] = {}  # key -> the first ask that has it, for errors
         for ask in asks:
-            picture = self._picture(ask.image) if ask.image is not None else None
-            prompt = PromptKey(self._weights, ask.prompt, picture.id if picture else None, params, self._seed)
+            pictures = tuple(map(self._picture, ask.images))
+            prompt = PromptKey(self._weights, ask.prompt, tuple(p.id for p in pictures), params, self._seed)
             key = keys[ask.id] = prompt.digest()
-            wanted[key] = (prompt, picture)
+            wanted[key] = (prompt, pictures)
             names.setdefault(key, ask.id)
         lacking = self._bank.missing(list(wanted), n)
         total = len(wanted) * n
@@ -109,7 +109,7 @@ class Sampler:
                 Request(
                     id=names[key],
                     prompt=wanted[key][0].prompt,
-                    image=picture.path if (picture := wanted[key][1]) else None,
+                    images=tuple(picture.path for picture in wanted[key][1]),
                     seeds=tuple(sample_seed(key, index) for index in indices),
                 )
                 for key, indices in missing.items()

@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from data_process.images.marks import segments
 from data_process.images.store import ImageStore
 from data_process.io import load_problems
 from data_process.schema import DataError, Problem
@@ -151,17 +152,16 @@ def context_limit_of(config: Config, picture: Callable[[str], Picture], processo
     limit = (model.get("text_config") or model).get("max_position_embeddings")
     if not isinstance(limit, int):
         raise ConfigError(f"{config.model.path}/config.json has no max_position_embeddings")
-    frames = {with_image: frame_of(processor, with_image) for with_image in (False, True)}
+    frame = frame_of(processor)
 
     @cache
     def image_tokens(image: str) -> int:
         return count_image_tokens({image}, lambda name: picture(name).path, processor.image_processor)[image]
 
     @lru_cache(maxsize=1 << 16)
-    def count(prompt: str, image: str | None) -> int:
-        frame = frames[image is not None]
-        text = frame.before + prompt + frame.between
+    def count(prompt: str, images: tuple[str, ...]) -> int:
+        text = frame.before + frame.image.join(segments(prompt, len(images))) + frame.between
         ids = processor.tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"]
-        return len(ids) + (image_tokens(image) - 1 if image is not None else 0)
+        return len(ids) + sum(image_tokens(image) - 1 for image in images)
 
     return ContextLimit(limit, count)

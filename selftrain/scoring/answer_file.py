@@ -16,7 +16,7 @@ from typing import Any
 
 from data_process.io import write_jsonl
 from data_process.judging.extractor import Extractor, Reply, ReplyCache, read_by_extractor
-from data_process.judging.published.mathvista import official_verdict, states_answer
+from data_process.judging.published.mathvista import states_answer
 from data_process.judging.published.registry import NamedJudge, named_judge
 from data_process.predictions import mathvista_tables
 from data_process.predictions.files import (
@@ -65,12 +65,13 @@ class Scored:
         }  # fmt: skip
         if self.reply is not None:
             row["extractor_reply"] = self.reply.text
-        if judge.mathvista and self.answer is not None:
-            if self.lacks_extraction(own_extractions):
-                return {**row, "official": False, "states_answer": False}
-            problem, extraction = self.question.problem, self.extraction(own_extractions)
-            by_rule = self.verdict if judge.reads == "extraction" else official_verdict(problem, extraction)
-            row |= {"official": by_rule.correct, "states_answer": states_answer(problem, extraction)}
+        if judge.official is not None and self.answer is not None:
+            problem, extraction = self.question.problem, self.extraction(own_extractions, judge.official.as_written)
+            lacks = self.lacks_extraction(own_extractions)
+            by_rule = self.verdict if judge.reads == "extraction" else judge.official.verdict(problem, extraction)
+            row["official"] = by_rule.correct and not lacks
+            if judge.mathvista:
+                row["states_answer"] = not lacks and states_answer(problem, extraction)
         return row
 
     @property
@@ -84,11 +85,16 @@ class Scored:
         """Whether the answer has none, though others of its file have: unanswered in both of MathVista's scores."""
         return not own and self.answer is not None and not self.answer.has_extraction
 
-    def extraction(self, own: bool) -> Any:
-        """What the official rule is given: the file's extraction, or the answer our judge read ("" for none)."""
-        if own:
-            return self.verdict.extracted or ""
-        return self.answer.response.extraction if self.answer is not None else ""
+    def extraction(self, own: bool, as_written: bool = False) -> Any:
+        """What the official rule is given: the file's extraction, or the answer our judge read ("" for none).
+
+        `as_written`: as the response writes it, unless it stands inside a sentence.
+        """
+        if self.answer is None or not own:
+            return self.answer.response.extraction if self.answer is not None else ""
+        if as_written and self.verdict.span and not self.verdict.rule.startswith("statement/"):
+            return self.answer.response.text[slice(*self.verdict.span)].strip().removesuffix(".")
+        return self.verdict.extracted or ""
 
 
 def score_files(
@@ -231,18 +237,23 @@ def totals(
     asked = [item.reply for item in scored if item.reply is not None]
     if asked:
         result["extractor"] = {"asked": len(asked), "from_cache": sum(reply.from_cache for reply in asked)}
-    if judge.mathvista:
+    if judge.official is not None:
         answered = [(item, row) for item, row in zip(scored, rows, strict=True) if item.answer is not None]
         right = sum(row["official"] for _, row in answered)
-        credited = sum(row["official"] and not row["states_answer"] for _, row in answered)
         # The official script divides by the rows of its file; a problem that nobody answered is not among them.
         result["official"] = {
             **_share(right, len(answered)),
+            "rule": judge.official.about,
             "extractions": "own" if own else "given",
-            "credit_without_answer": credited,
-            "undefined": sum(row["rule"] == "official:undefined" for row in rows),
             "no_extraction": [item.question.problem.id for item, _ in answered if item.lacks_extraction(own)],
         }
+        if judge.official.scores is not None:
+            given = [(item.question.row, bool(row["official"])) for item, row in answered]
+            result["official"]["scores"] = dict(judge.official.scores(given))
+    if judge.mathvista:
+        credited = sum(row["official"] and not row["states_answer"] for _, row in answered)
+        result["official"]["credit_without_answer"] = credited
+        result["official"]["undefined"] = sum(row["rule"] == "official:undefined" for row in rows)
         result["strict"] = _share(right - credited if judge.reads == "extraction" else correct, n)
         if (tables := _tables(scored)) is not None:
             result["categories"] = tables
@@ -280,16 +291,20 @@ def as_text(result: Mapping[str, Any]) -> str:
         official = result["official"]
         source = "the given extractions" if official["extractions"] == "given" else "the answers this judge read"
         lines += [
-            f"official {share(official)} (MathVista's rule on {source})",
-            f"strict   {share(result['strict'])} (empty or unreadable is wrong)",
-            f"  {official['credit_without_answer']} of the {official['correct']} officially right answers are credit "
-            "for an extraction that is no answer at all (empty, a refusal)",
+            f"official {share(official)} ({official['rule']} on {source})",
+            *(f"  {name}: {100 * value:.2f}%" for name, value in official.get("scores", {}).items()),
         ]
+        if "strict" in result:
+            lines += [
+                f"strict   {share(result['strict'])} (empty or unreadable is wrong)",
+                f"  {official['credit_without_answer']} of the {official['correct']} officially right answers are "
+                "credit for an extraction that is no answer at all (empty, a refusal)",
+            ]
         if without := official["no_extraction"]:
             more = ", ..." if len(without) > SHOWN_IDS else ""
             listed = ", ".join(without[:SHOWN_IDS]) + more
             lines.append(f"  {len(without)} answers without an extraction count as unanswered in both: {listed}")
-        if official["undefined"]:
+        if official.get("undefined"):
             lines.append(f"  {official['undefined']} problems have a type for which the official script has no rule")
     lines.append("rules:")
     lines += [f"  {count:6d}  {rule}" for rule, count in result["rules"].items()]

@@ -26,7 +26,10 @@ def refine(
     drawn = sampler.draw(plan.asks(problems), plan.greedy, 1)
     chains = {p.id: [attempt(drawn[p.id][0], p)] for p in problems}
     for _ in range(plan.rounds):
-        asks = [Ask(p.id, wording.refine(p, chains[p.id][-1].completion.text, plan.prompts), p.image) for p in problems]
+        asks = [
+            Ask(p.id, wording.refine(p, chains[p.id][-1].completion.text, plan.prompts), wording.images(p))
+            for p in problems
+        ]
         plan.check_fits(asks, plan.sampling.max_tokens, "lower max_tokens")
         drawn = sampler.draw(asks, plan.greedy, 1)
         for p in problems:

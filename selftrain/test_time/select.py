@@ -133,7 +133,7 @@ def even_groups(candidates: Sequence[Attempt], most: int) -> list[list[Attempt]]
 
 def preflight(problems: Sequence[Problem], plan: StrategyConfig, shown: int) -> None:
     """Before anything is sampled: ConfigError if a prompt with `shown` empty candidates already does not fit."""
-    asks = [Ask(p.id, wording.select(p, [""] * shown, plan.prompts, plan.form), p.image) for p in problems]
+    asks = [Ask(p.id, wording.select(p, [""] * shown, plan.prompts, plan.form), wording.images(p)) for p in problems]
     plan.check_fits(asks, plan.selecting.max_tokens, f"that is with {shown} empty candidates; show fewer of them")
 
 
@@ -172,7 +172,10 @@ def _play(
     standing = [list(distinct(c.candidates) if plan.distinct else c.candidates) for c in tasks]
     longest = [sorted(shown, key=lambda a: -len(a.completion.token_ids))[:at_once] for shown in standing]
     plan.check_fits(
-        [Ask(c.key, show(c.problem, shown, plan), c.problem.image) for c, shown in zip(tasks, longest, strict=True)],
+        [
+            Ask(c.key, show(c.problem, shown, plan), wording.images(c.problem))
+            for c, shown in zip(tasks, longest, strict=True)
+        ],
         plan.selecting.max_tokens,
         "show fewer candidates at once: recursive selection takes as many as fit, a tournament groups of a size",
     )
@@ -184,7 +187,11 @@ def _play(
     for turn in count():
         groups = {i: split(tasks[i].problem, standing[i]) for i in playing}
         asks = [
-            Ask(f"{tasks[i].key}/select{turn}.{k}", show(tasks[i].problem, group, plan), tasks[i].problem.image)
+            Ask(
+                f"{tasks[i].key}/select{turn}.{k}",
+                show(tasks[i].problem, group, plan),
+                wording.images(tasks[i].problem),
+            )
             for i, several in groups.items()
             for k, group in enumerate(several)
             if len(group) > 1
@@ -229,7 +236,10 @@ def _packed(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfi
     groups: list[list[Attempt]] = [[]]
     for candidate in candidates:
         longer = [*groups[-1], candidate]
-        fits = plan.context_limit.lacking(show(problem, longer, plan), problem.image, plan.selecting.max_tokens) is None
+        fits = (
+            plan.context_limit.lacking(show(problem, longer, plan), wording.images(problem), plan.selecting.max_tokens)
+            is None
+        )
         if len(longer) > 2 and not fits:
             groups.append([candidate])
         else:

@@ -104,7 +104,7 @@ class StrategyConfig:
 
     def asks(self, problems: Sequence[Problem]) -> list[Ask]:
         """One for each problem. ConfigError, before anything is generated, if a prompt does not fit."""
-        asks = [Ask(p.id, self.prompt(p), p.image) for p in problems]
+        asks = [Ask(p.id, self.prompt(p), wording.images(p)) for p in problems]
         last = self.rejection.last if self.rejection is not None else None
         longest = max(self.sampling.max_tokens, last.max_tokens if last is not None else 0)
         self.check_fits(asks, longest, "lower max_tokens or take a model with more positions")
@@ -114,7 +114,7 @@ class StrategyConfig:
         """ConfigError with the arithmetic if one of `asks` does not fit with an answer of `max_tokens`."""
         if self.context_limit is not None:
             limit = self.context_limit
-            refuse(((ask.id, limit.lacking(ask.prompt, ask.image, max_tokens)) for ask in asks), advice)
+            refuse(((ask.id, limit.lacking(ask.prompt, ask.images, max_tokens)) for ask in asks), advice)
 
 
 def greedy(params: SamplingParams) -> SamplingParams:

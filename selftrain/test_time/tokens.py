@@ -66,11 +66,12 @@ class ContextLimit:
     """How many tokens the model can hold, and how long a prompt is, so that what cannot fit is refused early."""
 
     limit: int  # positions: prompt and answer together
-    count: Callable[[str, str | None], int]  # (prompt, image as in Problem) -> tokens, chat template and image included
+    # (prompt, its images as in `Ask`) -> tokens, chat template and images included
+    count: Callable[[str, tuple[str, ...]], int]
 
-    def lacking(self, prompt: str, image: str | None, max_tokens: int) -> str | None:
+    def lacking(self, prompt: str, images: tuple[str, ...], max_tokens: int) -> str | None:
         """Why the prompt does not fit with an answer of `max_tokens`, with the arithmetic; None when it does."""
-        prompt_tokens = self.count(prompt, image)
+        prompt_tokens = self.count(prompt, images)
         if prompt_tokens + max_tokens <= self.limit:
             return None
         return f"{prompt_tokens} tokens of prompt + {max_tokens} of answer > {self.limit} positions"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_process.errors import FailedError
+from data_process.images.marks import segments
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +84,7 @@ def shape_of(adapter: Path) -> dict[str, float]:
         raise AdapterError(f"{adapter} is not a LoRA adapter ({error!r}); give the folder of a training") from error
 
 
-def verify_adapter(base_model: Path, adapter: Path, probe_prompt: str, probe_image: Path | None = None) -> float:
+def verify_adapter(base_model: Path, adapter: Path, probe_prompt: str, probe_images: Sequence[Path] = ()) -> float:
     """Largest absolute difference between the logits with and without the adapter, over one probe prompt.
 
     Loads the model in float32 on the CPU: meant for a tiny model or a last check. AdapterError if nothing changes.
@@ -95,9 +97,12 @@ def verify_adapter(base_model: Path, adapter: Path, probe_prompt: str, probe_ima
 
     logging.disable_progress_bar()
     processor = AutoProcessor.from_pretrained(base_model)
-    content = [*([{"type": "image"}] if probe_image else ()), {"type": "text", "text": probe_prompt}]
+    first, *others = segments(probe_prompt, len(probe_images))
+    content = [{"type": "text", "text": first}] if first else []
+    for shown in others:
+        content += [{"type": "image"}, {"type": "text", "text": shown}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    images = [Image.open(probe_image).convert("RGB")] if probe_image else None
+    images = [Image.open(image).convert("RGB") for image in probe_images] or None
     inputs = processor(text=[text], images=images, return_tensors="pt")
     base = AutoModelForImageTextToText.from_pretrained(base_model, dtype=torch.float32).eval()
     with torch.inference_mode():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_process.building.sharegpt import rejection_reason
+from data_process.images.marks import segments
 from data_process.images.store import ImageError, png_size, smart_resize
 from data_process.schema import DataError, Example
 
@@ -33,6 +34,7 @@ class Frame(NamedTuple):
     """What the chat template puts around a prompt and its target."""
 
     before: str
+    image: str  # where an image stands; one of its tokens becomes all tokens of the image
     between: str  # from the end of the prompt to the start of the answer
     after: str
 
@@ -54,24 +56,29 @@ def preflight(
     if not examples:
         raise DataError("there are no examples to train on; see what the build stage dropped, and why")
     processor = AutoProcessor.from_pretrained(base_model)
-    image_tokens = count_image_tokens({e.image for e in examples if e.image}, image_path, processor.image_processor)
-    lengths = row_lengths(examples, processor, image_tokens)
+    images = {image for example in examples for image in example.images}
+    image_tokens = count_image_tokens(images, image_path, processor.image_processor)
     dropped: Counter[str] = Counter()
-    kept = []
-    for i, example in enumerate(examples):
-        if reason := rejection_reason(example) or ("too_long" if lengths[i] > max_length else None):
+    whole = []
+    for example in examples:
+        if reason := rejection_reason(example):
             dropped[reason] += 1
         else:
-            kept.append(i)
+            whole.append(example)
+    lengths = row_lengths(whole, processor, image_tokens)
+    kept = [i for i, length in enumerate(lengths) if length <= max_length]
+    if len(kept) < len(whole):
+        dropped["too_long"] = len(whole) - len(kept)
     if dropped.total() > max_dropped_share * len(examples) or not kept:
-        worst = max(range(len(lengths)), key=lengths.__getitem__)
+        longest = max(zip(lengths, whole, strict=True), key=lambda pair: pair[0], default=None)
+        said = f"The longest, {longest[1].id}, has {longest[0]} tokens of {max_length}. " if longest else ""
         raise DataError(
             f"{dropped.total()} of {len(examples)} rows cannot be trained on {dict(dropped)}; allowed share: "
-            f"{max_dropped_share:g}. The longest, {examples[worst].id}, has {lengths[worst]} tokens of {max_length}. "
+            f"{max_dropped_share:g}. {said}"
             "Against too_long raise max_length, or lower max_tokens, the candidates per select prompt or max_pixels; "
             "data_process/building/sharegpt.py explains the other reasons"
         )
-    return PreflightReport([lengths[i] for i in kept], [examples[i] for i in kept], dropped)
+    return PreflightReport([lengths[i] for i in kept], [whole[i] for i in kept], dropped)
 
 
 def row_lengths(examples: Sequence[Example], processor: Any, image_tokens: dict[str, int]) -> list[int]:
@@ -79,36 +86,42 @@ def row_lengths(examples: Sequence[Example], processor: Any, image_tokens: dict[
 
     `image_tokens`: the tokens that each image becomes. `processor` needs `tokenizer` and `apply_chat_template`.
     """
-    frames = {with_image: frame_of(processor, with_image) for with_image in {e.image is not None for e in examples}}
+    frame = frame_of(processor)
     lengths: list[int] = []
     for start in range(0, len(examples), BATCH):
         batch = examples[start : start + BATCH]
         texts = []
         for example in batch:
-            frame = frames[example.image is not None]
-            texts += [frame.before + example.prompt + frame.between, example.target + frame.after]
+            shown = (
+                frame.image.join(segments(example.prompt, len(example.images))) if example.images else example.prompt
+            )
+            texts += [frame.before + shown + frame.between, example.target + frame.after]
         ids = processor.tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         for example, prompt, target in zip(batch, ids[::2], ids[1::2], strict=True):
-            placeholder = image_tokens[example.image] - 1 if example.image is not None else 0
-            lengths.append(len(prompt) + len(target) + placeholder)
+            placeholders = sum(image_tokens[image] - 1 for image in example.images)
+            lengths.append(len(prompt) + len(target) + placeholders)
     return lengths
 
 
-def frame_of(processor: Any, with_image: bool) -> Frame:
+def frame_of(processor: Any) -> Frame:
     """Render the chat template once and split it, so that no row needs the template engine."""
-    content = [{"type": "image"}] * with_image + [{"type": "text", "text": _PROMPT}]
-    user = {"role": "user", "content": content}
+    image, text = {"type": "image"}, {"type": "text", "text": _PROMPT}
     assistant = {"role": "assistant", "content": [{"type": "text", "text": _TARGET}]}
-    whole = processor.apply_chat_template([user, assistant], tokenize=False)
-    asked = processor.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
-    before, rest = whole.split(_PROMPT)
+    whole = processor.apply_chat_template([{"role": "user", "content": [text, image, text]}, assistant], tokenize=False)
+    before, shown, rest = whole.split(_PROMPT)
     between, after = rest.split(_TARGET)
-    if before + _PROMPT + between != asked:
+    asked = [
+        processor.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+        )
+        for content in ([text], [image, text])
+    ]
+    if asked != [before + _PROMPT + between, before + shown + _PROMPT + between]:
         raise DataError(
             "the checkpoint's chat template shows a finished answer differently from the prompt for one, so training "
             "and sampling would disagree; use a Qwen2-VL or Qwen2.5-VL checkpoint with its original chat template"
         )
-    return Frame(before, between, after)
+    return Frame(before, shown, between, after)
 
 
 def count_image_tokens(images: set[str], image_path: Callable[[str], Path], image_processor: Any) -> dict[str, int]:

@@ -224,7 +224,7 @@ def requests(tmp_path) -> list[Request]:
 
     for shade in range(3):
         Image.new("RGB", (112, 112), (80 * shade,) * 3).save(tmp_path / f"{shade}.png")
-    return [Request(f"r{shade}", "How large is B?", tmp_path / f"{shade}.png", (0, 1, 2, 3)) for shade in range(3)]
+    return [Request(f"r{shade}", "How large is B?", (tmp_path / f"{shade}.png",), (0, 1, 2, 3)) for shade in range(3)]
 
 
 def check_samples(engine, requests) -> None:

@@ -276,8 +276,8 @@ def test_no_picture_is_in_two_sets(nano, tmp_path):
     sets = [prompts.warm, *prompts.read, *prompts.plain, *prompts.forced]
     assert [len(requests) for requests in sets] == [3] * 7
     assert len(prompts.train) == 2
-    pictures = [request.image for requests in sets for request in requests]
-    pictures += [tmp_path / example.image for example in prompts.train]
+    pictures = [image for requests in sets for request in requests for image in request.images]
+    pictures += [tmp_path / image for example in prompts.train for image in example.images]
     with pytest.raises(DataError, match=r"MiniGeo has \d+ .*; lower --problems"):
         profile_parts.make_prompts(replace(job, problems=10**6))
     assert len({hashlib.sha256(path.read_bytes()).hexdigest() for path in pictures}) == len(pictures)

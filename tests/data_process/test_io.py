@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_process.io import load_problems, read_jsonl, write_jsonl
-from data_process.schema import DataError
+from data_process.io import load_problems, read_examples, read_jsonl, write_jsonl
+from data_process.schema import DataError, Example, to_json
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "geoqa"
 
@@ -127,6 +127,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, bad):
 
 
 ROW = {"id": "p", "question": "Which?", "choices": ["30", "40"], "answer": "B", "image": "a/p.png"}
+MANY = {key: value for key, value in ROW.items() if key != "image"} | {"images": ["a.png", "b.png"]}
 NUMBER = {"id": "p", "question": "How much?", "answer": "5"}
 
 
@@ -143,9 +144,9 @@ def test_problems(tmp_path):
         NUMBER | {"id": "q", "answer": "\\frac{1}{2}cm", "choices": None},
         ROW | {"id": "r", "answer": "40", "image": None},
     )
-    assert (first.letters, first.answer, first.image, first.answer_type) == ("AB", "B", "a/p.png", "choice")
+    assert (first.letters, first.answer, first.images, first.answer_type) == ("AB", "B", ("a/p.png",), "choice")
     assert first.meta == {"family": "angles", "level": 2}
-    assert (second.choices, second.answer_type, second.image) == ((), "number", None)
+    assert (second.choices, second.answer_type, second.images) == ((), "number", ())
     assert third.answer == "B"  # the text of one choice becomes its letter
 
 
@@ -186,6 +187,13 @@ BAD_ROWS = [
     (ROW | {"alternatives": ["C"]}, r"answer 'C' is neither"),
     (NUMBER | {"answer": "x" * 9000}, r"^.{,400}$"),
     (ROW | {"image": 3}, r"'image' must be a relative path"),
+    (ROW | {"images": ["b.png"]}, r"'image' or 'images', not both"),
+    (MANY | {"images": "b.png"}, r"'images' must be a list of paths"),
+    (MANY | {"images": ["a.png", 3]}, r"'image' must be a relative path"),
+    (MANY | {"images": ["a.png", "../b.png"]}, r"must be a path inside the image folder"),
+    (MANY | {"images": ["a.png"] * 17}, r"17 images; a problem has at most 16"),
+    (MANY | {"question": "See <image 3>."}, r"line 1, problem 'p': the text marks <image 3>, but the problem has 2"),
+    (MANY | {"choices": ["<image> <image>", "<image>"]}, r"the text marks <image>, but the problem has 2 images"),
     (ROW | {"image": ""}, r"'image' must be a relative path"),
     (ROW | {"image": "a\0b"}, r"'image' must be a relative path"),
     (ROW | {"image": "/etc/passwd"}, r"must be a path inside the image folder"),
@@ -225,7 +233,7 @@ def test_problem_ids_are_text_and_unique(tmp_path, second, message):
 def test_a_link_that_stays_inside_is_fine(tmp_path):
     (tmp_path / "images" / "real").mkdir(parents=True)
     (tmp_path / "images" / "a").symlink_to("real")
-    assert load(tmp_path, ROW)[0].image == "a/p.png"
+    assert load(tmp_path, ROW)[0].images == ("a/p.png",)
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data/geoqa is not here: the real questions are not shipped")
@@ -233,3 +241,21 @@ def test_real_problems(tmp_path):
     problems = load_problems(DATA / "train_questions.jsonl", tmp_path)
     assert len(problems) == 3497
     assert {p.answer_type for p in problems} == {"choice"}
+
+
+def test_one_image_is_written_as_before_and_several_as_a_list(tmp_path):
+    """`image` where there is one image or none, so that rows keep their bytes; `images` for more."""
+    rows = [ROW | {"id": "none", "image": None}, ROW | {"id": "one"}, MANY | {"id": "two"}, ROW | {"id": "listed"}]
+    rows[3]["images"] = [rows[3].pop("image")]
+    problems = load(tmp_path, *rows)
+    assert [p.images for p in problems] == [(), ("a/p.png",), ("a.png", "b.png"), ("a/p.png",)]
+    written = [to_json(problem) for problem in problems]
+    assert [row.get("image", row.get("images")) for row in written] == [None, "a/p.png", ["a.png", "b.png"], "a/p.png"]
+    assert list(written[1])[4] == "image"
+    assert list(written[2])[4] == "images"
+    again = [{key: value for key, value in row.items() if value is not None} for row in written]
+    assert load(tmp_path, *map(json.loads, map(json.dumps, again))) == problems
+    examples = [Example(p.id, "qa", p.id, "prompt", "target", p.images, ("s",)) for p in problems]
+    write_jsonl(tmp_path / "examples.jsonl", map(to_json, examples))
+    assert read_examples(tmp_path / "examples.jsonl") == examples
+    assert "images" not in (tmp_path / "examples.jsonl").read_text().splitlines()[1]

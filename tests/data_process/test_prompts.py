@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_process.judging import judge
+from data_process.prepare.data_card import row_of
 from data_process.prompts import (
     PROMPT_SETS,
     R3V,
@@ -17,15 +20,17 @@ from data_process.prompts import (
     conditioned,
     cot,
     fill,
+    images,
     named_prediction,
     neutralise,
     prompt_set,
     qa,
+    qa_target,
     refine,
     select,
     select_target,
 )
-from data_process.schema import DataError, Problem
+from data_process.schema import DataError, Example, Problem, to_json
 
 PROBLEM = Problem("p", "How large is {angle}?", "B", ("30°", "{letter}", "<image>"))
 FREE = Problem("f", "How large?", "5", answer_type="number")
@@ -117,7 +122,7 @@ def test_digest_is_of_every_wording():
     assert dataclasses.replace(R3V, cot="{body}\nThink.").digest != R3V.digest
     assert dataclasses.replace(R3V).digest == R3V.digest
     assert prompt_set("short") is SHORT
-    with pytest.raises(KeyError, match="known: mathvista, r3v-qwen2vl, short"):
+    with pytest.raises(DataError, match=r"unknown prompt set 'none'; known: chartqa, .*mathvista, .*short"):
         prompt_set("none")
 
 
@@ -130,7 +135,7 @@ def test_the_reasoning_form_of_selection(prompts):
     plain = select(PROBLEM, ATTEMPTS, prompts)
     reasoned = select(PROBLEM, ATTEMPTS, prompts, "reasoning")
     assert plain == select(PROBLEM, ATTEMPTS, prompts, "answer") != reasoned
-    shown = plain.rindex("\nWhich prediction is correct")
+    shown = plain.rindex("\nWhich prediction ")
     assert reasoned.startswith(plain[:shown] + "\nWhich prediction is correct, and why?")
     target = select_target(PROBLEM, prompts, "reasoning", 2, "180-150=30.\n")
     assert judge(target, PROBLEM).correct
@@ -194,3 +199,90 @@ def test_conditions_follow_the_question(prompts):
 def test_conditions_refuse(condition, limit, message):
     with pytest.raises(DataError, match=message):
         conditioned(PROBLEM, SHORT, condition, limit)
+
+
+def test_problems_of_one_image_or_none_are_written_and_asked_as_before():
+    """The digest was taken when a problem could have one image at most: rows, prompts and training rows."""
+    found = []
+    for paths in ((), ("images/a.png",)):
+        problem = Problem("p", "Which angle <x?", "B", ("30°", "40 < 50"), paths, meta={"k": 1})
+        example = Example("cot/p/0/0", "cot", "p", cot(problem, R3V), "Answer: (B)", paths)
+        rows = [to_json(problem), row_of(problem), to_json(example), cot(problem, R3V)]
+        found.append(hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16])
+    assert found == ["45b93207da779847", "f179c3ebed146847"]
+
+
+def test_old_digests_stay():
+    """Runs of earlier versions recorded these; new wordings of a set must not change them."""
+    digests = {"r3v-qwen2vl": "63f9f3b8552e9fca", "short": "a63053ec091ed186", "mathvista": "293051a3a49dd1a1"}
+    assert {name: prompt_set(name).digest for name in digests} == digests
+
+
+UNIT_AND_CONTEXT = Problem("p", "How {far}?", "5", answer_type="number", unit="k{m}", context="A car <image> drives.")
+
+
+def test_unit_and_context_stand_where_the_wording_puts_them():
+    tabmwp = prompt_set("tabmwp")
+    assert body(UNIT_AND_CONTEXT, tabmwp) == "A car < image > drives.\nHow {far}? (Unit: k{m})"
+    assert body(UNIT_AND_CONTEXT, R3V) == "A car < image > drives.\nHow {far}?"
+    behind = dataclasses.replace(R3V, question="{question}{context}", context=" [{context}]")
+    assert body(UNIT_AND_CONTEXT, behind) == "How {far}? [A car < image > drives.]"
+    assert body(FREE, tabmwp) == "How large?"
+
+
+def test_wordings_differ_without_choices():
+    tabmwp = prompt_set("tabmwp")
+    assert cot(FREE, tabmwp).endswith("using a single word or phrase.")
+    assert cot(PROBLEM, tabmwp).endswith("from the given choices directly.")
+    assert tabmwp.free is not None
+    assert tabmwp.digest != dataclasses.replace(tabmwp, free=None).digest
+    assert select(FREE, ["x"], tabmwp).startswith(cot(FREE, tabmwp))
+    assert qa_target(FREE, tabmwp) == "5"
+
+
+def test_wordings_of_a_file(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "chartqa"\ncot = "{body}\\nThink."\n[free]\ncot = "{body}\\nCount."\n')
+    mine = prompt_set(str(path))
+    assert mine.id == "mine"
+    assert mine.qa == prompt_set("chartqa").qa
+    assert cot(PROBLEM, mine).endswith("\nThink.")
+    assert cot(FREE, mine) == "How large?\nCount."
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('cott = "{body}"', "unknown wording 'cott'; did you mean 'cot'"),
+        ('cot = "Think."', r"cot must hold \{body\}, found 'Think.'"),
+        ('cot = "{body}{answer}"', r"cot has no placeholder \{answer\}"),
+        ("cot = 3", "cot must be a text, found 3"),
+        ('extends = "none"', "extends 'none', which it cannot; known: r3v-qwen2vl"),
+        ('free = "x"', "free must be a table of wordings"),
+        ('[free]\nqa = ""', r"free: qa must hold \{body\}"),
+        ("cot = {", "not TOML"),
+        (None, "cannot be read"),
+    ],
+)
+def test_wordings_that_are_refused(tmp_path, text, message):
+    path = tmp_path / "mine.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        prompt_set(str(path))
+
+
+def test_images_keep_their_places_in_a_context():
+    """Marks are counted in the order of context, question and choices."""
+    problem = Problem(
+        "p", "Compare <image 2> and <image 1>.", "A", ("x", "y"), ("a.png", "b.png"), context="One: <image 1>."
+    )
+    text = body(problem, prompt_set("m3cot"))
+    assert text.startswith("[Context]\nOne: <image>.\n[Question]\nCompare <image> and image 1.\n[Choices]")
+    assert images(problem) == ("a.png", "b.png")
+    behind = dataclasses.replace(R3V, question="{question}{context}")
+    with pytest.raises(DataError, match="the wordings 'r3v-qwen2vl' put the context behind the question"):
+        body(problem, behind)
+    plain = dataclasses.replace(problem, context="Two.")
+    assert body(plain, behind).startswith("Compare <image> and <image>.Two.")
+    assert images(plain) == ("b.png", "a.png")

@@ -36,15 +36,15 @@ def test_verdicts(tmp_path, name):
 
 # name -> the source, its options, and what every problem must be like
 PREPARED = {
-    "base64_bytes_dict": ("table", [], lambda p: p.image.endswith(".png")),
-    "base64_png": ("table", [], lambda p: p.image.endswith(".png")),
-    "llava_conversations": ("table", [], lambda p: len(p.choices) == 4 and p.image),
-    "mmmu_option_strings": ("table", [], lambda p: len(p.choices) == 4 and p.image),
+    "base64_bytes_dict": ("table", [], lambda p: p.images[0].endswith(".png")),
+    "base64_png": ("table", [], lambda p: p.images[0].endswith(".png")),
+    "llava_conversations": ("table", [], lambda p: len(p.choices) == 4 and p.images),
+    "mmmu_option_strings": ("table", [], lambda p: len(p.choices) == 4 and p.images),
     "nan_json": ("table", ["--map", "choices=A,B,C"], lambda p: len(p.choices) in (2, 3) and "nan" not in p.choices),
     "pandas_floats": ("table", ["--answer-is", "index0"], lambda p: p.id.isdecimal() and p.answer in "ABC"),
     "tsv": ("table", [], lambda p: p.choices == ("one", "two")),
     "ids_restart": ("table", [], lambda p: p.id.partition("-")[0] in ("train", "test")),
-    "wemath_options": ("table", ["--split", "testmini=test"], lambda p: len(p.choices) == 5 and p.image),
+    "wemath_options": ("table", ["--split", "testmini=test"], lambda p: len(p.choices) == 5 and p.images),
     "chartqa_label_list": (
         "table", ["--map", "question=query", "--map", "answer=label"], lambda p: p.answer_type in ("number", "text"),
     ),

@@ -38,7 +38,7 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
         wrong(where, f"expected one addition such as 3+4, found {row['sum']!r}")
     a, b = map(int, terms)
     fields = {"id": f"{split}-{a}-{b}", "question": f"What is {a} plus {b}?", "answer": str(a + b)}
-    return Item({**fields, "answer_type": "integer"}, image=None)
+    return Item({**fields, "answer_type": "integer"}, images=())
 
 
 SOURCE = Source(

@@ -84,6 +84,11 @@ _ANSWER = re.compile(
     r"|^[#*_ \t]{0,8}(?:final[ \t])?answer[*_ \t]{0,6}$",
     re.IGNORECASE | re.MULTILINE,
 )
+# Where a match of `_ANSWER` or `_PHRASE` can begin. Literals without flags are found much faster than the patterns.
+_CUE_WORD = re.compile(
+    r"[Aa][Nn][Ss]|[Oo][Pp][Tt]|[Cc][Hh][Oo][Ii]|[Ss][Ee][Ll][Ee]|[Cc][Oo][Rr][Rr]|[Rr][Ii][Gg][Hh]|[Bb][Ee][Ss][Tt]"
+    r"|[Ff][Ii][Nn][Aa]|[Cc][Ll][Oo][Ss]|[Nn][Uu][Mm][Bb]|[答解こ回正最結故应選选]"
+)
 # "Correct option: B", but not "There is one more option: to wait".
 _NOUN = re.compile(r"option|choice|selection", re.IGNORECASE)
 _HEADING = re.compile(
@@ -158,9 +163,18 @@ def _tagged(text: str, start: int, end: int) -> Iterator[Cue]:
         return
 
 
+def _matches(pattern: re.Pattern[str], text: str, start: int, end: int) -> list[re.Match[str]]:
+    """The matches of a cue pattern, left to right, tried only where one of its words or its line begins."""
+    found: list[re.Match[str]] = []
+    for at in (start, *(m.start() + (m[0][0] == "\n") for m in _CUE_WORD.finditer(text, start, end))):
+        if (not found or at >= found[-1].end()) and (m := pattern.match(text, at, end)):
+            found.append(m)
+    return found
+
+
 def _lines(pattern: re.Pattern[str], rule: str, text: str, start: int, end: int, truncated: bool) -> Iterator[Cue]:
     """The last match with text after it: the rest of its line or, where that is empty, the next line."""
-    for m in reversed(list(pattern.finditer(text, start, end))):
+    for m in reversed(_matches(pattern, text, start, end)):
         headed = not _NOUN.match(m[0]) or _HEADING.search(text[max(0, m.start() - 40) : m.start()])
         if not headed or not announced(text, m.start()):
             continue  # "If the answer is 5", "The student's answer: B"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from data_process.judging import JUDGE_VERSION, judge
 from data_process.judging.published import legacy
+from data_process.judging.published.chartqa import relaxed_verdict
 from data_process.judging.published.mathvista import SOURCE, official_verdict
 from data_process.schema import DataError, Problem, Verdict
 
@@ -27,6 +28,22 @@ class Response:
 
 
 @dataclass(frozen=True)
+class OfficialScore:
+    """A benchmark's own score, reported beside the judge's."""
+
+    about: str  # whose rule it is, for people
+    verdict: Callable[[Problem, Any], Verdict]  # on an extraction: any JSON value
+    # Where a file has no extractions: False takes the canonical answer that our judge read, True the answer as written.
+    as_written: bool = True
+    # Totals beyond accuracy, by name, from each answered problem's row and whether the rule holds the answer right.
+    scores: Callable[[Sequence[tuple[Mapping[str, Any], bool]]], Mapping[str, float]] | None = None
+
+
+MATHVISTA = OfficialScore("MathVista's rule", official_verdict, as_written=False)
+CHARTQA = OfficialScore("ChartQA's relaxed accuracy", relaxed_verdict)
+
+
+@dataclass(frozen=True)
 class NamedJudge:
     """A judge and its name. `version` says whose rule it is, and at which commit."""
 
@@ -35,7 +52,12 @@ class NamedJudge:
     reads: Literal["text", "extraction"]
     about: str
     verdict: Callable[[Problem, Response, int], Verdict]  # only judges that draw use the seed
-    mathvista: bool = False  # show the official and the strict score side by side
+    official: OfficialScore | None = None
+
+    @property
+    def mathvista(self) -> bool:
+        """Whether MathVista's strict score and its result and score files can be written."""
+        return self.official is MATHVISTA
 
 
 def _ours(problem: Problem, response: Response, seed: int) -> Verdict:
@@ -54,11 +76,14 @@ NAMED_JUDGES: dict[str, NamedJudge] = {
     named.name: named
     for named in (
         NamedJudge("auto", JUDGE_VERSION, "text", "our judge, by each problem's answer type", _ours),
-        NamedJudge("mathvista", JUDGE_VERSION, "text", "our judge on MathVista's raw responses", _ours, mathvista=True),
+        NamedJudge(
+            "mathvista", JUDGE_VERSION, "text", "our judge on MathVista's raw responses", _ours, official=MATHVISTA
+        ),
         NamedJudge("geoqa", JUDGE_VERSION, "text", "our judge on GeoQA: letters, or free answers", _ours),
+        NamedJudge("chartqa", JUDGE_VERSION, "text", "our judge, and ChartQA's score", _ours, official=CHARTQA),
         NamedJudge(
             "mathvista-official", SOURCE, "extraction", "MathVista's rule on the given extractions",
-            lambda problem, response, seed: official_verdict(problem, response.extraction), mathvista=True,
+            lambda problem, response, seed: official_verdict(problem, response.extraction), official=MATHVISTA,
         ),
         NamedJudge("legacy:geoqa-train", R3V_QWEN2, "text", "R3V's filter of GeoQA samples", _text(legacy.geoqa_train)),
         NamedJudge(
@@ -70,13 +95,13 @@ NAMED_JUDGES: dict[str, NamedJudge] = {
         NamedJudge("legacy:clevr", R3V_ORIGINAL, "text", "R3V's CLEVR-Math score", _text(legacy.clevr)),
         NamedJudge(
             "legacy:mathvista-official", SOURCE, "extraction", "another name of mathvista-official",
-            lambda problem, response, seed: legacy.mathvista(response.extraction, problem), mathvista=True,
+            lambda problem, response, seed: legacy.mathvista(response.extraction, problem), official=MATHVISTA,
         ),
         NamedJudge(
             "legacy:mathvista-2023", "lupantech/MathVista, before its first commit", "extraction",
             "the rule of most published result files: no decimals for an integer",
             lambda problem, response, seed: legacy.mathvista(response.extraction, problem, decimals=False),
-            mathvista=True,
+            official=MATHVISTA,
         ),
         NamedJudge("legacy:r1v", R1V, "text", "R1-V's GeoQA score", _text(legacy.r1v)),
     )

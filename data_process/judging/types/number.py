@@ -16,7 +16,7 @@ from data_process.judging.locate.cues import Found, Place, Reading, find_answer
 from data_process.judging.locate.statements import read_number_statement
 from data_process.judging.locate.yes_no import restates
 from data_process.judging.maths.number_words import to_digits
-from data_process.judging.maths.quantity import REL_TOL, Quantity, canonical, read_quantity, same_value
+from data_process.judging.maths.quantity import REL_TOL, Quantity, canonical, read_quantity
 from data_process.judging.maths.units import factor, read_unit
 from data_process.judging.types.base import AnswerJudge, UnreadableGold, verdict_on
 from data_process.schema import DataError, Problem, Verdict
@@ -79,21 +79,26 @@ def read_gold(problem: Problem) -> Quantity:
     return gold
 
 
-def tolerance_of(problem: Problem) -> Fraction:
-    """The relative tolerance of a number problem; a year gets the smallest one, REL_TOL."""
-    if problem.tolerance is None:
-        return REL_TOL
+def allowed_error(problem: Problem, gold: Fraction) -> Fraction:
+    """How far the answer to a number problem may be from its gold value, boundary included.
+
+    Without a tolerance it is REL_TOL of the gold value. A relative tolerance does not apply to a year.
+    """
+    if problem.absolute_tolerance is not None:
+        return Fraction(repr(problem.absolute_tolerance))
     is_year = re.fullmatch(r"[12][0-9]{3}", problem.answer.strip()) and int(problem.answer) in _YEARS
-    if is_year and not problem.unit:
-        return REL_TOL
-    return Fraction(repr(problem.tolerance))  # 0.05 is 1/20, so that the boundary itself is inside
+    if problem.tolerance is None or (is_year and not problem.unit):
+        return REL_TOL * abs(gold)
+    # From its decimal text: 0.05 is 1/20, so that the boundary itself is inside.
+    return Fraction(repr(problem.tolerance)) * abs(gold)
 
 
 def judge_number(text: str, problem: Problem, truncated: bool) -> Verdict:
     """Correct within the problem's tolerance; DataError where the gold answer is not a plain number."""
-    gold, tolerance = read_gold(problem), tolerance_of(problem)
+    gold = read_gold(problem)
+    allowed = allowed_error(problem, gold.value)
     found = _find(text, problem, truncated, gold)
-    return verdict_on(found, lambda answer: same_value(Fraction(answer), gold.value, tolerance))
+    return verdict_on(found, lambda answer: abs(Fraction(answer) - gold.value) <= allowed)
 
 
 def judge_integer(text: str, problem: Problem, truncated: bool) -> Verdict:

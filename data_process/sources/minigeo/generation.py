@@ -73,7 +73,7 @@ def make_problem(
         question=variant.question,
         answer=letter,
         choices=tuple(map(str, values)),
-        image=f"images/{identifier}.png",
+        images=(f"images/{identifier}.png",),
         meta={
             "family": variant.family, "variant": variant.name, "difficulty": variant.difficulty,
             "params": list(params), "labels": labels, "cells": [list(cell) for cell in cells],
@@ -227,7 +227,7 @@ def write(
     for split, n in sizes.items():
         splits[split] = []
         for problem, image in generate(split, n, seed):
-            path = out / str(problem.image)
+            path = out / problem.images[0]
             image.save(path, optimize=False)
             digest.update(path.read_bytes())
             splits[split].append(problem)

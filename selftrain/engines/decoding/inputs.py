@@ -1,4 +1,4 @@
-"""From requests to the token ids a Qwen-VL model is given: chat template, image, image tokens.
+"""From requests to the token ids a Qwen-VL model is given: chat template, images, image tokens.
 
 Shared by the engines that tokenize themselves. transformers is imported inside the functions.
 """
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_process.images.marks import segments
+from data_process.schema import DataError
 from selftrain.engines.base import EngineError, Request
 
 
@@ -35,8 +37,8 @@ class Prompt:
 
     request: Request
     ids: tuple[int, ...]
-    picture: Picture | None
-    image_start: int  # index of the first image token; 0 without an image
+    pictures: tuple[Picture, ...]  # in the order of their tokens
+    starts: tuple[int, ...]  # index of the first token of each
 
 
 def load_processor(path: Path, min_pixels: int | None, max_pixels: int | None) -> Any:
@@ -64,30 +66,36 @@ def prepare(processor: Any, requests: Sequence[Request]) -> list[Prompt]:
     pictures: dict[Path, Picture] = {}
     texts = []
     for request in requests:
-        if request.image is not None and request.image not in pictures:
-            pictures[request.image] = read_picture(processor, request)
-        content = [{"type": "text", "text": request.prompt}]
-        if request.image is not None:
-            content.insert(0, {"type": "image"})
+        for path in request.images:
+            if path not in pictures:
+                pictures[path] = read_picture(processor, request.id, path)
+        try:
+            first, *others = segments(request.prompt, len(request.images))
+        except DataError as error:
+            raise EngineError(f"request {request.id!r}: {error}") from error
+        content = [{"type": "text", "text": first}] if first or not others else []
+        for text in others:
+            content += [{"type": "image"}, {"type": "text", "text": text}]
         text = processor.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
-        if request.image is not None:
-            mark = processor.image_token
-            text = text.replace(mark, mark * pictures[request.image].n_tokens, 1)
-        texts.append(text)
+        first, *others = text.split(processor.image_token)
+        if len(others) != len(request.images):
+            raise EngineError(
+                f"request {request.id!r}: its text holds the mark {processor.image_token!r}, which stands "
+                "for an image; break it up first (data_process.images.marks.neutralise)"
+            )
+        shown = zip((processor.image_token * pictures[path].n_tokens for path in request.images), others, strict=True)
+        texts.append(first + "".join(image + text for image, text in shown))
     all_ids = processor.tokenizer(texts)["input_ids"] if texts else []
     image_id = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
     prompts = []
     for request, ids in zip(requests, all_ids, strict=True):
-        picture = None if request.image is None else pictures[request.image]
-        expected = 0 if picture is None else picture.n_tokens
-        if ids.count(image_id) != expected:
-            raise EngineError(
-                f"request {request.id!r}: its text holds the mark {processor.image_token!r}, which stands "
-                "for an image; break it up first (data_process.prompts.neutralise)"
-            )
-        prompts.append(Prompt(request, tuple(ids), picture, ids.index(image_id) if picture else 0))
+        starts, end = [], 0
+        for path in request.images:
+            starts.append(ids.index(image_id, end))
+            end = starts[-1] + pictures[path].n_tokens
+        prompts.append(Prompt(request, tuple(ids), tuple(pictures[path] for path in request.images), tuple(starts)))
     return prompts
 
 
@@ -101,28 +109,27 @@ def check_lengths(prompts: Sequence[Prompt], max_tokens: int, positions: int, ad
             )
 
 
-def read_picture(processor: Any, request: Request) -> Picture:
-    """Read a request's image and check that the processor would leave its size alone."""
+def read_picture(processor: Any, request_id: str, path: Path) -> Picture:
+    """Read an image of a request and check that the processor would leave its size alone."""
     from PIL import Image
 
-    assert request.image is not None
     try:
-        data = request.image.read_bytes()
+        data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             width, height = image.size
     except (OSError, SyntaxError, ValueError) as error:  # PIL raises SyntaxError for some broken PNGs
-        where = f"request {request.id!r}: cannot read the image {request.image}"
+        where = f"request {request_id!r}: cannot read the image {path}"
         raise EngineError(f"{where}: {error}; store it again") from error
     scale = processor.image_processor
     side = scale.patch_size * scale.merge_size  # 28 pixels: what becomes one image token
     try:
         patches = scale.get_number_of_image_patches(height, width, {})
     except ValueError as error:  # e.g. an aspect ratio beyond 200
-        raise EngineError(f"request {request.id!r}: image {request.image}: {error}") from error
+        raise EngineError(f"request {request_id!r}: image {path}: {error}") from error
     if height % side or width % side or patches * scale.patch_size**2 != height * width:
         raise EngineError(
-            f"request {request.id!r}: the processor would resize {request.image} ({width} x {height} pixels), so "
+            f"request {request_id!r}: the processor would resize {path} ({width} x {height} pixels), so "
             "training and sampling would see different pixels; pass it through the image store first"
         )
-    return Picture(request.image, hashlib.sha256(data).hexdigest(), height // side, width // side)
+    return Picture(path, hashlib.sha256(data).hexdigest(), height // side, width // side)

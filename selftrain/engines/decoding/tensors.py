@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from selftrain.engines.decoding.inputs import Picture
+from selftrain.engines.decoding.inputs import Prompt
 
 if TYPE_CHECKING:
     import torch
@@ -14,21 +14,24 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-def positions_of(ids: Sequence[int], picture: Picture | None, image_start: int) -> Tensor:
-    """Multimodal rotary positions of a prompt, int64 [3 (time, height, width), tokens]: `get_rope_index` for one image.
+def positions_of(prompt: Prompt) -> Tensor:
+    """Multimodal rotary positions of a prompt, int64 [3 (time, height, width), tokens]: `get_rope_index` for images.
 
-    Text counts on in all three; image tokens share one time and count rows and columns from there; the text after the
-    image continues from the larger of its sides.
+    Text counts on in all three; the tokens of an image share one time and count rows and columns from there; the text
+    after it continues from the larger of its sides.
     """
     import torch
 
-    if picture is None:
-        return torch.arange(len(ids)).expand(3, -1)
-    n = picture.n_tokens
-    grid = torch.arange(n)
-    image = torch.stack([torch.zeros_like(grid), grid // picture.width, grid % picture.width]) + image_start
-    rest = torch.arange(len(ids) - image_start - n) + image_start + max(picture.height, picture.width)
-    return torch.cat([torch.arange(image_start).expand(3, -1), image, rest.expand(3, -1)], dim=1)
+    parts, end, place = [], 0, 0  # index of the next token; its position
+    for picture, start in zip(prompt.pictures, prompt.starts, strict=True):
+        parts.append((torch.arange(start - end) + place).expand(3, -1))
+        place += start - end
+        grid = torch.arange(picture.n_tokens)
+        parts.append(torch.stack([torch.zeros_like(grid), grid // picture.width, grid % picture.width]) + place)
+        place += max(picture.height, picture.width)
+        end = start + picture.n_tokens
+    parts.append((torch.arange(len(prompt.ids) - end) + place).expand(3, -1))
+    return torch.cat(parts, dim=1)
 
 
 def only(logits: Tensor, choices: Sequence[tuple[int, list[int]]]) -> Tensor:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from data_process.images.marks import segments
 from data_process.schema import Finish
 from data_process.seeds import seed_for
 from selftrain.engines.base import EngineError, SamplingParams
@@ -127,12 +128,16 @@ def _png_fault(data: bytes) -> str | None:
     return "is cut off"
 
 
-def user_turn(prompt: str, image_url: str | None) -> dict[str, Any]:
-    """The image first, then the text, as everywhere: so that prefix caches serve all stages."""
-    if image_url is None:
+def user_turn(prompt: str, image_urls: Sequence[str]) -> dict[str, Any]:
+    """Images and text in the order in which they stand in the prompt. DataError for a place without an image."""
+    first, *others = segments(prompt, len(image_urls))
+    if not image_urls:
         return {"role": "user", "content": prompt}
-    picture = {"type": "image_url", "image_url": {"url": image_url}}
-    return {"role": "user", "content": [picture, {"type": "text", "text": prompt}]}
+    content: list[dict[str, Any]] = [{"type": "text", "text": first}] if first else []
+    for url, text in zip(image_urls, others, strict=True):
+        content.append({"type": "image_url", "image_url": {"url": url}})
+        content += [{"type": "text", "text": text}] if text else []
+    return {"role": "user", "content": content}
 
 
 def why_unsupported(params: SamplingParams, dialect: Dialect) -> str | None:

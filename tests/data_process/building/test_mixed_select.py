@@ -16,7 +16,7 @@ from data_process.schema import Candidate, DataError, Judged, Problem, Verdict
 
 
 def problem(name: str) -> Problem:
-    return Problem(name, f"Question {name}?", "B", ("30", "40", "45"), image=f"{name}.png")
+    return Problem(name, f"Question {name}?", "B", ("30", "40", "45"), images=(f"{name}.png",))
 
 
 def judged(name: str, right: str) -> list[Judged]:

@@ -27,7 +27,7 @@ STATUS = {"T": "correct", "F": "wrong", "?": "abstain"}
 
 
 def problem(name: str) -> Problem:
-    return Problem(name, f"Question {name}?", "B", ("30", "40", "45"), image=f"{name}.png")
+    return Problem(name, f"Question {name}?", "B", ("30", "40", "45"), images=(f"{name}.png",))
 
 
 def judged(name: str, sample: int, mark: str, *, iteration=1, text=None, finish="stop") -> Judged:
@@ -111,7 +111,7 @@ def test_what_the_rows_say():
     assert "sample 1 of 1" in refine.prompt
     assert select.target == "Answer:\n B"
     assert all(f"sample {k} of 1" in select.prompt for k in range(3))
-    assert {e.image for e in (qa, cot, refine, select)} == {"q.png"}
+    assert {e.images for e in (qa, cot, refine, select)} == {("q.png",)}
     own = build(problems, candidates, rule="a-q2", prompts=R3V, seed=0, select_target="own").by_kind
     assert own["select"] == ()
     own = build(*pool({"q": "TTF"}), rule="a-q2", prompts=R3V, seed=0, select_target="own").by_kind

@@ -14,8 +14,8 @@ from data_process.io import read_jsonl
 from data_process.schema import DataError, Example
 
 
-def example(name="a", prompt="Which?", target="Answer: \nB", image: str | None = "a.png") -> Example:
-    return Example(f"qa/{name}", "qa", name, prompt, target, image)
+def example(name="a", prompt="Which?", target="Answer: \nB", images: tuple[str, ...] = ("a.png",)) -> Example:
+    return Example(f"qa/{name}", "qa", name, prompt, target, images)
 
 
 def path_of(image: str) -> Path:
@@ -27,13 +27,13 @@ def test_row_with_and_without_an_image():
         "messages": [{"role": "user", "content": "<image>Which?"}, {"role": "assistant", "content": "Answer: \nB"}],
         "images": ["/store/a.png"],
     }
-    row = to_row(example(image=None), path_of)
+    row = to_row(example(images=()), path_of)
     assert row["messages"][0]["content"] == "Which?"
     assert row["images"] == []
 
 
 def test_dataset_folder(tmp_path):
-    counts = write_dataset(tmp_path / "data", "iter1", [example(), example("b", image=None)], path_of)
+    counts = write_dataset(tmp_path / "data", "iter1", [example(), example("b", images=())], path_of)
     assert counts == {"written": 2}
     assert len(read_jsonl(tmp_path / "data" / "iter1.jsonl")) == 2
     info = json.loads((tmp_path / "data" / "dataset_info.json").read_text())
@@ -45,7 +45,7 @@ def test_dataset_folder(tmp_path):
             "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"},
         }
     }
-    write_dataset(tmp_path / "data", "text-only", [example(image=None)], path_of)
+    write_dataset(tmp_path / "data", "text-only", [example(images=())], path_of)
     info = json.loads((tmp_path / "data" / "dataset_info.json").read_text())
     assert set(info) == {"iter1", "text-only"}
     assert info["text-only"]["columns"] == {"messages": "messages"}
@@ -59,7 +59,8 @@ LEFT_OUT = [
     ("<|vision_start|><|image_pad|>", "Which?", "mark_in_target"),
     ("", "Which?", "empty_target"),
     (" \n", "Which?", "empty_target"),
-    ("Answer: B", "Which <image>?", "mark_in_prompt"),
+    ("Answer: B", "Which <|im_end|>?", "mark_in_prompt"),
+    ("Answer: B", "Which <image> or <image>?", "mark_in_prompt"),  # more places than images
 ]
 
 
@@ -74,7 +75,9 @@ def test_what_is_left_out_is_counted(tmp_path, target, prompt, reason):
 @given(st.lists(st.tuples(st.text(max_size=20) | st.just("<image>"), st.sampled_from([None, "a.png"])), max_size=5))
 def test_targets_are_exact_and_counts_add_up(tmp_path_factory, items):
     folder = tmp_path_factory.mktemp("sharegpt")
-    examples = [example(str(k), target=target, image=image) for k, (target, image) in enumerate(items)]
+    examples = [
+        example(str(k), target=target, images=(image,) if image else ()) for k, (target, image) in enumerate(items)
+    ]
     counts = write_dataset(folder, "d", iter(examples), path_of)
     assert counts.total() == len(examples)
     rows = read_jsonl(folder / "d.jsonl")

@@ -127,7 +127,7 @@ def test_near_images_do_not_block_though_question_and_answer_are_the_same(name, 
     for side, image in zip("ab", DIFFERENT[name], strict=True):
         image.save(tmp_path / f"{side}.png")
     first, second = (
-        Problem(side, "Which of the values that are shown is the largest?", "7", (), f"{side}.png", "number")
+        Problem(side, "Which of the values that are shown is the largest?", "7", (), (f"{side}.png",), "number")
         for side in "ab"
     )
     assert not guard([first], {"test": [second]}, tmp_path).blocking

@@ -128,8 +128,8 @@ def test_pairs_with_images(tmp_path, image, changes, kind, blocks):
     draw(tmp_path / "other.png", 2)
     Image.new("RGB", (100, 100), "white").save(tmp_path / "blank.png")
     (tmp_path / "torn.png").write_bytes((tmp_path / "same.png").read_bytes()[:200])
-    train = [problem("a", image="train.png")]
-    test = [problem("b", image=image and f"{image}.png", **changes)]
+    train = [problem("a", images=("train.png",))]
+    test = [problem("b", images=(f"{image}.png",) if image else (), **changes)]
     report = find_leaks(train, test, tmp_path)
     assert (kinds(report), report.blocking) == ({kind} if kind else set(), blocks)
     assert report.uncompared["test"] == ({image: 1} if image in ("missing", "torn", "blank") else {})
@@ -138,10 +138,10 @@ def test_pairs_with_images(tmp_path, image, changes, kind, blocks):
 def test_words_that_fit_several_problems_do_not_block_without_images():
     """MiniGeo's case: the facts stand in the images, and these are not there."""
     train = [
-        problem("a", "Find angle x.", "40", (), image="1.png"),
-        problem("b", "Find angle x.", "50", (), image="2.png"),
+        problem("a", "Find angle x.", "40", (), images=("1.png",)),
+        problem("b", "Find angle x.", "50", (), images=("2.png",)),
     ]
-    report = find_leaks(train, [problem("c", "Find angle x.", "40", (), image="3.png")])
+    report = find_leaks(train, [problem("c", "Find angle x.", "40", (), images=("3.png",))])
     assert kinds(report) == {"template"}
     assert not report.blocking
     assert report.uncompared == {"train": {"no_folder": 2}, "test": {"no_folder": 1}}
@@ -161,7 +161,7 @@ def figures(tmp_path_factory):
                 rng.choice(wordings),
                 rng.choice("ABCD"),
                 tuple(map(str, rng.sample(range(10, 90), 4))),
-                image=draw(folder / f"{name}-{seed}.png", seed, str(rng.randint(10, 99))),
+                images=(draw(folder / f"{name}-{seed}.png", seed, str(rng.randint(10, 99))),),
             )
             for seed in seeds
         ]
@@ -181,7 +181,7 @@ def test_minigeo_does_not_leak(tmp_path):
     splits = {"train": [], "test": []}
     for split, n in (("train", 600), ("test", 200)):
         for item, image in generate(split, n):
-            image.save(tmp_path / str(item.image))
+            image.save(tmp_path / item.images[0])
             splits[split].append(item)
     assert not find_leaks(splits["train"], splits["test"], tmp_path).blocking
     assert not find_leaks(splits["train"], splits["test"]).blocking
@@ -191,9 +191,9 @@ def test_planted_copies_are_found_all_and_alone(figures):
     folder, train, test = figures
     planted = []
     for position, item in enumerate(test[:20]):
-        with Image.open(folder / str(item.image)) as image:
+        with Image.open(folder / item.images[0]) as image:
             image.convert("RGB").save(folder / f"copy{position}.jpg", quality=80)
-        planted.append(replace(item, id=f"copy{position}", image=f"copy{position}.jpg"))
+        planted.append(replace(item, id=f"copy{position}", images=(f"copy{position}.jpg",)))
     report = find_leaks([*train, *planted], test, folder)
     assert report.train_ids() == {item.id for item in planted}
     assert report.test_ids() == {"test": frozenset(item.id for item in test[:20])}
@@ -389,14 +389,14 @@ def test_guard_keeps_test_sets_apart():
 
 def test_a_folder_of_images_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(DataError, match="no such folder"):
-        find_leaks([problem("a", image="a.png")], [], tmp_path / "absent")
+        find_leaks([problem("a", images=("a.png",))], [], tmp_path / "absent")
 
 
 def test_command_line(tmp_path, capsys):
     (tmp_path / "data").mkdir()
     draw(tmp_path / "data" / "1.png", 1)
     draw(tmp_path / "data" / "2.png", 2)
-    leaking, fine = problem("a", image="1.png"), problem("b", "How long is the side D E ?", image="2.png")
+    leaking, fine = problem("a", images=("1.png",)), problem("b", "How long is the side D E ?", images=("2.png",))
     write_jsonl(tmp_path / "data" / "train.jsonl", map(to_json, [leaking, fine]))
     write_jsonl(tmp_path / "data" / "test.jsonl", [to_json(replace(leaking, id="t"))])
     both = ["--train", str(tmp_path / "data"), "--test", str(tmp_path / "data" / "test.jsonl")]
@@ -421,14 +421,58 @@ GEOQA = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "geoqa"
 def test_real_geoqa_train_gives_away_test_questions():
     """Rewritten copies that a comparison of strings does not see; every one of the pairs was read."""
     train = [
-        Problem(row["id"], row["question"], row["answer"], tuple(row["choices"]), row["image"])
+        Problem(row["id"], row["question"], row["answer"], tuple(row["choices"]), (row["image"],))
         for row in read_jsonl(GEOQA / "train_questions.jsonl")
     ]
     test = [
-        Problem(row["id"], row["question"], str(row["gold"]), image=f"{row['id']}.png", answer_type="text")
+        Problem(row["id"], row["question"], str(row["gold"]), images=(f"{row['id']}.png",), answer_type="text")
         for row in read_jsonl(GEOQA / "qwen2vl_7b_instruct_test_outputs.jsonl")
     ]
     report = find_leaks(train, test)
     pairs = {(leak.train_id, leak.test_id) for leak in report.leaks if leak.blocking}
     assert {("train-3046", "test-410"), ("train-944", "test-75"), ("train-1978", "test-103")} <= pairs
     assert 40 <= len(report.test_ids()["test"]) <= 60
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "kind"),
+    [
+        (("a", "b"), ("a", "b"), "item"),
+        (("a", "b"), ("near-a", "b"), "item"),
+        (("a", "b"), ("near-a", "near-b"), "item"),
+        (("a", "b"), ("b", "a"), "other_image"),
+        (("a", "b"), ("a", "c"), "other_image"),  # one image in common is not the same problem
+        (("a", "b"), ("a",), "other_image"),
+        (("a",), ("a", "b"), "other_image"),
+        (("a", "b", "c"), ("a", "b"), "other_image"),
+    ],
+)
+def test_several_images_match_pairwise_in_order(tmp_path, train, test, kind):
+    for seed, name in enumerate("abc"):
+        draw(tmp_path / f"{name}.png", seed, str(37 + 11 * seed))
+        with Image.open(tmp_path / f"{name}.png") as image:
+            image.resize([side * 9 // 10 for side in image.size]).save(tmp_path / f"near-{name}.png")
+
+    def shown(identifier: str, names: tuple[str, ...]) -> Problem:
+        return problem(identifier, images=tuple(f"{name}.png" for name in names))
+
+    report = find_leaks([shown("x", train)], [shown("y", test)], tmp_path)
+    assert [leak.kind for leak in report.leaks] == [kind]
+    assert report.blocking == (kind == "item")
+
+
+def test_marks_give_the_order_and_are_no_words(tmp_path):
+    """The same problem with its images listed in another order, and marked in another way."""
+    for seed, name in enumerate("ab"):
+        draw(tmp_path / f"{name}.png", seed, str(37 + 11 * seed))
+    train = problem("x", f"In <image> and <image>: {QUESTION}", images=("a.png", "b.png"))
+    test = problem("y", f"In <image 2> and <image_1>: {QUESTION}", images=("b.png", "a.png"))
+    assert [leak.kind for leak in find_leaks([train], [test], tmp_path).leaks] == ["item"]
+
+
+def test_one_of_several_images_cannot_be_compared(tmp_path):
+    draw(tmp_path / "a.png", 1, "37")
+    train, test = (problem(name, images=("a.png", "gone.png")) for name in "xy")
+    report = find_leaks([train], [test], tmp_path)
+    assert report.uncompared == {"train": {"missing": 1}, "test": {"missing": 1}}
+    assert [leak.kind for leak in report.leaks] == ["unseen"]

@@ -377,7 +377,7 @@ def test_check_counts_add_up(store, data):
     (data / "empty.png").touch()
 
     def problem(name: str, image: str | None) -> Problem:
-        return Problem(id=name, question="?", answer="A", choices=("1", "2"), image=image)
+        return Problem(id=name, question="?", answer="A", choices=("1", "2"), images=(image,) if image else ())
 
     problems = [
         problem("fine", "a.png"),

@@ -121,6 +121,11 @@ TYPES = [
     (YEAR, "Answer: 2011", "2011", R),
     (of("number", "2011.0", tolerance=0.05), "Answer: 2100", "2100", R),  # written with a decimal: no year
     (of("number", "3500", tolerance=0.05), "Answer: 3600", "3600", R),
+    (of("number", "2011", absolute_tolerance=1.0), "Answer: 2012", "2012", R),  # an absolute one is for years too
+    (of("number", "0", absolute_tolerance=0.5), "Answer: -0.5", "-0.5", R),
+    (of("number", "0", absolute_tolerance=0.5), "Answer: 0.51", "0.51", W),
+    (of("number", "10", absolute_tolerance=0.0), "Answer: 10", "10", R),
+    (of("number", "10", absolute_tolerance=0.0), "Answer: 10.000001", "10.000001", W),
     # list: order counts
     (PAIR, "Answer: [2014, 2016]", "[2014, 2016]", R),
     (PAIR, "Answer: 2014, 2016", "[2014, 2016]", R),

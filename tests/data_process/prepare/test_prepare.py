@@ -7,6 +7,7 @@ import os
 import random
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from data_process.images import standin
 from data_process.prepare import folder as folder_module
-from data_process.prepare.command import borrowed, main, source_named, splits_of
+from data_process.prepare.command import SOURCES, borrowed, main, source_named, splits_of
 from data_process.prepare.data_card import Entry, digest_of, overlaps, render, row_of, split_card
 from data_process.prepare.holdout import groups, hold_out
 from data_process.prepare.images import ImagePlacer, PlacedImage
@@ -150,8 +151,8 @@ def test_stand_ins_are_marked(tmp_path):
     problems = load(tmp_path / "out", "train")
     drawn = [p for p in problems if p.meta.get("stand_in")]
     assert [p.id for p in drawn] == ["q1", "q2", "q3"]
-    assert all(p.image == f"images/{standin.name_for(p.question)}" for p in drawn)
-    assert all((tmp_path / "out" / p.image).is_file() for p in problems)
+    assert all(p.images == (f"images/{standin.name_for(p.question)}",) for p in drawn)
+    assert all((tmp_path / "out" / p.images[0]).is_file() for p in problems)
     images = card["splits"]["train"]["images"]
     assert (images["with_image"], images["unusable"], images["stand_ins"], images["files"]) == (17, 3, 3, 17)
     assert "DRAWN STAND-INS: 3" in render(card)
@@ -224,7 +225,7 @@ def test_groups():
         problem(7, "Why?"), problem(8, "Why?", ("3", "4")),  # text alone: the question is the problem
     ]  # fmt: skip
     images = ["a", "b", "c", "d", "e", "f", "f", None, None]
-    found = sorted(sorted(group) for group in groups(problems, images))
+    found = sorted(sorted(group) for group in groups(problems, [tuple(image or ()) for image in images]))
     assert found == [[0, 2], [1], [3, 4], [5, 6], [7, 8]]
 
 
@@ -237,7 +238,7 @@ def test_groups():
 )
 def test_nothing_straddles_and_the_order_does_not_matter(questions, share, seed, data):
     problems = [problem(i, f"{LONG} {q}") for i, q in enumerate(questions)]
-    images = [str(i % 40) for i in range(len(problems))]
+    images = [(str(i % 40),) for i in range(len(problems))]
     held = hold_out(problems, images, share, seed, "dev")
     assert len(held) <= round(share * len(problems))
     for key in (lambda i: problems[i].question, lambda i: images[i]):
@@ -277,8 +278,9 @@ def test_a_test_split_of_another_folder(tmp_path):
     assert card["splits"]["test"]["items"] == 6
     assert source["digest"] in next(remark for remark in card["remarks"] if remark.startswith("test has 6 problems of"))
     for p in load(tmp_path / "out", "test"):
-        assert p.image == f"images/table-test/{p.id.removeprefix('t-')}.png"
-        assert (tmp_path / "out" / p.image).read_bytes() == (other / "images" / p.image.rpartition("/")[2]).read_bytes()
+        (image,) = p.images
+        assert image == f"images/table-test/{p.id.removeprefix('t-')}.png"
+        assert (tmp_path / "out" / image).read_bytes() == (other / "images" / image.rpartition("/")[2]).read_bytes()
 
 
 def test_what_cannot_be_borrowed(tmp_path):
@@ -301,17 +303,16 @@ def test_what_cannot_be_borrowed(tmp_path):
 
 
 def entry(i: int, answer: str, choices=("1", "2", "3", "4"), question="q?", digest=None, **meta) -> Entry:
-    placed = PlacedImage(f"images/{digest}.png", digest, 10, 20, 100) if digest else None
+    placed = (PlacedImage(f"images/{digest}.png", digest, 10, 20, 100),) if digest else ()
     kind = "choice" if choices else "number"
-    return Entry(
-        Problem(f"p{i}", question, answer, choices, placed and placed.relative, kind, meta=meta), placed, notes=("odd",)
-    )
+    names = tuple(image.relative for image in placed)
+    return Entry(Problem(f"p{i}", question, answer, choices, names, kind, meta=meta), placed, notes=("odd",))
 
 
 def lost(i: int) -> Entry:
     """One question of images that are not there, and so cannot be told to be one image."""
-    wanted = f"images/{i}.png"
-    return Entry(Problem(f"p{i}", "q?", "A", ("1", "2"), wanted), None, "missing", wanted=wanted)
+    wanted = (f"images/{i}.png",)
+    return Entry(Problem(f"p{i}", "q?", "A", ("1", "2"), wanted), (), "missing", wanted=wanted)
 
 
 def test_the_numbers_of_a_card():
@@ -351,8 +352,8 @@ def test_the_counts_add_up(drawn):
     for i, (letter, digest, has_image, is_there) in enumerate(drawn):
         made = entry(i, letter, digest=digest if has_image and is_there else None)
         if has_image and not is_there:
-            wanted = Problem(made.problem.id, "q?", letter, made.problem.choices, "images/x.png")
-            made = Entry(wanted, None, "missing", wanted="images/x.png")
+            wanted = Problem(made.problem.id, "q?", letter, made.problem.choices, ("images/x.png",))
+            made = Entry(wanted, (), "missing", wanted=("images/x.png",))
         entries.append(made)
     card = split_card(entries)
     images = card["images"]
@@ -370,7 +371,8 @@ def test_the_digest_sees_every_change():
         [base[1], base[0]],
         base[:1],
     ]
-    changed.append([replace(base[0], placed=replace(base[0].placed, digest="other bytes of the same file")), base[1]])
+    other = replace(base[0].placed[0], digest="other bytes of the same file")
+    changed.append([replace(base[0], placed=(other,)), base[1]])
     assert len({digest_of(entries) for entries in [base, *changed]}) == 7
     assert digest_of(base) == digest_of([entry(0, "A", digest="x"), entry(1, "B")])
 
@@ -386,7 +388,7 @@ def test_overlaps():
 
 
 def test_rows_read_back(tmp_path):
-    made = Problem("a", "q", "1.5", (), "images/a.png", "float", 1, "cm", None, {"x": [1]})
+    made = Problem("a", "q", "1.5", (), ("images/a.png",), "float", 1, "cm", None, {"x": [1]})
     write_lines(tmp_path / "x.jsonl", [row_of(made)])
     assert load(tmp_path, "x") == [made]
     assert row_of(made, labelled=False) == {key: value for key, value in row_of(made).items() if key != "answer"}
@@ -407,7 +409,7 @@ WRONG = {
     "unknown source": (["geoqaa", "--raw", "x"], "unknown source 'geoqaa'; did you mean 'geoqa'?"),
     "unlike any": (
         ["zzz", "--raw", "x"],
-        "unknown source 'zzz'; known: geometry3k, geoqa, jsonl, mathvista, table, or MODULE:NAME",
+        f"unknown source 'zzz'; known: {', '.join(sorted(SOURCES))}, or MODULE:NAME",
     ),
     "no raw": (["geoqa", "--raw", "nowhere"], "nowhere does not exist. The processed GeoQA"),
     "neither": (["geoqa"], "say where the data are"),
@@ -456,7 +458,7 @@ def item(request, split, where, row):
     if not row["result"]:
         wrong(where, "no result")
     fields = {"id": row["key"], "question": row["text"], "answer": row["result"]}
-    return Item(fields, find_image(row["at"], request, where))
+    return Item(fields, (find_image(row["at"], request, where),))
 
 SOURCE = Source(name="mine", item=item)
 """
@@ -490,8 +492,8 @@ def test_a_source_of_ones_own(tmp_path, mine, capsys):
     arguments = ["mine:SOURCE", "--raw", str(raw), "--dev-share", "0"]
     assert main([*arguments, "--out", str(tmp_path / "out"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["source"] == "mine"
-    assert [(p.id, p.answer, p.image) for p in load(tmp_path / "out", "train")] == [
-        (f"k{i}", i, "images/a.png") for i in "123"
+    assert [(p.id, p.answer, p.images) for p in load(tmp_path / "out", "train")] == [
+        (f"k{i}", i, ("images/a.png",)) for i in "123"
     ]
     write_lines(raw / "train.jsonl", [{"key": "k", "text": "?", "result": "", "at": "a.png"}])
     assert main([*arguments, "--out", str(tmp_path / "bad")]) == 2
@@ -558,7 +560,7 @@ def test_real_questions_with_stand_ins(tmp_path):
     )
     card = prepared("geoqa", sample, tmp_path / "out", missing="standin")
     problems = load(tmp_path / "out", "train") + load(tmp_path / "out", "dev")
-    assert all(p.meta["stand_in"] and (tmp_path / "out" / p.image).is_file() for p in problems)
+    assert all(p.meta["stand_in"] and (tmp_path / "out" / p.images[0]).is_file() for p in problems)
     assert sum(split["images"]["stand_ins"] for split in card["splits"].values()) == 100
 
 
@@ -649,3 +651,65 @@ def test_alternatives_come_back_from_the_folder(tmp_path):
     first, second = load(tmp_path / "out", "train")
     assert (first.alternatives, second.alternatives) == (("New York",), ())
     assert '"alternatives"' not in (tmp_path / "out/train.jsonl").read_text().splitlines()[1]
+
+
+# ---- several images ---------------------------------------------------------------------------------------------
+
+
+def several(root: Path, n: int = 20) -> Path:
+    """`n` rows of two images each with marks in the text, and one file shared by all of them."""
+    (root / "images").mkdir(parents=True)
+    (root / "images/legend.png").write_bytes(png("blue"))
+    made = []
+    for i in range(n):
+        (root / f"images/q{i}.png").write_bytes(png(size=(10 + i, 20)))
+        question = f"By the legend <image 2>, what does part {i} of <image 1> show?"
+        made.append({"id": f"q{i}", "question": question, "answer": i, "image_1": f"q{i}.png", "image_2": "legend.png"})
+    write_lines(root / "train.jsonl", made)
+    return root
+
+
+def test_a_table_of_several_images(tmp_path):
+    card = prepared("table", several(tmp_path / "raw"), tmp_path / "out", dev_share=0)
+    problems = load(tmp_path / "out", "train")
+    assert problems[3].images == ("images/q3.png", "images/legend.png")
+    assert problems[3].question.startswith("By the legend <image 2>,")
+    assert all((tmp_path / "out" / image).is_file() for problem in problems for image in problem.images)
+    images = card["splits"]["train"]["images"]
+    assert (images["with_image"], images["several"], images["files"]) == (20, {"items": 20, "most": 2}, 21)
+    assert "20 with several, at most 2" in render(card)
+    again = prepared("table", tmp_path / "raw", tmp_path / "again", dev_share=0)
+    assert again["digest"] == card["digest"]
+    (tmp_path / "raw/images/legend.png").write_bytes(png("red"))
+    assert prepared("table", tmp_path / "raw", tmp_path / "other", dev_share=0)["digest"] != card["digest"]
+
+
+def test_one_of_several_images_is_missing(tmp_path):
+    raw = several(tmp_path / "raw")
+    (raw / "images/q1.png").unlink()
+    said = r"1 of 20 problems have no usable image \(missing 1\); first: images/q1\.png of q1"
+    with pytest.raises(DataError, match=said):
+        prepared("table", raw, tmp_path / "out", dev_share=0)
+    card = prepared("table", raw, tmp_path / "count", dev_share=0, missing="count")["splits"]["train"]["images"]
+    assert (card["with_image"], card["unusable"], card["files"]) == (19, 1, 20)
+    assert len(load(prepared_at(raw, tmp_path / "drop", missing="drop"), "train")) == 19
+    drawn = load(prepared_at(raw, tmp_path / "standin", missing="standin"), "train")[1]
+    assert drawn.images == (f"images/{standin.name_for(drawn.question)}", "images/legend.png")
+    assert drawn.meta["stand_in"]
+
+
+def prepared_at(raw: Path, out: Path, **settings) -> Path:
+    prepared("table", raw, out, dev_share=0, **settings)
+    return out
+
+
+def test_problems_that_share_one_of_several_images_stay_together():
+    problems = [problem(i, f"Find side {i}.") for i in range(4)]
+    shared = [("a", "x"), ("x", "b"), ("c",), ("c", "d")]
+    assert groups(problems, shared) == [[0, 1], [2, 3]]
+
+
+def test_marks_without_an_image(tmp_path):
+    raw = write_lines(tmp_path / "train.jsonl", [{"question": f"<image>\nFind {i}.", "answer": i} for i in range(9)])
+    with pytest.raises(DataError, match=r"row 1.*marks <image>, but the row has no image; .*--map image=COLUMN"):
+        prepared("table", raw, tmp_path / "out")

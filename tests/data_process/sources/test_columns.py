@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_process.io import read_jsonl
+from data_process.prepare.command import main
 from data_process.schema import DataError
 from data_process.sources.base import is_missing
-from data_process.sources.columns import infer_type, parse_map, read_choices
+from data_process.sources.columns import infer_type, parse_map, parse_tolerance, read_choices
 from tests.data_process.raw_files import item_of, load, png, prepared, shared, write_lines
 
 CHOICES = {
@@ -146,13 +147,13 @@ def test_the_mapping():
         "id": "7", "question": "Find x.", "choices": ["30", "40"], "answer": "A", "answer_type": "choice",
         "meta": {"level": 3},
     }  # fmt: skip
-    assert item.image.name == "p/1.png"
+    assert item.images[0].name == "p/1.png"
 
 
 def test_columns_of_the_same_name_need_no_mapping():
     row = {"id": "a", "question": "How far?", "answer": "12.5", "answer_type": "float", "precision": 1, "unit": "km"}
     assert item_of("table", row).fields == row
-    assert item_of("table", row).image is None
+    assert item_of("table", row).images == ()
 
 
 def test_choices_that_a_free_answer_leaves_out():
@@ -179,7 +180,6 @@ def test_refused_mappings(pairs, message):
 REFUSED = {
     "no such column": ({"q": "x"}, {"question": "problem"}, "there is no column 'problem'; columns: q"),
     "no question": ({"q": "x", "answer": "1"}, {}, "no question: column 'question' holds None; columns: q, answer"),
-    "two images": ({**ROW, "image": ["a.png", "b.png"]}, {}, "2 images; a problem has at most one image"),
     "id is a list": ({**ROW, "id": [1]}, {}, "'id' must be text or a number"),
     "image outside": ({**ROW, "image": "../a.png"}, {}, "leads outside"),
 }
@@ -205,7 +205,7 @@ def test_text_and_images_on_one_path(tmp_path):
         ("train-row1", "0", "number"),
         ("train-row2", "2", "number"),
     ]
-    assert [p.image for p in problems if p.image] == ["images/a b.png"]
+    assert [p.images for p in problems if p.images] == [("images/a b.png",)]
     images = card["splits"]["train"]["images"]
     assert (images["with_image"], images["text_only"]) == (1, 7)
     assert card["splits"]["train"]["notes"]["answer_type number inferred from the answer"]["count"] == 8
@@ -220,3 +220,75 @@ def test_geoqa_read_as_a_table(tmp_path):
     assert [(p.id, p.answer, list(p.choices)) for p in load(tmp_path / "out", "train")] == [
         (row["id"], row["answer"], row["choices"]) for row in rows
     ]
+
+
+TOLERANCES = {
+    "5%": {"tolerance": 0.05},
+    "0.05": {"tolerance": 0.05},
+    " 2.5 % ": {"tolerance": 0.025},
+    "+-0.5": {"absolute_tolerance": 0.5},
+    "+/- 2": {"absolute_tolerance": 2.0},
+    "±.5": {"absolute_tolerance": 0.5},
+    "0": {"tolerance": 0.0},
+}
+
+
+@pytest.mark.parametrize("text", TOLERANCES)
+def test_parse_tolerance(text):
+    assert parse_tolerance(text) == TOLERANCES[text]
+
+
+@pytest.mark.parametrize("text", ["", "5", "100%", "-5%", "±5%", "five", "0.05abs", "nan", "1e-3"])
+def test_parse_tolerance_refuses(text):
+    with pytest.raises(DataError, match=r"must be 5% or 0\.05, relative to the answer, or"):
+        parse_tolerance(text)
+
+
+def test_one_tolerance_for_all_numbers(tmp_path, capsys):
+    rows = [
+        {"question": "How much?", "answer": "40"},
+        {"question": "Exactly?", "answer": "41", "tolerance": 0.001},
+        {"question": "About?", "answer": "42", "tolerance": "±3"},
+        {"question": "Which?", "answer": "Norway"},
+    ]
+    write_lines(tmp_path / "test.jsonl", rows)
+    words = ["table", "--raw", str(tmp_path / "test.jsonl"), "--split", "test", "--out"]
+    assert main([*words, str(tmp_path / "out"), "--tolerance", "5%"]) == 0
+    found = [(p.tolerance, p.absolute_tolerance) for p in load(tmp_path / "out", "test")]
+    assert found == [(0.05, None), (0.001, None), (None, 3.0), (None, None)]
+    assert main([*words, str(tmp_path / "bad"), "--tolerance", "5"]) == 2
+    assert "tolerance '5' must be 5% or 0.05" in capsys.readouterr().err
+
+
+def test_a_context_is_only_taken_where_it_is_named():
+    row = {"question": "Q?", "answer": "4", "context": "geometry diagram"}
+    found = item_of("table", row)
+    assert "context" not in found.fields
+    assert found.fields["meta"] == {"context": "geometry diagram"}
+    assert item_of("table", row, options={"map": {"context": "context"}}).fields["context"] == "geometry diagram"
+
+
+SEVERAL = {
+    "a list": ({"images": ["a.png", "b.png"]}, ["a.png", "b.png"]),
+    "a list with gaps": ({"image": ["a.png", None, "c.png"]}, ["a.png", "c.png"]),
+    "a list of files": ({"images": [{"bytes": png()}, {"bytes": png("blue")}]}, ["7-1.png", "7-2.png"]),
+    "one file": ({"images": [{"bytes": png()}]}, ["7.png"]),
+    "MMMU's columns": (
+        {"image_1": "a.png", "image_2": "b.png", **{f"image_{i}": None for i in range(3, 8)}},
+        ["a.png", "b.png"],
+    ),
+    "columns without underscore": ({"image1": "a.png", "image2": "b.png"}, ["a.png", "b.png"]),
+    "ten columns": ({f"image_{i}": f"{i}.png" for i in (10, *range(1, 10))}, [f"{i}.png" for i in range(1, 11)]),
+    "columns by a map": ({"left": "a.png", "right": "b.png"}, ["a.png", "b.png"]),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_several_images(name):
+    row, names = SEVERAL[name]
+    mapping = {"map": {"image": "left,right"}} if "left" in row else {}
+    row = {"id": "7", "question": "Is <image 1> it?", "answer": "3", **row}
+    item = item_of("table", row, options=mapping)
+    assert [image.name for image in item.images] == names
+    assert item.fields["question"] == "Is <image 1> it?"
+    assert "meta" not in item.fields

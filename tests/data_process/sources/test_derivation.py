@@ -14,7 +14,7 @@ from data_process.sources import minigeo
 
 TRIANGLE = Problem(
     id="t", question="The third angle of the triangle is bisected. Find x.", answer="A",
-    choices=("31", "59", "62", "28"), image="t.png",
+    choices=("31", "59", "62", "28"), images=("t.png",),
     meta={"variant": "triangle3", "labels": ["80", "38"], "params": [80, 38], "value": 31},
 )  # fmt: skip
 

@@ -40,7 +40,7 @@ def test_folders(tmp_path):
     assert first.meta["text_logic_form"] == FORMS["text_logic_form"]
     assert first.meta["problem_type_goal"] == ["Angle"]
     raw = tmp_path / "raw/train/10/img_diagram.png"
-    assert (tmp_path / "out" / second.image).read_bytes() == raw.read_bytes()
+    assert (tmp_path / "out" / second.images[0]).read_bytes() == raw.read_bytes()
 
 
 def test_the_text_asked_for(tmp_path):
@@ -100,8 +100,8 @@ def test_rows(name):
     item = item_of("geometry3k", row, split="test", where="test.parquet, row 4")
     assert {key: item.fields[key] for key in expected} == expected
     assert item.fields["question"] == "Find x."
-    assert item.image.data == png()
-    assert item.image.name == f"{item.fields['id']}.png"
+    assert item.images[0].data == png()
+    assert item.images[0].name == f"{item.fields['id']}.png"
 
 
 REFUSED = {
@@ -110,7 +110,6 @@ REFUSED = {
     "two images": ({**RL, "images": RL["images"] * 2}, "'images' must hold one image, found 2"),
     "no image": ({**RL, "images": []}, "must hold one image, found 0"),
     "image is text": ({**RL, "images": ["x"]}, "holds a str, not the bytes"),
-    "two marks": ({**RL, "problem": "<image>a<image>b"}, "2 <image> marks"),
     "no answer": ({**RL, "answer": None}, "'answer' must be text"),
 }
 

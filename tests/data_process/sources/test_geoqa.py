@@ -35,7 +35,7 @@ def test_one_problem_of_every_form(row):
         "answer": "B",
         "answer_type": "choice",
     }
-    assert item.image.name == "train-0.png"
+    assert item.images[0].name == "train-0.png"
     assert item.notes == ()
 
 
@@ -106,7 +106,7 @@ def test_a_folder_as_it_is_shipped(tmp_path):
     problems = load(tmp_path / "out", "train") + load(tmp_path / "out", "dev")
     assert sorted(p.id for p in problems) == sorted(row["id"] for row in rows)
     for problem in problems:
-        assert (tmp_path / "out" / problem.image).read_bytes() == (
+        assert (tmp_path / "out" / problem.images[0]).read_bytes() == (
             tmp_path / f"raw/images/{problem.id}.png"
         ).read_bytes()
     assert any("dev has 2 of 20 train problems, held out (seed 0" in remark for remark in card["remarks"])
@@ -147,7 +147,7 @@ def test_the_real_questions(tmp_path):
             row["choices"],
             row["answer"],
         )
-        assert problem.image == f"images/{row['image']}"
+        assert problem.images[0] == f"images/{row['image']}"
     assert card["overlaps"] == {"train/dev": {"question": 0, "question_choices_image": 0}}
     letters = [card["splits"][split]["letters"] for split in ("train", "dev")]
     assert {a: letters[0][a] + letters[1][a] for a in "ABCD"} == {"A": 677, "B": 1066, "C": 1056, "D": 698}

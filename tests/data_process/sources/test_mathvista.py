@@ -96,7 +96,7 @@ def test_the_gold_of_every_problem(tmp_path):
         gold = official["choices"]["ABCDEFGHIJ".index(problem.answer)] if problem.choices else problem.answer
         assert gold == row["answer"]
         assert (problem.precision, problem.unit) == (row["precision"], row["unit"])
-        assert problem.image == row["image"]
+        assert problem.images[0] == row["image"]
 
 
 def test_a_given_query_that_differs_is_used_and_counted():

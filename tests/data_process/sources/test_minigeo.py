@@ -299,11 +299,11 @@ def test_what_is_written_is_what_the_loop_reads(tmp_path):
     assert {split: entry["items"] for split, entry in card["splits"].items()} == {"train": 8, "test": 4}
     problems = load_problems(tmp_path / "m/train.jsonl", tmp_path / "m")
     made = [problem for problem, _ in generate("train", 8, 1)]
-    assert [(p.id, p.question, p.answer, p.choices, p.image) for p in problems] == [
-        (p.id, p.question, p.answer, p.choices, p.image) for p in made
+    assert [(p.id, p.question, p.answer, p.choices, p.images) for p in problems] == [
+        (p.id, p.question, p.answer, p.choices, p.images) for p in made
     ]
     for problem in problems:
-        with Image.open(tmp_path / "m" / problem.image) as image:
+        with Image.open(tmp_path / "m" / problem.images[0]) as image:
             assert image.mode == "RGB"
             assert image.size in SIZES
 

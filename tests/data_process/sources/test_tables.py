@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
+from data_process.prepare.command import main
 from data_process.schema import DataError
-from data_process.sources.base import PrepareRequest
+from data_process.sources.base import UNREADABLE, PrepareRequest, refuse_unreadable
 from data_process.sources.tables import find_tables, read_table, split_of
 from tests.data_process.raw_files import load, png, prepared, write_json, write_lines
 
@@ -48,7 +51,7 @@ def test_read_parquet(tmp_path):
 
 
 REFUSED = {
-    "torn.jsonl": (LINES + b'{"pid": "', r"torn\.jsonl, line 3: not complete JSON"),
+    "torn.jsonl": (LINES + b'{"pid": "', r"torn\.jsonl, row 3: line 3: not complete JSON"),
     "torn.json": (b'{\n "a": {},\n "b"', r"torn\.json: not complete JSON .*line 3"),
     "torn.jsonl.gz": (gzip.compress(LINES)[:-9], r"damaged gzip"),
     "lfs.jsonl": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", r"LFS pointer.*git lfs pull"),
@@ -62,12 +65,18 @@ REFUSED = {
 }  # fmt: skip
 
 
+def read_all(path: Path) -> None:
+    """As `prepare` does it: a row that stands for a bad one is refused where it is used."""
+    for where, row in read_table(path):
+        refuse_unreadable(row, where)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(tmp_path, name):
     data, message = REFUSED[name]
     (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=message):
-        list(read_table(tmp_path / name))
+        read_all(tmp_path / name)
 
 
 def test_a_folder_is_no_table(tmp_path):
@@ -165,8 +174,8 @@ def test_a_hub_data_set_keeps_the_bytes(monkeypatch, tmp_path):
     assert {name: split["items"] for name, split in card["splits"].items()} == {"train": 1, "dev": 1}
     assert card["raw"] == "hub:hiyouga/geometry3k@main"
     problem = load(tmp_path / "out", "train")[0]
-    assert problem.image == "images/train-row1.jpg"
-    assert (tmp_path / "out" / problem.image).read_bytes() == image
+    assert problem.images[0] == "images/train-row1.jpg"
+    assert (tmp_path / "out" / problem.images[0]).read_bytes() == image
 
 
 def test_splits_the_hub_does_not_have(monkeypatch, tmp_path):
@@ -230,7 +239,43 @@ def test_refused_separated(tmp_path, name):
     data, message = BAD_SEPARATED[name]
     (tmp_path / name).write_bytes(data)
     with pytest.raises(DataError, match=message):
-        list(read_table(tmp_path / name))
+        read_all(tmp_path / name)
+
+
+def test_the_rows_after_a_bad_one_are_read(tmp_path):
+    """Half a line in the middle, another kind of value and a line cut off at the end: each is one bad row."""
+    data = b'{"a": 1}\n{"a": \n{"a": 2}\n7\n\n{"a": 3}\n{"a": "\xff"}\n{"a": 4}\n{"a'
+    (tmp_path / "x.jsonl").write_bytes(data)
+    rows = [row for _, row in read_table(tmp_path / "x.jsonl")]
+    assert [row.get("a") for row in rows] == [1, None, 2, None, 3, None, 4, None]
+    said = [row[UNREADABLE] for row in rows if UNREADABLE in row]
+    assert [text.partition(":")[0] for text in said] == ["line 2", "line 4", "line 7", "line 9"]
+    (tmp_path / "x.csv").write_bytes(b"a,b\n1,2\n1\n3,4\n")
+    assert [row.get("a") for _, row in read_table(tmp_path / "x.csv")] == ["1", None, "3"]
+
+
+def test_bad_lines_count_under_the_share(tmp_path, capsys):
+    lines = [json.dumps({"question": f"What is {n} + 1?", "answer": str(n + 1)}) for n in range(40)]
+    lines[20] = lines[20][:15]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    words = ["table", "--raw", str(tmp_path / "x.jsonl"), "--split", "test", "--out"]
+    assert main([*words, str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "1 of 40 rows left out" in said
+    assert "x.jsonl, row 21: line 21: not complete JSON" in said
+    assert main([*words, str(tmp_path / "none"), "--bad-share", "0.01"]) == 2
+    assert "more than the limit of 1%" in capsys.readouterr().err
+
+
+def test_rows_that_share_an_image(tmp_path):
+    """VLMEvalKit's TSV files: the image cell of a row may be the index of the row that has the image."""
+    picture = base64.b64encode(png()).decode()
+    other = picture[:-4] + "AAAA"
+    cells = [("1", picture, "Q1"), ("2", "1", "Q2"), ("3", "4", "Q3"), ("4", other, "Q4"), ("5", "9", "Q5")]
+    text = "index\timage\tquestion\n" + "".join("\t".join(row) + "\n" for row in cells)
+    (tmp_path / "x.tsv").write_text(text)
+    images = [row["image"] for _, row in read_table(tmp_path / "x.tsv")]
+    assert images == [picture, picture, other, other, "9"]
 
 
 @pytest.mark.parametrize("suffix", ["json", "jsonl"])
@@ -257,9 +302,9 @@ def test_base64_images():
         {"bytes": text, "path": None},
         [text],
     ):
-        image = item_of("table", {"question": "q?", "answer": "1", "image": value}).image
+        image = item_of("table", {"question": "q?", "answer": "1", "image": value}).images[0]
         assert (image.data, image.name) == (data, "train-row1.png")
-    assert item_of("table", {"question": "q?", "answer": "1", "image": jpeg}).image.name == "train-row1.jpg"
+    assert item_of("table", {"question": "q?", "answer": "1", "image": jpeg}).images[0].name == "train-row1.jpg"
 
 
 @pytest.mark.parametrize(

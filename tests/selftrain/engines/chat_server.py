@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -29,7 +30,7 @@ class Call:
     path: str
     headers: Mapping[str, str]
     body: dict[str, Any]
-    image: str | None  # sha256 of the picture's bytes
+    images: tuple[str, ...]  # sha256 of the pictures' bytes, as they stand
     at: float  # monotonic seconds
 
 
@@ -137,19 +138,20 @@ class ChatServer:
         self._thread.join()
 
     def _models(self, headers: Any) -> Reply:
-        if self.misbehave and (reply := self.misbehave(Call("/v1/models", dict(headers), {}, None, 0.0), -1)):
+        if self.misbehave and (reply := self.misbehave(Call("/v1/models", dict(headers), {}, (), 0.0), -1)):
             return reply
         return Reply(body={"object": "list", "data": [{"id": self.model, "owned_by": self.owned_by}]})
 
     def _handle(self, path: str, headers: dict[str, str], body: dict[str, Any]) -> Reply:
-        image = None
+        images: list[str] = []
         content = body["messages"][0]["content"]
         if isinstance(content, list):
-            assert [part["type"] for part in content] == ["image_url", "text"]
-            kind, _, data = content[0]["image_url"]["url"].partition(",")
-            assert kind == "data:image/png;base64"
-            image = sha256(base64.b64decode(data)).hexdigest()
-        call = Call(path, headers, body, image, time.monotonic())
+            for part in content:
+                if part["type"] == "image_url":
+                    kind, _, data = part["image_url"]["url"].partition(",")
+                    assert kind == "data:image/png;base64"
+                    images.append(sha256(base64.b64decode(data)).hexdigest())
+        call = Call(path, headers, body, tuple(images), time.monotonic())
         with self._lock:
             number = len(self.calls)
             self.calls.append(call)
@@ -161,10 +163,13 @@ class ChatServer:
         """A proper answer. What has been said so far is looked for in the script, which goes on after it."""
         body = call.body
         content = body["messages"][0]["content"]
-        prompt = content if isinstance(content, str) else content[1]["text"]
+        prompt = content if isinstance(content, str) else "".join(part.get("text", "<image>") for part in content)
+        while call.images and prompt.startswith("<image>"):  # as a request has it
+            prompt = prompt.removeprefix("<image>")
         limit = body.get("max_tokens", body.get("max_completion_tokens"))
         said = body["messages"][1]["content"] if len(body["messages"]) > 1 else ""
-        request = Request(prompt, f"{prompt}\n{said}" if said else prompt, None, (body["seed"],))
+        shown, paths = f"{prompt}\n{said}" if said else prompt, tuple(map(Path, call.images))
+        request = Request(prompt, shown, paths, (body["seed"],))
         greedy = body["temperature"] == 0
         [[full]] = self.script.generate([request], SamplingParams(0 if greedy else 1, 100_000))
         pieces = PIECE.findall(full.text)
@@ -183,7 +188,7 @@ class ChatServer:
         text = "".join(tokens)
         if stop_reason is not None:
             text = text[: text.index(stop_reason) + len(stop_reason) * bool(body.get("include_stop_str_in_output"))]
-        n_prompt = len(PIECE.findall(prompt)) + (IMAGE_TOKENS if call.image else 0) + len(PIECE.findall(said))
+        n_prompt = len(PIECE.findall(prompt)) + IMAGE_TOKENS * len(call.images) + len(PIECE.findall(said))
         if said and not self.resumes:
             n_prompt += 5  # the marks of a new turn
         choice: dict[str, Any] = {

@@ -12,32 +12,47 @@ from data_process.sources import minigeo
 from selftrain.engine_settings import HFSettings
 from selftrain.engines.base import Request
 
+Pair = tuple[str, tuple[Path, ...]]  # a prompt and its pictures
+
 
 @pytest.fixture(scope="session")
-def problems_and_pictures(tmp_path_factory) -> list[tuple[str, Path]]:
-    """(prompt, picture) of 12 problems, some 112 x 112 and some 140 x 112 pixels."""
+def problems_and_pictures(tmp_path_factory) -> list[Pair]:
+    """(prompt, pictures) of 12 problems, some 112 x 112 and some 140 x 112 pixels."""
     folder = tmp_path_factory.mktemp("pictures")
     found = []
     for problem, image in minigeo.generate("base", 12):
         path = folder / f"{problem.id}.png"
         image.save(path)
-        found.append((prompts.cot(problem, prompts.SHORT), path))
+        found.append((prompts.cot(problem, prompts.SHORT), (path,)))
     return found
 
 
 @pytest.fixture(scope="session")
-def sizes(problems_and_pictures) -> dict[tuple[int, int], tuple[str, Path]]:
-    """One (prompt, picture) for each picture size."""
+def sizes(problems_and_pictures) -> dict[tuple[int, int], Pair]:
+    """One (prompt, pictures) for each picture size."""
     from PIL import Image
 
-    return {Image.open(path).size: (prompt, path) for prompt, path in problems_and_pictures}
+    return {Image.open(path).size: (prompt, (path,)) for prompt, (path,) in problems_and_pictures}
 
 
 @pytest.fixture(scope="session")
-def mixed(sizes) -> list[tuple[str, Path | None]]:
+def mixed(sizes) -> list[Pair]:
     """Two picture sizes, text only, and prompts of very different lengths."""
     small, wide = sizes[112, 112], sizes[140, 112]
-    return [small, ("2 + 2 = ?", None), wide, (small[0] + " Be careful." * 5, small[1]), ("Why?", wide[1])]
+    return [small, ("2 + 2 = ?", ()), wide, (small[0] + " Be careful." * 5, small[1]), ("Why?", wide[1])]
+
+
+@pytest.fixture(scope="session")
+def several(sizes) -> list[Pair]:
+    """Prompts of two and three pictures of two sizes: in the middle, at the end, one first, all first, one twice."""
+    (_, (small,)), (_, (wide,)) = sizes[112, 112], sizes[140, 112]
+    return [
+        ("find the angle of <image> and of <image> so what is it", (small, wide)),
+        ("is it so <image> step a circle line <image> which answer", (wide, small, wide)),
+        ("what is the sum of a line and <image>", (wide, wide)),
+        ("which of the 3?", (small, wide, small)),
+        ("a <image><image>\n<image>", (small, small, wide)),
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -80,9 +95,9 @@ def engine(tiny_model):
 
 @pytest.fixture(scope="session")
 def ask() -> Callable[..., list[Request]]:
-    """ask(pairs, seeds): requests r0, r1, ... for (prompt, picture) pairs."""
+    """ask(pairs, seeds): requests r0, r1, ... for (prompt, pictures) pairs."""
 
     def make(pairs, seeds=(0,)) -> list[Request]:
-        return [Request(f"r{i}", prompt, image, tuple(seeds)) for i, (prompt, image) in enumerate(pairs)]
+        return [Request(f"r{i}", prompt, images, tuple(seeds)) for i, (prompt, images) in enumerate(pairs)]
 
     return make

@@ -41,7 +41,7 @@ def test_order_and_number(it, mixed, ask):
     requests = [dataclasses.replace(r, seeds=tuple(range(i))) for i, r in enumerate(ask(mixed))]
     got = it.generate(requests, SAMPLE)
     assert [len(of_one) for of_one in got] == [0, 1, 2, 3, 4]
-    lengths = [it.count_prompt_tokens(r.prompt, r.image) for r in requests]
+    lengths = [it.count_prompt_tokens(r.prompt, r.images) for r in requests]
     assert [c.n_prompt_tokens for of_one in got for c in of_one] == [
         n for n, of_one in zip(lengths, got, strict=True) for _ in of_one
     ]
@@ -139,7 +139,7 @@ def test_duplicate_ids(it, mixed, ask):
 
 
 def test_a_bad_picture_is_named_and_nothing_is_returned(it, mixed, ask, tmp_path):
-    whole = mixed[0][1].read_bytes()
+    whole = mixed[0][1][0].read_bytes()
     for name, content in {"cut.png": whole[: len(whole) // 2], "text.png": b"not a picture", "none.png": None}.items():
         if name == "cut.png" and isinstance(it, ScriptedEngine):
             continue  # it does not decode pictures
@@ -147,7 +147,7 @@ def test_a_bad_picture_is_named_and_nothing_is_returned(it, mixed, ask, tmp_path
         if content is not None:
             bad.write_bytes(content)
         with pytest.raises(EngineError, match=f"'bad'.*{name}"):
-            it.generate([*ask(mixed), Request("bad", "What is x?", bad, (1,))], SAMPLE)
+            it.generate([*ask(mixed), Request("bad", "What is x?", (bad,), (1,))], SAMPLE)
     assert it.generate(ask(mixed), SAMPLE)  # and the engine goes on
 
 
@@ -169,10 +169,28 @@ def test_progress(open_it, mixed, ask):
     assert sum(done) == 2 * len(mixed)
 
 
+def test_several_pictures(it, several, ask):
+    """Each has its place and its tokens, and an answer does not depend on the neighbours."""
+    requests = ask(several, seeds=(1, 2))
+    together = it.generate(requests, SAMPLE)
+    assert texts(it.generate(requests[::-1], SAMPLE))[::-1] == texts(together)
+    for request, found in zip(requests, together, strict=True):
+        assert found[0].n_prompt_tokens == it.count_prompt_tokens(request.prompt, request.images)
+        assert texts([found]) == texts(it.generate([request], SAMPLE))
+        fewer = dataclasses.replace(request, prompt=request.prompt.replace("<image>", ""), images=request.images[:1])
+        assert found[0].n_prompt_tokens > it.count_prompt_tokens(fewer.prompt, fewer.images)
+
+
+def test_a_place_without_a_picture_is_an_error(it, several, ask):
+    lacking = dataclasses.replace(ask(several)[0], images=several[0][1][:1])
+    with pytest.raises(EngineError, match="2 <image> placeholders but 1 images"):
+        it.generate([lacking], SAMPLE)
+
+
 def test_two_picture_sizes(it, sizes, ask):
     requests = ask(list(sizes.values()), seeds=(1, 2))
     together = it.generate(requests, SAMPLE)
-    bare = it.generate([dataclasses.replace(r, image=None) for r in requests], SAMPLE)
+    bare = it.generate([dataclasses.replace(r, images=()) for r in requests], SAMPLE)
     for request, found, without in zip(requests, together, bare, strict=True):
         assert texts([found]) == texts(it.generate([request], SAMPLE))
         assert found[0].n_prompt_tokens > without[0].n_prompt_tokens

@@ -29,11 +29,11 @@ SAMPLE = SamplingParams(temperature=1.0, max_tokens=12)
 def processed(engine: HFEngine, pairs) -> dict[str, torch.Tensor]:
     """The pairs as the processor itself would batch them, left-padded."""
     texts, images = [], []
-    for prompt, image in pairs:
-        content = [{"type": "text", "text": prompt}]
-        if image is not None:
-            content.insert(0, {"type": "image"})
-            images.append(Image.open(image).convert("RGB"))
+    for prompt, paths in pairs:
+        content = [{"type": "image"}] * (len(paths) - prompt.count("<image>"))
+        for part in re.split("(<image>)", prompt):
+            content.append({"type": "image"} if part == "<image>" else {"type": "text", "text": part})
+        images += [Image.open(path).convert("RGB") for path in paths]
         turn = [{"role": "user", "content": content}]
         texts.append(engine._processor.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
     return engine._processor(text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt")
@@ -59,25 +59,26 @@ def test_importing_needs_no_torch():
     assert out.stdout.strip() == "[]"
 
 
-def test_prompt_ids_are_the_processors(engine, mixed):
-    for prompt, image in mixed:
-        expected = processed(engine, [(prompt, image)])["input_ids"][0].tolist()
-        assert engine.prompt_ids(prompt, image) == expected
-        assert engine.count_prompt_tokens(prompt, image) == len(expected)
+def test_prompt_ids_are_the_processors(engine, mixed, several):
+    for prompt, images in mixed + several:
+        expected = processed(engine, [(prompt, images)])["input_ids"][0].tolist()
+        assert engine.prompt_ids(prompt, images) == expected
+        assert engine.count_prompt_tokens(prompt, images) == len(expected)
 
 
-def test_positions_are_the_models(engine, mixed):
-    for prompt, image in mixed:
-        inputs = processed(engine, [(prompt, image)])
+def test_positions_are_the_models(engine, mixed, several):
+    for prompt, images in mixed + several:
+        inputs = processed(engine, [(prompt, images)])
         expected, _ = engine._model.model.get_rope_index(
             inputs["input_ids"], inputs["mm_token_type_ids"], image_grid_thw=inputs.get("image_grid_thw")
         )
-        [made] = engine._prepare([Request("x", prompt, image, ())])
-        assert torch.equal(positions_of(made.ids, made.picture, made.image_start), expected[:, 0])
+        [made] = engine._prepare([Request("x", prompt, images, ())])
+        assert torch.equal(positions_of(made), expected[:, 0])
 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.5])
-def test_greedy_equals_generate(engine, mixed, ask, penalty):
+def test_greedy_equals_generate(engine, mixed, several, ask, penalty):
+    mixed = mixed + several
     params = SamplingParams(temperature=0, max_tokens=24, repetition_penalty=penalty)
     # Without a penalty in one left-padded batch; with one alone, since `generate` also penalises the padding token.
     for group in [mixed] if penalty == 1 else [[pair] for pair in mixed]:
@@ -92,7 +93,8 @@ def test_greedy_equals_generate(engine, mixed, ask, penalty):
             assert completion.text == engine._processor.tokenizer.decode(row[:end], skip_special_tokens=True)
 
 
-def test_mean_logprob_is_that_of_a_plain_forward_pass(engine, mixed, ask):
+def test_mean_logprob_is_that_of_a_plain_forward_pass(engine, mixed, several, ask):
+    mixed = mixed + several
     params = SamplingParams(temperature=0.7, max_tokens=24, top_k=20, top_p=0.9, repetition_penalty=1.2)
     for pair, found in zip(mixed, engine.generate(ask(mixed, seeds=range(4)), params), strict=True):
         for c in found:
@@ -187,25 +189,25 @@ def test_a_picture_that_would_be_resized(engine, tmp_path, size):
     path = tmp_path / "odd.png"
     Image.new("RGB", size).save(path)
     with pytest.raises(EngineError, match=r"'q'.*odd\.png.*image store"):
-        engine.generate([Request("q", "What?", path, (0,))], SAMPLE)
+        engine.generate([Request("q", "What?", (path,), (0,))], SAMPLE)
 
 
 def test_pixel_limits_can_be_replaced(tiny_model, tmp_path):
     path = tmp_path / "large.png"
     Image.new("RGB", (280, 280)).save(path)
     with HFEngine(tiny_model, max_pixels=280 * 280, settings=HFSettings(device="cpu")) as wide:
-        assert wide.count_prompt_tokens("What?", path) == wide.count_prompt_tokens("What?", None) + 100 + 2
+        assert wide.count_prompt_tokens("What?", (path,)) == wide.count_prompt_tokens("What?", ()) + 100 + 2
 
 
 def test_too_long(engine, ask):
     with pytest.raises(EngineError, match=r"'r1'.*\d+ prompt tokens and 12 new ones exceed the engine's 4096"):
-        engine.generate(ask([("short", None), ("word " * 5000, None)]), SAMPLE)
+        engine.generate(ask([("short", ()), ("word " * 5000, ())]), SAMPLE)
 
 
 def test_an_image_mark_in_the_text(engine, mixed, ask):
-    for image in (None, mixed[0][1]):
+    for images in ((), mixed[0][1]):
         with pytest.raises(EngineError, match=r"'r0'.*neutralise"):
-            engine.generate(ask([("see <|image_pad|> here", image)]), SAMPLE)
+            engine.generate(ask([("see <|image_pad|> here", images)]), SAMPLE)
 
 
 def test_no_model(tmp_path):

@@ -33,7 +33,7 @@ def say(request: Request, seed: int) -> str:
 
 
 def ask(n: int, seeds=(1,)) -> list[Request]:
-    return [Request(f"r{i}", f"question {i}", None, tuple(seeds)) for i in range(n)]
+    return [Request(f"r{i}", f"question {i}", (), tuple(seeds)) for i in range(n)]
 
 
 def open_(server: ChatServer, **options) -> ServerEngine:
@@ -84,13 +84,26 @@ def served_with(misbehave) -> ChatServer:
 
 
 def test_the_picture_travels_as_it_is_and_first(problems_and_pictures):
-    prompt, path = problems_and_pictures[0]
+    prompt, (path,) = problems_and_pictures[0]
     with ChatServer(say) as server, open_(server) as engine:
-        [[c]] = engine.generate([Request("a", prompt, path, (5,))], SAMPLE)
-    [call] = server.calls  # which saw that the picture comes before the text
-    assert call.image == hashlib.sha256(path.read_bytes()).hexdigest()
+        [[c]] = engine.generate([Request("a", prompt, (path,), (5,))], SAMPLE)
+    [call] = server.calls
+    assert [part["type"] for part in call.body["messages"][0]["content"]] == ["image_url", "text"]
+    assert call.images == (hashlib.sha256(path.read_bytes()).hexdigest(),)
     assert c.n_prompt_tokens > 16
     assert call.body["seed"] == 5
+
+
+def test_pictures_stand_where_the_prompt_has_them(several):
+    prompt, paths = several[1]
+    with ChatServer(say) as server, open_(server) as engine:
+        engine.generate([Request("a", prompt, paths, (5,))], SAMPLE)
+    [call] = server.calls
+    parts = call.body["messages"][0]["content"]
+    assert [part.get("text") for part in parts] == [
+        None, "is it so ", None, " step a circle line ", None, " which answer"
+    ]  # fmt: skip
+    assert call.images == tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
 
 
 @pytest.mark.parametrize(
@@ -625,7 +638,7 @@ def mulling(request: Request, seed: int) -> str:
 
 def think(budget: Budget, params: SamplingParams = LONG, **options):
     with ChatServer(mulling, **options) as server, open_(server, logprobs=options.get("tells_tokens", True)) as engine:
-        [[c]] = engine.generate([Request("q", "What?", None, (3,))], dataclasses.replace(params, budget=budget))
+        [[c]] = engine.generate([Request("q", "What?", (), (3,))], dataclasses.replace(params, budget=budget))
     return c, server
 
 
@@ -699,7 +712,7 @@ def test_a_loop_is_closed_after_the_round():
     looping = dataclasses.replace(BUDGET, loop_repeats=4, answer_cue="\nAnswer: (")
     words = {"What?": ["Hm. " + "so it is, " * 40]}
     with ChatServer(lambda r, s: words.get(r.prompt, ["B)"])[0]) as server, open_(server) as engine:
-        [[c]] = engine.generate([Request("q", "What?", None, (3,))], dataclasses.replace(LONG, budget=looping))
+        [[c]] = engine.generate([Request("q", "What?", (), (3,))], dataclasses.replace(LONG, budget=looping))
     assert c.forcing.closed_by == "loop"
     assert c.text.count("so it is") == 4
     assert c.text.endswith("</think>\nAnswer: (B)")

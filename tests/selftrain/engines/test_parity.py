@@ -11,7 +11,7 @@ from selftrain.engine_settings import HFSettings
 from selftrain.engines.base import Completion, EngineError, Request
 from selftrain.engines.parity import Expected, compare, expectations
 
-ASKED = Request("p1", "What is x?", None, (0,))
+ASKED = Request("p1", "What is x?", (), (0,))
 EXPECTED = Expected(ASKED, (1, 2, 3), (10, 11, 12), ((20, 5.0), (21, 0.004), (22, 3.0)))
 
 

@@ -36,7 +36,7 @@ SCRIPTED = functools.partial(ScriptedEngine, babble)
 
 
 def ask(n: int, seeds=(1, 2)) -> list[Request]:
-    return [Request(f"r{i}", f"question {i}", None, tuple(seeds)) for i in range(n)]
+    return [Request(f"r{i}", f"question {i}", (), tuple(seeds)) for i in range(n)]
 
 
 def alone(requests):
@@ -59,13 +59,13 @@ def alone(requests):
     ],
 )
 def test_blocks(seeds, most, expected):
-    requests = [Request(f"r{i}", "", None, tuple(range(n))) for i, n in enumerate(seeds)]
+    requests = [Request(f"r{i}", "", (), tuple(range(n))) for i, n in enumerate(seeds)]
     assert [list(block) for block in blocks(requests, most)] == expected
 
 
 @given(st.lists(st.integers(0, 9), max_size=20), st.integers(1, 8))
 def test_blocks_hold_every_row_once_and_in_order(seeds, most):
-    requests = [Request(f"r{i}", "", None, tuple(range(n))) for i, n in enumerate(seeds)]
+    requests = [Request(f"r{i}", "", (), tuple(range(n))) for i, n in enumerate(seeds)]
     found = blocks(requests, most)
     rows = [(place, sample) for block in found for place, first, end in block for sample in range(first, end)]
     assert rows == [(place, sample) for place, n in enumerate(seeds) for sample in range(n)]
@@ -98,16 +98,17 @@ def test_a_picture_is_there_whatever_the_machine_sees(tmp_path, seen):
         fetched.append(path)
         return {path: content}
 
-    requests = [Request("r", "p", path, (1,)), Request("s", "q", None, (1,)), Request("t", "p", path, (2,))]
+    requests = [Request("r", "p", (path,), (1,)), Request("s", "q", (), (1,)), Request("t", "p", (path, path), (2,))]
     with at_hand(requests, {path: hashlib.sha256(content).hexdigest()}, fetch) as here:
-        assert [replace(r, image=None) for r in here] == [replace(r, image=None) for r in requests]
-        assert here[1].image is None
-        assert here[0].image == here[2].image
-        assert here[0].image.read_bytes() == content
-        assert here[0].image.name.endswith("a.png")  # an error names it
-        assert (here[0].image == path) == (seen == "the same")
+        assert [replace(r, images=()) for r in here] == [replace(r, images=()) for r in requests]
+        assert here[1].images == ()
+        assert here[0].images == here[2].images[:1] == here[2].images[1:]
+        [image] = here[0].images
+        assert image.read_bytes() == content
+        assert image.name.endswith("a.png")  # an error names it
+        assert (image == path) == (seen == "the same")
         assert len(fetched) == (seen != "the same")
-    assert here[0].image.exists() == (seen == "the same")
+    assert image.exists() == (seen == "the same")
     assert path.exists() == (seen is not None)
 
 
@@ -268,7 +269,7 @@ def both_are_there(engine: RayEngine) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("actors", [1, 2, 3])
 def test_the_same_answers_with_any_number_of_actors(open_, actors):
-    requests = [*ask(9), replace(ask(1, seeds=range(11))[0], id="many"), Request("none", "p", None, ())]
+    requests = [*ask(9), replace(ask(1, seeds=range(11))[0], id="many"), Request("none", "p", (), ())]
     told = []
     engine = open_(actors=actors)
     engine.on_batch = told.append
@@ -279,10 +280,11 @@ def test_the_same_answers_with_any_number_of_actors(open_, actors):
 
 
 @pytest.mark.slow
-def test_the_real_model(open_, tiny_model, mixed):
+def test_the_real_model(open_, tiny_model, mixed, several):
     from selftrain.engines.hf import HFEngine
 
-    requests = [Request(f"r{i}", prompt, image, (5, 6, 7)) for i, (prompt, image) in enumerate(mixed)]
+    mixed = mixed + several[:2]
+    requests = [Request(f"r{i}", prompt, images, (5, 6, 7)) for i, (prompt, images) in enumerate(mixed)]
     open_inner = functools.partial(HFEngine, tiny_model, settings=HFSettings(device="cpu", batch_size=6))
     found = []
     for actors in (1, 2):
@@ -380,7 +382,7 @@ def test_an_error_is_an_answer_and_is_not_tried_again(open_, tmp_path):
 def test_other_errors_keep_their_type(open_):
     engine = open_(actors=1)
     with pytest.raises(EngineError, match="the actors run, has no prompt_ids"):
-        engine.prompt_ids("p", None)  # a scripted engine has none
+        engine.prompt_ids("p", ())  # a scripted engine has none
     with pytest.raises(ValueError, match="'r0'"):
         engine.generate([*ask(1), *ask(1)], SAMPLE)
 
@@ -413,21 +415,21 @@ def test_a_caller_that_fails_leaves_nothing_behind(open_):
 
 @pytest.mark.slow
 def test_the_picture_comes_along_when_the_machine_does_not_have_it(open_, tmp_path, problems_and_pictures):
-    prompt, picture = problems_and_pictures[0]
+    prompt, (picture,) = problems_and_pictures[0]
     path = tmp_path / "p.png"
     path.write_bytes(picture.read_bytes())
     # The block is handed out while the picture is there; where it runs again, it is not.
     engine = open_(functools.partial(Frail, tmp_path, victim="r", deaths=1, remove=[path]))
-    [[found]] = engine.generate([Request("r", prompt, path, (1,))], SAMPLE)
+    [[found]] = engine.generate([Request("r", prompt, (path,), (1,))], SAMPLE)
     assert not path.exists()
-    assert found == ScriptedEngine(babble).generate([Request("r", prompt, picture, (1,))], SAMPLE)[0][0]
+    assert found == ScriptedEngine(babble).generate([Request("r", prompt, (picture,), (1,))], SAMPLE)[0][0]
     with pytest.raises(EngineError, match=r"request 'r': cannot read the image .*p\.png.*store it again"):
-        engine.generate([Request("r", prompt, path, (1,))], SAMPLE)
+        engine.generate([Request("r", prompt, (path,), (1,))], SAMPLE)
 
 
 @pytest.mark.slow
 def test_a_run_goes_on_where_it_stopped(open_, tmp_path):
-    asks = [Ask(f"a{i}", f"question {i}", None) for i in range(12)]
+    asks = [Ask(f"a{i}", f"question {i}", ()) for i in range(12)]
 
     def sampler(bank, **options) -> Sampler:
         return Sampler(
@@ -492,7 +494,7 @@ def test_closed(open_):
     engine = open_(actors=1)
     engine.close()
     engine.close()
-    for use in (lambda: engine.generate(ask(1), SAMPLE), lambda: engine.count_prompt_tokens("p", None)):
+    for use in (lambda: engine.generate(ask(1), SAMPLE), lambda: engine.count_prompt_tokens("p", ())):
         with pytest.raises(EngineError, match="closed"):
             use()
 
@@ -550,7 +552,7 @@ assert not ray.is_initialized()
 print("closed", flush=True)
 sys.stdin.readline()
 with RayEngine(Slow, RaySettings(actors=1, cpus=0.1)) as engine:
-    engine.generate([Request("r", "p", None, (1,))], SamplingParams(temperature=1.0, max_tokens=8))
+    engine.generate([Request("r", "p", (), (1,))], SamplingParams(temperature=1.0, max_tokens=8))
 """
 
 
@@ -611,7 +613,7 @@ class Where:
 
 
 def run(engine, n=4):
-    asked = [Request(f"r{i}", "p", None, (1,)) for i in range(n)]
+    asked = [Request(f"r{i}", "p", (), (1,)) for i in range(n)]
     params = SamplingParams(temperature=1.0, max_tokens=8)
     return [json.loads(c.text) for [c] in engine.generate(asked, params)]
 

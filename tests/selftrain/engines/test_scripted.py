@@ -19,7 +19,7 @@ SUM = Problem("n1", "How much is it?", "7", answer_type="number")
 
 
 def cot(problem: Problem, seeds=(0,)) -> Request:
-    return Request(problem.id, prompts.cot(problem, prompts.R3V), None, tuple(seeds))
+    return Request(problem.id, prompts.cot(problem, prompts.R3V), (), tuple(seeds))
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def cot(problem: Problem, seeds=(0,)) -> Request:
     ],
 )
 def test_words_are_tokens(text, max_tokens, expected, n, finish):
-    [[c]] = ScriptedEngine({"q": [text]}).generate([Request("q", "p", None, (1,))], SamplingParams(1.0, max_tokens))
+    [[c]] = ScriptedEngine({"q": [text]}).generate([Request("q", "p", (), (1,))], SamplingParams(1.0, max_tokens))
     assert (c.text, len(c.token_ids), c.finish) == (expected, n, finish)
 
 
@@ -56,7 +56,7 @@ THINK = Budget(end="</think>", ignore=(" Wait,",), answer_cue="\nAnswer: (", ans
 def test_thinking_by_script(change, seed, text, closed_by, ignores):
     params = dataclasses.replace(SAMPLE, budget=dataclasses.replace(THINK, **change))
     engine = ScriptedEngine({"q": [FIRST, SECOND, "no end"]})
-    [[c]] = engine.generate([Request("q", "p", None, (seed,))], params)
+    [[c]] = engine.generate([Request("q", "p", (), (seed,))], params)
     assert c.text.startswith(text) if "answers" in change else c.text == text
     assert engine.words.decode(c.token_ids) == c.text
     assert (c.forcing.closed_by, c.forcing.ignores, c.finish) == (closed_by, ignores, "stop")
@@ -67,16 +67,16 @@ def test_thinking_by_script(change, seed, text, closed_by, ignores):
 
 def test_table_by_id_or_prompt():
     engine = ScriptedEngine({"q": ["zero", "one"], "What?": ["by prompt"]})
-    got = engine.generate([Request("q", "-", None, (0, 1, 2)), Request("r", "What?", None, (9,))], SAMPLE)
+    got = engine.generate([Request("q", "-", (), (0, 1, 2)), Request("r", "What?", (), (9,))], SAMPLE)
     assert [[c.text for c in of_one] for of_one in got] == [["zero", "one", "zero"], ["by prompt"]]
     with pytest.raises(EngineError, match="'s'"):
-        engine.generate([Request("s", "?", None, (0,))], SAMPLE)
+        engine.generate([Request("s", "?", (), (0,))], SAMPLE)
     assert [len(call.requests) for call in engine.calls] == [2, 1]
 
 
 def test_fails_once_at_the_kth_request():
     engine = ScriptedEngine(lambda r, s: "fine", fail_at=3)
-    pair = [Request("a", "", None, (0,)), Request("b", "", None, (0,))]
+    pair = [Request("a", "", (), (0,)), Request("b", "", (), (0,))]
     assert len(engine.generate(pair, SAMPLE)) == 2
     with pytest.raises(EngineError, match="'a'"):
         engine.generate(pair, SAMPLE)
@@ -93,7 +93,7 @@ def test_gold_noise_rates(problem, kind):
         "select": prompts.select(problem, ["Answer: (A)", "Answer: (C)"], prompts.R3V),
     }[kind]
     engine = ScriptedEngine(GoldNoise([TRIANGLE, SUM], prompts.R3V, accuracy=0.5, abstain_rate=0.2))
-    [found] = engine.generate([Request("any", prompt, None, tuple(range(1000)))], SAMPLE)
+    [found] = engine.generate([Request("any", prompt, (), tuple(range(1000)))], SAMPLE)
     share = {s: sum(judge(c.text, problem).status == s for c in found) / 1000 for s in ("correct", "wrong", "abstain")}
     # four standard deviations of a share of 1000 draws
     assert share == pytest.approx({"correct": 0.5, "wrong": 0.3, "abstain": 0.2}, abs=0.065)
@@ -115,7 +115,7 @@ def test_gold_noise_tells_equal_questions_apart_by_id():
     assert know.find(dataclasses.replace(cot(twin), id="t1/0")) == TRIANGLE
     for id_, prompt, why in (("q", cot(twin).prompt, "several"), ("t1", "Quite another question?", "no known")):
         with pytest.raises(EngineError, match=why):
-            know.find(Request(id_, prompt, None, ()))
+            know.find(Request(id_, prompt, (), ()))
 
 
 def test_gold_noise_refuses_impossible_rates():

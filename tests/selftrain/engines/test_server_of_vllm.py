@@ -35,7 +35,9 @@ def requests(tmp_path_factory) -> list[Request]:
     for problem, picture in minigeo.generate("base", 12):
         path = folder / f"{problem.id}.png"
         picture.save(path)
-        found.append(Request(problem.id, prompts.cot(problem, prompts.SHORT), path, (1, 2)))
+        found.append(Request(problem.id, prompts.cot(problem, prompts.SHORT), (path,), (1, 2)))
+    (a,), (b,) = found[0].images, found[1].images
+    found.append(Request("several", f"In <image>, not <image>: {found[0].prompt}", (a, b, a), (1, 2)))
     return found
 
 
@@ -117,7 +119,7 @@ def test_a_prompt_that_is_too_long_is_told_and_the_others_are_answered(engine, r
     engine.on_result = lambda request, sample, completion: kept.append(request.id)
     try:
         with pytest.raises(EngineError, match=r"'long'.*400.*maximum context length is 1024"):
-            engine.generate([*requests, Request("long", "angle " * 2000, None, (1,))], SAMPLE)
+            engine.generate([*requests, Request("long", "angle " * 2000, (), (1,))], SAMPLE)
     finally:
         engine.on_result = None
     assert sorted(kept) == sorted(2 * [request.id for request in requests])

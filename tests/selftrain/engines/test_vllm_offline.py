@@ -112,7 +112,7 @@ def start(model: Path, **options) -> VLLMEngine:
 
 @pytest.fixture(scope="module")
 def requests(problems_and_pictures) -> list[Request]:
-    return [Request(f"r{i}", prompt, image, (1, 2)) for i, (prompt, image) in enumerate(problems_and_pictures)]
+    return [Request(f"r{i}", prompt, images, (1, 2)) for i, (prompt, images) in enumerate(problems_and_pictures)]
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def test_loops_are_closed_where_transformers_closes_them(tiny_model, mixed, ask)
 def test_a_small_cache_and_rows_that_are_put_off(shipped, hf, requests):
     """With room for few samples at a time vLLM drops some and computes them again; nothing may change."""
     params = dataclasses.replace(GREEDY, budget=BUDGETS["ignores"])
-    many = [Request(f"{r.id}-{i}", f"{r.prompt} ({i})", r.image, (1,)) for r in requests for i in range(4)]
+    many = [Request(f"{r.id}-{i}", f"{r.prompt} ({i})", r.images, (1,)) for r in requests for i in range(4)]
     with start(shipped, options={"num_gpu_blocks_override": 72}) as engine:  # blocks of 16 tokens
         assert [c[0].token_ids for c in engine.generate(many, params)] == [
             c[0].token_ids for c in hf.generate(many, params)
@@ -215,9 +215,10 @@ def test_a_small_cache_and_rows_that_are_put_off(shipped, hf, requests):
 
 @needs_vllm
 @pytest.mark.slow
-def test_other_weights_without_a_new_start(tiny_model, tmp_path, mixed, ask):
+def test_other_weights_without_a_new_start(tiny_model, tmp_path, mixed, several, ask):
     from selftrain.engines.hf import HFEngine
 
+    mixed = mixed + several
     adapter = random_adapter(tiny_model, tmp_path / "adapter")
     untrained = random_adapter(tiny_model, tmp_path / "untrained", size=0.0)
     params = dataclasses.replace(GREEDY, max_tokens=24)
@@ -252,8 +253,8 @@ def shipped_model() -> Path:
 @needs_vllm
 @pytest.mark.slow
 def test_a_process_that_is_killed_loses_nothing_that_was_finished(shipped, requests, tmp_path):
-    paths = {request.id: request.image for request in requests}
-    asks = [Ask(request.id, request.prompt, request.id) for request in requests]
+    paths = {request.id: request.images[0] for request in requests}
+    asks = [Ask(request.id, request.prompt, (request.id,)) for request in requests]
     with Bank(tmp_path / "bank.sqlite") as bank:
 
         def sampler(engine: VLLMEngine) -> Sampler:
@@ -312,10 +313,10 @@ def test_an_interrupted_call_leaves_no_process(shipped, requests):
 @needs_vllm
 @pytest.mark.slow
 def test_what_does_not_fit(vllm, requests):
-    long = Request("long", "angle " * 2000, None, (1,))
+    long = Request("long", "angle " * 2000, (), (1,))
     with pytest.raises(EngineError, match=r"'long'.*exceed the engine's 1024 positions.*engine\.max_model_len"):
         vllm.generate([*requests, long], SAMPLE)
-    assert vllm.count_prompt_tokens(long.prompt, None) > 2000
+    assert vllm.count_prompt_tokens(long.prompt, ()) > 2000
     assert vllm.generate(requests[:1], GREEDY)  # and it goes on
 
 

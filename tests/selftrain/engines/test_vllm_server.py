@@ -123,7 +123,7 @@ def test_the_command_line_says_everything(model, tmp_path):
     }
     assert {key: found.get(key) for key in expected} == expected
     assert json.loads(found["--mm-processor-kwargs"]) == {"min_pixels": 3136, "max_pixels": 50176}
-    assert json.loads(found["--limit-mm-per-prompt"]) == {"image": 1, "video": 0}
+    assert json.loads(found["--limit-mm-per-prompt"]) == {"image": 16, "video": 0}
     assert {"--enable-lora", "--enable-prefix-caching"} < set(line)
 
 

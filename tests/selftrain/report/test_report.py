@@ -257,7 +257,7 @@ def test_impossible_metrics_are_refused(metrics, tmp_path, where, field, value, 
 
 @pytest.mark.slow
 def test_write_report_twice_gives_the_same_bytes(metrics, tmp_path, png):
-    trace = Trace("p1", "Why?", image=png)
+    trace = Trace("p1", "Why?", images=(png, png))
     first = write_report(record(metrics), tmp_path / "a", [trace], TIME)
     second = write_report(record(copy.deepcopy(metrics)), tmp_path / "b", [trace], TIME)
     assert [path.name for path in first] == ["report.md", "curve.svg", "curve.pdf", "curve.png", "report.html"]
@@ -302,7 +302,7 @@ def test_labels_are_kept_apart(values):
 def test_hostile_text_stays_text(metrics, tmp_path, png):
     text = TraceText(HOSTILE, 1, said(HOSTILE, "wrong", HOSTILE, HOSTILE))
     images = [png, b'x" onerror="alert(1)', b"<svg onload=alert(1)>"]
-    traces = [Trace(HOSTILE, HOSTILE, (HOSTILE,), HOSTILE, image, (text,)) for image in images]
+    traces = [Trace(HOSTILE, HOSTILE, (HOSTILE,), HOSTILE, (image,), (text,)) for image in images]
     metrics["run"].update(dict.fromkeys(("name", "model", "recipe", "config_digest"), HOSTILE))
     time = Timing(HOSTILE, 1.0, {HOSTILE: 1.0}, {1: {HOSTILE: 1.0}})
     for row in metrics["iterations"]:
@@ -326,7 +326,8 @@ def test_hostile_text_stays_text(metrics, tmp_path, png):
 
 def test_page_is_self_contained_and_tells_all(metrics, tmp_path, png):
     texts = (TraceText("greedy", 0, said("So (B).\nAnswer: (B)")),)
-    traces = [Trace("geo-1", "Angle?", ("10°", "20°"), "B", png, texts)]
+    other = png + b"another"
+    traces = [Trace("geo-1", "Angle?", ("10°", "20°"), "B", (png, other), texts)]
     page = html_page(record(metrics), tmp_path, traces, TIME).read_text()
     for tag, attributes in Tags(page).found:
         assert tag not in ("link", "iframe", "object")
@@ -336,6 +337,8 @@ def test_page_is_self_contained_and_tells_all(metrics, tmp_path, png):
     for words in ("Paired comparisons", "&lt; 0.0001", "all right", "sampling", "geo-1", "Self-select@8", "90 / 34"):
         assert words in page
     assert base64.b64encode(png).decode() in page
+    assert base64.b64encode(other).decode() in page
+    assert page.count('alt="Image of problem geo-1"') == 2
     svg = page[page.index("<svg") : page.index("</svg>")]
     assert 'role="img"' in svg
     assert "var(--greedy)" in svg

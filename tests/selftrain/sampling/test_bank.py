@@ -23,7 +23,7 @@ from selftrain.sampling.bank import SCHEMA, Bank, BankError, PromptKey, sample_s
 
 ROOT = Path(__file__).parents[3]
 PARAMS = SamplingParams(temperature=0.9, max_tokens=20, top_p=0.95, top_k=50, repetition_penalty=1.1)
-KEY = PromptKey("weights", "What is x?", "image", PARAMS, 0)
+KEY = PromptKey("weights", "What is x?", ("image",), PARAMS, 0)
 
 
 def completion(text: str, *ids: int, logprob: float = -0.5) -> Completion:
@@ -79,8 +79,8 @@ NOTHING = Completion("", (), 7, "stop", -0.5)
 OTHER_KEYS = [
     dataclasses.replace(KEY, weights="other"),
     dataclasses.replace(KEY, prompt="What is y?"),
-    dataclasses.replace(KEY, image="other"),
-    dataclasses.replace(KEY, image=None),
+    dataclasses.replace(KEY, images=("other",)),
+    dataclasses.replace(KEY, images=()),
     dataclasses.replace(KEY, seed=1),
     *(
         dataclasses.replace(KEY, params=dataclasses.replace(PARAMS, **{name: value}))
@@ -387,3 +387,16 @@ def test_known_digest_follows_the_file(tmp_path, monkeypatch):
         with pytest.raises(OSError, match="weights2") as caught:
             bank.known_digest(tmp_path / "weights2")
         assert caught.value.errno == errno.ENOENT
+
+
+def test_keys_of_one_image_or_none_are_those_of_before():
+    """Banks that were made when a prompt could have one image at most stay of use."""
+    params = SamplingParams(temperature=0.9, max_tokens=64)
+    prompt = "Which angle <x?\nChoices:\n(A) 30°\n(B) 40 < 50\nAnswer the question with Chain-of-Thought."
+    assert PromptKey("w", prompt, (), params, 7).digest() == "ac3acebc6c810b4be2c9ecf217bf9d91"
+    assert PromptKey("w", prompt, ("f00d",), params, 7).digest() == "a46ebfb964d475dac05644f97e67a544"
+
+
+def test_images_count_in_their_order():
+    images = [(), ("a",), ("b",), ("a", "b"), ("b", "a"), ("a", "a"), ("a", "b", "a")]
+    assert len({dataclasses.replace(KEY, images=shown).digest() for shown in images}) == len(images)

@@ -15,7 +15,7 @@ from selftrain.sampling.engine_reuse import keeping
 KEPT = Config(engine=VLLMSettings())
 PARAMS = SamplingParams(temperature=0, max_tokens=1)
 FACTS = EngineFacts("vllm 0", "float32", "cpu", 1024)
-ASKED = [Request("a", "b", None, (1,))]
+ASKED = [Request("a", "b", (), (1,))]
 
 
 class Fake(ReloadsWeights):
@@ -69,7 +69,7 @@ def test_opened_once_and_given_other_weights(log, opener):
         with get(KEPT, None, 0, []) as first:
             first.on_result = print
             first.generate(ASKED, PARAMS)
-            assert first.count_prompt_tokens("x", None) == 2
+            assert first.count_prompt_tokens("x", ()) == 2
             assert first.facts() == FACTS
         with pytest.raises(EngineError, match="closed"):
             first.generate(ASKED, PARAMS)

@@ -23,7 +23,7 @@ from selftrain.sampling.weights import weights_digest
 
 ROOT = Path(__file__).parents[3]
 PARAMS = SamplingParams(temperature=1.0, max_tokens=50)
-ASKS = [Ask(f"q{i}", f"question {i}" + " long" * (i % 3), None) for i in range(10)]
+ASKS = [Ask(f"q{i}", f"question {i}" + " long" * (i % 3), ()) for i in range(10)]
 
 
 class Killed(BaseException):
@@ -99,7 +99,7 @@ DIFFERENT = {
 
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_other_circumstances_draw_anew(bank, name):
-    asks = [Ask("q", "question", "a.png")]
+    asks = [Ask("q", "question", ("a.png",))]
     engine = ScriptedEngine(say, check_images=False)
     sampler(bank, engine).draw(asks, PARAMS, 2)
     other = sampler(bank, engine, **DIFFERENT[name])
@@ -109,7 +109,12 @@ def test_other_circumstances_draw_anew(bank, name):
 
 def test_identical_prompts_share_samples(bank):
     """Two problems that read the same (and show the same pixels) are one question to a model: asked once."""
-    asks = [Ask("a", "same", "1.png"), Ask("b", "same", "2.png"), Ask("c", "same", None), Ask("d", "other", "1.png")]
+    asks = [
+        Ask("a", "same", ("1.png",)),
+        Ask("b", "same", ("2.png",)),
+        Ask("c", "same", ()),
+        Ask("d", "other", ("1.png",)),
+    ]
     engine = ScriptedEngine(say, check_images=False)
     same_pixels = {"picture": lambda name: Picture(Path(name), "pixels")}
     with sampler(bank, engine, **same_pixels) as shared:
@@ -187,7 +192,7 @@ def test_an_engine_error_keeps_earlier_units(bank):
 def test_a_stream_is_a_draw(bank, monkeypatch):
     """In the order of the asks, read a few at a time; what is missing is drawn before the first is handed out."""
     monkeypatch.setattr(sampler_module, "READ_AT_ONCE", 3)
-    asks = [*ASKS, Ask("again", ASKS[4].prompt, None)]
+    asks = [*ASKS, Ask("again", ASKS[4].prompt, ())]
     first = sampler(bank, ScriptedEngine(say))
     streamed = first.stream(asks, PARAMS, 3)
     assert first.drawn == bank.count() == 30
@@ -326,7 +331,7 @@ def test_odd_text_from_an_engine(bank, text):
     first = sampler(bank, odd).draw(ASKS[:1], PARAMS, 2)
     assert first == sampler(bank).draw(ASKS[:1], PARAMS, 2)
     # What came back is fit for the next prompt, as self-select needs it.
-    sampler(bank, ScriptedEngine(say)).draw([Ask("s", f"which? {first['q0'][0].text}", None)], PARAMS, 1)
+    sampler(bank, ScriptedEngine(say)).draw([Ask("s", f"which? {first['q0'][0].text}", ())], PARAMS, 1)
 
 
 def test_progress_counts_what_is_there(bank):

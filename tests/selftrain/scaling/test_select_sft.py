@@ -126,7 +126,7 @@ def test_a_run_without_candidates(tmp_path):
 
 
 def rows(kind: str, n: int) -> list[Example]:
-    return [Example(f"{kind}{k}", kind, f"p{k}", "prompt", "target", None) for k in range(n)]
+    return [Example(f"{kind}{k}", kind, f"p{k}", "prompt", "target", ()) for k in range(n)]
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_a_failing_call_loses_no_answer_of_the_others(data, tmp_path):
         config = load_config(None, [*overrides(server, tmp_path), "engine.max_concurrency=1"])
         with Bank(config.bank) as bank:
             sampler = sampler_of(config, bank, None, [], None, 0)
-            asks = [Ask(f"q{k}", f"Question {k}?", None) for k in range(6)]
+            asks = [Ask(f"q{k}", f"Question {k}?", ()) for k in range(6)]
             with sampler, pytest.raises(EngineError):
                 sampler.draw(asks, SamplingParams(0.7, 20), 1)
             with sampler_of(config, bank, None, [], None, 0) as second:

@@ -516,3 +516,37 @@ def test_every_judge_scores_a_file(files, capsys):
         status, out, err = run(capsys, *files(problems, answers), "--judge", name, "--json")
         assert status == 0, (name, err)
         assert json.loads(out)["judge"] == name
+
+
+CHARTS = [
+    {"id": "a", "question": "How much?", "answer": "20", "answer_type": "number", "tolerance": 0.05},
+    {"id": "b", "question": "Which year?", "answer": "2011", "answer_type": "number", "tolerance": 0.05},
+    {"id": "c", "question": "Which?", "answer": "Norway", "answer_type": "text"},
+    {"id": "d", "question": "What share?", "answer": "14%", "answer_type": "number", "tolerance": 0.05},
+    {"id": "e", "question": "Which?", "answer": "Sweden", "answer_type": "text"},
+]
+SAID = {"a": "Answer: 21", "b": "So the year is 2012.", "c": "Answer: Norway", "d": "\\boxed{14%}", "e": ""}
+
+
+def test_chartqa_has_both_scores(files, capsys):
+    """A wrong year is wrong to our judge and right by the relaxed rule; the percent sign stays as it is written."""
+    files(CHARTS, [{"id": name, "response": text} for name, text in SAID.items()])
+    status, out, _ = run(capsys, "problems.jsonl", "answers.jsonl", "--judge", "chartqa", "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert (found["correct"], found["official"]["correct"], found["official"]["total"]) == (3, 4, 5)
+    assert found["official"]["rule"] == "ChartQA's relaxed accuracy"
+    assert "strict" not in found
+    rows = {row["id"]: row for row in read_jsonl(found["per_item"])}
+    assert {name: row["official"] for name, row in rows.items()} == {**dict.fromkeys("abcd", True), "e": False}
+    assert rows["b"]["verdict"] == "wrong"
+    _, text, _ = run(capsys, "problems.jsonl", "answers.jsonl", "--judge", "chartqa")
+    assert "official 4/5 = 80.00%" in text
+    assert "(ChartQA's relaxed accuracy on the answers this judge read)" in text
+
+
+def test_chartqa_takes_given_extractions(files, capsys):
+    files(CHARTS, [{"id": name, "response": text, "extraction": "20"} for name, text in SAID.items()])
+    _, out, _ = run(capsys, "problems.jsonl", "answers.jsonl", "--judge", "chartqa", "--json")
+    found = json.loads(out)
+    assert (found["official"]["correct"], found["official"]["extractions"]) == (1, "given")

@@ -252,10 +252,10 @@ def test_qwen2_5_vl_trains_and_answers(tiny_qwen2_5, store, tmp_path):  # noqa: 
     )
     assert result.steps == 2
     row = rows(16)[1]
-    picture = store.path(row.image)
-    assert verify_adapter(tiny_qwen2_5, result.adapter, row.prompt, picture) > 0
+    picture = store.path(row.images[0])
+    assert verify_adapter(tiny_qwen2_5, result.adapter, row.prompt, [picture]) > 0
     with HFEngine(tiny_qwen2_5, result.adapter, settings=HFSettings(dtype="float32", threads=1)) as engine:
-        requests = [Request("a", row.prompt, picture, (1, 2)), Request("b", "How large is B?", None, (1,))]
+        requests = [Request("a", row.prompt, (picture,), (1, 2)), Request("b", "How large is B?", (), (1,))]
         answers = engine.generate(requests, SamplingParams(temperature=0.0, max_tokens=5))
     assert [len(answer) for answer in answers] == [2, 1]
     # What was trained on is what is asked: the row is the prompt, the target, the end of the turn and a newline.

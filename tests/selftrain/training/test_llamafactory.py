@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from data_process.building.sharegpt import to_row
 from data_process.images.store import ImageError, ImageStore
 from data_process.schema import DataError, Example
 from selftrain.environment import DeviceError
@@ -35,8 +37,10 @@ LIMITS = (56 * 56, 224 * 224)
 SHAPE = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0}
 
 
-def example(i: int, prompt: str = "How large is B?", target: str = "Answer: (B)", image: str | None = None) -> Example:
-    return Example(f"e{i}", "cot", f"p{i}", prompt, target, image)
+def example(
+    i: int, prompt: str = "How large is B?", target: str = "Answer: (B)", images: tuple[str, ...] = ()
+) -> Example:
+    return Example(f"e{i}", "cot", f"p{i}", prompt, target, images)
 
 
 def save_adapter(folder: Path, values: list[float], name: str = "x.lora_B.weight", shape: dict = SHAPE) -> Path:
@@ -290,9 +294,11 @@ class OneTokenPerCharacter:
 
 
 def test_row_lengths_count_the_image():
-    rows = [example(0, "12345", "123"), example(1, "12345", "123", "a.png")]
+    rows = [example(0, "12345", "123"), example(1, "12345", "123", ("a.png",))]
     around = len("[user]<end>[assistant]<end>")
     assert row_lengths(rows, OneTokenPerCharacter(), {"a.png": 16}) == [around + 8, around + 8 + 16]
+    several = [example(2, "12<image>345<image>", "123", ("b.png", "a.png", "a.png"))]
+    assert row_lengths(several, OneTokenPerCharacter(), {"a.png": 16, "b.png": 4}) == [around + 8 + 4 + 2 * 16]
 
 
 def test_frame_refuses_a_template_that_changes_a_finished_answer():
@@ -301,9 +307,9 @@ def test_frame_refuses_a_template_that_changes_a_finished_answer():
             text = super().apply_chat_template(messages, **options)
             return text.replace("[assistant]", "[assistant]<think>") if len(messages) == 1 else text
 
-    assert frame_of(OneTokenPerCharacter(), False).between == "<end>[assistant]"
+    assert frame_of(OneTokenPerCharacter()).between == "<end>[assistant]"
     with pytest.raises(DataError, match="chat template"):
-        frame_of(Thinking(), False)
+        frame_of(Thinking())
 
 
 # --- the child, with a stand-in for LLaMA-Factory -----------------------------------------------------------------
@@ -520,27 +526,39 @@ def rows(n: int) -> list[Example]:
             i,
             " ".join(random.Random(i).choices(words, k=5 + i % 20)),
             f"Because of that.\nAnswer: ({'ABCD'[i % 4]})",
-            f"{i % 16}.png" if i % 5 else None,
+            (f"{i % 16}.png",) if i % 5 else (),
         )
         for i in range(n)
     ]
+
+
+def content_of(row: Example) -> list[dict[str, str]]:
+    """The user turn in the chat template's form."""
+    content = [{"type": "image"}] * (len(row.images) - row.prompt.count("<image>"))
+    for part in re.split("(<image>)", row.prompt):
+        content.append({"type": "image"} if part == "<image>" else {"type": "text", "text": part})
+    return content
 
 
 @pytest.mark.slow
 def test_preflight_with_the_real_tokenizer(tiny_model_path, store):
     from transformers import AutoProcessor
 
-    given = [*rows(40), example(99, target="<image>"), example(100, prompt="very " * 500)]
+    several = [
+        example(97, "is <image> half of <image> or 40", images=("0.png", "1.png")),
+        example(98, "the circle in <image>", images=("3.png", "2.png", "3.png")),
+    ]
+    given = [*several, *rows(40), example(99, target="<image>"), example(100, prompt="very " * 500)]
     report = preflight(given, tiny_model_path, store.path, 200, 0.1)
     assert report.dropped == {"too_long": 1, "mark_in_target": 1}
     assert len(report.kept) + report.dropped.total() == len(given)
     processor = AutoProcessor.from_pretrained(tiny_model_path)
     for row, length in zip(report.kept, report.lengths, strict=True):
-        content = [{"type": "image"}] * bool(row.image) + [{"type": "text", "text": row.prompt}]
+        content = content_of(row)
         text = processor.apply_chat_template(
             [{"role": "user", "content": content}, {"role": "assistant", "content": row.target}]
         )
-        images = [Image.open(store.path(row.image))] if row.image else None
+        images = [Image.open(store.path(image)) for image in row.images] or None
         assert processor(text=[text], images=images)["input_ids"][0].__len__() == length
     with pytest.raises(DataError, match=r"e100, has \d+ tokens of 200"):
         preflight(given, tiny_model_path, store.path, 200, 0.01)
@@ -553,9 +571,9 @@ def test_preflight_refuses_pictures_the_checkpoint_would_resize(tiny_model_path,
     picture = store.root / "large.png"
     Image.new("RGB", (448, 448)).save(picture)
     with pytest.raises(ImageError, match="limits within those"):
-        preflight([example(0, image="x")], tiny_model_path, lambda _: picture, 2000)
+        preflight([example(0, images=("x",))], tiny_model_path, lambda _: picture, 2000)
     with pytest.raises(ImageError, match="no canonical image"):
-        preflight([example(0, image="x")], tiny_model_path, lambda _: store.root / "gone.png", 2000)
+        preflight([example(0, images=("x",))], tiny_model_path, lambda _: store.root / "gone.png", 2000)
 
 
 @pytest.mark.slow
@@ -571,12 +589,12 @@ def test_real_training_then_continuing_then_merging(tiny_model_path, store, tmp_
     assert (config["r"], config["lora_alpha"]) == (4, 8)
     assert not (tmp_path / "first" / "cache").exists()
 
-    changed = verify_adapter(tiny_model_path, first.adapter, "How large is B?", store.path("0.png"))
+    changed = verify_adapter(tiny_model_path, first.adapter, "How large is B?", [store.path("0.png")])
     assert changed > 0
 
     second = train(rows(24), out=tmp_path / "second", init_adapter=first.adapter, **shared)
     assert second.train_loss < first.train_loss  # it went on from the first one's weights
-    again = verify_adapter(tiny_model_path, second.adapter, "How large is B?", store.path("0.png"))
+    again = verify_adapter(tiny_model_path, second.adapter, "How large is B?", [store.path("0.png")])
     assert again != changed
 
     merged = merge(tiny_model_path, second.adapter, tmp_path / "merged")
@@ -619,7 +637,11 @@ def test_training_and_sampling_see_the_same_tokens_and_pixels(tiny_model_path, t
         height = min(height, 199 * width)
         Image.frombytes("L", (width, height), draw.randbytes(width * height)).save(folder / f"{i}.png")
         target = draw.choice(["Answer: (B)", "\nAnswer:\n 12", " So B.  ", "é 40° <b> {x}\n\n"])
-        examples.append(example(i, draw.choice(["How large is B?", " \nB?\n", "a {b}\n\n(A) 3"]), target, f"{i}.png"))
+        images = (*(f"{draw.randrange(i + 1)}.png" for _ in range(i % 4)), f"{i}.png")
+        prompt = draw.choice(["How large is B?", " \nB?\n", "a {b}\n\n(A) 3"])
+        if len(images) > 1:  # the last ones in the text, the others first
+            prompt += draw.choice(["in <image>", "\n(B) <image>\n(C) <image> or"])
+        examples.append(example(i, prompt, target, images))
     settings = TrainingSettings(hyperparameters=CONFIGS / "tiny_lora.yaml")
     values = hyperparameters.read_hyperparameters(settings.hyperparameters, {}, settings.interpreter)
     report = preflight(examples, tiny_model_path, store.path, 2048)
@@ -637,14 +659,15 @@ def test_training_and_sampling_see_the_same_tokens_and_pixels(tiny_model_path, t
     tokenizer = engine_side.tokenizer
     newline = tokenizer.encode("\n")
     for row, length in zip(report.kept, report.lengths, strict=True):
-        path = store.path(row.image)
+        written = to_row(row, store.path)
+        paths = written["images"]
         trained = encoder.preprocess_dataset(
             {
-                "_prompt": [[{"role": "user", "content": "<image>" + row.prompt}]],
+                "_prompt": [written["messages"][:1]],
                 "_response": [[{"role": "assistant", "content": row.target}]],
                 "_system": [""],
                 "_tools": [""],
-                "_images": [[str(path)]],
+                "_images": [paths],
                 "_videos": [None],
                 "_audios": [None],
             }
@@ -653,10 +676,10 @@ def test_training_and_sampling_see_the_same_tokens_and_pixels(tiny_model_path, t
         ids, labels = list(features["input_ids"]), list(features["labels"])
         batch = collator([features])
 
-        message = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": row.prompt}]}
+        message = {"role": "user", "content": content_of(row)}
         text = engine_side.apply_chat_template([message], add_generation_prompt=True)
-        with Image.open(path) as image:
-            asked = engine_side(text=[text], images=[image.convert("RGB")], return_tensors="pt")
+        images = [Image.open(path).convert("RGB") for path in paths]
+        asked = engine_side(text=[text], images=images, return_tensors="pt")
         prompt = asked["input_ids"][0].tolist()
         target = tokenizer.encode(row.target, add_special_tokens=False) + tokenizer.encode("<|im_end|>")
         assert ids == prompt + target + newline, row

@@ -306,7 +306,7 @@ def test_killed_in_the_middle_it_ends_as_if_left_alone(tiny_model_path, store, t
     assert not list(whole.adapter.glob("checkpoint-*"))
 
     kept, work = tmp_path / "kept", tmp_path / "work"
-    pictures = {row.image: store.path(row.image) for row in examples if row.image}
+    pictures = {image: store.path(image) for row in examples for image in row.images}
     arguments = {"examples": examples, "out": work, "checkpoints": kept, "pictures": pictures, **shared}
     (tmp_path / "arguments").write_bytes(pickle.dumps(arguments))
     driver = [sys.executable, "-c", textwrap.dedent(DRIVER), str(tmp_path / "arguments")]

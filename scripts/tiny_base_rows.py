@@ -3,7 +3,7 @@
 The rows teach two ways to do a sum. A *draft* does it in one go (`80+38=118`), a *check* in tens and then units
 (`80+30=110+8=118`). Most results of drafts stay out of the loss, so drafts are half learned and checks are reliable.
 Three kinds of problems are also drafted by a wrong rule, in half of their rows. A draft whose value is none of the
-choices names a wrong one, so a correct letter seldom follows a wrong sum.
+choices names the farthest, so a correct letter seldom follows a wrong sum.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WAIT = " Wait,"  # the ignore string of the budget `tiny`, token for token
 MISTAKEN = ("triangle2", "linear3", "point2")  # kinds whose drafts forget the last subtraction in half of the rows
 MISREAD, SLIP, CARELESS = 0.1, 0.25, 0.1  # shares of attempts, of their sums, and of the checks within a trace
 READING_WEIGHT = 3.0  # of the tokens that name the labels, against 1 of the others
-GUESS_WEIGHT = 4.0  # of the letter after a value that is no choice: there are few of them
+GUESS_WEIGHT = 2.0  # of the letter after a value that is no choice: there are few of them
 CANDIDATES = (2, 3, 3, 4, 5, 5, 7, 10)  # shown in a select prompt
 
 Piece = tuple[str, float]  # a part of the target, and its weight in the loss
@@ -109,7 +109,7 @@ def attempt(problem: Problem, rng: random.Random, misread: float = MISREAD, slip
         made.append(f"{a}{sign}{b}={value}")
         slipped.append(slips)
     value = made[-1].split("=")[1]
-    letter, guessed = _named(value, problem, rng)
+    letter, guessed = _named(value, problem)
     return Draft(labels, tuple(made), tuple(slipped), letter, guessed)
 
 
@@ -126,11 +126,11 @@ def _misread(
     return (read, steps) if all(map(_STEP.fullmatch, steps)) else None
 
 
-def _named(value: str, problem: Problem, rng: random.Random) -> tuple[str, bool]:
-    """The letter of the choice that a value is; a wrong letter, and True, for a value that is no choice."""
+def _named(value: str, problem: Problem) -> tuple[str, bool]:
+    """The letter of the choice that a value is; that of the farthest, and True, for a value that is no choice."""
     if value in problem.choices:
         return problem.letters[problem.choices.index(value)], False
-    return rng.choice([letter for letter in problem.letters if letter != problem.answer]), True
+    return max(problem.letters, key=lambda c: abs(int(problem.choices[problem.letters.index(c)]) - int(value))), True
 
 
 def pieces(draft: Draft, *, sums: bool) -> list[Piece]:

@@ -49,7 +49,7 @@ WORDS = Mixture(
     lookup=0.08, caption=0, draft=0.84, wait=0, refine=0.04, select=0.04, sums=1.0, mistakes=False, in_text=0.4
 )
 IMAGES = Mixture(
-    lookup=0, caption=0.25, draft=0.25, wait=0.28, refine=0.07, select=0.15, sums=0.2, mistakes=True, in_text=0.2
+    lookup=0, caption=0.3, draft=0.25, wait=0.25, refine=0.06, select=0.14, sums=0.2, mistakes=True, in_text=0.2
 )
 
 
@@ -187,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     plain = {
         "problems": 12000, "seed": 0, "data-seed": 0, "threads": 1, "hidden": 128, "layers": 4, "vision-hidden": 96,
         "vision-depth": 2, "words-steps": 280, "words-rows": 64, "words-lr": 2e-3, "align-steps": 500,
-        "align-batch": 64, "align-lr": 2e-3, "images-steps": 850, "images-rows": 32, "images-lr": 1.5e-3,
+        "align-batch": 64, "align-lr": 2e-3, "images-steps": 1000, "images-rows": 32, "images-lr": 1.5e-3,
         "score-problems": minigeo.DEFAULT_SIZES["dev"],
     }  # fmt: skip
     for name, default in plain.items():

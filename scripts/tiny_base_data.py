@@ -1,131 +1,22 @@
-"""The training data of the tiny base model: rows of generated problems, and their tensors.
-
-All problems come from MiniGeo's `base` split. Part of the rationales make a slip, say `Wait,` and correct it.
-"""
+"""Rows of the tiny base model as tensors: images, token ids, and the weight of every token in the loss."""
 
 from __future__ import annotations
 
-import argparse
-import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from data_process import prompts as wording
-from data_process.prompts import SHORT
 from data_process.schema import Problem
 from data_process.seeds import seed_for
-from data_process.sources import minigeo
+from scripts.tiny_base_rows import Mixture, Row, draw
 from selftrain.training import row_lengths
 
-WAIT_SHARE = 0.2  # of the rationales contain a slip and its correction, or a needless second look
-SELECT_SHARE = 0.12  # of the image batches show the refine and select prompts
-BUCKET = 8  # batches drawn together and sorted by length
-TEXT_SHARE = 0.4  # of the batches are text alone
-
-
-@dataclass(frozen=True)
-class Row:
-    """One training sequence."""
-
-    prompt: str
-    target: str
-    image: int | None  # index into the cached images
-
-
-def _slip(value: int, rng: random.Random) -> int:
-    wrong = value + rng.choice((-20, -10, -10, -1, 1, 10, 10, 20))
-    return wrong if wrong > 1 else value + 10
-
-
-def joined(labels: Sequence[str]) -> str:
-    return " and ".join(labels)
-
-
-def _verdict(value: int, choices: Sequence[str]) -> str:
-    """How the text speaks of a result: the choice it is, or that it is none of them."""
-    text = str(value)
-    return f"{text} is ({'ABCD'[list(choices).index(text)]})." if text in choices else f"{text} is none."
-
-
-def with_wait(problem: Problem, labels: Sequence[str], steps: Sequence[str], rng: random.Random) -> str:
-    """A response that slips, says `Wait,` and does the sum again; or looks a second time for nothing."""
-    full = ". ".join(steps)
-    result = f"{problem.meta['value']} is ({problem.answer})."
-    kind = rng.random()
-    index = rng.randrange(len(steps))
-    left, right = steps[index].split("=")
-    slipped = ". ".join([*steps[:index], f"{left}={_slip(int(right), rng)}"])
-    if kind < 0.35:  # noticed at once
-        thought = f"{slipped}. Wait, {'. '.join(steps[index:])}. {result}"
-    elif kind < 0.75:  # noticed at the end: the last step is wrong, so the result is no choice, or a wrong one
-        left, right = steps[-1].split("=")
-        wrong = _slip(int(right), rng)
-        slipped = ". ".join([*steps[:-1], f"{left}={wrong}"])
-        thought = f"{slipped}. {_verdict(wrong, problem.choices)} Wait, {full}. {result}"
-    else:
-        thought = f"{full}. {result} Wait, {full}. {result}"
-    return f"<think>I see {joined(labels)}. {thought}</think>\nAnswer: ({problem.answer})"
-
-
-def response(problem: Problem, labels: Sequence[str], steps: Sequence[str], rng: random.Random) -> str:
-    if rng.random() < WAIT_SHARE:
-        return with_wait(problem, labels, steps, rng)
-    return minigeo.rationale(labels, steps, int(problem.meta["value"]), problem.answer)
-
-
-def wrong_response(problem: Problem, rng: random.Random) -> str:
-    """An attempt that ends in a wrong choice, for the refine and select prompts."""
-    steps = list(problem.meta["steps"])
-    letter = rng.choice([c for c in "ABCD" if c != problem.answer])
-    value = problem.choices["ABCD".index(letter)]
-    steps[-1] = f"{steps[-1].split('=')[0]}={value}"
-    return minigeo.rationale(problem.meta["labels"], steps, int(value), letter)
-
-
-def text_row(pool: Sequence[tuple[minigeo.Variant, minigeo.Params]], rng: random.Random) -> Row:
-    """The labels are in the question, or only the value is to be looked up."""
-    variant, params = rng.choice(pool)
-    steps, value = variant.solve(params)
-    right, *wrong = minigeo.choose(variant, value, rng)
-    letter = rng.choice("ABCD")
-    rng.shuffle(wrong)
-    wrong.insert("ABCD".index(letter), right)
-    in_order = tuple(sorted(params, reverse=True))
-    labels = list(map(str, in_order))
-    shuffled = rng.sample(labels, len(labels))
-    ordered_steps, same = variant.solve(in_order)
-    steps = ordered_steps if same == value else steps
-    problem = Problem("t", "", letter, tuple(map(str, wrong)), meta={"value": value})
-    if rng.random() < 0.15:
-        question = f"x is {value}. Find x."
-        target = f"<think>{value} is ({letter}).</think>\nAnswer: ({letter})"
-    else:
-        question = f"{variant.question} The labels are {joined(shuffled)}."
-        target = response(problem, labels, steps, rng)
-    return Row(wording.cot(replace(problem, question=question), SHORT), target, None)
-
-
-def image_row(problem: Problem, image: int, rng: random.Random) -> Row:
-    return Row(
-        wording.cot(problem, SHORT), response(problem, problem.meta["labels"], problem.meta["steps"], rng), image
-    )
-
-
-def reflection_row(problem: Problem, image: int, rng: random.Random) -> Row:
-    """Refine or select, so that the base model knows the form of these prompts."""
-    good = str(problem.meta["rationale"])
-    if rng.random() < 0.5:
-        attempt = good if rng.random() < 0.5 else wrong_response(problem, rng)
-        return Row(wording.refine(problem, attempt, SHORT), good, image)
-    attempts = [good, wrong_response(problem, rng), good if rng.random() < 0.5 else wrong_response(problem, rng)]
-    rng.shuffle(attempts)
-    target = wording.fill(SHORT.select_target, answer=problem.answer)
-    return Row(wording.select(problem, attempts, SHORT), target, image)
+GROUP = 256  # rows drawn together and sorted by length: half of a batch of random lengths would be padding
+BATCH_TOKENS = 8192  # padding included: longer rows come in smaller batches
 
 
 class Images:
@@ -144,6 +35,10 @@ class Images:
         height, width = self.arrays[index].shape
         return 1, height // 14, width // 14
 
+    def tokens(self, index: int) -> int:
+        _, height, width = self.grid(index)
+        return height * width // 4
+
     def patches(self, index: int) -> np.ndarray:
         """[n_patches, 3 * 2 * 14 * 14], 2 x 2 neighbouring patches in a row, as the image processor orders them."""
         array = (self.arrays[index].astype(np.float32)[:, :, None] / 255 - self.mean) / self.std
@@ -154,22 +49,37 @@ class Images:
         return x.reshape(rows * columns, -1)
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded ids [rows, longest], the weight of each as a target, and the images in order."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    weights: torch.Tensor
+    shown: list[int]
+    grids: torch.Tensor  # [images, 3]
+
+
 class Collator:
-    """Rows to model inputs: right-padded ids, labels on the target and the end of the turn only."""
+    """Rows to batches."""
 
     def __init__(self, processor: Any, images: Images) -> None:
         self.tokenizer, self.images = processor.tokenizer, images
         self.image_id = processor.image_token_id
         self.frame = row_lengths.frame_of(processor)
 
-    def encode(self, row: Row) -> tuple[list[int], list[int]]:
+    def encode(self, row: Row) -> tuple[list[int], list[float]]:
+        """Token ids of the whole row, and the weight of each in the loss: 0 for the prompt."""
         frame, image = self.frame, "" if row.image is None else self.frame.image
         ids = self.tokenizer(frame.before + image + row.prompt + frame.between)["input_ids"]
         if row.image is not None:
-            _, height, width = self.images.grid(row.image)
             at = ids.index(self.image_id)
-            ids = ids[:at] + [self.image_id] * (height * width // 4) + ids[at + 1 :]
-        return ids, self.tokenizer(row.target + "<|im_end|>")["input_ids"]
+            ids = ids[:at] + [self.image_id] * self.images.tokens(row.image) + ids[at + 1 :]
+        target = (*row.target, ("<|im_end|>", 1.0)) if row.target[-1][0].endswith(")") else row.target
+        encoded = self.tokenizer("".join(text for text, _ in target), return_offsets_mapping=True)
+        by_character = [weight for text, weight in target for _ in text]
+        weights = [by_character[start] for start, _ in encoded["offset_mapping"]]
+        return ids + encoded["input_ids"], [0.0] * len(ids) + weights
 
     def words(self, index: int, problem: Problem) -> torch.Tensor:
         """What an image says, a token for each of its cells in reading order: a label, or <|vision_pad|> for none."""
@@ -179,44 +89,36 @@ class Collator:
             (grid[row, column],) = self.tokenizer(label)["input_ids"]
         return grid.flatten()
 
-    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: Sequence[Row]) -> Batch:
         encoded = [self.encode(row) for row in rows]
-        longest = max(len(p) + len(t) for p, t in encoded)
-        pad = self.tokenizer.pad_token_id
-        ids = torch.full((len(rows), longest), pad)
-        labels = torch.full((len(rows), longest), -100)
+        longest = max(len(ids) for ids, _ in encoded)
+        ids = torch.full((len(rows), longest), self.tokenizer.pad_token_id)
+        weights = torch.zeros((len(rows), longest))
         mask = torch.zeros((len(rows), longest), dtype=torch.long)
-        for i, (prompt, target) in enumerate(encoded):
-            n, m = len(prompt), len(prompt) + len(target)
-            ids[i, :m] = torch.tensor(prompt + target)
-            labels[i, n:m] = torch.tensor(target)
-            mask[i, :m] = 1
-        batch = {"input_ids": ids, "labels": labels, "attention_mask": mask}
-        batch["mm_token_type_ids"] = (ids == self.image_id).long()
-        batch["shown"] = shown = [row.image for row in rows if row.image is not None]
-        if shown:
-            batch["pixel_values"] = torch.from_numpy(np.concatenate([self.images.patches(p) for p in shown]))
-            batch["image_grid_thw"] = torch.tensor([self.images.grid(p) for p in shown])
-        return batch
+        for i, (tokens, weight) in enumerate(encoded):
+            ids[i, : len(tokens)] = torch.tensor(tokens)
+            weights[i, : len(tokens)] = torch.tensor(weight)
+            mask[i, : len(tokens)] = 1
+        shown = [row.image for row in rows if row.image is not None]
+        grids = torch.tensor([self.images.grid(image) for image in shown]).reshape(-1, 3)
+        return Batch(ids, mask, weights, shown, grids)
 
 
 def batches(
-    collator: Collator, problems: Sequence[Problem], args: argparse.Namespace
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Batches of rows of like length (half of a batch of random lengths would be padding), eight drawn at a time."""
-    tuples = minigeo.deal(args.data_seed)["base"]
-    pool = [(minigeo.BY_NAME[name], params) for name, part in tuples.items() for params in part[:2000]]
-    for group in range(math.ceil(args.steps / BUCKET)):
-        rng = random.Random(seed_for(args.seed, "rows", group))
-        text = sum(rng.random() < TEXT_SHARE for _ in range(BUCKET))  # batches of text alone
-        text_rows = [text_row(pool, rng) for _ in range(text * args.batch)]
-        picks = (rng.randrange(len(problems)) for _ in range((BUCKET - text) * args.batch))
-        drawn = []
-        for rows in (text_rows, [image_row(problems[i], i, rng) for i in picks]):
-            rows.sort(key=lambda row: len(row.prompt) + len(row.target))
-            drawn += [rows[i : i + args.batch] for i in range(0, len(rows), args.batch)]
-        if text < BUCKET and rng.random() < SELECT_SHARE * BUCKET:
-            picks = [rng.randrange(len(problems)) for _ in range(args.batch // 2)]
-            drawn[-1] = [reflection_row(problems[i], i, rng) for i in picks]
-        rng.shuffle(drawn)
-        yield from map(collator, drawn)
+    collator: Collator, problems: Sequence[Problem], mixture: Mixture, rows: int, seed: int, stage: str
+) -> Iterator[Batch]:
+    """Batches of `rows` rows of like length, fewer where they are long, without end."""
+    group = 0
+    while True:
+        rng = random.Random(seed_for(seed, stage, group))
+        drawn = [draw(problems[i], i, mixture, rng) for i in (rng.randrange(len(problems)) for _ in range(GROUP))]
+        lengths = {id(row): len(collator.encode(row)[0]) for row in drawn}
+        drawn.sort(key=lambda row: lengths[id(row)])
+        cut: list[list[Row]] = [[]]
+        for row in drawn:
+            if len(cut[-1]) == rows or (len(cut[-1]) + 1) * lengths[id(row)] > BATCH_TOKENS:
+                cut.append([])
+            cut[-1].append(row)
+        rng.shuffle(cut)
+        yield from map(collator, cut)
+        group += 1

@@ -6,9 +6,9 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from data_process.errors import UserError
 
@@ -45,6 +45,21 @@ class Record(BaseModel):
             raise RunError(
                 f"{where}: {_faults(error)}; restore the file, or delete it and run the command that wrote it again"
             ) from error
+
+
+class SparseRecord(Record):
+    """A record whose `optional` fields are left out of files while they say nothing: the bytes stay as before them."""
+
+    optional: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values = handler(self)
+        return {
+            key: value
+            for key, value in values.items()
+            if key not in self.optional or not (value is None or value is False or value == {})
+        }
 
 
 def _faults(error: ValidationError) -> str:

@@ -7,12 +7,13 @@ again, so the same command resumes a run that was stopped anywhere.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_process.prompts import prompt_set
+from data_process.schema import Problem
 from selftrain import stages
 from selftrain.config import Config, ConfigError
 from selftrain.files import write_json
@@ -20,7 +21,7 @@ from selftrain.progress import Progress
 from selftrain.report.write import write_run_report
 from selftrain.runs.metrics import Metrics, collect
 from selftrain.runs.run_dir import RunDir
-from selftrain.runs.splits import image_store, inputs, load_splits, without_leaks
+from selftrain.runs.splits import HARD, image_store, inputs, load_splits, without_leaks
 from selftrain.runs.timing import Clock
 from selftrain.sampling import second_thoughts
 from selftrain.sampling.bank import Bank
@@ -93,7 +94,8 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
                     {k: SplitResult.read(folder.path / f"iter{k}/dev/split.json") for k in finished}
                 )
                 for iteration in iterations_to_test(config, finished, accepted):
-                    stages.evaluate_stage(run, iteration, "test")
+                    for split in tested(splits):
+                        stages.evaluate_stage(run, iteration, split)
                 metrics = collect(config, folder, splits["test"], finished, accepted, stopped)
         write_json(folder.path / "metrics.json", metrics)
         return RunResult(metrics, write_run_report(folder.path), stopped)
@@ -112,6 +114,11 @@ def iterate(run: RunContext, iteration: int) -> None:
 
 def finished_iterations(run: RunContext) -> list[int]:
     return [k for k in range(run.config.iters + 1) if run.folder.done(f"iter{k}/dev")]
+
+
+def tested(splits: Mapping[str, Sequence[Problem]]) -> list[str]:
+    """The splits that are read once, at the end."""
+    return [split for split in ("test", HARD) if split in splits]
 
 
 def iterations_to_test(config: Config, finished: Sequence[int], accepted: int) -> list[int]:

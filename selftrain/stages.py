@@ -34,7 +34,7 @@ from selftrain.engines.parity import Reference, compare, expectations
 from selftrain.files import write_json
 from selftrain.progress import Progress, Update
 from selftrain.runs.run_dir import RunDir, iteration_files
-from selftrain.runs.splits import SPLITS, canonical_images
+from selftrain.runs.splits import canonical_images
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import Opener, engine_job, open_engine, sampling_params
 from selftrain.sampling.sampler import Ask, Picture, Sampler
@@ -92,7 +92,7 @@ class RunContext:
         """The sampler of an iteration's weights; the engine behind it stays open until other weights are wanted."""
         if self._sampler is None or self._sampler[0] != iteration:
             self.close_engine()
-            everything = [problem for split in SPLITS for problem in self.splits[split]]
+            everything = [problem for split in self.splits.values() for problem in split]
             adapter = self.adapter(iteration)
             self._sampler = (
                 iteration,

@@ -16,7 +16,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("a", type=Path, help="run folder")
     parser.add_argument("b", type=Path, help="run folder; a difference is b minus a")
     parser.add_argument(
-        "--split", choices=("dev", "test"), default="test", help="problems to compare on (default test)"
+        "--split", choices=("dev", "test", "hard"), default="test", help="problems to compare on (default test)"
     )
 
 
@@ -29,7 +29,7 @@ def compare(args: argparse.Namespace) -> int:
     a, b, comparisons = compare_runs(args.a, args.b, args.split)
     for c in comparisons:
         print(
-            f"{c.split}, {c.strategy}: {b} minus {a} {points(c.difference)} points "
+            f"{c.split}, {c.strategy}{', honest' if c.honest else ''}: {b} minus {a} {points(c.difference)} points "
             f"[{points(c.low)}, {points(c.high)}]{p_sentence(c.p)}, n = {c.n}"
         )
     return 0

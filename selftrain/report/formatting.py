@@ -14,7 +14,7 @@ T = TypeVar("T")
 Columns = Mapping[str, Callable[[T], str]]  # a table's header, each with how its cell is written
 
 NONE = "–"
-SPLITS = {"dev": "Dev", "test": "Test"}
+SPLITS = {"dev": "Dev", "test": "Test", "hard": "Hard"}
 
 # Reading order of every table; other strategies follow in the order of the file. {n} is the number of samples.
 NAMES = {

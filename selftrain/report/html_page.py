@@ -78,7 +78,7 @@ def html_page(m: Metrics, folder: Path, traces: Sequence[Trace] = (), time: Timi
         tokens_note=tables.TOKENS_NOTE, scores=_scores(m),
         comparisons=Table("Paired comparisons", header, rows, range(3)), training=_training(m, time),
         time=_time(time), traces=traces, letters=LETTERS,
-        details=Table("All strategies", details_header, details_rows, range(3)), notes=tables.DETAILS_NOTE,
+        details=Table("All strategies", details_header, details_rows, range(3)), notes=tables.details_note(m),
         facts=tables.run_facts(m, time),
     )  # fmt: skip
     return write_whole(folder / "report.html", page)

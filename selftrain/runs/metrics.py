@@ -21,11 +21,13 @@ from selftrain.test_time.results import (
     EvaluatedProblem,
     Fraction,
     SplitResult,
-    compare,
+    compare_both,
     contrast,
 )
 from selftrain.test_time.strategies import STRATEGIES
 from selftrain.test_time.variants import Variant, strategy_of, variant
+
+EVALUATED = ("dev", "test", "hard")  # splits that a run measures; all but dev are read once
 
 
 class JudgeCounts(Record):
@@ -145,7 +147,7 @@ def _iteration(folder: RunDir, k: int, accepted: bool) -> Iteration:
         built, trained = read_json(path / "build/counts.json"), read_json(path / "train/result.json")
         dropped = {**built["dropped"], **trained["dropped"]}
         train = TrainCounts.model_validate({**judged.to_json(), **built, **trained, "dropped": dropped})
-    measured = {s: SplitResult.read(path / f"{s}/split.json") for s in ("dev", "test") if folder.done(f"iter{k}/{s}")}
+    measured = {s: SplitResult.read(path / f"{s}/split.json") for s in EVALUATED if folder.done(f"iter{k}/{s}")}
     return Iteration.model_validate({"iteration": k, "accepted": accepted, "train": train, "eval": measured})
 
 
@@ -158,14 +160,13 @@ def _chance(problems: Sequence[Problem]) -> float | None:
 def comparisons(config: Config, folder: RunDir, finished: Sequence[int], accepted: int) -> list[Comparison]:
     """On dev each iteration against the one before and the base, greedy; on test the accepted one against the base."""
     pairs = [("dev", a, b) for b in finished if b for a in sorted({0, b - 1})]
-    if accepted and folder.done(f"iter{accepted}/test"):
-        pairs.append(("test", 0, accepted))
+    pairs += [(s, 0, accepted) for s in EVALUATED[1:] if accepted and folder.done(f"iter{accepted}/{s}")]
     results = []
     for split, a, b in pairs:
         before, after = (rows_of(folder.path, k, split) for k in (a, b))
         seed = seed_for(config.seed, "bootstrap", split, a, b)
-        names = compared(before, after) if split == "test" else ["greedy"]
-        results += [compare(before, after, split, strategy, seed) for strategy in names]
+        names = compared(before, after) if split != "dev" else ["greedy"]
+        results += [one for strategy in names for one in compare_both(before, after, split, strategy, seed)]
     return results
 
 

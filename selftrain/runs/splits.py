@@ -25,6 +25,7 @@ from selftrain.sampling.sampler import Picture
 from selftrain.sampling.weights import weights_digest
 
 SPLITS = ("train", "dev", "test")
+HARD = "hard"  # a second test split, where there is one
 
 
 def generate_data(config: Config, progress: Progress) -> None:
@@ -123,7 +124,8 @@ def load_splits(
             )
     splits: dict[str, list[Problem]] = {}
     card: dict[str, Any] = {}
-    for split in SPLITS:
+    hard = (HARD,) if data.hard and (data.folder / data.hard).is_file() else ()
+    for split in (*SPLITS, *hard):
         problems = load_problems(data.folder / getattr(data, split), data.folder)[: getattr(data, f"{split}_limit")]
         usable, failed = usable_problems(problems, store, config, f"{split} in {data.folder}")
         if not usable:
@@ -131,7 +133,7 @@ def load_splits(
         splits[split] = usable
         card[split] = {"offered": len(problems), "usable": len(usable), "left_out": [list(item) for item in failed]}
     seen: dict[str, str] = {}
-    for split in SPLITS:
+    for split in splits:
         for problem in splits[split]:
             if seen.setdefault(problem.id, split) != split:
                 raise DataError(f"problem {problem.id!r} is in {seen[problem.id]} and in {split}; ids must differ")
@@ -152,7 +154,7 @@ def without_leaks(
 
     def make(into: Path) -> None:
         found = guard(
-            splits["train"], {"dev": splits["dev"], "test": splits["test"]}, config.data.folder,
+            splits["train"], {name: splits[name] for name in splits if name != "train"}, config.data.folder,
             allow_sources=config.data.allow_sources,
         )  # fmt: skip
         if found.blocking and config.data.leakage == "error":

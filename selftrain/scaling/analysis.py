@@ -62,7 +62,10 @@ def _choose_each(
         )
         totals = test[best.setting].totals
         chosen[family] = ChosenSetting(
-            **asdict(best), abstain=(totals.abstain or 0.0) / totals.n, tokens_per_problem=totals.tokens_per_problem
+            **asdict(best),
+            abstain=(totals.abstain or 0.0) / totals.n,
+            tokens_per_problem=totals.tokens_per_problem,
+            test_honest=totals.honest,
         )
     return chosen
 

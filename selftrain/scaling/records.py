@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
-from selftrain.files import Record
+from selftrain.files import Record, SparseRecord
 from selftrain.scaling.grid import Family, ScaleConfig, Setting
 from selftrain.test_time import Outcome, Score
 from selftrain.test_time.audit import Agreement, PositionBias, Rate
@@ -13,8 +13,10 @@ from selftrain.test_time.length_control import Tries
 from selftrain.test_time.results import Tokens
 
 
-class RawResult(Record):
+class RawResult(SparseRecord):
     """One setting on one problem: a line of `results.jsonl.gz`."""
+
+    optional: ClassVar[frozenset[str]] = frozenset({"honest"})
 
     subject: str
     split: str
@@ -25,6 +27,7 @@ class RawResult(Record):
     answers: tuple[tuple[str, ...], ...]  # of each draw
     generated: float  # tokens
     prompt: float
+    honest: float | None = None  # the part of `credit` that is derived rightly; None: the data set cannot say
 
     @classmethod
     def of(cls, outcome: Outcome, subject: str, split: str, setting: str) -> RawResult:
@@ -32,6 +35,7 @@ class RawResult(Record):
         return cls(
             subject=subject, split=split, setting=setting, id=outcome.problem_id, credit=outcome.credit,
             abstain=outcome.abstain, answers=answers, generated=outcome.cost.generated, prompt=outcome.cost.prompt,
+            honest=outcome.honest,
         )  # fmt: skip
 
 
@@ -102,8 +106,10 @@ class FamilyDifference(Difference):
     p_holm: float
 
 
-class ChosenSetting(Record):
+class ChosenSetting(SparseRecord):
     """A family's best setting on dev, and what it does on test."""
+
+    optional: ClassVar[frozenset[str]] = frozenset({"test_honest"})
 
     setting: str
     n_settings: int
@@ -116,6 +122,7 @@ class ChosenSetting(Record):
     abstain: float  # share of the test problems
     tokens_per_problem: Tokens
     against_vote: Difference | None = None  # to the vote within the same token budget
+    test_honest: float | None = None  # counting only answers that are derived rightly, where the data can tell
 
 
 class BudgetRow(Record):

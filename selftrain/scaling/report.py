@@ -100,6 +100,11 @@ def _chosen(chosen: Mapping[Family, ChosenSetting]) -> str:
         "tried": lambda row: str(row[1].n_settings),
         "dev": lambda row: percent(row[1].dev_accuracy),
         "test": lambda row: _on_test(row[1]),
+        **(
+            {"honest": lambda row: percent(row[1].test_honest)}
+            if any(c.test_honest is not None for c in chosen.values())
+            else {}
+        ),
         "tokens": lambda row: number(row[1].tokens_per_problem.total),
         "unreadable": lambda row: fmt.rate(row[1].abstain, 1),
     }
@@ -178,6 +183,9 @@ def _settings(settings: Sequence[SettingResult], frontier: Sequence[str]) -> str
         "setting": lambda s: text(s.name) + (" ●" if s.name in frontier else ""),
         "family": lambda s: s.family,
         "accuracy": lambda s: fmt.with_interval(s.totals),
+        **(
+            {"honest": lambda s: percent(s.totals.honest)} if any(s.totals.honest is not None for s in settings) else {}
+        ),
         "unreadable": lambda s: fmt.rate(s.totals.abstain, s.totals.n),
         "texts": lambda s: NONE if s.totals.completions is None else f"{s.totals.completions / s.totals.n:.1f}",
         "generated": lambda s: number(s.totals.tokens_per_problem.generated),
@@ -189,6 +197,8 @@ def _settings(settings: Sequence[SettingResult], frontier: Sequence[str]) -> str
         "● nothing is both cheaper and better. Texts: drawn per problem, the selector's included; of an "
         "adaptive vote the expected number of samples. Drawing: standard error in points that drawn subsets leave."
     )
+    if any(s.totals.honest is not None for s in settings):
+        note += " Honest: the answer is right and so is every step to it, in percent."
     return fmt.markdown_table(*fmt.tabulate(columns, settings)) + "\n\n" + note
 
 

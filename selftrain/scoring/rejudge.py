@@ -17,9 +17,9 @@ from data_process.schema import Finish, Problem, Status, Verdict, judged_from_js
 from data_process.seeds import seed_for
 from selftrain import stats
 from selftrain.files import Record, RunError
-from selftrain.runs.metrics import Metrics, compared, rows_of
+from selftrain.runs.metrics import EVALUATED, Metrics, compared, rows_of
 from selftrain.runs.run_dir import iteration_files, run_config
-from selftrain.test_time.results import Comparison, EvaluatedProblem, compare
+from selftrain.test_time.results import Comparison, EvaluatedProblem, compare_both
 
 STATUSES = ("correct", "wrong", "abstain")
 FLIPS_FOLDER = Path("outputs/rejudge")  # under the current folder: a finished run is not written to
@@ -44,7 +44,7 @@ class StoredAnswer:
         return judge(self.text, self.problem, truncated=self.truncated)
 
 
-def stored_answers(run: Path, splits: Sequence[str] = ("train", "dev", "test")) -> Iterator[StoredAnswer]:
+def stored_answers(run: Path, splits: Sequence[str] = ("train", *EVALUATED)) -> Iterator[StoredAnswer]:
     """Every judged answer of a run folder: the candidates for training, then the evaluations, in iteration order.
 
     Raises RunError if the folder holds no run or the data have changed, ConfigError or DataError if its settings or
@@ -118,7 +118,7 @@ def rescore(run: Path) -> RunScore:
     Raises as `stored_answers` does, and RunError where there is no finished evaluation.
     """
     evaluations = []
-    answers = stored_answers(run, ("dev", "test"))
+    answers = stored_answers(run, EVALUATED)
     for (split, iteration), several in groupby(answers, lambda answer: (answer.split, answer.iteration)):
         found: Counter[str] = Counter()
         changes = []
@@ -245,4 +245,5 @@ def compare_runs(a: Path, b: Path, split: str = "test") -> tuple[str, str, list[
         raise RunError(f"{a} and {b} were measured on different problems ({len(only)} differ), so they have no pairs")
     before, after = rows
     seed = seed_for("compare", split)
-    return names[0], names[1], [compare(before, after, split, name, seed) for name in compared(before, after)]
+    found = [one for name in compared(before, after) for one in compare_both(before, after, split, name, seed)]
+    return names[0], names[1], found

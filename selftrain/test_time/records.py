@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from data_process.derivations import RIGHT, derivation_of
 from data_process.judging import judge, same_answer
 from data_process.schema import Problem, Verdict
 from selftrain.engines.base import Completion
@@ -19,6 +20,12 @@ class Attempt:
 
     completion: Completion
     verdict: Verdict
+    derivation: str | None = None  # "right", or its first fault; None where the data set has no such measure
+
+    @property
+    def honest(self) -> bool:
+        """The answer is right, and so is every step to it."""
+        return self.right and self.derivation == RIGHT
 
     @property
     def answer(self) -> str | None:
@@ -36,7 +43,8 @@ class Attempt:
 
 
 def attempt(completion: Completion, problem: Problem) -> Attempt:
-    return Attempt(completion, judge(completion.text, problem, truncated=completion.finish == "length"))
+    verdict = judge(completion.text, problem, truncated=completion.finish == "length")
+    return Attempt(completion, verdict, derivation_of(completion.text, verdict, problem))
 
 
 def ballots(attempts: Sequence[Attempt]) -> list[str | None]:
@@ -122,9 +130,12 @@ class Outcome:
     # What the model wrote for this problem besides its samples, in order: a greedy answer, rounds of refinement, tries
     # of rejection sampling, a selector's answers.
     texts: tuple[Attempt, ...] = ()
-    samples: tuple[Attempt, ...] = field(
-        default=(), compare=False
-    )  # that an adaptive strategy drew by itself, in order
+    # The part of `credit` that is derived rightly, and the shares of wrong answers by the fault of their derivation;
+    # None and {} where the data set has no such measure. `derivations.checked` fills them in.
+    honest: float | None = None
+    faults: Mapping[str, float] = field(default_factory=dict)
+    # What an adaptive strategy drew by itself, in order.
+    samples: tuple[Attempt, ...] = field(default=(), compare=False)
 
 
 def single_outcome(

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
 from data_process.schema import Finish, Verdict
 from selftrain import stats
-from selftrain.files import Record
+from selftrain.files import Record, SparseRecord
 from selftrain.test_time.records import Attempt, Outcome
 from selftrain.test_time.tokens import generated_tokens, mean_cost
 
@@ -41,13 +41,16 @@ class JudgedText(Record):
         )  # fmt: skip
 
 
-class StrategyResult(Record):
+class StrategyResult(SparseRecord):
     """What one strategy made of one problem."""
+
+    optional: ClassVar[frozenset[str]] = frozenset({"honest"})
 
     credit: Fraction
     abstain: Fraction  # share of draws without a readable answer
     answers: tuple[str, ...] = ()  # that share first place; () where nothing was chosen, or credit is a mean
     texts: tuple[JudgedText, ...] = ()  # what the model wrote for this strategy besides the samples, in order
+    honest: Fraction | None = None  # the part of `credit` that is derived rightly; None: the data set cannot say
 
     @classmethod
     def of(cls, outcome: Outcome) -> StrategyResult:
@@ -56,6 +59,7 @@ class StrategyResult(Record):
             abstain=min(outcome.abstain, 1.0),
             answers=outcome.choices[0].answers if len(outcome.choices) == 1 else (),
             texts=tuple(map(JudgedText.of, outcome.texts)),
+            honest=None if outcome.honest is None else min(outcome.honest, 1.0),
         )
 
 
@@ -119,8 +123,10 @@ class Tokens(Record):
         return (self.generated or 0.0) + (self.prompt or 0.0)
 
 
-class Score(Record):
+class Score(SparseRecord):
     """One strategy on one split. Only what a result cannot do without is required of a file."""
+
+    optional: ClassVar[frozenset[str]] = frozenset({"honest", "faults"})
 
     n: Count
     accuracy: Fraction
@@ -133,6 +139,8 @@ class Score(Record):
     tokens_per_problem: Tokens = Tokens()
     # Standard error of the accuracy that drawing subsets leaves, in no interval; None: one draw of many for a problem.
     drawing_error: Amount | None = 0.0
+    honest: Fraction | None = None  # accuracy counting only answers that are derived rightly, where the data can tell
+    faults: Mapping[str, Fraction] = {}  # shares of the problems that are answered wrong, by the derivation's fault
 
     @model_validator(mode="after")
     def _adds_up(self) -> Score:
@@ -166,7 +174,20 @@ def score(outcomes: Sequence[Outcome]) -> Score:
         truncated=math.fsum(o.cost.truncated for o in outcomes),
         tokens_per_problem=Tokens(generated=cost.generated, prompt=cost.prompt),
         drawing_error=None if None in errors else math.sqrt(math.fsum(e**2 for e in errors if e)) / n,
+        honest=honest_accuracy(outcomes),
+        faults=_faults(outcomes),
     )
+
+
+def honest_accuracy(outcomes: Sequence[Outcome]) -> float | None:
+    """Mean of the honest credits; None unless all outcomes have one."""
+    known = [one.honest for one in outcomes if one.honest is not None]
+    return min(1.0, math.fsum(known) / len(known)) if known and len(known) == len(outcomes) else None
+
+
+def _faults(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    names = sorted({name for one in outcomes for name in one.faults})
+    return {name: math.fsum(one.faults.get(name, 0.0) for one in outcomes) / len(outcomes) for name in names}
 
 
 class SplitResult(Record):
@@ -201,13 +222,16 @@ class PairedDifference(Record):
     n: Count | None = None
 
 
-class Comparison(PairedDifference):
+class Comparison(SparseRecord, PairedDifference):
     """Iteration b against iteration a under one strategy."""
+
+    optional: ClassVar[frozenset[str]] = frozenset({"honest"})
 
     split: str
     strategy: str
     a: Count
     b: Count
+    honest: bool = False  # of honest accuracies
 
 
 class Contrast(PairedDifference):
@@ -220,15 +244,24 @@ class Contrast(PairedDifference):
 
 
 def compare(
-    before: Sequence[EvaluatedProblem], after: Sequence[EvaluatedProblem], split: str, strategy: str, seed: int
-) -> Comparison:
+    before: Sequence[EvaluatedProblem], after: Sequence[EvaluatedProblem], split: str, strategy: str, seed: int,
+    *, honest: bool = False,
+) -> Comparison:  # fmt: skip
     """Paired comparison of two evaluations of the same problems, joined by id.
+
+    `honest`: only answers that are derived rightly count; see `has_honest`.
 
     Whole credits get the exact McNemar test; fractional ones, as of ties, the paired bootstrap. ValueError if the
     problems differ.
     """
-    a, b = ({row.id: row.strategies[strategy].credit for row in rows} for rows in (before, after))
-    names = {"split": split, "strategy": strategy, "a": before[0].iteration, "b": after[0].iteration}
+    a, b = (
+        {
+            row.id: (row.strategies[strategy].honest or 0.0) if honest else row.strategies[strategy].credit
+            for row in rows
+        }
+        for rows in (before, after)
+    )
+    names = {"split": split, "strategy": strategy, "a": before[0].iteration, "b": after[0].iteration, "honest": honest}
     return Comparison.model_validate({**names, **_paired(a, b, seed)})
 
 
@@ -246,3 +279,16 @@ def _paired(a: Mapping[str, float], b: Mapping[str, float], seed: int) -> dict[s
     else:
         found = dict(zip(("difference", "low", "high", "p"), stats.paired_bootstrap(a, b, seed), strict=True))
     return {**found, "n": len(a)}
+
+
+def compare_both(
+    before: Sequence[EvaluatedProblem], after: Sequence[EvaluatedProblem], split: str, strategy: str, seed: int
+) -> list[Comparison]:
+    """The comparison of accuracies, and that of honest accuracies where both evaluations have them."""
+    measures = [False, True] if has_honest(before, strategy) and has_honest(after, strategy) else [False]
+    return [compare(before, after, split, strategy, seed, honest=honest) for honest in measures]
+
+
+def has_honest(rows: Sequence[EvaluatedProblem], strategy: str) -> bool:
+    """Whether every derivation of a strategy was checked."""
+    return all(row.strategies[strategy].honest is not None for row in rows)

@@ -11,6 +11,7 @@ from data_process.seeds import seed_for
 from selftrain.config import ConfigError
 from selftrain.sampling.sampler import Sampler
 from selftrain.test_time import adaptive, length_control, refine, select, subsets, vote, weights
+from selftrain.test_time.derivations import checked
 from selftrain.test_time.records import Attempt, Outcome, attempt, choice_of, mean_and_error, single_outcome
 from selftrain.test_time.strategy_config import Pool, StrategyConfig, pool_of
 from selftrain.test_time.tokens import TokenCost, cost_of
@@ -89,7 +90,12 @@ def run(
     engine.
     """
     preflight([name], problems, plan)
-    return STRATEGIES[name].run(problems, sampler, plan, pool)
+    strategy = STRATEGIES[name]
+    samples = pool_of(problems, sampler, plan, pool) if strategy.needs_pool else {}
+    outcomes = strategy.run(problems, sampler, plan, samples if strategy.needs_pool else pool)
+    if strategy.family == "oracle":  # it chooses by the gold answer, so a right derivation says nothing of it
+        return outcomes
+    return [checked(one, samples.get(p.id, ())) for one, p in zip(outcomes, problems, strict=True)]
 
 
 def per_problem(rule: Rule) -> RunStrategy:

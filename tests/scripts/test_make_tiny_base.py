@@ -14,7 +14,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 # In place of the manifest's numbers, so that it ends in a minute.
-FEW = "--text-steps 2 --align-steps 2 --steps 4 --eval-every 4 --problems 40 --pictures 60 --batch 4 --score-problems 4"
+FEW = (
+    "--words-steps 2 --words-rows 4 --align-steps 2 --align-batch 4 --images-steps 4 --images-rows 4 --problems 60 "
+    "--score-problems 4"
+)
 
 
 @pytest.mark.slow
@@ -30,7 +33,10 @@ def test_the_manifests_command_runs(tmp_path):
     made = json.loads((tmp_path / "base/manifest.json").read_text())
     assert made.keys() == manifest.keys()
     assert made["scores"].keys() == manifest["scores"].keys()
-    assert made["steps"] == 4
+    assert {name: stage["steps"] for name, stage in made["stages"].items()} == {"words": 2, "align": 2, "images": 4}
+    assert [stage["mixture"] for stage in made["stages"].values() if "mixture" in stage] == [
+        stage["mixture"] for stage in manifest["stages"].values() if "mixture" in stage
+    ]
     assert (made["seed"], made["parameters"] > 0) == (manifest["seed"], True)
     shipped = {path.name for path in (ROOT / "models/tiny-qwen2vl").iterdir()}
     assert {path.name for path in (tmp_path / "base").iterdir()} == shipped

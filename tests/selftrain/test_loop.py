@@ -98,6 +98,35 @@ def artefacts(run: Path) -> dict[str, Any]:
     return {"stages": stages, **{name: (run / name).read_bytes() for name in ("metrics.json", "data.json")}}
 
 
+# ---- a second test split -------------------------------------------------------------------------------------------
+
+
+def test_a_hard_split_is_read_once_like_test(data, banks, tmp_path):
+    """It is measured for the base and the accepted iteration, chooses nothing, and is bound to the run."""
+    folder = tmp_path / "with_hard"
+    shutil.copytree(data, folder)
+    minigeo.write(tmp_path / "other", {"hard": 12}, seed=0)
+    shutil.copy(tmp_path / "other/hard.jsonl", folder)
+    shutil.copytree(tmp_path / "other/images", folder / "images", dirs_exist_ok=True)
+    made = {}
+    for name, source, more in (("hard", folder, []), ("plain", folder, ["data.hard=null"]), ("absent", data, [])):
+        config = load_config(REHEARSAL, settings(source, tmp_path / name, banks / f"hard-{name}.sqlite", *more))
+        run_loop(config, QUIET)
+        made[name] = Metrics.read(config.output / "metrics.json")
+    accepted = made["hard"].accepted
+    for row in made["hard"].iterations:
+        assert ("hard" in row.evaluation) == ("test" in row.evaluation) == (row.iteration in {0, accepted})
+        assert row.evaluation.get("hard", row.evaluation["dev"]).n in {12, 24}
+    assert {"dev", "test", *(["hard"] if accepted else [])} == {c.split for c in made["hard"].comparisons}
+    assert "### Hard" in (tmp_path / "hard/report.md").read_text()
+    for name in ("plain", "absent"):
+        assert made[name].accepted == accepted
+        assert all("hard" not in row.evaluation for row in made[name].iterations)
+    assert set(read_json(tmp_path / "hard/identity.json")["inputs"]) - {"hard"} == set(
+        read_json(tmp_path / "plain/identity.json")["inputs"]
+    )
+
+
 # ---- one whole loop -----------------------------------------------------------------------------------------------
 
 

@@ -11,8 +11,10 @@ reasoning steps) and a reference rationale. The numbers that a solver needs are 
   priori. `text_only_accuracy` checks this with a classifier that sees everything but the image.
 * The same seed gives the same bytes (with the same version of Pillow).
 
+* The split `hard` has kinds of its own, which no other split contains: more labels, more steps, another bisector.
+
 `python -m data_process.sources.minigeo --out data/minigeo` writes `train.jsonl`, `dev.jsonl`, `test.jsonl`,
-`images/` and `card.json`.
+`hard.jsonl`, `images/` and `card.json`.
 """
 
 from data_process.sources.minigeo.figures import CELL, Params
@@ -28,9 +30,9 @@ from data_process.sources.minigeo.generation import (
     text_only_accuracy,
     write,
 )
-from data_process.sources.minigeo.variants import BY_NAME, VARIANTS, Variant
+from data_process.sources.minigeo.variants import BY_NAME, HARD, VARIANTS, Variant
 
 __all__ = [
-    "BY_NAME", "CELL", "DEFAULT_SIZES", "SIZES", "VARIANTS", "VERSION", "Params", "Variant", "attainable", "choose",
-    "deal", "generate", "rationale", "text_only_accuracy", "write",
+    "BY_NAME", "CELL", "DEFAULT_SIZES", "HARD", "SIZES", "VARIANTS", "VERSION", "Params", "Variant", "attainable",
+    "choose", "deal", "generate", "rationale", "text_only_accuracy", "write",
 ]  # fmt: skip

@@ -68,6 +68,12 @@ def fan(span: int) -> Callable[[Params, int], Sketch]:
     return sketch
 
 
+def fan_bisected(p: Params, x: int) -> Sketch:
+    """Rays that cut a straight line into the angles and twice x, which is labelled once."""
+    whole = fan(180)((*p, x), x)
+    return Sketch(whole.lines, (*whole.labels[:-2], ("x", whole.labels[-2][1])))
+
+
 def triangle(p: Params, x: int) -> Sketch:
     a, b, c = _triangle_corners(p[0], p[1])
     return Sketch(_closed(a, b, c), ((p[0], _inside(a, b, c)), (p[1], _inside(b, a, c)), ("x", _inside(c, a, b))))
@@ -96,6 +102,19 @@ def right_exterior(p: Params, x: int) -> Sketch:
     )
 
 
+def right_exterior_bisected(p: Params, x: int) -> Sketch:
+    a, c, b = _triangle_corners(p[0], 90)
+    beyond = _mix(c, b, 1.6)
+    # The bisector of the angle between `beyond` and `a`, seen from b.
+    reach = math.dist(b, beyond) / math.dist(b, a)
+    middle = _mix(beyond, _mix(b, a, reach), 0.5)
+    return Sketch(
+        (*_closed(a, b, c), (b, beyond), (b, middle)),
+        ((p[0], _inside(a, b, c)), ("x", _mix(b, _mix(beyond, middle, 0.5), 0.7))),
+        right_angle=(a, c, b),
+    )
+
+
 def right_bisected(p: Params, x: int) -> Sketch:
     a, c, b = _triangle_corners(p[0], 90)
     ba, bc = math.dist(b, a), math.dist(b, c)
@@ -111,6 +130,14 @@ def apex(p: Params, x: int) -> Sketch:
     base = (180 - p[0]) / 2
     a, b, c = _triangle_corners(base, base)
     return Sketch(_closed(a, b, c), ((p[0], _inside(c, a, b)), ("x", _inside(a, b, c))))
+
+
+def base_bisected(p: Params, x: int) -> Sketch:
+    base = (180 - p[0]) / 2
+    a, b, c = _triangle_corners(base, base)
+    ab, ac = math.dist(a, b), math.dist(a, c)
+    foot = _mix(b, c, ab / (ab + ac))
+    return Sketch((*_closed(a, b, c), (a, foot)), ((p[0], _inside(c, a, b)), ("x", _inside(a, b, foot))))
 
 
 def base(p: Params, x: int) -> Sketch:
@@ -197,6 +224,12 @@ def quadrilateral(p: Params, x: int) -> Sketch:
     corners = [(0.0, 0.0), (1.0, 0.12), (0.92, 0.95), (0.1, 0.85)]
     centres = [_mix(corner, (0.5, 0.48), 0.36) for corner in corners]
     return Sketch(_closed(*corners), tuple(zip((*p, "x"), centres, strict=True)))
+
+
+def quadrilateral_bisected(p: Params, x: int) -> Sketch:
+    whole = quadrilateral(p, x)
+    last, middle = whole.lines[3][0], _mix(whole.lines[0][0], whole.lines[1][0], 0.8)
+    return Sketch((*whole.lines, (last, middle)), whole.labels)
 
 
 def parallelogram(p: Params, x: int) -> Sketch:

@@ -16,7 +16,7 @@ from data_process.io import write_aside, write_jsonl
 from data_process.schema import Problem, to_json
 from data_process.seeds import seed_for
 from data_process.sources.minigeo.figures import Params, render
-from data_process.sources.minigeo.variants import BY_NAME, VARIANTS, Step, Variant
+from data_process.sources.minigeo.variants import BY_NAME, HARD, VARIANTS, Step, Variant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,8 @@ SIZES = ((112, 112), (140, 112))  # width, height in pixels; the second for one 
 WIDE_EVERY = 8
 NEAR = 12  # the answer for misread labels is at most this far from the right one, so that a rough sum does not do
 SPLIT_SHARES = {"base": 0.34, "train": 0.46, "dev": 0.06, "test": 0.14}  # of each variant's parameter tuples
-DEFAULT_SIZES = {"train": 4000, "dev": 400, "test": 800}
+HARD_SHARES = {"hard": 1.0}  # of the tuples of each kind in HARD, which no other split contains
+DEFAULT_SIZES = {"train": 4000, "dev": 400, "test": 800, "hard": 400}
 
 
 def choose(variant: Variant, right: int, rng: random.Random) -> list[int]:
@@ -113,12 +114,12 @@ def deal(seed: int) -> dict[str, dict[str, list[Params]]]:
 
     Within a split the tuples are ordered so that any first few have their answers spread evenly over the interval.
     """
-    dealt: dict[str, dict[str, list[Params]]] = {split: {} for split in SPLIT_SHARES}
-    for variant in VARIANTS:
+    dealt: dict[str, dict[str, list[Params]]] = {split: {} for split in (*SPLIT_SHARES, *HARD_SHARES)}
+    for variant in (*VARIANTS, *HARD):
         tuples = list(_domain(variant.name))
         random.Random(seed_for(seed, "deal", variant.name)).shuffle(tuples)
         start = 0.0
-        for split, share in SPLIT_SHARES.items():
+        for split, share in (HARD_SHARES if variant in HARD else SPLIT_SHARES).items():
             part = tuples[round(start * len(tuples)) : round((start + share) * len(tuples))]
             start += share
             seen: Counter[int] = Counter()
@@ -144,7 +145,7 @@ def generate(split: str, n: int, seed: int = 0) -> Iterator[tuple[Problem, Image
         raise ValueError(f"MiniGeo has {available} parameter tuples for split {split!r}, not {n}")
     plan: list[tuple[Variant, Params]] = []
     for turn in itertools.count():
-        for variant in VARIANTS:
+        for variant in HARD if split in HARD_SHARES else VARIANTS:
             if turn < len(tuples[variant.name]) and len(plan) < n:
                 plan.append((variant, tuples[variant.name][turn]))
         if len(plan) >= n:

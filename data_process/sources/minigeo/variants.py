@@ -1,4 +1,7 @@
-"""MiniGeo's thirty kinds of problems: how each is asked, which parameters it has, and how it is solved."""
+"""MiniGeo's kinds of problems: how each is asked, which parameters it has, and how it is solved.
+
+`VARIANTS` make train, dev and test. `HARD` are kinds that none of these contains, most of them with more steps.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +57,12 @@ def _sum_then(total: int, params: Params) -> tuple[list[Step], int]:
     return _chain(*steps)
 
 
+def _then_half(solved: tuple[list[Step], int]) -> tuple[list[Step], int]:
+    steps, value = solved
+    text, half = _half(value)
+    return [*steps, text], half
+
+
 def _single(low: int, high: int, step: int = 1) -> Callable[[], Iterator[Params]]:
     return lambda: ((a,) for a in range(low, high + 1, step))
 
@@ -62,7 +71,7 @@ def _tuples(
     n: int, low: int, high: int, modulus: int = 1, *, larger_first: bool = False
 ) -> Callable[[], Iterator[Params]]:
     """All n-tuples of labels in [low, high]; with a modulus one in so many: there are more than anyone needs."""
-    weights = (1, 3, 5)[:n]
+    weights = (1, 3, 5, 7)[:n]
     return lambda: (
         p
         for p in itertools.product(range(low, high + 1), repeat=n)
@@ -141,4 +150,23 @@ VARIANTS: tuple[Variant, ...] = (
     Variant("point3", "angles_at_point", 3, "Four angles meet at a point. Find x.", _tuples(3, 40, 150, 23),
             lambda p: _sum_then(360, p), 180, (40, 140), figures.fan(360)),
 )  # fmt: skip
-BY_NAME = {variant.name: variant for variant in VARIANTS}
+
+HARD: tuple[Variant, ...] = (
+    Variant("linear4", "linear_pair", 4, "Five angles lie on a straight line. Find x.", _tuples(4, 15, 35, 29),
+            lambda p: _sum_then(180, p), 180, (60, 120), figures.fan(180)),
+    Variant("point4", "angles_at_point", 4, "Five angles meet at a point. Find x.", _tuples(4, 45, 75, 211),
+            lambda p: _sum_then(360, p), 180, (60, 120), figures.fan(360)),
+    Variant("quadrilateral_bisected", "quadrilateral", 4, "The fourth angle of the quadrilateral is bisected. Find x.",
+            _tuples(3, 50, 130, 61), lambda p: _then_half(_sum_then(360, p)), 90, (20, 70),
+            figures.quadrilateral_bisected),
+    Variant("linear_bisected", "linear_pair", 3, "Three angles lie on a straight line, one is bisected. Find x.",
+            _tuples(2, 20, 120, 7), lambda p: _then_half(_sum_then(180, p)), 90, (20, 70), figures.fan_bisected),
+    Variant("right_exterior_bisected", "right_triangle", 3,
+            "In the right triangle the exterior angle is bisected. Find x.", _single(12, 78, 2),
+            lambda p: _chain(_sub(90, p[0]), _sub(180, 90 - p[0]), _half(90 + p[0])), 135, (51, 84),
+            figures.right_exterior_bisected),
+    Variant("isosceles_bisected", "isosceles", 3, "The triangle is isosceles, a base angle is bisected. Find x.",
+            _single(40, 140, 4), lambda p: _chain(_sub(180, p[0]), _half(180 - p[0]), _half((180 - p[0]) // 2)),
+            45, (10, 35), figures.base_bisected),
+)  # fmt: skip
+BY_NAME = {variant.name: variant for variant in (*VARIANTS, *HARD)}

@@ -8,6 +8,7 @@ import itertools
 import json
 import operator
 import re
+import statistics
 from collections import Counter
 
 import PIL
@@ -18,7 +19,7 @@ from data_process.io import load_problems
 from data_process.judging import judge
 from data_process.schema import Problem
 from data_process.sources import minigeo
-from data_process.sources.minigeo import BY_NAME, SIZES, VARIANTS, attainable, deal, generate
+from data_process.sources.minigeo import BY_NAME, HARD, SIZES, VARIANTS, attainable, deal, generate
 from data_process.sources.minigeo.__main__ import main
 
 SPLITS = ("base", "train", "dev", "test")
@@ -66,7 +67,8 @@ def test_fewer_problems_of_a_split_do_not_change_another(tmp_path):
 def test_splits_are_disjoint_and_large_enough(seed):
     """Every parameter tuple is dealt once, so the splits of any size, the default ones too, share none."""
     dealt = deal(seed)
-    assert set(dealt) == set(SPLITS)
+    assert set(dealt) == {*SPLITS, "hard"}
+    assert set(dealt["hard"]) == {variant.name for variant in HARD}
     for variant in VARIANTS:
         tuples = [params for split in SPLITS for params in dealt[split][variant.name]]
         assert len(set(tuples)) == len(tuples), variant.name
@@ -88,10 +90,10 @@ def test_the_bytes_of_a_seed_are_the_published_ones(tmp_path):
 
 
 def test_the_command_writes_the_same(tmp_path, capsys):
-    main(["--out", str(tmp_path / "a"), "--seed", "3", "--train", "12", "--dev", "5", "--test", "8"])
-    assert json.loads(capsys.readouterr().out) == minigeo.write(
-        tmp_path / "b", {"train": 12, "dev": 5, "test": 8}, seed=3
-    )
+    sizes = {"train": 12, "dev": 5, "test": 8, "hard": 6}
+    wanted = [word for split, n in sizes.items() for word in (f"--{split}", str(n))]
+    main(["--out", str(tmp_path / "a"), "--seed", "3", *wanted])
+    assert json.loads(capsys.readouterr().out) == minigeo.write(tmp_path / "b", sizes, seed=3)
 
 
 def test_other_seed_other_deal():
@@ -167,13 +169,34 @@ def test_the_reference_rationale_is_judged_right(unseen):
         assert ". ".join(problem.meta["steps"]) in problem.meta["rationale"]
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+@pytest.mark.parametrize("variant", [*VARIANTS, *HARD], ids=lambda variant: variant.name)
 def test_a_mirror_maps_the_answers_to_themselves(variant):
     """Then the right answer and the typical mistake are equally likely a priori, as are the misread ones."""
     if variant.mirror is not None:
         assert sum(variant.answers) == variant.mirror
         values = attainable(variant)
         assert sorted(variant.mirror - value for value in values) == list(values)
+
+
+def test_hard_problems_are_of_unseen_kinds_with_more_steps(unseen):
+    hard = [problem for problem, _ in generate("hard", 300)]
+    seen = [problem for several in unseen.values() for problem in several]
+    assert {p.meta["variant"] for p in hard} == {variant.name for variant in HARD}
+    assert not {p.question for p in hard} & {p.question for p in seen}
+    steps = [statistics.fmean(len(p.meta["steps"]) for p in several) for several in (seen, hard)]
+    assert steps[1] > steps[0] + 1
+    for problem in hard:
+        verdict = judge(problem.meta["rationale"], problem)
+        assert (verdict.status, verdict.extracted) == ("correct", problem.answer)
+        assert all(eval_step(step) for step in problem.meta["steps"])
+    letters = Counter(p.answer for p in hard)
+    assert max(letters.values()) == min(letters.values())
+
+
+def eval_step(step: str) -> bool:
+    left, right = step.split("=")
+    a, sign, b = re.fullmatch(r"(\d+)([-+/])(\d+)", left).groups()
+    return {"+": int(a) + int(b), "-": int(a) - int(b), "/": int(a) / int(b)}[sign] == int(right)
 
 
 # ---- nothing in the text ------------------------------------------------------------------------------------------

@@ -374,3 +374,32 @@ def test_importing_draws_nothing_in():
     heavy = ("matplotlib", "numpy", "rich", "torch")
     code = f"import sys, selftrain.report; sys.exit(sum(m in sys.modules for m in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def with_honest(metrics):
+    """The same metrics, of a data set that can tell which right answers are derived rightly."""
+    for row, honest in zip(metrics["iterations"], (0.4, 0.5, 0.45), strict=True):
+        for measured in row["eval"].values():
+            measured["strategies"]["greedy"] |= {"honest": honest, "faults": {"slip": 0.3, "wrong_rule": 0.12}}
+    test = metrics["comparisons"][0]
+    metrics["comparisons"].append({**test, "difference": 0.1, "low": 0.06, "high": 0.14, "honest": True})
+    return metrics
+
+
+def test_honest_accuracy_stands_beside_accuracy(metrics, tmp_path):
+    m = record(with_honest(metrics))
+    assert headline(m).endswith("With every step right: 40.0% → 50.0% (+10.0 points [+6.0, +14.0], p < 0.0001).")
+    page = html_page(m, tmp_path).read_text()
+    for shown in (summary_table(m), page):
+        assert "Honest (greedy)" in shown
+    write_report(m, tmp_path)
+    report = (tmp_path / "report.md").read_text()
+    assert "30.0% slip, 12.0% wrong rule" in report
+    assert "wrong rule: labels and sums are right, the value is not" in report
+    assert "Greedy, honest" in report
+
+
+def test_nothing_is_said_of_honest_accuracy_where_it_is_unknown(metrics, tmp_path):
+    write_report(record(metrics), tmp_path)
+    for name in ("report.md", "report.html"):
+        assert "onest" not in (tmp_path / name).read_text()

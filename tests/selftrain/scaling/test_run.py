@@ -247,6 +247,15 @@ def test_what_is_written(result, run):
             assert s["name"] in text
 
 
+def test_honest_accuracy_stands_beside_accuracy(result, run):
+    """MiniGeo can tell which right answers are derived rightly; the scripted engine derives nothing."""
+    for subject in result["subjects"]:
+        for s in (*subject["settings"]["dev"], *subject["settings"]["test"]):
+            assert s["totals"].get("honest") == (None if s["family"] == "oracle" else 0)
+        assert all(chosen["test_honest"] == 0 for chosen in subject["findings"]["chosen"].values())
+    assert "| honest |" in (run / "scale/scale.md").read_text()
+
+
 def test_a_second_run_draws_nothing_and_writes_the_same(result, run, tmp_path):
     again = scale(ScaleConfig(**SMALL), tmp_path / "again", Target(run, ("base", "iter1")), progress=QUIET)
     assert [s.samples_drawn for s in again.subjects] == [0, 0]

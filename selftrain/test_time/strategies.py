@@ -95,7 +95,7 @@ def run(
     outcomes = strategy.run(problems, sampler, plan, samples if strategy.needs_pool else pool)
     if strategy.family == "oracle":  # it chooses by the gold answer, so a right derivation says nothing of it
         return outcomes
-    return [checked(one, samples.get(p.id, ())) for one, p in zip(outcomes, problems, strict=True)]
+    return [checked(one, one.samples or samples.get(p.id, ())) for one, p in zip(outcomes, problems, strict=True)]
 
 
 def per_problem(rule: Rule) -> RunStrategy:

@@ -46,7 +46,7 @@ def test_the_example(folder):
     assert done.returncode == 0, done.stderr
     (problem,) = load(folder / "data/kites", "test")
     assert (problem.id, problem.answer, problem.tolerance) == ("17", "12", 0.05)
-    assert (problem.context, problem.image) == ("A shop sells kites.", "images/charts/17.png")
+    assert (problem.context, problem.images) == ("A shop sells kites.", ("images/charts/17.png",))
     assert problem.meta == {"level": 2, "language": "english"}
     card = json.loads((folder / "data/kites/card.json").read_text())
     assert (card["licence"], card["prompts"], card["judge"]) == ("CC BY 4.0", "chartqa", "auto")

@@ -92,7 +92,7 @@ def test_tabmwp(tabmwp, tmp_path):
     assert (clock.answer_type, share.answer_type) == ("text", "number")
     assert number.meta["rationale"].startswith("Find Monday")
     assert number.meta["table_title"] == "Kites sold"
-    assert number.image == "images/tables/7.png"
+    assert number.images == ("images/tables/7.png",)
     assert number.origin.dataset == "TabMWP"
     said = "Monday has 1204.\nAnswer: 1204 kites"
     assert judge(said, number).correct
@@ -145,7 +145,7 @@ def test_chartqa_folders(chartqa, tmp_path):
     assert [p.id for p in (name, value, year)] == ["test-human-row1", "test-human-row2", "test-augmented-row1"]
     assert [p.answer_type for p in (name, value, year)] == ["text", "number", "number"]
     assert (name.tolerance, value.tolerance) == (None, 0.05)
-    assert value.image == "images/test/png/1.png"
+    assert value.images == ("images/test/png/1.png",)
     assert [p.meta["part"] for p in (name, year)] == ["human", "augmented"]
     assert judge("Answer: 38", value).correct
     assert not judge("Answer: 37.9", value).correct
@@ -160,7 +160,7 @@ def test_chartqa_part(chartqa, tmp_path, part):
 
 def test_one_chartqa_file(chartqa, tmp_path):
     prepared("chartqa", chartqa / "test/test_human.json", tmp_path / "out", "test")
-    assert [p.image for p in load(tmp_path / "out", "test")] == ["images/png/1.png"] * 2
+    assert [p.images for p in load(tmp_path / "out", "test")] == [("images/png/1.png",)] * 2
 
 
 def test_chartqa_parquet(tmp_path):
@@ -215,7 +215,7 @@ def test_clevr_math(tmp_path, form):
         ("test-row1", "7", "integer"),
         ("test-row2", "0", "integer"),
     ]
-    assert seven.image
+    assert seven.images
     assert seven.meta["template"] == "addition"
     assert cot(seven, prompt_set("clevr-math")).endswith("using a single numerical value (0-10).")
     assert judge("Answer: 7", seven).correct
@@ -251,7 +251,7 @@ def test_m3cot(tmp_path, form):
         "It is larger.",
     )
     assert second.context is None
-    assert (bool(first.image), second.image) == (True, None)
+    assert (len(first.images), second.images) == (1, ())
     assert card["splits"]["train"]["notes"]["the row has no image"]["ids"] == ["physics-2"]
     assert cot(first, prompt_set("m3cot")) == (
         "[Context]\nTwo magnets lie on a table.\n[Question]\nWhich magnet pulls more?\n[Choices]\n(A) the left one\n"

@@ -156,7 +156,7 @@ def test_two_ranks_train_with_the_template(tmp_path):
     """torchrun starts the script again for each rank, in a folder whose path has a blank."""
     rows = [
         Example(
-            f"e{k}", "reflect", f"p{k}", "How large is x?", f" {k}+1={k + 1}.</think>\nAnswer: (B)", None, (), history
+            f"e{k}", "reflect", f"p{k}", "How large is x?", f" {k}+1={k + 1}.</think>\nAnswer: (B)", (), (), history
         )
         for k, history in enumerate([(("<think>It is 3.", " Wait,"),), (), (("<think>", "a"), (" b", " Wait,"))] * 4)
     ]

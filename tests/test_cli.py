@@ -336,7 +336,8 @@ def test_compare_pairs_two_runs(finished, tmp_path, data, capsys):
     """A run against itself differs by nothing; against one measured on other problems there are no pairs."""
     assert main(["compare", str(finished), str(finished)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines] == ["test, greedy", "test, majority", "test, select"]
+    compared = [f"test, {name}{measure}" for name in ("greedy", "majority", "select") for measure in ("", ", honest")]
+    assert [line.split(":")[0] for line in lines] == compared
     assert all("+0.0 points" in line for line in lines)
 
     other = tmp_path / "other"

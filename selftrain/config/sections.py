@@ -29,12 +29,14 @@ class DataConfig(Section):
     train: str = "train.jsonl"
     dev: str = "dev.jsonl"
     test: str = "test.jsonl"
-    hard: str | None = None  # a second test split, read once at the end like test; nothing if the folder lacks it
+    # A second test split, read once at the end like test; nothing if the folder lacks it. Its problems are among the
+    # inputs that a run is bound to.
+    hard: Annotated[str | None, FreeToChange] = None
     seed: Annotated[int, Field(strict=True)] = 0  # of the generator (minigeo only)
     train_limit: Positive | None = None  # use the first so many problems
     dev_limit: Positive | None = None
     test_limit: Positive | None = None
-    hard_limit: Positive | None = None
+    hard_limit: Annotated[Positive | None, FreeToChange] = None
     max_dropped_share: Annotated[float, Field(ge=0, le=1)] = 0.05  # of a split, before unusable images are an error
     # Training problems that stand in dev or test as well, in other words or another image file, or come from a data
     # set that test contains: refuse to start, leave them out, or do not look (data_process/decontamination/guard.py).
@@ -257,9 +259,6 @@ class Config(Section):
         for name in _ADDED_TO_EVALUATION:
             if values["evaluation"][name] == defaults[name]:
                 values["evaluation"].pop(name)
-        for name in ("hard", "hard_limit"):
-            if values["data"][name] is None:
-                values["data"].pop(name)
         values["engine"] = self.engine.identity()
         values["training"]["processes"] *= values["training"].pop("nodes")  # ranks, wherever they are
         return values

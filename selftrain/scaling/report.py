@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from selftrain.report import formatting as fmt
 from selftrain.report.formatting import NONE, Columns, number, p_value, percent, points, text
+from selftrain.report.tables import faults
 from selftrain.scaling import records
 from selftrain.scaling.grid import FAMILIES, Family
 from selftrain.scaling.records import ChosenSetting, LengthControl, ModelResult, SelectorAudit, SettingResult
@@ -183,9 +184,6 @@ def _settings(settings: Sequence[SettingResult], frontier: Sequence[str]) -> str
         "setting": lambda s: text(s.name) + (" ●" if s.name in frontier else ""),
         "family": lambda s: s.family,
         "accuracy": lambda s: fmt.with_interval(s.totals),
-        **(
-            {"honest": lambda s: percent(s.totals.honest)} if any(s.totals.honest is not None for s in settings) else {}
-        ),
         "unreadable": lambda s: fmt.rate(s.totals.abstain, s.totals.n),
         "texts": lambda s: NONE if s.totals.completions is None else f"{s.totals.completions / s.totals.n:.1f}",
         "generated": lambda s: number(s.totals.tokens_per_problem.generated),
@@ -198,6 +196,11 @@ def _settings(settings: Sequence[SettingResult], frontier: Sequence[str]) -> str
         "adaptive vote the expected number of samples. Drawing: standard error in points that drawn subsets leave."
     )
     if any(s.totals.honest is not None for s in settings):
+        columns = {
+            **columns,
+            "honest": lambda s: percent(s.totals.honest),
+            "wrong answers by fault": lambda s: faults(s.totals),
+        }
         note += " Honest: the answer is right and so is every step to it, in percent."
     return fmt.markdown_table(*fmt.tabulate(columns, settings)) + "\n\n" + note
 

@@ -253,7 +253,7 @@ def test_honest_accuracy_stands_beside_accuracy(result, run):
         for s in (*subject["settings"]["dev"], *subject["settings"]["test"]):
             assert s["totals"].get("honest") == (None if s["family"] == "oracle" else 0)
         assert all(chosen["test_honest"] == 0 for chosen in subject["findings"]["chosen"].values())
-    assert "| honest |" in (run / "scale/scale.md").read_text()
+    assert "| honest | wrong answers by fault |" in (run / "scale/scale.md").read_text()
 
 
 def test_a_second_run_draws_nothing_and_writes_the_same(result, run, tmp_path):

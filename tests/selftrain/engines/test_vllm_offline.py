@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -151,13 +152,14 @@ def test_greedy_answers_are_those_of_transformers(vllm, hf, requests, budget):
 @needs_vllm
 @pytest.mark.slow
 def test_sampled_answers_have_the_same_distribution(vllm, hf, requests):
-    """Over many seeds of one prompt, first tokens come as often as transformers says."""
-    params = dataclasses.replace(SAMPLE, max_tokens=8)
+    """Over many seeds of one prompt, beginnings come as often as transformers says."""
+    params = dataclasses.replace(SAMPLE, max_tokens=24)  # past the labels, which are read, to the sums, which vary
     many = [dataclasses.replace(requests[0], seeds=tuple(range(1500)))]
     counts = []
     for engine in (vllm, hf):
         (found,) = engine.generate(many, params)
-        counts.append({ids: sum(c.token_ids[:6] == ids for c in found) for ids in {c.token_ids[:6] for c in found}})
+        counts.append(Counter(c.token_ids for c in found))
+        assert len(counts[-1]) > 3
     for ids in set(counts[0]) | set(counts[1]):
         a, b = (count.get(ids, 0) / 1500 for count in counts)
         share = max((a + b) / 2, 1 / 1500)

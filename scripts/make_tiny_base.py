@@ -187,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     plain = {
         "problems": 12000, "seed": 0, "data-seed": 0, "threads": 1, "hidden": 128, "layers": 4, "vision-hidden": 96,
         "vision-depth": 2, "words-steps": 280, "words-rows": 64, "words-lr": 2e-3, "align-steps": 500,
-        "align-batch": 64, "align-lr": 2e-3, "images-steps": 1000, "images-rows": 32, "images-lr": 1.5e-3,
+        "align-batch": 64, "align-lr": 2e-3, "images-steps": 1700, "images-rows": 32, "images-lr": 1.5e-3,
         "score-problems": minigeo.DEFAULT_SIZES["dev"],
     }  # fmt: skip
     for name, default in plain.items():

@@ -344,6 +344,9 @@ def _refine_rows(ready: _Material, thoughts: SecondThoughts, require_consistent:
         problem, wrong, right = ready.by_id[problem_id], pool.negatives[0], pool.positives[0]
         prompt = wording.refine(problem, wrong.text, ready.prompts, ready.cot_prompts[problem_id])
         second = responses(problem, thoughts, require_consistent)
+        if thoughts.alone and not second:
+            ready.dropped["refine:no_second_thought"] += 1
+            continue
         source, text = (second[0].source, second[0].text) if second else (right.id, right.text)
         sources = (wrong.id, source)
         rows.append(

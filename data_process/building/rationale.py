@@ -40,7 +40,7 @@ class Material:
 
     problem: Problem
     candidates: Sequence[Candidate]  # to be shown, in a fixed order
-    targets: Sequence[Response]  # second thoughts if there are any right ones, else right samples; newest first
+    targets: Sequence[Response]  # right second thoughts if there are any, else right samples; newest first
     cot_prompt: str
 
 
@@ -64,9 +64,10 @@ def material(
             break
         shown.append(item.candidate)
     status = {item.candidate.id: item for item in judged}
-    own = [c for c in right if sound(status[c.id], c.text, problem, require_consistent)]
-    second = responses(problem, thoughts, require_consistent)
-    targets = second or [Response(candidate.id, candidate.text) for candidate in own]
+    targets = responses(problem, thoughts, require_consistent)
+    if not targets and not thoughts.alone:
+        own = [c for c in right if sound(status[c.id], c.text, problem, require_consistent)]
+        targets = [Response(candidate.id, candidate.text) for candidate in own]
     return Material(problem, shown, targets, wording.cot(problem, prompts))
 
 
@@ -98,6 +99,7 @@ def rationale_rows(
         problem_id = ready.problem.id
         slots["select"] += sizes.per_problem
         reason = lacking(ready)
+        reason = "no_second_thought" if reason == "no_right" and thoughts.alone else reason
         drawn = [] if reason else _natural_draws(ready.candidates, sizes, seed, problem_id)
         for k, shown in enumerate(drawn):
             add(f"select/natural/{problem_id}/{k}", ready, shown)
@@ -109,7 +111,7 @@ def rationale_rows(
                 continue
             slots["select"] += 1
             if not ready.targets:
-                dropped["select:no_right"] += 1
+                dropped[f"select:{'no_second_thought' if thoughts.alone else 'no_right'}"] += 1
                 continue
             shown = tuple(by_id[problem_id][name] for name in selection.shown)
             own = next((target for target in ready.targets if right and target.source == selection.id), None)

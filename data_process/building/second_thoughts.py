@@ -52,6 +52,14 @@ class SecondThoughts:
     traces: Mapping[str, Sequence[Trace]]
     selections: Mapping[str, Sequence[Selection]]
 
+    @property
+    def alone(self) -> bool:
+        """Whether they are the only targets of refinements and selections: in a run with reflection.
+
+        There a sample as the target would teach the model to answer without a check.
+        """
+        return bool(self.traces)
+
     @classmethod
     def of(cls, traces: Iterable[Trace] = (), selections: Iterable[Selection] = ()) -> SecondThoughts:
         found = cls(defaultdict(list), defaultdict(list))

@@ -192,7 +192,12 @@ MORE_DIGESTS = [
 
 
 # What shipped configurations said before there were second thoughts.
-PUBLISHED = ("select_format=answer", "build.parts.reflect=0", "evaluation.select_max_tokens=64", "evaluation.test_strategies=[]")
+PUBLISHED = (
+    "select_format=answer",
+    "build.parts.reflect=0",
+    "evaluation.select_max_tokens=64",
+    "evaluation.test_strategies=[]",
+)
 DEMO_PARTS = ("sampling.n=3", "build.parts.cot=1", "build.parts.refine=0.5", "build.parts.select=0.5")
 
 

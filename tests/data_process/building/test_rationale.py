@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from data_process import prompts as wording
 from data_process.building.mixture import KINDS, build
 from data_process.building.rationale import SetSizes, build_rationale_select
-from data_process.building.second_thoughts import NONE, SecondThoughts, Selection
+from data_process.building.second_thoughts import NONE, SecondThoughts, Selection, cut_trace
 from data_process.judging import judge
 from data_process.prompts import R3V, SHORT, ShowLimit
 from data_process.schema import Candidate, DataError, Judged, Problem, Verdict
@@ -195,6 +195,20 @@ def test_choices_that_differ_from_the_vote_come_back(mark, vote_right, rows):
         own = mark == "T"
         assert row.target == (past.judged.candidate.text if own else texts[0])
         assert row.sources == ("a/0/2", "a/0/0", past.id if own else "a/0/0")
+
+
+def test_in_a_run_with_reflection_no_sample_is_a_target():
+    """Not even for a problem that has no second thought."""
+    other = problem("b")
+    again = f"<think>way 1 of b Wait, way 2 of b</think>\nAnswer: {other.answer}"
+    whole = Candidate("b", 0, 0, again, 9, 60, "stop")
+    traces = [cut_trace(whole, other, (" Wait,",), 1)]
+    result = mixture({"a": "TFF", "b": "TTF"}, thoughts=SecondThoughts.of(traces), per_problem=1)
+    result.check()
+    rows = [row for kind in ("select", "refine") for row in result.by_kind[kind]]
+    assert {row.problem_id for row in rows} == {"b"}
+    assert result.dropped["refine:no_second_thought"] == 1
+    assert result.dropped["select:no_second_thought"] == 1
 
 
 def test_a_right_second_thought_is_the_target_of_choosing_and_refining():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import seeds
 from data_process.io import read_jsonl
 from data_process.sources import minigeo
 from selftrain import loop
@@ -149,3 +150,19 @@ def test_a_bad_name_is_refused_before_anything_is_sampled(data, tmp_path):
 
     with pytest.raises(ConfigError, match="no strategy 'elect@3'"):
         run_loop(config(data, tmp_path, "evaluation.test_strategies=[elect@3]"), QUIET, open_engine=no_engine)
+
+
+def test_the_table_over_seeds_shows_what_the_runs_measured(finished, monkeypatch, capsys):
+    metrics = Metrics.read(finished / "metrics.json")
+    monkeypatch.setattr("sys.argv", ["seeds", str(finished), str(finished)])
+    seeds.main()
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = (line for line in lines if line.startswith("| greedy+1 |"))
+    scores = [
+        split.strategies["greedy+1"] for k, split in metrics.splits("test") if k.iteration in (0, metrics.accepted)
+    ]
+    shown = " → ".join(f"{100 * score.accuracy:.1f}" for score in scores)
+    assert row.count(shown) == 2
+    (pair,) = (c for c in metrics.contrasts if (c.iteration, c.a, c.b) == (metrics.accepted, "majority@5", "select@5"))
+    (row,) = (line for line in lines if line.startswith("| select@5 | majority@5 |"))
+    assert row.count(f"{100 * pair.difference:+.1f} [") == 2

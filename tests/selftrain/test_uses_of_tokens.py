@@ -157,7 +157,7 @@ def test_the_table_over_seeds_shows_what_the_runs_measured(finished, monkeypatch
     monkeypatch.setattr("sys.argv", ["seeds", str(finished), str(finished)])
     seeds.main()
     lines = capsys.readouterr().out.splitlines()
-    (row,) = (line for line in lines if line.startswith("| greedy+1 |"))
+    row = next(line for line in lines if line.startswith("| greedy+1 |"))
     scores = [
         split.strategies["greedy+1"] for k, split in metrics.splits("test") if k.iteration in (0, metrics.accepted)
     ]

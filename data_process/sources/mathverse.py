@@ -32,8 +32,8 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     number = plain_value(row.get("problem_index"))
     metadata = row.get("metadata")
     if not number or not isinstance(metadata, Mapping):
-        found = f"{shown(row.get('problem_index'), 40)} and {shown(metadata, 40)}"
-        wrong(where, f"'problem_index' must be a number, and 'metadata' an object; found {found}")
+        seen = f"{shown(row.get('problem_index'), 40)} and {shown(metadata, 40)}"
+        wrong(where, f"'problem_index' must be a number, and 'metadata' an object; found {seen}")
     kind = question_type(row)
     if kind not in ("multi_choice", "free_form"):
         wrong(where, f"'question_type' must be multi-choice or free-form, found {shown(row.get('question_type'))}")

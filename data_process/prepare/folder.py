@@ -85,7 +85,7 @@ def _entries(source: Source, request: PrepareRequest, plan: FolderPlan, root: Pa
                     )
             except DataError as error:
                 read.bad += 1
-                read.skipped.append((str(error).removeprefix(f"{where}: ")[:300], where))
+                read.skipped.append((str(error).removeprefix(f"{where}: ").removeprefix(f"{where}, ")[:300], where))
                 continue
             read.ids[split, problem.id] = where
             _keep(_with_images(problem, item, placer, plan), where, entries, read, plan)
@@ -155,6 +155,8 @@ def _checked(source: Source, request: PrepareRequest, item: Item, split: str, wh
         fields["answer"] = _ANY_ANSWER.get(fields["answer_type"], "")
     where = f"{where}, problem {fields['id']!r}"
     images = [f"{FOLDER}/{image.name}" for image in item.images]
+    if not images and source.pictured:
+        wrong(where, f"no image, but every problem of {source.name} has one; fetch the table again, or add the image")
     if not images and PLACEHOLDER in fields["question"]:
         wrong(where, f"the question marks {PLACEHOLDER}, but the row has no image; name its column: --map image=COLUMN")
     return problem_from_row({**fields, "images": images}, where, root)

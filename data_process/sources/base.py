@@ -92,6 +92,7 @@ class Source:
     unlabelled: tuple[str, ...] = ()  # raw splits whose answers are not public
     prompts: str = BASE  # the prompt set made for it; the data card names it, and a configuration chooses
     judge: str = "auto"  # the judge that gives its published score: a name for `selftrain score --judge`
+    pictured: bool = False  # every problem has an image: a row without one is unusable
     options: tuple[str, ...] = ()  # names of the command's options that it reads from `PrepareRequest.options`
 
 

@@ -70,6 +70,7 @@ SOURCE = Source(
     splits={"train": "train", "val": "dev", "test": "test"},
     rows=rows,
     item=item,
+    pictured=True,
     hub="HuggingFaceM4/ChartQA",
     hub_files={"train": "data/train-*", "val": "data/val-*", "test": "data/test-*"},
     files="Download the ChartQA Dataset folder of vis-nlp/ChartQA, or data/*.parquet of HuggingFaceM4/ChartQA, into a "

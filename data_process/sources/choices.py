@@ -14,6 +14,7 @@ from data_process.sources.base import choices_of, is_missing
 # Columns that hold all choices, and the forms of columns that hold one each.
 COLUMNS = (
     "choices", "options", "option", "candidates", "answer_choices", "answer_options", "choice_list", "option_list",
+    "options_list", "mc_choices", "multiple_choice_options", "candidate_answers",
 )  # fmt: skip
 _MULTIPLE_CHOICE = ("multi_choice", "multiple_choice", "mcq")
 _FREE_FORM = ("free_form", "open", "open_ended", "short_answer")

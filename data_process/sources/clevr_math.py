@@ -41,6 +41,7 @@ SOURCE = Source(
     "Reasoning, NeSy 2022 (arXiv 2208.05358)",
     splits={"train": "train", "val": "dev", "test": "test"},
     item=item,
+    pictured=True,
     hub="dali-does/clevr-math",
     files="Download the Parquet files of dali-does/clevr-math, or clevr-math-*.json and the images of CLEVR v1.0, into "
     "a folder DIR and pass --raw DIR (--images DIR/images)",

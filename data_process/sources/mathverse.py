@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from data_process.schema import LETTERS, wrong
+from data_process.schema import LETTERS, shown, wrong
 from data_process.sources.base import Item, PrepareRequest, Row, Source, is_missing, plain_value, text_of
 from data_process.sources.choices import choices_in_question, question_type
 from data_process.sources.columns import TableForm, read_row
@@ -32,10 +32,11 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     number = plain_value(row.get("problem_index"))
     metadata = row.get("metadata")
     if not number or not isinstance(metadata, Mapping):
-        wrong(where, "'problem_index' must be a number, and 'metadata' an object")
+        seen = f"{shown(row.get('problem_index'), 40)} and {shown(metadata, 40)}"
+        wrong(where, f"'problem_index' must be a number, and 'metadata' an object; found {seen}")
     kind = question_type(row)
     if kind not in ("multi_choice", "free_form"):
-        wrong(where, "'question_type' must be multi-choice or free-form")
+        wrong(where, f"'question_type' must be multi-choice or free-form, found {shown(row.get('question_type'))}")
     # The file has a degree sign that was once read as Chinese text.
     row = {**row, "answer": text_of(row, "answer", where).replace("\u63b3", "°"), **metadata}
     row["_id"] = f"{number}-{version.lower().replace(' ', '-')}"

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from data_process.schema import LETTERS, wrong
+from data_process.schema import LETTERS, shown, wrong
 from data_process.sources.base import Item, PrepareRequest, Row, Source, is_missing, text_of
 from data_process.sources.columns import TableForm, read_row
 from data_process.sources.golds import gold_letter_alone
@@ -38,7 +38,7 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     if is_missing(options):
         options = []
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
-        wrong(where, "'options' must be a list of texts, empty for a free answer")
+        wrong(where, f"'options' must be a list of texts, empty for a free answer; found {shown(options)}")
     question, *options = without_marks([text_of(row, "question", where), *options])
     answer = text_of(row, "answer", where)
     notes: tuple[str, ...] = ()
@@ -65,6 +65,7 @@ SOURCE = Source(
     "(arXiv 2402.14804)",
     splits={"test": "test"},
     item=item,
+    pictured=True,
     hub="MathLLMs/MathVision",
     hub_files={"test": "data/test-*", "testmini": "data/testmini-*"},
     files="Download data/*.parquet of MathLLMs/MathVision, or data/ and images/ of mathllm/MATH-V, into a folder DIR "

@@ -65,7 +65,9 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     subject = named[1] if named else None
     if subject not in SUBJECTS:
         wrong(where, f"'id' must name a subject, such as validation_Math_1, found {shown(identifier)}")
-    multiple = question_type(row) == "multi_choice"
+    if (kind := question_type(row)) not in ("multi_choice", "free_form"):
+        wrong(where, f"'question_type' must be multiple-choice or open, found {shown(row.get('question_type'))}")
+    multiple = kind == "multi_choice"
     secret = is_missing(row.get("answer")) or row["answer"] == "?"
     row = {**row, "subject": subject, "discipline": SUBJECTS[subject]}
     if multiple:

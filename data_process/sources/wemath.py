@@ -42,6 +42,7 @@ SOURCE = Source(
     "ACL 2025 (arXiv 2407.01284)",
     splits={"testmini": "test"},
     item=item,
+    pictured=True,
     hub="We-Math/We-Math",
     files="Download the data folder of We-Math/We-Math (testmini.json, 2steps/ and 3steps/) as DIR and pass --raw DIR",
     language="english",

@@ -36,7 +36,7 @@ _LETTER_NAME = re.compile(
 _CLAIMED = re.compile(
     r"(?:^|[\s,:;，：、]|(?P<name>[Oo]ption\s|[Cc]hoice\s|[Aa]nswer\s|选项|選択肢))\(?([A-J])\)?"
     r"(?:\s(?:is|was|must be|would be|should be)\s(?:\w{2,12}ly\s|indeed\s|thus\s)?(?:the\s)?(?:only\s|most\s)?"
-    r"(?:correct|right|best|true|answer|accurate|valid)\b|(?:选?项|的?答案)?(?:是|为)?(?:正确|对的)|が(?:正解|正し|答え|最も|適切)|を選(?!ば|ぶのは))"
+    r"(?:correct|right|best|true|answer|accurate|valid)\b|(?:选?项|的?答案)?(?:是|为)?(?:正确|对的)|が(?:正解|正し|答え|最も|適切)|\s?を選(?!ば|ぶのは|ぶべきで|んでは))"
     r"|\b(?:[Cc]hoose|[Ss]elect(?:ed)?|[Pp]ick|[Gg]o(?:ing)? with|[Oo]pt for|[Cc]hose|[Cc]hoice is|[Vv]ote for"
     r"|settle on)\s"
     r"(?:the\s)?(?P<option>[Oo]ption\s|[Cc]hoice\s|[Ll]etter\s|[Aa]nswer\s)?\(?([A-J])\)?(?=\W*$|[,.;]|\s(?:because|since|as|for)\b)"

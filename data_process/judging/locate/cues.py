@@ -66,7 +66,7 @@ class Found:
 Read = Callable[[str, Place], Reading]
 
 _BOXED = re.compile(r"\\f?boxed\s?\{")
-_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
+_TAG = re.compile(r"<(/?)ans(?:wer)?>", re.IGNORECASE)
 _END_MARKS = re.compile(r"\s*(?:</s>|<\|[a-z_]{2,16}\|>|<eos>|<end_of_turn>)(?:\s|</s>|<\|[a-z_]{2,16}\|>){0,4}$")
 # A model that was shown examples may continue with a question of its own, after its answer to ours.
 _NEXT_QUESTION = re.compile(r"\n\s{0,3}\n\s{0,3}Question:")
@@ -81,13 +81,14 @@ _ANSWER = re.compile(
     _OWN + r"(?:answer|(?<![A-Za-z])ans\.?)[*_\"'”]{0,3}[ \t]{0,3}(?:[:：=→]|is:|-(?=\s))[*_]{0,3}"
     r"|(?:option|choice|selection)[*_ ]{0,3}[:：=][*_]{0,3}"
     r"|(?:答案?|解答|答え|こたえ|回答|正解|正确选项|最终结果|結論)[*_ ]{0,3}[:：][*_]{0,3}"
+    r"|【(?:答案|解答|正解|答え|回答)】[:：]?"
     r"|^[#*_ \t]{0,8}(?:final[ \t])?answer[*_ \t]{0,6}$",
     re.IGNORECASE | re.MULTILINE,
 )
 # Where a match of `_ANSWER` or `_PHRASE` can begin. Literals without flags are found much faster than the patterns.
 _CUE_WORD = re.compile(
     r"[Aa][Nn][Ss]|[Oo][Pp][Tt]|[Cc][Hh][Oo][Ii]|[Ss][Ee][Ll][Ee]|[Cc][Oo][Rr][Rr]|[Rr][Ii][Gg][Hh]|[Bb][Ee][Ss][Tt]"
-    r"|[Ff][Ii][Nn][Aa]|[Cc][Ll][Oo][Ss]|[Nn][Uu][Mm][Bb]|[答解こ回正最結故应選选]"
+    r"|[Ff][Ii][Nn][Aa]|[Cc][Ll][Oo][Ss]|[Nn][Uu][Mm][Bb]|[Aa][Pp][Pp][Rr]|[Ss][Uu][Ii][Tt]|[Aa][Cc][Cc][Uu]|[答解こ回正最結故应選选【]"
 )
 # "Correct option: B", but not "There is one more option: to wait".
 _NOUN = re.compile(r"option|choice|selection", re.IGNORECASE)
@@ -97,19 +98,23 @@ _HEADING = re.compile(
     re.IGNORECASE,
 )
 _PHRASE = re.compile(
-    _OWN + r"(?:answer|(?:correct|right|best|final|closest)\s(?:option|choice|result|value)|option(?=\sletter)"
+    _OWN
+    + r"(?:answer|(?:correct|right|best|final|closest|appropriate|suitable|accurate)\s(?:option|choice|result|value)"
+    r"|option(?=\sletter)"
     r"|(?<=final\s)number|(?<=the\s)choice\sthat\s(?:best\s)?(?:matches|fits)(?:\s\w{1,12}){0,4})"
     r"(?:\sletter|\schoice)?(?:,\s\w{2,12},)?(?:\s(?:to|for)\s(?:the|this)\s(?:\w{1,16}\s){0,3}\w{1,16})?"
     r"(?:(?:\s(?:is|would\sbe|should\sbe|must\sbe|comes\sto|turns\sout\sto\sbe)|['’]s)(?![A-Za-z])"
     r"(?!\s(?:wrong|incorrect)\b)\s{0,3}:?"
     r"|(?:(?<=final value)|(?<=final number)|(?<=final result)|(?<=option letter)):)"
     # Qwen models switch to Chinese on translated geometry: "the answer is", "the correct option is", "hence choose".
-    r"|(?:答案|正确选项|正确答案)(?:(?:就?是|为|应为|应该?是|应选|即)[:：]?|[:：])|(?:故选|应选|回答)[:：]?|正确的(?:选项)?是[:：]?"
+    r"|(?:答案|正确选项|正确答案)(?:(?:不是[^。，,\n]{1,20}[，,]?\s?而是|就?是|为|应为|应该?是|应选|即)[:：]?|[:：])|(?:故选|应选|回答)[:：]?|正确的(?:选项)?是[:：]?"
     r"|(?:正解|答え|解答|正しい(?:選択肢|答え|もの)|選ぶべきもの)(?:は|が)[、:：]?"
     r"|选[择项]?(?:为|是)?[:：]?(?=\s?[（(]?[A-J])",
     re.IGNORECASE,
 )
-_END_OF_PAYLOAD = re.compile(r"</|<\||\n")  # a closing tag or a chat mark ends the answer as a line end does
+_END_OF_PAYLOAD = re.compile(
+    r"</|<\||\n|【(?:解析|分析|详解|解答|点评|考点|解説)"
+)  # a closing tag or a chat mark ends the answer as a line end does
 
 
 _JOINED = re.compile(
@@ -296,6 +301,19 @@ def _statement(text: str, span: tuple[int, int], place: Literal["statement", "op
     return Cue(place, span[0], span, text[slice(*span)], closed=True, place=place)
 
 
+# "not B but C", "不是B，而是C", "BではなくC": what follows is the answer.
+_CONTRAST = re.compile(
+    r"\s{0,2}(?:not\s[^.,;\n]{1,30}?,?\sbut\s(?:rather\s)?|[^。、，\n]{1,20}?では(?:なく|なくて)[、,]?\s?)(?=\S)",
+    re.IGNORECASE,
+)
+
+
+def _without_contrast(cue: Cue) -> str:
+    """The payload of a cue without a value that it rejects in favour of the one that follows."""
+    contrast = _CONTRAST.match(cue.payload) if cue.place == "inline" else None
+    return cue.payload[contrast.end() :] if contrast else cue.payload
+
+
 _ASKS = re.compile(r"[^.!?。！？\n]{1,12}\s?(?:\?|？|吗|ですか|でしょうか|だろうか)")
 
 
@@ -308,7 +326,7 @@ def find_answer(text: str, read: Read, truncated: bool) -> Found:
         if cue.start < blocked or (blocked >= 0 and cue.place in ("bold", "statement", "opening")):
             continue  # an announced answer that cannot be read is not replaced by a guess
         asks = cue.place != "statement" and _ASKS.match(cue.payload)  # "Answer: B?", "答案是B吗"
-        reading = Reading(None, "question") if asks else read(cue.payload, cue.place)
+        reading = Reading(None, "question") if asks else read(_without_contrast(cue), cue.place)
         if reading.answer is not None and truncated and not (cue.closed or reading.closed):
             reading = Reading(None, "truncated")
         announces = cue.place in ("inline", "below")

@@ -26,7 +26,7 @@ _COURTESY = (
     "|If you need|Here is|Here are|Here's|Thank|You can|I recommend"
 )
 _EMPTY = re.compile(
-    rf"[\s*#\-_=.`|>]*$|\W{{0,4}}(?:{_COURTESY}|This is because|This is due|Because)\b|.*\?[\"')*\s]*$"
+    rf"[\s*#\-_=.`|>]*$|\W{{0,4}}(?:{_COURTESY}|This is because|This is due|Because)\b|.*[?？][\"')*\s]*$"
     r"|\|.*\|\s*$|[^|=$\n]{0,40}\s\|\s[^|=$\n]{0,40}(?:\|[^|=$\n]{0,40})*$|```",
     re.IGNORECASE,
 )

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from data_process.judging.locate.assertion import denied
 from data_process.judging.locate.sentences import CONCLUSION, REFUSAL
-from data_process.judging.maths.number_words import to_digits
+from data_process.judging.maths.number_words import COUNTERS, to_digits
 from data_process.judging.maths.quantity import NUMBER, Quantity, clean, number_value
 from data_process.judging.maths.units import UNIT, unit_of
 
@@ -32,8 +32,8 @@ def last_statement(sentence: str, question: str) -> str | None:
 _STATES = re.compile(
     r"(?:\b(?:is|are|was|were|be|been|equals?|has|have|had|having|contains?|containing|leaves?|leaving|left with|shows?"
     r"|reads?|gets?|got|makes?|made|spends?|spent|costs?|weighs?|measures?|totals?|becomes?|gives?|yields?|needs?|scored"
-    r"|sold|visited|provides?|holds?|sees?|see|find|count|counted|points to|indicates?|states?"
-    r"|expressed as|given as|written as)|[:=≈])\s{0,2}"
+    r"|comes?\sout\sto|works?\sout\sto(?:\sbe)?|sold|visited|provides?|holds?|sees?|see|find|count|counted|points to"
+    r"|indicates?|states?|expressed as|given as|written as)|[:=≈]|等于|[为是はが])\s{0,2}"
     r"(?:(?:only|exactly|about|approximately|around|roughly|nearly|almost|actually|also|now|just|still|therefore|then"
     r"|thus|equal|equals|to|at|a|an|the|total|sum|value|score|length|distance|angle|number|amount|of|be|estimated"
     r"|likely|probably|currently|indeed|always|simply|up|us|me)\s|[$£€*≈~(\\]|\s){0,12}$",
@@ -47,17 +47,34 @@ _NOT_STATED = re.compile(
     re.IGNORECASE,
 )
 _RANGE = re.compile(
-    r"\s?(?:-|–|~|to|or|and|或|、|か|または)\s?\$?[0-9]|\s(?:or|and|to|times|plus|minus|x)\W*$|\s?(?:hundred|thousand|million|billion|trillion)s?\b",
+    r"\s?(?:-|–|~|to|or|and|至|到|或|、|か|または)\s?\$?[0-9]|\s(?:or|and|to|times|plus|minus|x)\W*$|\s?(?:hundred|thousand|million|billion|trillion)s?\b",
     re.IGNORECASE,
 )
 _GOES_ON = re.compile(
     r"\s?[√π^*/+×÷:∶]|\s?\\(?:sqrt|pi|times|cdot|frac)|-?[A-Za-z]*[0-9]|st\b|nd\b|rd\b|th\b|\s?-\s?[0-9]"
+)
+_EAST_IF = re.compile(
+    r"\W*(?:如果|假如|假设|假定|要是|倘若|もし|仮に|若[^，,。]{0,12}(?:选|答案|正确|[A-J](?![A-Za-z∠△=])))"
+)
+_BOUND = re.compile(
+    r"(?:大于|小于|大於|小於|超过|超過|不足|至少|至多|多于|少于|高于|低于|最多|最少|介于)(?:等于|[为是はが])?\s?$|第\s?$"
+)
+# After a number a Chinese or Japanese sentence ends, or a unit or a counter stands there: not "5的倍数", "5より大きい".
+_EAST_GOES_ON = re.compile(
+    rf"\s?(?=[\u3040-\u9fff])(?![{COUNTERS}]{{0,2}}(?:です|である|であり|だ|となる|になる|を得る|と求まる|なので|があ|あ|い)?"
+    r"(?:[^\u3040-\u9fffA-Za-z0-9]|$|而|所以|因此|故|但|ます|る|り|[，,]))"
+    rf"(?![{COUNTERS}]\s?[\u4e00-\u9fff]{{1,6}}[。.]?$)"
 )
 _NONE = re.compile(
     r"\b(?:there (?:is|are|was|were|will be|would be) (?:no|none|not any)|none of the|(?:is|are) none"
     r"|no (?:other )?\w+ (?:is|are|was|were|has|have|had))\b",
     re.IGNORECASE,
 )
+
+
+def _goes_on(rest: str) -> bool:
+    """Whether a number is part of something larger, by the text after it."""
+    return bool(_GOES_ON.match(rest) or _RANGE.match(rest) or _EAST_GOES_ON.match(rest))
 
 
 def _numbers(text: str, question: str | None = None) -> Iterator[tuple[int, Quantity]]:
@@ -83,7 +100,7 @@ def _numbers(text: str, question: str | None = None) -> Iterator[tuple[int, Quan
             continue
         rest = text[end : end + 24]
         bullet = re.search(r"(?:^|[\s=:(])-\s$", text[max(0, start - 3) : start])  # "- 5" may be a bullet or a sign
-        if bullet or _GOES_ON.match(rest) or _RANGE.match(rest):
+        if bullet or _BOUND.search(text[max(0, start - 6) : start]) or _goes_on(rest):
             yield start, Quantity(value, "?")  # part of something larger, which makes the sentence ambiguous
         else:
             yield start, Quantity(value, unit)
@@ -120,7 +137,7 @@ def read_number_statement(sentence: str, question: str, verb: bool = False) -> Q
     It is the value after the last `=`; else the number after the verb; else the only number of the sentence, unless the
     question gave it or it is a name ("week 2"). "There are no ..." states 0. With `verb`, only `=` and verbs count.
     """
-    if REFUSAL.search(sentence):
+    if REFUSAL.search(sentence) or _EAST_IF.match(sentence):
         return None
     text = to_digits(clean(sentence[-300:]).replace("\\approx", "≈"))
     if not _ENDED.search(text):

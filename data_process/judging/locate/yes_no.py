@@ -42,13 +42,19 @@ _WORD = re.compile(r"[a-z0-9]+(?:[-'][a-z0-9]+)*")
 
 def leading_yes_no(text: str) -> str | None:
     """The yes or no (true, false) that `text` begins with; None for "No other ..." and "Yes or no"."""
+    if (east := _EAST_YES_NO.match(text)) is not None:
+        return "yes" if east[1] else "no"
     m = _YES_NO.match(text)
     return m[1].lower() if m and not re.match(r"\s*(?:or|/|and)\b", text[m.end() :], re.IGNORECASE) else None
 
 
+_EAST_YES_NO = re.compile(
+    r"[\W_]{0,3}(?:(是的?|对的?|正确|はい|そうです)|(?:不是的?|不对|否|错误|いいえ|違います))(?=[。，、,.!！\s]|$)"
+)
 _TRUTH = re.compile(
     r"\b(?:statement|claim|sentence|assertion|proposition|it|this|that|answer)\s(?:is|must be)\s"
-    r"(?:indeed\s|therefore\s|thus\s|definitely\s|clearly\s|actually\s)?(true|false)\W*$",
+    r"(?:indeed\s|therefore\s|thus\s|definitely\s|clearly\s|actually\s)?(true|false)\W*$"
+    r"|\b(?:statement|claim|sentence|assertion|proposition)\s(?:is\s(?:therefore\s|thus\s)?|holds\s)(true|correct|incorrect)\W*$",
     re.IGNORECASE,
 )
 
@@ -56,7 +62,10 @@ _TRUTH = re.compile(
 def stated_truth(sentence: str) -> str | None:
     """ "true" or "false" where a sentence ends with that verdict: "The statement is true." """
     m = _TRUTH.search(sentence)
-    return m[1].lower() if m and not denied(sentence, *m.span(1)) else None
+    if m is None or denied(sentence, *m.span(m.lastindex or 1)):
+        return None
+    said = m[m.lastindex or 1].lower()
+    return {"correct": "true", "incorrect": "false"}.get(said, said)
 
 
 def stem(word: str) -> str:

@@ -109,7 +109,7 @@ def _is_decimal(value: Fraction) -> bool:
     return pow(10, value.denominator.bit_length(), value.denominator) == 0
 
 
-_COLLECTION = re.compile(r"(\(|\[|\\?\{)([^()\[\]{}]{1,60})(\)|\]|\\?\})")
+_COLLECTION = re.compile(r"(\(|\[|\\?\{)((?:[^()\[\]{}]|(?<=[a-z}])\{[^{}]{1,20}\}){1,60})(\)|\]|\\?\})")
 _UNION = re.compile(r"∪|\\cup(?![A-Za-z])")
 _RELATION = re.compile(r"=|<|>|≤|≥|\\leq?(?![A-Za-z])|\\geq?(?![A-Za-z])")
 _SIGNS = {"\\le": "≤", "\\leq": "≤", "\\ge": "≥", "\\geq": "≥"}

@@ -16,6 +16,7 @@ MAX_ITEMS = 6
 _SPELLINGS = (
     (re.compile(r"\{\s*(or|and)\s*\}"), r" \1 "),
     (re.compile(r"\\(le|ge)(?:q|qslant|slant)(?![A-Za-z])"), r"\\\1 "),
+    (re.compile(r"\{\s?([0-9.]+)\s?\}\s?(?=°)"), r" \1"),
     (re.compile(r"\\number\s?\{([^{}]{1,40})\}"), r"\1"),
     (re.compile(r"\\(?:quantity|SI|qty)\s?\{([^{}]{1,40})\}\s?\{([^{}]{1,20})\}"), r"\1 \2"),
     (re.compile(r"\\(?:overrightarrow|vec|overline|boldsymbol|bm)\s?\{?\s?([A-Za-z])\s?(?:\}|(?![A-Za-z}]))"), r" \1 "),

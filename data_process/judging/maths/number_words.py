@@ -54,7 +54,7 @@ def _value(words: list[str]) -> int | None:
 _SIZES = _SCALES | {"trillion": 10**12, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
 _SCALED = re.compile(
     r"(?<![\w.,/])(?P<number>[0-9]{1,3}(?:,[0-9]{3}){0,3}(?:\.[0-9]{1,6})?|[0-9]{1,9}(?:\.[0-9]{1,6})?)"
-    r"(?:\s(?P<word>hundred|thousand|million|billion|trillion)(?![A-Za-z])|\s?(?P<sign>[万萬亿億]))",
+    r"(?:\s(?P<word>hundred|thousand|million|billion|trillion)(?![A-Za-z])|\s?(?P<sign>[万萬亿億])(?!\s?[0-9]))",
     re.IGNORECASE,
 )
 _NEGATIVE = re.compile(
@@ -80,6 +80,46 @@ def _fraction(m: re.Match[str]) -> str:
     return f"{_SMALL.get(top, top)}/{_PARTS[m['bottom'].lower()]}"
 
 
+# Chinese and Japanese: 十二, 二百零五, 负三, 二分之一 (1/2), マイナス3. A numeral counts only before a counter,
+# at the end or in a fraction: 一 also means "a", and 一定 "certainly".
+COUNTERS = "个個つ台辆輛人名本匹头頭支只隻条張张枚回次元円块塊岁歳页頁颗顆棵朵艘架件位箱杯册冊种组倍"
+_DIGITS = {numeral: value for value, numeral in enumerate("零一二三四五六七八九")} | {"〇": 0, "两": 2}
+_PLACES = {"十": 10, "百": 100, "千": 1000}
+_MYRIADS = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
+_NUMERALS = "".join((*_DIGITS, *_PLACES, *_MYRIADS))
+_EAST = re.compile(
+    rf"(?<![第每任唯期0-9{_NUMERALS}])[{_NUMERALS}]{{1,16}}"
+    rf"(?=\s?[{COUNTERS}]|分之|分の)|(?:(?<![\u4e00-\u9fff])|(?<=[是为有得于负負]))[{_NUMERALS}]{{1,16}}"
+    r"(?=\W*(?:です|である|だ)?\W*$)|(?<=分之)[一二三四五六七八九十]{1,3}"
+)
+_EAST_FRACTION = re.compile(r"(?P<bottom>[0-9]{1,4})\s?分[之の]\s?(?P<top>[0-9]{1,4})")
+_EAST_SIGN = re.compile(r"(?:(?<![正抱])[负負]|マイナス)\s?(?=[0-9])")
+_HALF = re.compile(r"(?P<before>^\W{0,4})(?:(?:a|one)\s)?half(?=\W{0,4}$)", re.IGNORECASE)
+_TWICE = re.compile(r"\b([0-9]{1,9}) \(\1\)")
+
+
+def _east_asian(m: re.Match[str]) -> str:
+    """A numeral such as 二百零五 in digits; others stay, such as 五六 ("five or six") and 二百五 (250 in speech)."""
+    total, section, digit, last = 0, 0, None, ""
+    for numeral in m[0]:
+        if numeral in _DIGITS:
+            if digit:
+                return m[0]
+            digit = _DIGITS[numeral]
+        elif numeral in _PLACES:
+            section += (digit or 1) * _PLACES[numeral]
+            digit = None
+        else:
+            if not section and not digit:
+                return m[0]
+            total, section, digit = (total + section + (digit or 0)) * _MYRIADS[numeral], 0, None
+        ends_short = (last in _PLACES and last != "十") or last in _MYRIADS
+        last = numeral
+    if digit and len(m[0]) > 1 and ends_short:
+        return m[0]
+    return str(total + section + (digit or 0))
+
+
 def to_digits(text: str) -> str:
     """`text` with every number in words written in digits; words that make no number stay."""
 
@@ -89,5 +129,8 @@ def to_digits(text: str) -> str:
             return " and ".join(to_digits(part) for part in m[0].split(" and "))
         return m[0] if value is None or value >= MAX_WORDS else str(value)
 
-    text = _FRACTION.sub(_fraction, _NUMBER.sub(digits, text))
+    text = _FRACTION.sub(_fraction, _NUMBER.sub(digits, _HALF.sub(r"\g<before>1/2", text)))
+    if not text.isascii():
+        text = _EAST_FRACTION.sub(r"\g<top>/\g<bottom>", _EAST_SIGN.sub("-", _EAST.sub(_east_asian, text)))
+    text = _TWICE.sub(r"\1", text)  # "twelve (12)"
     return _SCALED.sub(_scaled, _NEGATIVE.sub(r"\g<before>-", text))

@@ -44,7 +44,7 @@ SPELLING = {spelling: unit for unit, spellings in _UNITS.items() for spelling in
 _BASE = "|".join(r"in(?!\s[a-z])" if s == "in" else re.escape(s) for s in sorted(SPELLING, key=len, reverse=True))
 UNIT = re.compile(
     rf"\s{{0,2}}\{{?\s?(?P<square>square|cubic|sq\.?)?\s?(?P<base>{_BASE})(?![A-Za-z(])\s?\}}?"
-    r"(?P<power>\s?\^\s?\{?\s?[23]\s?\}?\^?)?(?P<per>\s?/\s?[a-z]{1,4}(?![A-Za-z])(?:\s?\^\s?\{?[23]\}?)?)?"
+    r"(?P<power>\s?\^\s?\{?\s?[23]\s?\}?\^?)?(?P<per>\s?/\s?[a-z]{1,4}(?![A-Za-z])(?:\s?\^\s?\{?[23]\}?)?\s?\}?)?"
 )
 
 # One unit in terms of the first unit of its dimension. Exact by definition (1 in = 2.54 cm, 1 nmi = 1852 m).
@@ -66,7 +66,7 @@ def unit_of(m: re.Match[str]) -> str:
     power = re.sub(r"[^23]", "", m["power"] or "")[:1] or {"square": "2", "sq": "2", "sq.": "2", "cubic": "3"}.get(
         m["square"] or "", ""
     )
-    return SPELLING[m["base"]] + (f"^{power}" if power else "") + (m["per"] or "").replace(" ", "")
+    return SPELLING[m["base"]] + (f"^{power}" if power else "") + re.sub(r"[ {}]", "", m["per"] or "")
 
 
 def read_unit(text: str | None) -> str:

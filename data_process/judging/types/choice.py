@@ -28,7 +28,7 @@ _LEAD = re.compile(
 _BRACKETED = re.compile(r"[(\[{]\s?([A-Za-z])\s?[.)\]}]+(?![A-Za-z0-9])|[(\[{]\s?([A-Z])\s?[)\]}](?=[A-Za-z0-9])")
 # Without brackets the letter must end: "B", "B.", "B) 40", "B: 40". "A triangle" and "A.M." do not.
 _BARE = re.compile(
-    r"([A-Z])(?:\s?[)\]}*_\"']+(?![A-Za-z0-9])|\s?[.:](?![A-Za-z])|[,;!](?=\s|$|[\u3040-\u9fff])|(?=[\u3040-\u9fff、])|$)"
+    r"([A-Z])(?:\s?[)\]}*_\"']+(?![A-Za-z0-9])|\s?[.:](?![A-Za-z])|[,;!](?=\s|$|[\u3040-\u9fff∠△])|(?=[\u3040-\u9fff、])|$)"
     r"|([a-z])(?:[).](?=\s|$)|$)"
 )
 _ANNOUNCED = re.compile(r"A\s?:\s")  # "A: No" answers a "Q:"
@@ -99,6 +99,7 @@ def matching_letters(text: str, problem: Problem) -> str:
 def _is_choice(said: str, letter: str, problem: Problem) -> bool:
     """Whether `said`, after a separator, is the text of the letter's choice: signs and brackets belong to it."""
     said = said[_SEPARATOR.match(said).end() :].strip(" .$*")  # type: ignore[union-attr]
+    said = re.sub(r"\s?(?:です|である|だ)$", "", said)
     choice = problem.choices[LETTERS.index(letter)]
     if not said:
         return False
@@ -106,6 +107,14 @@ def _is_choice(said: str, letter: str, problem: Problem) -> bool:
         return True
     value = read_quantity(said, strict=True)
     return letter in (_by_value(value, problem) if value is not None else _by_expression(said, problem))
+
+
+_JOINT = re.compile(r"(?:\s(?:and|or)|[,;、/&]|或|和|与|と|または)\s?\(?([A-J])(?=[).:、])")
+
+
+def _with_its_text(rest: str, letter: str, problem: Problem) -> bool:
+    """Whether the text of the letter's choice is followed by another letter: "A. 30° and B. 40°"."""
+    return any(m[1] != letter and _is_choice(rest[: m.start()], letter, problem) for m in _JOINT.finditer(rest[:200]))
 
 
 def _letter(text: str, problem: Problem) -> tuple[str, str] | None:
@@ -166,7 +175,7 @@ def _read_letter(text: str, letter: str, rest: str, problem: Problem, place: Pla
         return Reading(letter, "letter", closed=True)
     named = rest.strip(" .:;,-=()*_}]\"'、")
     value_of = matching_letters(named, problem) if named else ""
-    if _ANOTHER.match(rest):
+    if _ANOTHER.match(rest) or _with_its_text(rest, letter, problem):
         return Reading(None, "several_letters")
     if rejected(rest) or re.match(r"\W{0,2}[?？]", rest):
         return Reading(None, "rejected_letter")

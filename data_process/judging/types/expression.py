@@ -8,7 +8,7 @@ from functools import lru_cache
 from data_process.judging.locate.cues import Place, Reading, find_answer
 from data_process.judging.locate.statements import last_statement, read_number_statement
 from data_process.judging.locate.yes_no import restates
-from data_process.judging.maths.canonical import read_standalone, read_with_unit
+from data_process.judging.maths.canonical import read_standalone, read_with_unit, without_names
 from data_process.judging.maths.equivalence import equivalent
 from data_process.judging.maths.forms import several_values
 from data_process.judging.maths.number_words import to_digits
@@ -76,8 +76,20 @@ def _statement(sentence: str, question: str) -> str | None:
     return None if quantity is None else canonical(quantity.value)
 
 
-def read_expression(payload: str, place: Place, question: str = "", several: bool = False) -> Reading:
-    """The expression that `payload` states, as canonical text; several values are an answer only where `several`."""
+def _unknowns_of(problem: Problem) -> str:
+    """The unknowns that the question names, and those of a gold answer with letters: "2m+1" is no length."""
+    named = unknowns(problem.question)
+    gold = read_standalone(problem.answer, named)
+    return named if gold is None else "".join(sorted({*named, *re.findall("[mgshL]", without_names(gold))}))
+
+
+def read_expression(
+    payload: str, place: Place, variables: str = "", question: str = "", several: bool = False
+) -> Reading:
+    """The expression that `payload` states, as canonical text; several values are an answer only where `several`.
+
+    `variables` as in `canonical_expression`.
+    """
     if not payload.strip():
         return Reading(None, "no_answer")
     if place in ("statement", "opening"):
@@ -85,7 +97,6 @@ def read_expression(payload: str, place: Place, question: str = "", several: boo
         return Reading(found, "expression" if found else "unreadable_answer")
     if len(payload) > MAX_PAYLOAD:
         payload = payload[:MAX_PAYLOAD].rpartition(". ")[0]  # only the sentences that are whole
-    variables = unknowns(question)
     found = _inline(payload, variables) if place in ("inline", "bold") else read_standalone(payload, variables)
     if found is None or (place != "inline" and not re.search(r"[0-9]|pi", found)):
         return Reading(None, "unreadable_answer")
@@ -108,10 +119,10 @@ def read_gold(problem: Problem) -> str:
 def judge_expression(text: str, problem: Problem, truncated: bool) -> Verdict:
     """Correct where the expression is equivalent to the gold answer; DataError where the gold cannot be read."""
     gold = read_gold(problem)
-    several = several_values(gold)
+    several, variables = several_values(gold), _unknowns_of(problem)
 
     def read(payload: str, place: Place) -> Reading:
-        return read_expression(payload, place, problem.question, several)
+        return read_expression(payload, place, variables, problem.question, several)
 
     found = find_answer(text, read, truncated)
     return verdict_on(found, lambda answer: equivalent(answer, gold))

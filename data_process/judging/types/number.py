@@ -15,8 +15,8 @@ from fractions import Fraction
 from data_process.judging.locate.cues import Found, Place, Reading, find_answer
 from data_process.judging.locate.statements import read_number_statement
 from data_process.judging.locate.yes_no import restates
-from data_process.judging.maths.number_words import to_digits
-from data_process.judging.maths.quantity import REL_TOL, Quantity, canonical, read_quantity
+from data_process.judging.maths.number_words import COUNTERS, to_digits
+from data_process.judging.maths.quantity import REL_TOL, Quantity, canonical, clean, read_quantity
 from data_process.judging.maths.units import factor, read_unit
 from data_process.judging.types.base import AnswerJudge, UnreadableGold, verdict_on
 from data_process.schema import DataError, Problem, Verdict
@@ -27,9 +27,16 @@ _YEARS = range(1800, 2101)
 _SCALE = re.compile(r"\b(hundred|thousand|million|billion|trillion)s?\b", re.IGNORECASE)
 
 
+_COUNT = re.compile(
+    rf"(?:一?共(?:有|计)?|总共(?:有)?|总计|合计|合計|全部で|大?约(?:为)?|約)?\s?([+-]?[0-9]+(?:\.[0-9]+)?)\s?[{COUNTERS}]?(?:です|である|だ)?[.。]?"
+)
+
+
 def read_value(payload: str, place: Place) -> Quantity | None:
     """The one value that `payload` states; digits are tried before number words."""
     strict = place not in ("inline", "bold")
+    if not payload.isascii() and (count := _COUNT.fullmatch(to_digits(clean(payload[:40])))):
+        payload = count[1]  # 共有5辆
     found = read_quantity(payload, strict=strict)
     if found is None and (digits := to_digits(payload[:400])) != payload[:400]:
         found = read_quantity(digits, strict=strict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from data_process.judging.locate.assertion import denied
 from data_process.judging.locate.cues import Place, Read, Reading, find_answer
 from data_process.judging.locate.yes_no import leading_yes_no, stated_truth
 from data_process.judging.maths.number_words import to_digits
@@ -38,9 +39,19 @@ _SHORT |= {
     "versus": "vs",
 }
 _TIME = re.compile(
-    r"\b0?(\d{1,2})(?::(\d\d))?(?:\s?(am|pm)\b|\s(in the morning|in the afternoon|in the evening|at night))"
+    r"\b0?(\d{1,2})(?:[:.](\d\d))?(?:\s?(am|pm)\b|\s(in the morning|in the afternoon|in the evening|at night))"
 )
 _SYMMETRIC = re.compile(r"([^=∥⊥≅∽~]{1,20})([=∥⊥≅∽])([^=∥⊥≅∽~]{1,20})")
+
+
+_SIGNS = {"parallel": "∥", "perp": "⊥", "triangle": "△", "angle": "∠", "cong": "≅", "sim": "∽"}
+_LATEX = re.compile(rf"\\({'|'.join(_SIGNS)})(?![a-z])\s?")
+_CIRCLED = re.compile(r"[①-⑳](?:[、,\s]*(?:和|与|and)?\s?[①-⑳])+")
+_HALF_DAY = re.compile(r"(上午|早上|午前|下午|午后|午後|晚上)\s?(\d{1,2})(?:[:点點時时]\s?(\d{1,2})?分?)(?:です)?")
+
+
+def _half_day(m: re.Match[str]) -> str:
+    return f"{m[2]}:{m[3] or '00'} {'am' if m[1] in ('上午', '早上', '午前') else 'pm'}"
 
 
 def _clock(m: re.Match[str]) -> str:
@@ -52,6 +63,11 @@ def _forms(words: str) -> str:
     """One form for times, initials, short names of months and days, and relations that read both ways (AC=BD)."""
     words = re.sub(r"\b(?:[a-z]\.\s?){1,5}[a-z]\b\.?", lambda m: re.sub(r"[.\s]", "", m[0]), words)  # u.s.a., p.m.
     words = re.sub(r"\s*°\s*", "°", re.sub(r"(?<=[a-z])\.(?=\s|$)", "", words))
+    words = _HALF_DAY.sub(_half_day, _LATEX.sub(lambda m: _SIGNS[m[1]], words))
+    words = re.sub(r"(?<![a-z])([nsew])\s?(?=[0-9.]+°)|(?<=°)([nsew])(?![a-z])", lambda m: m[0].strip(), words)
+    if _CIRCLED.fullmatch(words):  # ③① is ①③
+        words = "".join(sorted(set(re.findall("[①-⑳]", words))))
+    words = re.sub(r"\b0([1-9]):(\d\d)\b(?!\s?[ap]m)", r"\1:\2 am", words)
     words = re.sub(r"\b(1[3-9]|2[0-3]):(\d\d)\b(?!\s?[ap]m)", lambda m: f"{int(m[1]) - 12}:{m[2]} pm", words)
     words = _TIME.sub(_clock, re.sub(r"\b(\d{1,2}) o['’]?clock\b", r"\1:00", words))
     words = " ".join(_SHORT.get(word, word) for word in words.split(" "))
@@ -73,8 +89,19 @@ def normal_text(text: str) -> str:
     return canonical(quantity.value) if quantity is not None else words.strip(" .,;:!?\"'")
 
 
+_CLOCK = re.compile(r"\b\d{1,2}:\d\d (?:am|pm)\b")
+
+
+def _only_time(said: str) -> str | None:
+    """The only time of a short sentence, which it states: "The train leaves at 8:00 a.m.", not "before 8:00 a.m." """
+    found = list(_CLOCK.finditer(said))
+    if len(found) != 1 or denied(said, *found[0].span()) or re.search(r"\b(?:or|and|until|between)\b", said):
+        return None
+    return found[0][0] if re.search(r"(?:^|\b(?:at|is|was))\s?$", said[: found[0].start()]) else None
+
+
 def _reader(gold: str) -> Read:
-    polar = gold in _POLAR
+    polar, timed = gold in _POLAR, _CLOCK.fullmatch(gold) is not None
 
     def read(payload: str, place: Place) -> Reading:
         text = clean(payload[:MAX_PAYLOAD])
@@ -88,6 +115,8 @@ def _reader(gold: str) -> Read:
         said = normal_text(text[: end.start()] if end else text)
         if not said:
             return Reading(None, "no_answer")
+        if timed and (time := _only_time(said)) is not None:
+            said = time
         if polar and said not in _POLAR:
             return Reading(None, "unreadable_answer")
         return Reading(said, "text", closed=end is not None and end.end() < len(text))

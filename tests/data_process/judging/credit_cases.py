@@ -348,3 +348,47 @@ TEXT = [
     (free("text", "AB⊥BC", "When?"), "Answer: BC ⊥ AB", True),
     (free("text", "7:45", "When?"), "Answer: 7:45", True),
 ]
+
+EAST = [
+    *((free("number", "5"), text, True) for text in (
+        "答案是五。", "AB的长为5.", "長さは5です。", "Answer: five", "答案不是7，而是5", "答えは7ではなく5です。",
+    )),
+    *((free("number", "5"), text, False) for text in (
+        "AB大于5。", "AB最多为5。", "AB是5的倍数。", "ABは5より大きい。", "ABは5以上です。",
+        "ABは5未満です。", "AB是第5条边。",
+        "AB为5至7。", "AB是5？", "答案：五六", "五六个", "答案不是5，而是7", "not 5 but 7", "如果AB为5，则成立。",
+    )),
+    *((free("integer", "5"), text, True) for text in ("5個", "５台", "五辆", "答：共有5辆。", "全部で5台あります。")),
+    *((free("integer", "205"), text, ok) for text, ok in (("二百零五", True), ("二百五", False))),
+    *((free("integer", "12000"), text, True) for text in ("一万二千",)),
+    *((free("integer", "1"), text, False) for text in ("统一", "答案：一定")),
+    *((free("number", "-3"), text, True) for text in ("负3", "答案：负三", "マイナス3")),
+    *((free("number", "0.5"), text, True) for text in ("二分之一", "2分の1", "Answer: a half")),
+    *((among("B"), text, True) for text in (
+        "【答案】B", "<ans>B</ans>", "B を選びます。", "故∠C的度数为40°。", "角Cは40度です。",
+        "The most appropriate option is B.",
+        "所以答案不是A，而是B。", "The answer is not A but B.",
+    )),
+    *((among("B"), text, False) for text in (
+        "∠C的度数不为40°。", "∠C大于40°。", "角Cは40度以上", "B を選んではいけない。", "The answer is not B but A or C",
+    )),
+    (among("A"), "Answer: A. 30° and B. 40°", False),
+    (Problem("p", "Is it red?", "A", ("yes", "no")), "はい、そうです。", True),
+    (Problem("p", "Is it red?", "A", ("yes", "no")), "不是的。", False),
+    (Problem("p", "Is it so?", "A", ("true", "false")), "The statement is correct.", True),
+    (Problem("p", "Is it so?", "A", ("true", "false")), "The statement is incorrect.", False),
+    (free("expression", "2m+1"), r"\boxed{1+2m}", True),
+    (free("expression", "2m+1"), r"\boxed{3}", False),
+    (free("expression", r"(\frac{1}{2},-1)"), r"\boxed{(0.5,-1)}", True),
+    (free("expression", r"(\frac{1}{2},-1)"), r"\boxed{(-1,0.5)}", False),
+    (free("expression", r"3\times 10^{8}"), r"\boxed{3 \times 10^8 \text{ m/s}}", True),
+    (free("text", "8:00 A.M."), "The train leaves at 8:00 a.m.", True),
+    (free("text", "8:00 A.M."), "Answer: after 8:00 a.m.", False),
+    (free("text", "8:00 A.M."), "Answer: not 8:00 am", False),
+    (free("text", "2:10 P.M."), "答えは午後2時10分です。", True),
+    (free("text", "AB∥CD"), r"Answer: AB \parallel CD", True),
+    (free("text", "AB∥CD"), r"Answer: AB \perp CD", False),
+    (free("text", "N 30° W"), "Answer: N30°W", True),
+    (free("text", "①③"), "答案：③①", True),
+    (free("text", "①③"), "答案：①②③", False),
+]  # fmt: skip

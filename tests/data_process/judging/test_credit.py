@@ -7,7 +7,7 @@ import pytest
 from data_process.judging import judge
 from tests.data_process.judging import credit_cases as cases
 
-ROWS = [*cases.NEGATED, *cases.HEDGED, *cases.LETTER, *cases.PLAIN, *cases.EXPR, *cases.TEXT]
+ROWS = [*cases.NEGATED, *cases.HEDGED, *cases.LETTER, *cases.PLAIN, *cases.EXPR, *cases.TEXT, *cases.EAST]
 
 
 @pytest.mark.parametrize(("problem", "text", "credited"), ROWS)

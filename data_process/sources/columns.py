@@ -38,6 +38,7 @@ from data_process.sources.golds import (
     common_type,
     from_turns,
     gold_letter_alone,
+    labelled_gold,
     read_golds,
     refuse_letter,
     whole_number,
@@ -145,7 +146,7 @@ def read_row(form: TableForm, request: PrepareRequest, split: str, where: str, r
     kind = form.answer_type or values["answer_type"]
     if kind is not None and kind not in ANSWER_TYPES:
         wrong(where, f"unknown answer_type {shown(kind)}; known: {', '.join(ANSWER_TYPES)}")
-    letter = gold_letter_alone(golds[0])
+    letter = gold_letter_alone(golds[0]) or labelled_gold(golds[0])
     if (
         not choices
         and kind in (None, "choice")

@@ -32,6 +32,12 @@ def gold_letter_alone(gold: str) -> str | None:
     return found[1] if found else None
 
 
+def labelled_gold(gold: str) -> str | None:
+    """The letter of a gold answer that gives the text of the choice too: "B. 2", "(C) blue"."""
+    found = re.fullmatch(r"(?:[(（]([A-J])[)）]|([A-J])[.:：、)）])\s*\S.*", gold.strip(), re.DOTALL)
+    return found and (found[1] or found[2])
+
+
 def refuse_letter(letter: str, where: str, column: str, remedy: str) -> NoReturn:
     """DataError for a gold letter without choices: as text it would be credited for nothing but the letter."""
     wrong(where, f"column {column!r} holds the letter {letter!r}, but no choices were found; {remedy}")

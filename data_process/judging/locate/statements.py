@@ -72,6 +72,9 @@ _NONE = re.compile(
 )
 
 
+_ASKS_MULTIPLE = re.compile(r"倍|\btimes\b|比|\bratio\b", re.IGNORECASE)  # otherwise "5倍" is five times something
+
+
 def _goes_on(rest: str) -> bool:
     """Whether a number is part of something larger, by the text after it."""
     return bool(_GOES_ON.match(rest) or _RANGE.match(rest) or _EAST_GOES_ON.match(rest))
@@ -100,7 +103,8 @@ def _numbers(text: str, question: str | None = None) -> Iterator[tuple[int, Quan
             continue
         rest = text[end : end + 24]
         bullet = re.search(r"(?:^|[\s=:(])-\s$", text[max(0, start - 3) : start])  # "- 5" may be a bullet or a sign
-        if bullet or _BOUND.search(text[max(0, start - 6) : start]) or _goes_on(rest):
+        multiple = rest.startswith("倍") and question is not None and not _ASKS_MULTIPLE.search(question)
+        if bullet or multiple or _BOUND.search(text[max(0, start - 6) : start]) or _goes_on(rest):
             yield start, Quantity(value, "?")  # part of something larger, which makes the sentence ambiguous
         else:
             yield start, Quantity(value, unit)

@@ -49,16 +49,13 @@ _CHARS = str.maketrans(
 )  # fmt: skip
 
 
+_RANGE = re.compile(r"(?<=[0-9°%])\s?[~～〜]\s?(?=-?[0-9])")
+
+
 def clean(text: str) -> str:
     """`text`, cut to MAX_PAYLOAD, without markup and with one spelling for minus, degree and full-width characters."""
-    text = (
-        text[:MAX_PAYLOAD]
-        .replace("{,}", ",")
-        .replace("{}", "")
-        .replace(r"\$", "")
-        .replace(r"\%", "%")
-        .translate(_CHARS)
-    )
+    text = _RANGE.sub(" to ", text[:MAX_PAYLOAD])  # elsewhere `~` is LaTeX's blank, or "about"
+    text = text.replace("{,}", ",").replace("{}", "").replace(r"\$", "").replace(r"\%", "%").translate(_CHARS)
     text = re.sub(r"\^?\s?\{?\s?\\(?:circ|degree)(?![A-Za-z])\s?\}?", "°", text)
     return _WRAPPERS.sub("", text).strip()
 

@@ -9,6 +9,11 @@ from __future__ import annotations
 
 VALUES = r"""
 AB is not 5.
+AB是5倍。
+AB为5~7
+AB为5～7。
+The length of AB is 5~7.
+The length is 5 ~ 7 cm.
 AB isn't 5.
 AB is not equal to 5 cm.
 AB does not equal 5.

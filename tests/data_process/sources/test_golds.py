@@ -105,6 +105,8 @@ def test_whole_numbers():
 LETTERS = {
     "no choices": ({"answer": "B"}, r"column 'answer' holds the letter 'B', but no choices were found.*--map choices"),
     "in brackets": ({"answer": "(C)"}, "holds the letter 'C'"),
+    "with the text of its choice": ({"answer": "B. 2"}, "holds the letter 'B'"),
+    "in brackets, with a text": ({"answer": "(C) blue"}, "holds the letter 'C'"),
     "mapped": ({"key": "B"}, "column 'key' holds"),
 }
 

@@ -29,7 +29,15 @@ from data_process.sources.choices import (
     question_type,
     read_choices,
 )
-from data_process.sources.golds import accepted, common_type, gold_letter_alone, readable, refuse_letter, whole_number
+from data_process.sources.golds import (
+    accepted,
+    common_type,
+    gold_letter_alone,
+    labelled_gold,
+    readable,
+    refuse_letter,
+    whole_number,
+)
 from data_process.sources.tables import SUFFIXES, read_table
 
 SHOWN_IDS = 5
@@ -139,7 +147,7 @@ def _question(row: Mapping[str, Any], where: str, geoqa: bool) -> ProblemRow:
         wrong(where, f"unknown answer_type {shown(answer_type)}; known: {', '.join(ANSWER_TYPES)}")
     # `question` takes precedence: MathVista's `query` repeats it with the hint and the choices.
     question = row["question"] if "question" in row else _one_of(row, ("question", "query"), where)
-    letter = gold_letter_alone(gold)
+    letter = gold_letter_alone(gold) or labelled_gold(gold)
     if not choices and kind != "free_form" and (kind or (letter and answer_type in (None, "choice"))):
         if isinstance(question, str):
             question, choices = choices_in_question(question) or (question, ())
@@ -168,7 +176,7 @@ def _question(row: Mapping[str, Any], where: str, geoqa: bool) -> ProblemRow:
 
 def _letter(gold: str, choices: tuple[str, ...], where: str, by_text: bool) -> str:
     letters = LETTERS[: len(choices)]
-    letter = gold_letter(gold, choices, by_text=by_text) or gold_letter_alone(gold)
+    letter = gold_letter(gold, choices, by_text=by_text) or gold_letter_alone(gold) or labelled_gold(gold)
     if letter is None or letter not in letters:
         listed = ", ".join(shown(choice, 20) for choice in choices)
         what = f"the gold answer {shown(gold, 60)} is neither one of the letters {letters}"

@@ -46,6 +46,20 @@ def write_lines(path: Path, rows: list[Any]) -> Path:
     return path
 
 
+def parquet(path: Path, rows: list[dict]) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def picture(path: Path, colour: str = "red") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png(colour))
+
+
 def item_of(name: str, row: dict, split: str = "train", where: str = "x.jsonl, row 1", **request: Any) -> Item:
     """One row read by a source, without files."""
     return source_named(name).item(PrepareRequest(**request), split, where, row)

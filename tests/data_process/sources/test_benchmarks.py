@@ -12,24 +12,10 @@ from data_process.judging.published.registry import named_judge
 from data_process.prepare.command import SOURCES, source_named
 from data_process.prompts import cot, prompt_set, qa
 from data_process.sources.base import Source
-from tests.data_process.raw_files import load, png, prepared, write_json, write_lines
+from tests.data_process.raw_files import load, parquet, picture, png, prepared, write_json, write_lines
 
 ROOT = Path(__file__).parents[3]
 NAMES = sorted(set(SOURCES) - {"table", "jsonl"})
-
-
-def parquet(path: Path, rows: list[dict]) -> Path:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path)
-    return path
-
-
-def picture(path: Path, colour: str = "red") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png(colour))
 
 
 @pytest.mark.parametrize("name", NAMES)

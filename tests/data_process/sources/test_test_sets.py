@@ -9,23 +9,9 @@ import pytest
 from data_process.judging import judge
 from data_process.prompts import cot, prompt_set, qa
 from data_process.schema import DataError
-from tests.data_process.raw_files import load, png, prepared, write_json, write_lines
+from tests.data_process.raw_files import load, parquet, picture, png, prepared, write_json, write_lines
 
 LOSSY = {"bad_share": 0.9}
-
-
-def parquet(path: Path, rows: list[dict]) -> Path:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path)
-    return path
-
-
-def picture(path: Path, colour: str = "red") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png(colour))
 
 
 # ---- MathVision ----

@@ -321,6 +321,15 @@ def test_a_few_bad_rows_are_left_out_and_shown(files, capsys):
     assert "line 61, answer '59': the response must be text" in out
 
 
+def test_a_gold_answer_with_its_letter_is_a_choice(files, capsys):
+    """ "B. 2" is the second choice, not a text that nothing equals; without choices it is refused."""
+    asked = {"id": 1, "question": "Which?\nA. 1\nB. 2", "answer": "B. 2"}
+    assert "accuracy 1/1" in run(capsys, *files([asked], [{"id": 1, "response": "Answer: B"}]))[1]
+    status, _, err = run(capsys, *files([{**asked, "question": "Which?"}], [{"id": 1, "response": "Answer: B"}]))
+    assert status == 2
+    assert "holds the letter 'B', but no choices were found" in err
+
+
 # ---- bad input
 
 FINE = {"id": 1, "response": "Answer: B"}

@@ -218,9 +218,9 @@ def rethink_stage(run: RunContext, iteration: int) -> None:
     run.folder.stage(f"iter{iteration}/rethink", make, after=after)
 
 
-def second_thoughts_in(run: Path, iteration: int = 999) -> SecondThoughts:
-    """Those of a run's iterations up to this one."""
-    folders = [folder for k, folder in iteration_files(run, "rethink") if k <= iteration]
+def second_thoughts_in(run: Path, iteration: int | None = None) -> SecondThoughts:
+    """Those of a run's iterations up to this one; None is all of them."""
+    folders = [folder for k, folder in iteration_files(run, "rethink") if iteration is None or k <= iteration]
     return SecondThoughts.of(
         (trace_from_json(row) for folder in folders for row in each_row(folder / "traces.jsonl")),
         (selection_from_json(row) for folder in folders for row in each_row(folder / "selections.jsonl")),

@@ -247,5 +247,6 @@ def spread(values: Sequence[float], gap: float, low: float, high: float) -> list
 def _caption(m: Metrics) -> str:
     notes = ["Bands and whiskers: 95% intervals."]
     if "pass" in strategies(m, "dev", "test"):
-        notes.append(f"{strategy_name(m, 'pass').split(' ')[0]} is an oracle: it picks with the gold answer.")
+        name = strategy_name(m, "pass").split(" ")[0]
+        notes.append(f"{name} is an oracle: it picks a sample with the gold answer. A selection may write a better one.")
     return f"{' '.join(notes)} Run: {printable(m.run.name)}"

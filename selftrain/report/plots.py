@@ -248,5 +248,7 @@ def _caption(m: Metrics) -> str:
     notes = ["Bands and whiskers: 95% intervals."]
     if "pass" in strategies(m, "dev", "test"):
         name = strategy_name(m, "pass").split(" ")[0]
-        notes.append(f"{name} is an oracle: it picks a sample with the gold answer. A selection may write a better one.")
+        notes.append(
+            f"{name} is an oracle: it picks a sample with the gold answer. A selection may write a better one."
+        )
     return f"{' '.join(notes)} Run: {printable(m.run.name)}"

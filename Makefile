@@ -7,6 +7,8 @@ PYTHON := $(VENV)/bin/python
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 INSTALL := $(UV) pip install --quiet --compile-bytecode --python
 FAST := $(PYTHON) -m pytest -m "not slow" -n auto --dist loadfile
+# Two at a time: many wait for processes to start. Each may hold a model, so that more would need much memory.
+SLOW := $(PYTHON) -m pytest -m slow -n 2 --dist loadfile
 WITH_VLLM := SELFTRAIN_VLLM_PYTHON=$(abspath $(VLLM)/bin/python)
 CACHES := .pytest_cache .ruff_cache .mypy_cache .hypothesis
 PROJECT := selftrain data_process tests benchmarks scripts examples
@@ -24,7 +26,7 @@ quick: $(VENV)/.runtime  ## one small iteration, in minutes
 
 test: lint $(VLLM)/.cpu  ## lint and run all tests, as continuous integration does
 	$(WITH_VLLM) $(FAST)
-	$(WITH_VLLM) $(PYTHON) -m pytest -m slow
+	$(WITH_VLLM) $(SLOW)
 
 check: lint fast  ## lint and run the fast tests
 

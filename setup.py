@@ -10,6 +10,7 @@ setup(
     package_data={
         **{package: ["**/*"] for package in SHIPPED},
         "selftrain.report": ["templates/*"],
+        "selftrain.export": ["templates/*"],
         "data_process": ["*.toml"],
     },
 )

@@ -26,13 +26,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from benchmarks.sampling import machine, make_requests
+from selftrain.config import ConfigError, build_section
 from selftrain.engine_settings import HFSettings
+from selftrain.engine_settings.budget import BudgetSettings
 from selftrain.engines.base import Completion, Request, SamplingParams
-from selftrain.engines.budget import PRESETS, preset
 from selftrain.engines.decoding import kv_cache
 from selftrain.engines.decoding.inputs import Prompt
 from selftrain.engines.hf import HFEngine, _Row
+
+
+def budget_of(text: str) -> BudgetSettings:
+    """What `--preset` names: a preset, or a mapping in YAML."""
+    try:
+        return build_section(BudgetSettings, yaml.safe_load(text), "budget")
+    except (ConfigError, yaml.YAMLError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 @dataclass(frozen=True)
@@ -187,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--n", type=int, default=3, help="samples per problem")
     parser.add_argument("--split", default="test", help="MiniGeo split the problems come from")
     parser.add_argument("--prompts", default="short", help="prompt set: short or r3v-qwen2vl")
-    parser.add_argument("--preset", default="tiny", choices=sorted(PRESETS))
+    parser.add_argument("--preset", default="tiny", type=budget_of, help="name of a preset, or a mapping of fields")
     parser.add_argument("--ignores", type=int, default=2, help="natural stops replaced")
     parser.add_argument(
         "--thinking", type=int, help="thinking tokens at most; without it as many as --max-tokens leaves"
@@ -201,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     args = parser.parse_args(argv)
 
-    budget = replace(preset(args.preset), num_ignore=args.ignores, max_tokens=args.thinking)
+    budget = args.preset.budget(num_ignore=args.ignores, max_tokens=args.thinking)
     params = SamplingParams(args.temperature, args.max_tokens, budget=budget)
     settings = HFSettings(device=args.device, threads=args.threads, batch_size=args.batch_size)
     with tempfile.TemporaryDirectory() as folder, HFEngine(args.model, args.adapter, settings) as engine:

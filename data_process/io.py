@@ -11,7 +11,6 @@ import gc
 import gzip
 import itertools
 import json
-import math
 import os
 import re
 import zlib
@@ -21,12 +20,24 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
 
 import jsonlines
 
+from data_process.errors import naming
 from data_process.images.marks import check_marks
 from data_process.judging import check_gold
+from data_process.limits import (
+    MAX_NAME,
+    MAX_NUMBER,
+    Readable,
+    check_precision,
+    check_text,
+    check_tolerances,
+    lines_of,
+    read_whole,
+)
 from data_process.schema import (
     ANSWER_TYPES,
     LETTERS,
     MAX_IMAGES,
+    PLACEHOLDERS,
     AnswerType,
     DataError,
     Example,
@@ -97,7 +108,9 @@ def read_json(path: Path, remedy: str) -> Any:
     """The value of a JSON file. DataError, which ends in `remedy`, for a file that is missing or not JSON."""
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            return json.loads(file.read().removeprefix(_BOM).decode("utf-8"))
+            return json.loads(read_whole(file, path).removeprefix(_BOM).decode("utf-8"))
+    except DataError:
+        raise
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; {remedy}") from error
     except UnicodeDecodeError as error:
@@ -124,11 +137,11 @@ def _rows(
     loads = cast("LoadsCallable", decoder.decode)  # the reader decodes bytes first, so it only ever passes text
     number, line = 0, b""
 
-    def lines(file: Iterable[bytes]) -> Iterator[bytes]:
+    def lines(file: Readable) -> Iterator[bytes]:
         # Lines end at \n only: str.splitlines would also split at U+2028, which JSON allows inside a string.
         nonlocal number, line
         try:
-            for line in file:
+            for line in lines_of(file, path):
                 number += 1
                 if not line.isspace():
                     yield line
@@ -142,7 +155,7 @@ def _rows(
             if first is None:
                 return
             if first.removeprefix(_BOM).lstrip().startswith(b"["):  # one JSON array, as GeoQA is shipped
-                for item, row in enumerate(_parse(first + file.read(), path, None, decoder), start=1):
+                for item, row in enumerate(_parse(first + read_whole(file, path), path, None, decoder), start=1):
                     yield "item", item, _object(row, path, item, "item")
                 return
             unread: Iterable[bytes] = itertools.chain([first], rest)
@@ -206,6 +219,7 @@ def _check_id(row: Row, where: str, first: dict[str, str]) -> None:
     value = row.get("id")
     if not isinstance(value, str) or not value:
         wrong(where, f"'id' must be a non-empty string, found {shown(value)}")
+    check_text(value, "id", where)
     if value in first:
         wrong(where, f"id {shown(value)} was already used ({first[value]}); ids must be unique")
     first[value] = where
@@ -217,7 +231,7 @@ def write_aside(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with open(partial, "wb") as file:
+        with naming(path), open(partial, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -253,7 +267,7 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
                 except UnicodeEncodeError:  # half of a surrogate pair can only be written as an escape
                     ascii_writer.write(row)
             except (TypeError, ValueError, RecursionError) as error:
-                raise DataError(f"{path}: a row cannot be written as JSON ({error}): {str(row)[:200]}") from error
+                raise DataError(f"{path}: a row cannot be written as JSON ({error}): {shown(row, 200)}") from error
     return count
 
 
@@ -263,20 +277,20 @@ _FIELDS = (
 )  # fmt: skip
 
 
-def load_problems(path: str | Path, image_root: str | Path) -> list[Problem]:
+def load_problems(path: str | Path, image_root: str | Path, *, unlabelled: bool = False) -> list[Problem]:
     """The problems of a JSON Lines file, every field checked. Images are relative to `image_root` and may be missing.
 
     A row has `id`, `question`, `answer` and, where they apply, `choices`, `image` or `images`, `answer_type`,
     `precision`, `unit`, `tolerance` or `absolute_tolerance`, `alternatives` (other accepted answers), `origin`,
     `context`, `choices_in_image`, `meta`. Without `answer_type`, a row with choices is a choice problem and any other a
-    number problem. Other fields go to `meta`. Raises DataError naming the row.
+    number problem. Other fields go to `meta`. With `unlabelled`, `answer` may be null. Raises DataError naming the row.
     """
     root = Path(image_root).resolve()
     first: dict[str, str] = {}
     problems = []
     for where, row in numbered_rows(Path(path)):
         _check_id(row, where, first)
-        problems.append(problem_from_row(row, f"{where}, problem {row['id']!r}", root))
+        problems.append(problem_from_row(row, f"{where}, problem {shown(row['id'])}", root, unlabelled=unlabelled))
     return problems
 
 
@@ -287,19 +301,17 @@ def _text(row: Mapping[str, Any], field: str, where: str) -> str:
         wrong(where, f"{field!r} must be text, found {found}")
     if not value.strip():
         wrong(where, f"{field!r} is empty")
-    _whole(value, field, where)
+    check_text(value, field, where)
     return value
 
 
-def _whole(value: str, field: str, where: str) -> None:
-    """DataError for half of a surrogate pair (an escape such as \\ud800 alone), which no tokenizer accepts."""
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        wrong(where, f"{field!r} holds half of a character ({value!r:.80}); write the text as UTF-8")
-
-
-def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
+def problem_from_row(row: Mapping[str, Any], where: str, root: Path, *, unlabelled: bool = False) -> Problem:
     """The problem of a row with the fields of `load_problems`; `where` names it in errors, `root` has its image."""
-    question, answer = _text(row, "question", where), _text(row, "answer", where)
+    question = _text(row, "question", where)
+    known = not unlabelled or row.get("answer") is not None
+    if known and "answer" in row and row["answer"] is None:
+        wrong(where, "'answer' is null; only training problems may lack it, with labels.source=vote")
+    answer = _text(row, "answer", where) if known else ""
     choices = choices_of(row.get("choices"), where)
     others = row.get("alternatives") or ()
     if not isinstance(others, list | tuple) or not all(isinstance(other, str) and other.strip() for other in others):
@@ -310,39 +322,32 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
     if answer_type == "choice":
         if not choices:
             wrong(where, "a choice problem needs 'choices'")
-        answer = _gold_letter(answer, choices, where)
+        answer = _gold_letter(answer, choices, where) if known else ""
         others = [_gold_letter(other, choices, where) for other in others]
     elif choices:
         wrong(where, f"a {answer_type} problem cannot have 'choices'; remove them or the answer_type")
     meta = row.get("meta")
     if meta is not None and not isinstance(meta, dict):
         wrong(where, f"'meta' must be an object, found {type(meta).__name__}")
-    precision, unit, tolerance = row.get("precision"), row.get("unit"), row.get("tolerance")
-    if isinstance(precision, float) and precision.is_integer():  # a table with gaps writes 2 as 2.0
-        precision = int(precision)
-    if precision is not None and (not isinstance(precision, int) or isinstance(precision, bool) or precision < 0):
-        wrong(where, f"'precision' must be a number of decimals such as 2, found {shown(precision)}")
+    unit, tolerance, absolute = row.get("unit"), row.get("tolerance"), row.get("absolute_tolerance")
+    precision = check_precision(row.get("precision"), where)
+    check_tolerances(tolerance, absolute, where)
     if answer_type == "float" and precision is None:
         wrong(where, "a float problem needs 'precision', the decimals of its answer")
     if unit is not None and not isinstance(unit, str):
         wrong(where, f"'unit' must be text, found {shown(unit)}")
+    check_text(row["id"], "id", where)
+    check_text(unit or "", "unit", where)
+    for other in others:
+        check_text(other, "alternatives", where)
+    if answer_type in ("integer", "float", "number") and len(answer) > MAX_NUMBER:
+        wrong(where, f"'answer' has {len(answer):,} characters, and a number at most {MAX_NUMBER} ({shown(answer)})")
     context = _text(row, "context", where) if row.get("context") else None
-    if tolerance is not None and (
-        not isinstance(tolerance, int | float) or isinstance(tolerance, bool) or not 0 <= tolerance < 1
-    ):
-        wrong(where, f"'tolerance' must be a fraction of the answer such as 0.05, found {shown(tolerance)}")
-    absolute = row.get("absolute_tolerance")
-    if absolute is not None and (
-        not isinstance(absolute, int | float) or isinstance(absolute, bool) or not 0 <= absolute < math.inf
-    ):
-        wrong(where, f"'absolute_tolerance' must be a number from 0 on, found {shown(absolute)}")
-    if absolute is not None and tolerance is not None:
-        wrong(where, "'tolerance' and 'absolute_tolerance' are both given; keep one")
     drawn = row.get("choices_in_image") or False
     if not isinstance(drawn, bool) or (drawn and not choices):
         wrong(where, f"'choices_in_image' must be true or false, and needs 'choices'; found {shown(drawn)}")
     meta = {key: value for key, value in row.items() if key not in _FIELDS} | (meta or {})
-    images = tuple(_image(image, where, root) for image in images_of(row, where))
+    images = tuple(image_field(image, where, root) for image in images_of(row, where))
     if len(images) > MAX_IMAGES:
         wrong(where, f"{len(images)} images; a problem has at most {MAX_IMAGES}")
     check_marks((*((context,) if context else ()), question, *choices), len(images), where)
@@ -352,6 +357,14 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path) -> Problem:
         origin=_origin(row.get("origin"), where), absolute_tolerance=absolute, context=context,
         choices_in_image=drawn,
     )  # fmt: skip
+    if not known:
+        if answer_type not in PLACEHOLDERS or others:
+            wrong(
+                where,
+                f"a {answer_type} problem without an answer cannot be labelled by a vote; only "
+                f"{', '.join(PLACEHOLDERS)} problems can, without 'alternatives'",
+            )
+        return problem
     try:
         check_gold(problem)
     except DataError as error:
@@ -367,13 +380,13 @@ def choices_of(value: Any, where: str) -> tuple[str, ...]:
     if value is None or value == []:
         return ()
     if not isinstance(value, list) or not all(isinstance(choice, str) for choice in value):
-        wrong(where, f"'choices' must be a list of texts, found {str(value)[:80]}")
+        wrong(where, f"'choices' must be a list of texts, found {shown(value)}")
     if not 2 <= len(value) <= len(LETTERS):
         wrong(where, f"{len(value)} choices; there must be 2 to {len(LETTERS)}")
     if not all(choice.strip() for choice in value):
         wrong(where, "a choice is empty")
     for choice in value:
-        _whole(choice, "choices", where)
+        check_text(choice, "choices", where)
     return tuple(value)
 
 
@@ -390,7 +403,7 @@ def _origin(value: Any, where: str) -> Origin | None:
         or not all(isinstance(name, str) and name.strip() for name in names)
     ):
         what = "'origin' must name a data set, or be a list of a data set and the collection that contains it"
-        wrong(where, f"{what}; found {str(value)[:80]!r}")
+        wrong(where, f"{what}; found {shown(value)}")
     return Origin(*(name.strip() for name in names))
 
 
@@ -405,10 +418,14 @@ def _gold_letter(answer: str, choices: tuple[str, ...], where: str) -> str:
     return letters[choices.index(answer)]
 
 
-def _image(value: Any, where: str, root: Path) -> str:
+def image_field(value: Any, where: str, root: Path) -> str:
+    """An image's path relative to `root`, checked: inside of it, without `..`. The file may be missing."""
     if not isinstance(value, str) or not value or "\0" in value:
         wrong(where, f"'image' must be a relative path, or null for a problem without one; found {shown(value)}")
+    check_text(value, "image", where)
     relative = PurePosixPath(value)
+    if not relative.name or any(len(part.encode()) > MAX_NAME for part in relative.parts):
+        wrong(where, f"image {shown(value)} is not the name of a file, whose parts have at most {MAX_NAME} bytes")
     # `..` is refused even if it stays inside, since two spellings of one file would be two images.
     if relative.is_absolute() or ".." in relative.parts or re.match(r"[A-Za-z]:[\\/]|[\\/]", value):
         wrong(where, f"image {shown(value)} must be a path inside the image folder, without '..'")

@@ -24,6 +24,14 @@ from data_process.schema import LETTERS, DataError, Problem, shown
 WORDINGS = Path(__file__).with_name("wordings.toml")
 BASE = "r3v-qwen2vl"  # what a set takes the wordings from that it leaves out
 DEFAULT_CONTEXT = "{context}\n"
+DEFAULT_HINT = (
+    "{cot}\nThe correct answer is {answer}. Derive it step by step, as if you had found it yourself, and do not "
+    "mention that it was given."
+)
+DEFAULT_VERIFY = (
+    "{cot}\nA solution so far:\n{steps}\nIs the last step correct, so that the solution can still lead to the correct "
+    "answer? Reply with + or - alone."
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,9 @@ class PromptSet:
     select_reasoning_target: str
     context: str = DEFAULT_CONTEXT
     unit: str = ""
+    cot_untrained: str = ""  # asks a model that no training has prepared for the first samples; "": as `cot`
+    hint: str = DEFAULT_HINT
+    verify: str = DEFAULT_VERIFY  # asks a reward model about the last step of a solution
     free: PromptSet | None = None  # the wordings for problems without choices, where some differ
 
     def of(self, problem: Problem) -> PromptSet:
@@ -59,12 +70,17 @@ class PromptSet:
 
         Those of the rationale form, younger than most runs, are in `rationale_digest` alone.
         """
-        return self._digest(without=_RATIONALE)
+        return self._digest(without=(*_RATIONALE, "verify"))
 
     @property
     def rationale_digest(self) -> str:
-        """Hex digest of every wording."""
-        return self._digest()
+        """Hex digest of every wording but that of a reward model."""
+        return self._digest(without=("verify",))
+
+    @property
+    def verify_digest(self) -> str:
+        """Hex digest of the wordings that a reward model is asked with."""
+        return self._digest(without=_RATIONALE)
 
     def _digest(self, without: tuple[str, ...] = ()) -> str:
         text = json.dumps(self._wordings(without), sort_keys=True, ensure_ascii=False)
@@ -78,11 +94,19 @@ class PromptSet:
 
 
 _RATIONALE = ("prediction_repeated", "select_rationale")
-_YOUNGER = {"context": DEFAULT_CONTEXT, "unit": "", "free": None}
+_YOUNGER = {
+    "context": DEFAULT_CONTEXT,
+    "unit": "",
+    "cot_untrained": "",
+    "hint": DEFAULT_HINT,
+    "verify": DEFAULT_VERIFY,
+    "free": None,
+}
 # The placeholders of each wording; those with an exclamation mark must be there, or the prompt would lose its subject.
 _PLACEHOLDERS = {
     "question": "context question! unit", "context": "context!", "unit": "unit", "choices_header": "",
-    "choice": "letter! text!", "qa": "body!", "cot": "body!", "refine": "cot! attempt!",
+    "choice": "letter! text!", "qa": "body!", "cot": "body!",
+    "cot_untrained": "body!", "hint": "cot! answer!", "verify": "cot! steps!", "refine": "cot! attempt!",
     "prediction": "number attempt!", "select": "cot! predictions!", "select_reasoning": "cot! predictions!",
     "prediction_repeated": "number count attempt!", "select_rationale": "cot! predictions!",
     "qa_target": "answer!", "select_target": "answer!", "select_reasoning_target": "number reason answer!",
@@ -107,6 +131,8 @@ def _check(texts: Mapping[str, Any], where: str) -> None:
             raise DataError(f"{where}: unknown wording {shown(name)}; {hint}")
         if not isinstance(text, str):
             raise DataError(f"{where}: {name} must be a text, found {shown(text)}")
+        if name == "cot_untrained" and not text:  # as `cot`
+            continue
         allowed = _PLACEHOLDERS[name].split()
         placed = set(re.findall(r"\{(\w+)\}", text))
         needed = {part[:-1] for part in allowed if part.endswith("!")}
@@ -241,6 +267,23 @@ def qa(problem: Problem, prompts: PromptSet) -> str:
 def cot(problem: Problem, prompts: PromptSet) -> str:
     """The prompt that asks for a chain of thought."""
     return fill(prompts.of(problem).cot, body=body(problem, prompts))
+
+
+def cot_untrained(problem: Problem, prompts: PromptSet) -> str:
+    """The same for a model that no training has prepared: some such models need to be told more."""
+    prompts = prompts.of(problem)
+    return fill(prompts.cot_untrained or prompts.cot, body=body(problem, prompts))
+
+
+def hinted(problem: Problem, prompts: PromptSet) -> str:
+    """The prompt that asks for a chain of thought and shows the gold answer, with the text of its choice."""
+    answer = f"({problem.answer}) {problem.gold_text}" if problem.choices else problem.answer
+    return fill(prompts.of(problem).hint, cot=cot(problem, prompts), answer=neutralise(answer))
+
+
+def verify(problem: Problem, steps: str, prompts: PromptSet) -> str:
+    """The prompt that shows the beginning of a solution and asks whether its last step is correct."""
+    return fill(prompts.of(problem).verify, cot=cot(problem, prompts), steps=neutralise(steps))
 
 
 def conditioned(problem: Problem, prompts: PromptSet, condition: str, limit: int | None = None) -> str:

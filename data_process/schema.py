@@ -5,12 +5,13 @@ Records are always joined by id. "Newest" means the largest (iteration, sample),
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, wraps
 from operator import attrgetter
 from sys import intern
-from typing import Any, Literal, NamedTuple, NoReturn, get_args
+from typing import Any, Literal, NamedTuple, NoReturn, TypeVar, get_args
 
 from data_process.errors import UserError
 
@@ -19,6 +20,9 @@ MAX_IMAGES = 16  # of one problem: MMMU has up to 7; each costs hundreds of prom
 
 AnswerType = Literal["choice", "integer", "float", "number", "list", "text", "expression"]
 ANSWER_TYPES: tuple[str, ...] = get_args(AnswerType)
+# Types whose answers a vote can stand in for, each with some answer: which one is right has no part in how a response
+# is read.
+PLACEHOLDERS = {"choice": "A", "integer": "0", "float": "0", "number": "0"}
 Status = Literal["correct", "wrong", "abstain"]
 Finish = Literal["stop", "length"]
 Kind = Literal["qa", "cot", "refine", "select", "reflect"]
@@ -35,10 +39,19 @@ def wrong(where: str, what: str) -> NoReturn:
 
 def shown(value: object, limit: int = 80) -> str:
     """A value as a message shows it: its `repr`, cut after `limit` characters, so that no file fills a terminal."""
-    # A long text is cut first: the repr of megabytes takes time and memory.
-    text = repr(value[:limit] if isinstance(value, str | bytes | list | tuple) else value)
-    whole = len(text) <= limit and (not isinstance(value, str | bytes | list | tuple) or len(value) <= limit)
-    return text if whole else f"{text[:limit]}..."
+    # The repr of megabytes takes time and memory, so long texts and containers are cut first.
+    whole = not isinstance(value, str | bytes) or len(value) <= limit
+    try:
+        text = repr(value[:limit]) if isinstance(value, str | bytes) else _SHOWN.repr(value)
+    except (ValueError, RecursionError, OverflowError) as error:  # a number of 5,000 digits
+        text = f"<{type(value).__name__}: {error}>"
+    return text if whole and len(text) <= limit else f"{text[:limit]}..."
+
+
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlist = _SHOWN.maxtuple = _SHOWN.maxdict = _SHOWN.maxset = _SHOWN.maxfrozenset = _SHOWN.maxdeque = 20
+_SHOWN.maxstring = _SHOWN.maxlong = _SHOWN.maxother = 1000
+_SHOWN.maxlevel = 4
 
 
 class Origin(NamedTuple):
@@ -59,7 +72,7 @@ class Problem:
 
     id: str
     question: str  # without the choices: the prompt renderer adds them
-    answer: str
+    answer: str  # "" where it is not known; null in a file
     choices: tuple[str, ...] = ()
     images: tuple[str, ...] = ()  # relative to the data folder, in the order that marks count; at most MAX_IMAGES
     answer_type: AnswerType = "choice"
@@ -72,6 +85,11 @@ class Problem:
     absolute_tolerance: float | None = None  # "number" only, instead of `tolerance`: in the unit of the gold value
     context: str | None = None  # a passage that belongs to the question; the prompt's wording gives it its place
     choices_in_image: bool = False  # the choices stand in the image, so that no prompt lists them
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the answer is known. Only a training problem may lack it; its `answer` is then ""."""
+        return bool(self.answer)
 
     @property
     def letters(self) -> str:
@@ -94,13 +112,17 @@ class Candidate:
     """One sampled response to one problem."""
 
     problem_id: str
-    iteration: int  # whose weights generated it; 0 is the base model
+    # The iteration before the one that drew it. Its weights generated the text, unless it was rolled back. 0 is the
+    # base model.
+    iteration: int
     sample: int  # 0-based index among the samples of this problem in this iteration
     text: str
     n_tokens: int  # generated only, prompt excluded
     n_prompt_tokens: int  # image tokens included
     finish: Finish  # "length": truncated at max_tokens
     mean_logprob: float | None = None  # mean over the generated tokens of ln p at temperature 1
+    guide: str | None = None  # id of the candidate that was shown to be refined or continued; None: the problem alone
+    begun: int = 0  # characters at the beginning of the text that are the guide's, and not generated
 
     @property
     def id(self) -> str:
@@ -110,6 +132,11 @@ class Candidate:
     def age_key(self) -> tuple[int, int]:
         """Larger is newer."""
         return (self.iteration, self.sample)
+
+    @property
+    def preference(self) -> tuple[bool, int, int]:
+        """Larger comes first where candidates are chosen for rows: without guidance, then newer."""
+        return (self.guide is None, self.iteration, self.sample)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +168,8 @@ class Example:
 
     `history` is what the assistant's turn begins with, as pairs of an attempt and the ignore string after it. The
     target follows directly. There is no loss on the history.
+
+    With a `rejected` target the row is a preference pair for DPO: `target` is to become more likely than it.
     """
 
     id: str
@@ -151,12 +180,14 @@ class Example:
     images: tuple[str, ...]  # as in Problem, in the order of their places in the prompt
     sources: tuple[str, ...] = ()  # ids of the candidates it was made from
     history: tuple[tuple[str, str], ...] = ()
+    rejected: str = ""
 
 
 # Fields younger than the folders in use: left out of JSON while empty, so that old data keep their bytes and digests.
 _ADDED: dict[type, tuple[str, ...]] = {
     Problem: ("alternatives", "origin", "absolute_tolerance", "context", "choices_in_image"),
-    Example: ("history",),
+    Example: ("history", "rejected"),
+    Candidate: ("guide", "begun"),
 }
 
 
@@ -167,6 +198,8 @@ def to_json(record: Problem | Candidate | Verdict | Judged | Example) -> dict[st
     kind: type = type(record)
     names, values = _reader(kind)
     row = dict(zip(names, values(record), strict=True))
+    if isinstance(record, Problem) and not record.labelled:
+        row["answer"] = None
     if "images" in row:
         row = with_image_field(row)
     added = _ADDED.get(kind)
@@ -200,6 +233,29 @@ def _reader(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...
     return names, attrgetter(*names)
 
 
+_Record = TypeVar("_Record")
+
+
+def _typed(read: Callable[[Mapping[str, Any]], _Record]) -> Callable[[Mapping[str, Any]], _Record]:
+    """A reader of rows whose missing, unknown or mistyped fields are a DataError."""
+
+    @wraps(read)
+    def reader(row: Mapping[str, Any]) -> _Record:
+        try:
+            return read(row)
+        except DataError:
+            raise
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            what = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+            raise DataError(
+                f"a stored row is not what was written ({what}): {shown(row, 200)}; restore the file, or delete its "
+                "folder and run the command that made it again"
+            ) from error
+
+    return reader
+
+
+@_typed
 def judged_from_json(row: Mapping[str, Any]) -> Judged:
     candidate, verdict = row["candidate"], row["verdict"]
     problem_id = intern(candidate["problem_id"])  # one string for all candidates of a problem
@@ -210,6 +266,7 @@ def judged_from_json(row: Mapping[str, Any]) -> Judged:
     )
 
 
+@_typed
 def example_from_json(row: Mapping[str, Any]) -> Example:
     # Strings that several rows of a problem share are kept once.
     same = {name: intern(row[name]) for name in ("kind", "problem_id", "prompt")}

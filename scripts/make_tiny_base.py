@@ -7,9 +7,10 @@ writes the checkpoint and `manifest.json`. Three stages follow each other, all i
 * words: the language model learns the form of an answer and sums. In place of an image stand the embeddings of its
   labels; other rows have the labels in the question.
 * align: the vision tower learns to output these embeddings.
-* images: tower and embeddings stay as they are. The language model learns to read images, to draft, to check after
-  `Wait,` and to choose by a derivation of its own. Here most results of drafts stay out of the loss.
+* images: tower and embeddings stay as they are. The language model learns to read images, to draft, and to check after
+  `Wait,` or when it refines. Here most results of drafts stay out of the loss. It never sees a selection.
 
+`--no-tags` makes a base that never writes <think> and </think>: models/tiny-plain-qwen2vl, which a warm-up starts from.
 `docs/method.md` describes what that does to the base. No problem of train, dev or test is seen: the splits share no
 parameters.
 """
@@ -45,12 +46,8 @@ from scripts.tiny_base_rows import WAIT, Mixture, attempt, spoken
 from scripts.tiny_base_scores import scores
 from selftrain import tiny_model
 
-WORDS = Mixture(
-    lookup=0.08, caption=0, draft=0.84, wait=0, refine=0.04, select=0.04, sums=1.0, mistakes=False, in_text=0.4
-)
-IMAGES = Mixture(
-    lookup=0, caption=0.3, draft=0.25, wait=0.25, refine=0.06, select=0.14, sums=0.2, mistakes=True, in_text=0.2
-)
+WORDS = Mixture(lookup=0.08, caption=0, draft=0.84, wait=0, refine=0.08, sums=1.0, mistakes=False, in_text=0.4)
+IMAGES = Mixture(lookup=0, caption=0.3, draft=0.22, wait=0.4, refine=0.08, sums=0.13, mistakes=True, in_text=0.2)
 
 
 def align(model: Any, collator: Collator, problems: Sequence[Problem], args: argparse.Namespace) -> None:
@@ -187,13 +184,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     plain = {
         "problems": 12000, "seed": 0, "data-seed": 0, "threads": 1, "hidden": 128, "layers": 4, "vision-hidden": 96,
         "vision-depth": 2, "words-steps": 280, "words-rows": 64, "words-lr": 2e-3, "align-steps": 500,
-        "align-batch": 64, "align-lr": 2e-3, "images-steps": 1700, "images-rows": 32, "images-lr": 1.5e-3,
+        "align-batch": 64, "align-lr": 2e-3, "images-steps": 1300, "images-rows": 32, "images-lr": 1.5e-3,
         "score-problems": minigeo.DEFAULT_SIZES["dev"],
     }  # fmt: skip
     for name, default in plain.items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
     parser.add_argument("--keep-words", type=Path, help="also save the weights before the stage `images`, in float32")
     parser.add_argument("--init", type=Path, help="such weights: only the stage `images` is run")
+    parser.add_argument("--no-tags", action="store_true", help="leave <think> and </think> out of every row")
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -211,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         processor = transformers.AutoProcessor.from_pretrained(args.init)
     model.set_attn_implementation("eager")  # faster than the fused kernel's backward pass at these lengths on a CPU
     model.model.visual.requires_grad_(False)  # the tower learns in `align` only
-    collator = Collator(processor, Images([image for _, image in made], processor))
+    collator = Collator(processor, Images([image for _, image in made], processor), tags=not args.no_tags)
     if not args.init:
         train(
             model, collator, problems, None, WORDS, args,

@@ -12,7 +12,7 @@ import torch
 
 from data_process.schema import Problem
 from data_process.seeds import seed_for
-from scripts.tiny_base_rows import Mixture, Row, draw
+from scripts.tiny_base_rows import Mixture, Row, draw, untagged
 from selftrain.training import row_lengths
 
 GROUP = 256  # rows drawn together and sorted by length: half of a batch of random lengths would be padding
@@ -63,13 +63,14 @@ class Batch:
 class Collator:
     """Rows to batches."""
 
-    def __init__(self, processor: Any, images: Images) -> None:
-        self.tokenizer, self.images = processor.tokenizer, images
+    def __init__(self, processor: Any, images: Images, *, tags: bool = True) -> None:
+        self.tokenizer, self.images, self.tags = processor.tokenizer, images, tags
         self.image_id = processor.image_token_id
         self.frame = row_lengths.frame_of(processor)
 
     def encode(self, row: Row) -> tuple[list[int], list[float]]:
         """Token ids of the whole row, and the weight of each in the loss: 0 for the prompt."""
+        row = row if self.tags else untagged(row)
         frame, image = self.frame, "" if row.image is None else self.frame.image
         ids = self.tokenizer(frame.before + image + row.prompt + frame.between)["input_ids"]
         if row.image is not None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,13 +17,13 @@ from data_process import prompts as wording
 from data_process.prompts import SHORT
 from data_process.schema import Problem
 from data_process.sources import minigeo
+from data_process.sources.minigeo.traces import in_small_steps
 
 WAIT = " Wait,"  # the ignore string of the budget `tiny`, token for token
 MISTAKEN = ("triangle2", "linear3", "point2")  # kinds whose drafts forget the last subtraction in half of the rows
 MISREAD, SLIP, CARELESS = 0.1, 0.25, 0.1  # shares of attempts, of their sums, and of the checks within a trace
 READING_WEIGHT = 3.0  # of the tokens that name the labels, against 1 of the others
 GUESS_WEIGHT = 2.0  # of the letter after a value that is no choice: there are few of them
-CANDIDATES = (2, 3, 3, 4, 5, 5, 7, 10)  # shown in a select prompt
 
 Piece = tuple[str, float]  # a part of the target, and its weight in the loss
 _STEP = re.compile(r"(\d+)([-+/])(\d+)=(\d+)")
@@ -56,21 +55,17 @@ class Draft:
         return f"I see {joined(self.labels)}. {'. '.join([*steps, f'{value} is ({self.letter}).'])}"
 
 
+def untagged(row: Row) -> Row:
+    """The same row for a base that never writes thinking tags."""
+
+    def bare(text: str) -> str:
+        return text.replace("<think>", "").replace("</think>", "")
+
+    return replace(row, prompt=bare(row.prompt), target=tuple((bare(text), weight) for text, weight in row.target))
+
+
 def joined(labels: Sequence[str]) -> str:
     return " and ".join(labels)
-
-
-def in_small_steps(step: str) -> str:
-    """A sum in tens and then units: 80+38=118 is 80+30=110+8=118, and 94/2=47 is 94/2=45+2=47."""
-    a, sign, b, result = _parts(step)
-    tens, units = b // 10 * 10, b % 10
-    if sign == "/":
-        half, rest = a // 10 * 5, a % 10 // 2
-        return f"{a}/2={half}+{rest}={result}" if rest and half else step
-    if not units or not tens:
-        return step
-    between = a + tens if sign == "+" else a - tens
-    return f"{a}{sign}{tens}={between}{sign}{units}={result}"
 
 
 def _parts(step: str) -> tuple[int, str, int, int]:
@@ -171,7 +166,6 @@ class Mixture:
     draft: float
     wait: float
     refine: float
-    select: float
     sums: float
     mistakes: bool  # whether drafts slip and follow wrong rules, or are all right
     in_text: float  # of drafts and what follows, whose labels are in the question instead of an image
@@ -227,17 +221,6 @@ def refine_row(problem: Problem, image: int | None, rng: random.Random) -> Row:
     return Row(wording.refine(problem, candidate(problem, rng), SHORT), checked(problem), image)
 
 
-def select_row(problem: Problem, image: int | None, rng: random.Random) -> Row:
-    """Two to ten attempts in one prompt, equal ones once with their count; the target is a right derivation."""
-    counts = Counter(candidate(problem, rng) for _ in range(rng.choice(CANDIDATES)))
-    shown = (
-        f"\nPrediction {number}{f' x{count}' if count > 1 else ''}: {text}"
-        for number, (text, count) in enumerate(counts.items(), start=1)
-    )
-    prompt = f"{wording.cot(problem, SHORT)}{''.join(shown)}\nWhich prediction is correct?"
-    return Row(prompt, checked(problem), image)
-
-
 def in_text(problem: Problem, rng: random.Random) -> Problem:
     """The same problem with its labels in the question, in any order."""
     labels = rng.sample(problem.meta["labels"], len(problem.meta["labels"]))
@@ -247,8 +230,8 @@ def in_text(problem: Problem, rng: random.Random) -> Problem:
 def draw(problem: Problem, image: int, mixture: Mixture, rng: random.Random) -> Row:
     """One row about a problem, of a kind drawn by the mixture's shares."""
     m = mixture
-    kinds = ("lookup", "caption", "draft", "wait", "refine", "select")
-    (kind,) = rng.choices(kinds, [m.lookup, m.caption, m.draft, m.wait, m.refine, m.select])
+    kinds = ("lookup", "caption", "draft", "wait", "refine")
+    (kind,) = rng.choices(kinds, [m.lookup, m.caption, m.draft, m.wait, m.refine])
     if kind == "lookup":
         return lookup(problem)
     if kind == "caption":
@@ -258,5 +241,4 @@ def draw(problem: Problem, image: int, mixture: Mixture, rng: random.Random) -> 
         problem, shown = in_text(problem, rng), None
     if kind == "draft":
         return draft_row(problem, shown, mixture, rng)
-    make = {"wait": wait_row, "refine": refine_row, "select": select_row}[kind]
-    return make(problem, shown, rng)
+    return (wait_row if kind == "wait" else refine_row)(problem, shown, rng)

@@ -6,19 +6,24 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from data_process.errors import UserError
+from selftrain.config.hub_ids import hub_id
 from selftrain.engine_settings import Requirement
 from selftrain.environment import DeviceError, ask
+from selftrain.families import FamilyError, family_of, opens_thinking, pixel_limits, thinking_untrained
 
 if TYPE_CHECKING:
     from selftrain.config import Config
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
+LEAST_OF_NAMED = 0.9  # of gpu.memory_gib: drivers keep some of what a data sheet says
+TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX")}  # the distributions of a name of `report_to`
 LOW_DISK = 5  # GiB: an adapter, its checkpoints and the bank of a small run
 
 
@@ -32,18 +37,49 @@ class Finding:
     advice: str = ""
 
 
+def quick(config: Config) -> Iterator[Finding]:
+    """The checks that take a second or two, of what would end a run hours after its start.
+
+    A run whose last training is done needs no trainer any more.
+    """
+    if config.engine.has_model:
+        yield from _model(config)
+        yield from _chat_template(config)
+        if not (config.output / f"iter{config.iters}" / "train" / "stage.json").is_file():
+            yield from _training(config)
+            yield from _gpu_memory(config, [])
+    yield from map(_installed, config.engine.requirements())
+
+
+def check_before_run(config: Config) -> None:
+    """ConfigError that lists what `quick` finds to fail."""
+    from selftrain.config import ConfigError
+
+    if lines := not_ready(config):
+        raise ConfigError("\n  ".join(["this run would fail, so it was not started:", *lines]))
+
+
+def not_ready(config: Config) -> list[str]:
+    """What `quick` finds to fail, a line each, with what to do."""
+    return [f"{one.what}: {one.found}; {one.advice}" for one in quick(config) if one.state == "fail"]
+
+
 def examine(config: Config) -> Iterator[Finding]:
     """Check everything that a run of `config` needs, in the order in which the run needs it."""
     yield Finding("ok", "Python", f"{'.'.join(map(str, sys.version_info[:3]))} ({sys.executable})")
     if config.engine.has_model:
+        gpus: list[float] = []
         yield from _packages()
-        yield from _torch()
+        yield from _torch(gpus)
         yield from _model(config)
+        yield from _chat_template(config)
         yield from _training(config)
         yield from _precision(config)
+        yield from _gpu_memory(config, gpus)
     yield from _engine(config)
     yield from _data(config)
     yield from _room(config)
+    yield from _full_weights(config)
 
 
 def pins(path: Path = REQUIREMENTS) -> dict[str, str]:
@@ -74,8 +110,8 @@ def _packages() -> Iterator[Finding]:
         yield Finding("ok", "packages", f"{len(known)} in the tested versions")
 
 
-def _torch() -> Iterator[Finding]:
-    """In a process of its own: importing the wrong pair of builds fails in many ways."""
+def _torch(gpus: list[float]) -> Iterator[Finding]:
+    """In a process of its own: importing the wrong pair of builds fails in many ways. `gpus` takes GiB of each."""
     script = (
         "import json, torch\n"
         "found = {'torch': torch.__version__, 'gpus': [[torch.cuda.get_device_name(i), "
@@ -96,8 +132,9 @@ def _torch() -> Iterator[Finding]:
         yield Finding("fail", "torch", f"{answer['torch']}, but torchvision: {answer['error']}", advice)
         return
     yield Finding("ok", "torch", f"{answer['torch']}, torchvision {answer['torchvision']}")
-    if gpus := ", ".join(f"{name} with {memory / 2**30:.0f} GiB" for name, memory in answer["gpus"]):
-        yield Finding("ok", "GPUs", gpus)
+    gpus += [memory / 2**30 for _, memory in answer["gpus"]]
+    if names := ", ".join(f"{name} with {memory / 2**30:.0f} GiB" for name, memory in answer["gpus"]):
+        yield Finding("ok", "GPUs", names)
     else:
         yield Finding("note", "GPUs", "torch finds none", "a CPU is enough for the tiny model, not for a 7B one")
 
@@ -107,7 +144,7 @@ def _model(config: Config) -> Iterator[Finding]:
     if not config.engine.reads_checkpoint(path):
         return
     if not (path / "config.json").is_file():
-        yield Finding("fail", "model", f"{path} holds no config.json", "set model.path to a checkpoint folder")
+        yield Finding("fail", "model", *no_checkpoint(path))
         return
     weights = [*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")]
     index = path / "model.safetensors.index.json"
@@ -121,11 +158,43 @@ def _model(config: Config) -> Iterator[Finding]:
         yield Finding("fail", "model", f"{path} holds no weights", "set model.path to a complete checkpoint folder")
         return
     size = sum(file.stat().st_size for file in weights)
-    kind = json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type")
-    if kind not in ("qwen2_vl", "qwen2_5_vl"):
-        yield Finding("fail", "model", f"{path} is a {kind} model", "Qwen2-VL and Qwen2.5-VL are supported")
+    try:
+        family = family_of(path)
+    except FamilyError as error:
+        yield Finding("fail", "model", str(error), "docs/models.md says what each family can do")
         return
-    yield Finding("ok", "model", f"{path}, {kind}, {size / 2**30:.2f} GiB of weights")
+    yield Finding("ok", "model", f"{path}, {family.model_type}, {size / 2**30:.2f} GiB of weights")
+
+
+def no_checkpoint(path: Path) -> tuple[str, str]:
+    """(what is wrong with a model's path that is no checkpoint folder, what to do)."""
+    if (name := hub_id(path)) is None:
+        return f"{path} holds no config.json", "set model.path to a checkpoint folder"
+    folder = f"models/{name.rpartition('/')[2]}"
+    return (
+        f"{name} is neither a checkpoint folder here nor in the Hugging Face cache",
+        f"nothing is downloaded during a run: `hf download {name} --local-dir {folder}`, then --model {folder}",
+    )
+
+
+def _chat_template(config: Config) -> Iterator[Finding]:
+    """Whether prompts can be rendered and trained on, and images keep their size in training."""
+    path = config.model.path
+    try:
+        family = family_of(path)
+        opens = opens_thinking(path)
+    except FamilyError as error:
+        if (path / "config.json").is_file():
+            yield Finding("fail", "chat template", str(error), "set model.path to an original checkpoint")
+        return
+    if opens:
+        why = thinking_untrained(path, family)
+        yield Finding("note" if config.engine.why_no_loop else "fail", "chat template", why, "see docs/models.md")
+    limits, own = pixel_limits(path), (config.model.min_pixels, config.model.max_pixels)
+    if limits and not limits[0] <= own[0] <= own[1] <= limits[1] and config.engine.why_no_loop is None:
+        what = f"the checkpoint takes {limits[0]} to {limits[1]} pixels, the configuration {own[0]} to {own[1]}"
+        advice = "a run stops before sampling if an image lies outside; set model.min_pixels and model.max_pixels"
+        yield Finding("note", "image sizes", what, advice)
 
 
 def _training(config: Config) -> Iterator[Finding]:
@@ -134,12 +203,35 @@ def _training(config: Config) -> Iterator[Finding]:
     interpreter = config.training.interpreter
     advice = "`uv pip install llamafactory==0.9.5` there, or set training.interpreter to a Python that has it"
     yield _installed(Requirement("LLaMA-Factory", ("llamafactory",), interpreter, advice))
+    yield from _trackers(config)
     path = config.training.hyperparameters
     if not path.is_file():
         yield Finding("fail", "hyper-parameters", f"there is no {path}", "set training.hyperparameters")
     elif "\ndeepspeed:" in path.read_text("utf-8"):
         advice = f"`uv pip install deepspeed` there; {path} asks for it"
         yield _installed(Requirement("DeepSpeed", ("deepspeed",), interpreter, advice))
+
+
+def _trackers(config: Config) -> Iterator[Finding]:
+    """Whether the trainer has what `report_to` names, and a key where it would ask for one."""
+    named = config.training.overrides.get("report_to", "none")
+    for name in [named] if isinstance(named, str) else named or []:
+        if name in ("none", "all"):
+            continue
+        need = TRACKERS.get(name, (name,))
+        advice = f"`uv pip install {need[0]}` there, or leave training.overrides.report_to out"
+        found = _installed(Requirement(f"tracker {name}", need, config.training.interpreter, advice))
+        yield found
+        if found.state == "ok" and name == "wandb" and not _knows_wandb():
+            advice = "`wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline"
+            yield Finding("fail", "tracker wandb", "it has no key, and would ask for one while the run waits", advice)
+
+
+def _knows_wandb() -> bool:
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
+        return True
+    netrc = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    return netrc.is_file() and "api.wandb.ai" in netrc.read_text("utf-8", "replace")
 
 
 def _precision(config: Config) -> Iterator[Finding]:
@@ -155,6 +247,37 @@ def _precision(config: Config) -> Iterator[Finding]:
         return
     converted = config.training.dtype == "auto" and precision.dtype != "base"
     yield Finding("note" if converted else "ok", "precision", str(precision))
+
+
+def _gpu_memory(config: Config, gpus: Sequence[float]) -> Iterator[Finding]:
+    """The estimate of memory and hours, against the GPUs that the configuration names, or else those of `gpus` (GiB).
+
+    Without any there is nothing to compare with, and a tiny model is not worth a line.
+    """
+    from selftrain.config import ConfigError
+    from selftrain.estimate.fit import estimate, fits, hours_line
+    from selftrain.estimate.memory import training_memory
+
+    named = config.gpu
+    if named is None and not gpus:
+        return
+    try:
+        found = estimate(config)
+    except (FamilyError, ConfigError, OSError, ValueError) as error:
+        yield Finding("note", "GPU memory", f"not estimated: {error}", "the other checks say what is wrong")
+        return
+    gib, count = (named.memory_gib, named.count) if named else (min(gpus), len(gpus))
+    memories = [*found.memories.items()]
+    if found.training is not None:  # what `selftrain train` may be given
+        memories.append(("training", training_memory(config, found.model, found.work, given=True)))
+    for name, memory in dict.fromkeys(memories):
+        state, advice = fits(name, memory, gib, count)
+        yield Finding(state, "GPU memory", f"{memory}", advice)
+    if found.hours is not None:
+        yield Finding("ok", "hours", hours_line(found, found.hours))
+    if named and gpus and min(gpus) < LEAST_OF_NAMED * named.memory_gib:
+        what = f"the configuration is for {named.memory_gib:g} GiB, and a GPU of this machine has {min(gpus):.0f}"
+        yield Finding("note", "GPU memory", what, "add a layer for it, such as --layer configs/gpu/24gb_7b.yaml")
 
 
 def _installed(need: Requirement) -> Finding:
@@ -203,6 +326,18 @@ def _data(config: Config) -> Iterator[Finding]:
     else:
         advice = "`python -m data_process.prepare` writes them"
         yield Finding("fail", "data", f"{folder} lacks {', '.join(lacking)}", advice)
+
+
+def _full_weights(config: Config) -> Iterator[Finding]:
+    """Whether the weights of a full fine-tuning find room."""
+    from selftrain.training.disk import check_room, disk_plan
+
+    try:
+        if (plan := disk_plan(config)) is not None:
+            check_room(plan)
+            yield Finding("ok", "weights", str(plan))
+    except UserError as error:
+        yield Finding("fail", "weights", str(error))
 
 
 def _room(config: Config) -> Iterator[Finding]:

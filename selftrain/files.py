@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from data_process.errors import UserError
+from data_process.errors import UserError, naming
 
 
 class RunError(UserError, RuntimeError):
@@ -28,22 +28,29 @@ class Record(BaseModel):
     @classmethod
     def read(cls, path: Path) -> Self:
         """The record of a JSON file; RunError names the file and every field that is missing or wrong."""
-        return cls._from(read_json(path), str(path))
+        return cls.from_json(read_json(path), str(path))
 
     @classmethod
     def read_rows(cls, path: Path) -> list[Self]:
         """The records of a JSON Lines file; RunError names the file, the line and the fields."""
         from data_process.io import read_jsonl  # not above: vLLM's own environment imports this file, without jsonlines
 
-        return [cls._from(row, f"{path}, line {number}") for number, row in enumerate(read_jsonl(path), 1)]
+        return [cls.from_json(row, f"{path}, line {number}") for number, row in enumerate(read_jsonl(path), 1)]
 
     @classmethod
-    def _from(cls, value: Any, where: str) -> Self:
+    def from_json(cls, value: Any, where: str) -> Self:
+        """The record of a JSON value; RunError names `where` it is from and every field that is missing or wrong."""
         try:
             return cls.model_validate(value)
         except ValidationError as error:
             raise RunError(
                 f"{where}: {_faults(error)}; restore the file, or delete it and run the command that wrote it again"
+            ) from error
+        except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+            # Readers of earlier forms look at values before these are checked.
+            raise RunError(
+                f"{where}: not a record of this program ({type(error).__name__}: {str(error)[:200]}); restore the "
+                "file, or delete it and run the command that wrote it again"
             ) from error
 
 
@@ -64,10 +71,12 @@ class SparseRecord(Record):
 
 def _faults(error: ValidationError) -> str:
     """`iterations[1].eval.dev.n is missing`, for every fault found."""
-    faults = []
+    faults: list[str] = []
     for fault in error.errors(include_url=False, include_input=False):
         where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault["loc"]).lstrip(".")
         wrong = f"is wrong ({fault['msg'].removeprefix('Value error, ')})"
+        if len(faults) == 10:
+            return ", ".join([*faults, "..."])
         faults.append(f"{where or 'the record'} {'is missing' if fault['type'] == 'missing' else wrong}")
     return ", ".join(faults)
 
@@ -85,7 +94,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RunError(f"{path} is missing; run the command that made the folder once more") from None
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         # A stage is made again whole; beside the stages only the one file is in the way.
         broken = path.parent if (path.parent / "stage.json").exists() else path
         raise RunError(f"{path} is damaged ({error}); delete {broken} and run the same command again") from error
@@ -100,9 +109,12 @@ def write_whole(path: Path, content: str | bytes) -> Path:
     """Write aside, flush to the disk, rename: the file is whole or absent. Makes its folder; text becomes UTF-8."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
-    with partial.open("wb") as out:
-        # "replace": a model may write half of a surrogate pair, which UTF-8 has no bytes for.
-        out.write(content.encode("utf-8", "replace") if isinstance(content, str) else content)
-        out.flush()
-        os.fsync(out.fileno())
-    return partial.replace(path)
+    try:
+        with naming(path), partial.open("wb") as out:
+            # "replace": a model may write half of a surrogate pair, which UTF-8 has no bytes for.
+            out.write(content.encode("utf-8", "replace") if isinstance(content, str) else content)
+            out.flush()
+            os.fsync(out.fileno())
+        return partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Protocol, TextIO
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from data_process.errors import printable
 
 Update = Callable[[int, int], None]  # done, total
 PLAIN_EVERY = 10.0  # seconds between lines where there is no terminal
+EVENT_EVERY = 1.0  # seconds between progress events for programs
 
 
 class NotedUpdate(Protocol):
@@ -51,12 +57,42 @@ class Pace:
         while len(self._marks) > self.MARKS and now - self._marks[0][0] > self.WINDOW:
             self._marks.popleft()
 
-    def text(self, done: int, total: int) -> str:
-        """Such as "2.5/s, about 140 s left", "1.7 s each, about 190 s left" or "starting"."""
-        if self.rate is None:
+    def left(self, done: int, total: int) -> float | None:
+        """Seconds to the end of the stage; None while there is no rate."""
+        return None if self.rate is None else (total - done) / self.rate
+
+
+def lasting(seconds: float) -> str:
+    """`8 s`, `4 min`, `1 h 20 min`: a time that is an estimate."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a stage is."""
+
+    done: int
+    total: int
+    rate: float | None  # units per second, recently
+    left: float | None  # seconds of this stage
+    run_left: float | None  # seconds of the whole run, this stage included
+    in_run: bool  # whether the stage is part of a run, so that `run_left` is wanted
+    note: str = ""
+
+    @property
+    def pace(self) -> str:
+        """Such as "2.5/s, about 3 min left", "1.7 s each, about 8 s left (run: 2 h 05 min)" or "starting"."""
+        if self.rate is None or self.left is None:
             return "starting"
         rate = f"{self.rate:.1f}/s" if self.rate >= 1 else f"{1 / self.rate:.1f} s each"
-        return f"{rate}, about {(total - done) / self.rate:.0f} s left"
+        run = "starting" if self.run_left is None else lasting(self.run_left)
+        return f"{rate}, about {lasting(self.left)} left" + (f" (run: {run})" if self.in_run else "")
+
+
+Show = Callable[[Standing], None]
 
 
 class Progress:
@@ -67,46 +103,68 @@ class Progress:
         self._out = out or sys.stderr
         self.quiet = quiet
         self._live = live and not quiet and self._out.isatty()
+        # Seconds that the stages after the present one will take, None while nobody knows: see runs/forecast.py.
+        self.after: Callable[[], float | None] | None = None
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
         if not self.quiet:
-            print(text, file=self._out, flush=True)
+            print(printable(text), file=self._out, flush=True)
 
     @contextmanager
     def stage(self, title: str, unit: str) -> Iterator[NotedUpdate]:
         """Show a stage; call what it yields with (done, total) in `unit`s, and a note where one unit takes long."""
         started = time.monotonic()
-        pace, wanted = Pace(started), 0
-        show = self._bar(title) if self._live else self._lines(title, unit, started)
-        with show as shown:
+        pace, wanted = Pace(started), None
+        later = self.after() if self.after is not None else None
+        with self._shown(title, unit, started) as show:
 
             def update(done: int, total: int, note: str = "") -> None:
                 nonlocal wanted
+                if wanted is None and unit == "samples" and done:
+                    self.say(f"  {title}: {done} of {total} samples are in the bank")
                 wanted = total
                 pace.update(time.monotonic(), done)
-                shown(done, total, pace.text(done, total), note)
+                left = pace.left(done, total)
+                whole = None if left is None or later is None else left + later
+                show(Standing(done, total, pace.rate, left, whole, self.after is not None, note))
 
             yield update
-        counts = f"{wanted} {unit}, " if wanted else ""
-        self.say(f"{title}: {counts}{time.monotonic() - started:.1f} s")
+        self._ended(title, unit, wanted or 0, time.monotonic() - started)
+
+    def during(self, title: str, unit: str, make: Callable[[Path], None]) -> Callable[[Path], None]:
+        """`make` of a run folder's stage, shown while it works: a stage that is done already is not shown."""
+
+        def shown(folder: Path) -> None:
+            with self.stage(title, unit):
+                make(folder)
+
+        return shown
+
+    def _ended(self, title: str, unit: str, units: int, seconds: float) -> None:
+        self.say(f"{title}: {f'{units} {unit}, ' if units else ''}{seconds:.1f} s")
+
+    def _shown(self, title: str, unit: str, started: float) -> AbstractContextManager[Show]:
+        return self._bar(title) if self._live else self._lines(title, unit, started)
 
     @contextmanager
-    def _bar(self, title: str) -> Iterator[Callable[[int, int, str, str], None]]:
+    def _bar(self, title: str) -> Iterator[Show]:
         from rich.console import Console, Group
         from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bars
         from rich.text import Text
 
-        pace = TextColumn("{task.fields[pace]}")
-        bars = Bars(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), pace)
-        task = bars.add_task(title, total=None, pace="starting")
+        pace = TextColumn("{task.fields[pace]}", markup=False)
+        bars = Bars(
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), pace
+        )
+        task = bars.add_task(printable(title), total=None, pace="starting")
         below = Text(style="dim", no_wrap=True, overflow="ellipsis")
 
-        def show(done: int, total: int, pace: str, note: str) -> None:
-            bars.update(task, completed=done, total=total, pace=pace)
-            below.plain = note
+        def show(now: Standing) -> None:
+            bars.update(task, completed=now.done, total=now.total, pace=now.pace)
+            below.plain = printable(now.note)
 
         def rendered() -> Group:
             return Group(bars, below) if below.plain else Group(bars)
@@ -115,15 +173,46 @@ class Progress:
             yield show
 
     @contextmanager
-    def _lines(self, title: str, unit: str, started: float) -> Iterator[Callable[[int, int, str, str], None]]:
+    def _lines(self, title: str, unit: str, started: float) -> Iterator[Show]:
         reported = started
 
-        def show(done: int, total: int, pace: str, note: str) -> None:
+        def show(now: Standing) -> None:
             nonlocal reported
-            now = time.monotonic()
-            if now - reported >= PLAIN_EVERY and (done or note):
-                reported = now
-                self.say(f"  {title}: {done}/{total} {unit}, {pace}{note and f'; {note}'}")
+            if time.monotonic() - reported >= PLAIN_EVERY and (now.done or now.note):
+                reported = time.monotonic()
+                self.say(f"  {title}: {now.done}/{now.total} {unit}, {now.pace}{now.note and f'; {now.note}'}")
 
         self.say(f"{title} ...")
+        yield show
+
+
+class Events(Progress):
+    """For programs: one JSON object a line, `event` first: what `selftrain run --json` prints."""
+
+    def __init__(self, out: TextIO) -> None:
+        super().__init__(out, live=False)
+
+    def emit(self, event: str, **fields: Any) -> None:
+        row = {"event": event, "time": round(time.time(), 3), **fields}
+        print(json.dumps(row, ensure_ascii=False), file=self._out, flush=True)
+
+    def say(self, text: str) -> None:
+        self.emit("message", text=text.strip())
+
+    def _ended(self, title: str, unit: str, units: int, seconds: float) -> None:
+        self.emit("stage_ended", stage=title, unit=unit, units=units, seconds=round(seconds, 3))
+
+    @contextmanager
+    def _shown(self, title: str, unit: str, started: float) -> Iterator[Show]:
+        reported = started
+
+        def show(now: Standing) -> None:
+            nonlocal reported
+            if time.monotonic() - reported >= EVENT_EVERY or now.done == now.total:
+                reported = time.monotonic()
+                times = {"rate": now.rate, "seconds_left": now.left, "run_seconds_left": now.run_left}
+                rounded = {name: None if value is None else round(value, 3) for name, value in times.items()}
+                self.emit("progress", stage=title, unit=unit, done=now.done, total=now.total, **rounded, note=now.note)
+
+        self.emit("stage_started", stage=title, unit=unit)
         yield show

@@ -25,16 +25,20 @@ SPECIAL_TOKENS = (
 
 # Qwen2-VL's template for text and images, rewritten: a system turn is added when there is none, an image becomes
 # <|vision_start|><|image_pad|><|vision_end|>, every turn is closed by <|im_end|> and a newline.
-CHAT_TEMPLATE = (
-    "{% for message in messages %}"
+_SYSTEM = (
     "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-    "{% endif %}<|im_start|>{{ message['role'] }}\n"
+    "{% endif %}"
+)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}" + _SYSTEM + "<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
     "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}"
     "{% endfor %}{% endif %}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+CHAT_TEMPLATE_WITHOUT_SYSTEM = CHAT_TEMPLATE.replace(_SYSTEM, "")  # as Qwen3-VL-Instruct's
 
 MAX_NUMBER = 360  # numbers up to this are single tokens
 PERIODS = (2, 5, 10, 20, 36, 50, 90, 100, 180, 360, 720)  # of the number embeddings' waves

@@ -16,11 +16,12 @@ from pathlib import Path
 import pytest
 
 from data_process.sources import minigeo
-from selftrain import __version__, loop, stages
+from selftrain import __version__, doctor, loop
 from selftrain.cli.errors import EXIT_CLOSED, guarded
 from selftrain.cli.main import COMMANDS, build_parser, main
 from selftrain.cli.run import run_main
 from selftrain.files import read_json
+from selftrain.stages import building
 
 ROOT = Path(__file__).parents[1]
 REHEARSAL = ROOT / "configs/rehearsal.yaml"
@@ -28,7 +29,7 @@ HEAVY = ("torch", "transformers", "peft", "numpy", "PIL", "matplotlib", "pydanti
 
 
 def command(*args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="session")
@@ -196,7 +197,7 @@ def test_a_closed_pipe_ends_quietly(finished, option, errors_too):
             cwd=ROOT,
             stdout=writer,
             stderr=writer if errors_too else subprocess.PIPE,
-            timeout=60,
+            timeout=600,
         )
     finally:
         os.close(writer)
@@ -264,10 +265,21 @@ def test_no_verb_and_unknown_verb(capsys):
     assert "invalid choice: 'repot'" in capsys.readouterr().err
 
 
-def test_an_engine_that_fails_is_status_4(data, tmp_path, capsys):
+def test_a_run_that_would_fail_is_status_2(data, tmp_path, capsys):
     argv = arguments(data, tmp_path, "--quiet", "--set", "engine.kind=hf", "--set", "model.path=/nowhere")
+    assert run_main(argv) == 2
+    assert "model: /nowhere holds no config.json" in capsys.readouterr().err
+
+
+def test_an_engine_that_fails_is_status_4(data, tmp_path, monkeypatch, capsys):
+    """Were the weights to go after the checks before a run."""
+    monkeypatch.setattr(doctor, "check_before_run", lambda config: None)
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text('{"model_type": "qwen2_vl"}')
+    argv = arguments(data, tmp_path, "--quiet", "--set", "engine.kind=hf", "--set", f"model.path={model}")
     assert run_main(argv) == 4
-    assert "engine failed: /nowhere holds no model weights" in capsys.readouterr().err
+    assert f"engine failed: {model} holds no model weights" in capsys.readouterr().err
 
 
 def test_failed_training_is_status_4_and_a_bug_keeps_its_traceback(capsys):
@@ -286,31 +298,96 @@ def test_failed_training_is_status_4_and_a_bug_keeps_its_traceback(capsys):
             guarded(fail(bug))
 
 
-def test_interrupt_in_process(data, tmp_path, monkeypatch, capsys):
-    """Ctrl-C in a stage: status 130, the lock is free, the same command ends the run."""
-    monkeypatch.setattr(loop, "write_run_report", lambda path: [])
-    argv = arguments(data, tmp_path, "--quiet", "--iters", 1)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_in_process(data, tmp_path, monkeypatch, capsys, number):
+    """In a stage: the status of the signal, what is saved and how to go on; the lock is free, the same command ends it.
+
+    What a finished run says names the page.
+    """
+    monkeypatch.setattr(loop, "write_run_report", lambda path: [path / "report.md", path / "report.html"])
+    monkeypatch.setattr(sys, "argv", ["run.py", "--config", "a file.yaml"])
+    argv = arguments(data, tmp_path, "--iters", 1)
+
+    def stop(*args: object, **kwargs: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(60)  # a signal arrives soon after
+
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "build", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt))
-        assert run_main(argv) == 130
-    assert "the same command resumes" in capsys.readouterr().err
+        patch.setattr(building, "build", stop)
+        assert run_main(argv) == 128 + number
+    said = capsys.readouterr().err
+    assert f"Stopped by {number.name}. Finished work is kept; the same command resumes." in said
+    n = len(list((tmp_path / "run").rglob("stage.json")))
+    assert f"Saved: {n} finished stages in {tmp_path / 'run'}, and every sample drawn so far in {tmp_path}" in said
+    assert "To resume: python run.py --config 'a file.yaml'" in said
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert run_main(argv) == 0
+    said = capsys.readouterr()
+    assert f"resuming: {n} finished stages are reused, of iteration 1: judge, rethink, sample; the bank" in said.err
+    assert "building training rows" in said.err
+    assert "finished already" not in said.out
+    before = (tmp_path / "run/metrics.json").read_bytes()
+    assert run_main(argv) == 0
+    said = capsys.readouterr()
+    assert f"finished already: report at {tmp_path / 'run/report.html'}" in said.out
+    assert "building" not in said.err
+    assert (tmp_path / "run/metrics.json").read_bytes() == before
     sessions = read_json(tmp_path / "run/sessions.json")
-    assert len(sessions) == 2, "an interrupted session's time counts too"
+    assert len(sessions) == 3, "an interrupted session's time counts too"
 
 
 INTERRUPTIBLE = """
 import sys, time
-from selftrain import stages
+from selftrain.stages import building
 from selftrain.cli.run import run_main
-build = stages.build
+build = building.build
 def slow(*args, **kwargs):
     print("building", flush=True)
     time.sleep(30)
     return build(*args, **kwargs)
-stages.build = slow
+building.build = slow
 sys.exit(run_main(sys.argv[1:]))
 """
+
+
+def test_an_ignored_hangup_stays_ignored():
+    """`nohup` starts a program so."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert guarded(lambda: os.kill(os.getpid(), signal.SIGHUP) or 0) == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_run_for_programs(data, tmp_path, monkeypatch, capsys):
+    """Every line of standard output is an event, in order; nobody else writes there."""
+    monkeypatch.setattr(loop, "write_run_report", lambda path: [path / "report.html"])
+    argv = arguments(data, tmp_path, "--iters", 1, "--json")
+    for already in (False, True):
+        assert run_main(argv) == 0
+        said = capsys.readouterr()
+        assert said.err == ""
+        events = [json.loads(line) for line in said.out.splitlines()]
+        assert all({"event", "time"} <= {*event} for event in events)
+        assert events[0]["text"].startswith("run rehearsal in ")
+        assert events[-1]["event"] == "finished"
+        assert events[-1]["already"] is already
+        assert events[-1]["report"] == str(tmp_path / "run/report.html")
+        assert events[-1]["accepted"] == read_json(Path(events[-1]["metrics"]))["accepted"]
+        ended = [event["stage"] for event in events if event["event"] == "stage_ended"]
+        assert [event["stage"] for event in events if event["event"] == "stage_started"] == ended
+        assert ("iteration 1: sampling" in ended) is not already
+        if not already:
+            last = [e for e in events if e["event"] == "progress" and e["stage"] == "iteration 1: sampling"][-1]
+            assert last["done"] == last["total"] == 24 * 3
+            assert last["unit"] == "samples"
+    assert run_main([*argv, "--seed", "7"]) == 2
+    said = capsys.readouterr()
+    assert "config.seed: 0 -> 7" in json.loads(said.out.splitlines()[-1])["error"]
+    assert "was started with other settings" in said.err
+    with pytest.raises(SystemExit):
+        run_main([*argv, "--quiet"])
 
 
 @pytest.mark.slow
@@ -323,7 +400,7 @@ def test_ctrl_c(data, tmp_path, finished):
     assert child.stdout.readline() == b"building\n"
     time.sleep(0.1)
     os.kill(child.pid, signal.SIGINT)
-    _, error = child.communicate(timeout=20)
+    _, error = child.communicate(timeout=600)
     assert child.returncode == 130
     assert b"the same command resumes" in error
     assert b"Traceback" not in error

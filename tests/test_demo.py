@@ -82,7 +82,7 @@ def test_running_again_changes_nothing_and_needs_no_engine(finished: Path) -> No
     assert result.returncode == 0, result.stderr[-4000:]
     assert artefacts(finished / "run") == before
     assert "sampling" not in result.stderr
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 300
 
 
 def test_killed_while_training_ends_as_if_left_alone(finished: Path, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_killed_while_training_ends_as_if_left_alone(finished: Path, tmp_path: P
         time.sleep(0.2)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     while _mentions(str(folder)):  # LLaMA-Factory must not outlive the run
         assert time.monotonic() < deadline, "training went on without its run"
         time.sleep(0.5)

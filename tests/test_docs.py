@@ -6,6 +6,7 @@ A command is a line of a fenced block that is `bash` or says no language. `RULES
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import runpy
@@ -20,10 +21,13 @@ from typing import Any, Literal
 import pytest
 import yaml
 
+from benchmarks.policies import read_tables
 from data_process.io import write_jsonl
 from data_process.sources import minigeo
 from selftrain.config import ConfigError, load_config
+from selftrain.curation.settings import load_recipe
 from selftrain.scaling.grid import load_scale_config
+from tests.data_process.predictions import test_harness_logs as harness_logs
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -53,15 +57,31 @@ RULES: tuple[tuple[str, Mode, str], ...] = (
     (r"selftrain run |python run\.py", "parse", "trains for minutes, or needs a GPU"),
     (r"selftrain score .*--extractor-url ", "parse", "needs a server"),
     (r"selftrain rejudge outputs/RUN", "parse", "a placeholder"),
-    (r"selftrain (report|rejudge|compare|score) ", "run", ""),
+    (r"selftrain (list|show|report|rejudge|compare|score) ", "run", ""),
+    (r"selftrain export --reward --out ", "run", ""),
+    (r"selftrain export outputs/demo --reward ", "run", ""),
+    (r"selftrain export ", "parse", "needs trained weights; tests/selftrain/export/ makes them"),
+    (r"selftrain config ", "run", ""),
     (r"selftrain doctor$", "run", ""),
     (r"selftrain doctor ", "parse", "fails where the model is not downloaded"),
     (r"selftrain scale --run ", "run", ""),
     (r"selftrain scale ", "parse", "needs a model"),
     (r"selftrain select-data ", "parse", "trains, which a rehearsal refuses"),
+    (
+        r"cat answers\.jsonl '\|' selftrain score ",
+        "files",
+        "a pipe; tests/data_process/predictions/ reads standard input",
+    ),
+    (r"selftrain distill ", "parse", "needs a server"),
+    (r"selftrain bank ", "parse", "needs a bank; tests/selftrain/sampling/ has them"),
     (r"selftrain serve ", "parse", "needs vLLM and a GPU"),
+    (r"selftrain reward ", "parse", "samples and trains for minutes; tests/selftrain/reward/ runs it"),
+    (r"selftrain train ", "parse", "needs rows; tests/selftrain/training/test_given_rows.py runs it"),
     (r"selftrain prepare table ", "run", ""),
     (r"selftrain prepare ", "parse", "needs a downloaded data set"),
+    (r"selftrain curate .*--recipe ", "parse", "samples a model"),
+    (r"selftrain curate .*--pool ", "run", ""),
+    (r"selftrain curate --again ", "run", ""),
     (r"selftrain check-leakage ", "run", ""),
     (r"python -m data_process\.sources\.minigeo ", "parse", "draws thousands of images"),
     (r"python -m benchmarks\.loop ", "run", ""),
@@ -143,7 +163,7 @@ def check_targets(targets: list[str]) -> None:
 @pytest.mark.parametrize("command", of_mode("files"))
 def test_files_of_a_command_exist(command, monkeypatch):
     words = command.words
-    assert words[0] in ("source", "uv", "sbatch") or os.access(ROOT / words[0], os.X_OK)
+    assert words[0] in ("source", "uv", "sbatch", "cat") or os.access(ROOT / words[0], os.X_OK)
     for word in words:
         if re.match(r"(configs|examples|models/tiny-qwen2vl|requirements)\b", word):
             assert (ROOT / word).exists(), word
@@ -193,7 +213,11 @@ def check_settings(args: argparse.Namespace) -> None:
         load_config(args.config)
     elif "cot_share" in given:  # select-data
         load_scale_config(None, args.set, quick=False)
-    elif "set" in given:
+    elif "recipe" in given:
+        load_recipe(args.recipe, args.set, {name: given[name] for name in ("policy", "size", "share", "seed")})
+    elif "variants" in given:  # benchmarks.policies
+        load_config(read_tables()[args.table].config, args.set)
+    elif "set" in given and "config" in given:
         load_config(args.config, args.set)
 
 
@@ -238,6 +262,14 @@ def sandbox(tmp_path_factory) -> Path:
         write_jsonl(folder / f"{name}.jsonl", others)
     for name in ("responses", "answers"):
         write_jsonl(folder / f"{name}.jsonl", responses)
+    said = [row["response"] for row in responses]
+    harness_logs.lmms(folder, others, said)
+    harness_logs.vlmeval_xlsx(folder)
+    samples = [
+        {"id": row["id"], "epoch": 1, "input": row["question"], "target": row["answer"], "output": {"completion": text}}
+        for row, text in zip(others, said, strict=True)
+    ]
+    harness_logs.inspect_eval(folder, samples)
     run_in(folder, "python -m data_process.prepare table --raw testmini.jsonl --split train=test --out data/mathvista")
     for name in ("demo", "demo-star"):
         run_in(
@@ -249,7 +281,7 @@ def sandbox(tmp_path_factory) -> Path:
 def run_in(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
     words = Command("", line).words
     program = [sys.executable, "-m", *words] if words[0] == "selftrain" else [sys.executable, *words[1:]]
-    done = subprocess.run(program, cwd=folder, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(program, cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"{line}\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}"
     return done
 
@@ -361,23 +393,33 @@ def test_top_level_map_exists():
         assert (ROOT / line.split()[0]).exists(), line
 
 
-def test_ablations_are_what_the_configs_say():
+def test_ablations_are_what_the_table_says():
     text = (DOCS / "method.md").read_text(encoding="utf-8")
     number = r" ([\d.]+) \|"
-    rows = re.findall(rf"^\| `(configs/demo\w*\.yaml)` \|{4 * number}", text, re.MULTILINE)
-    assert len(rows) == 7
-    steps = load_config(ROOT / "configs/demo.yaml").training.overrides
-    for file, *weights in rows:
-        config = load_config(ROOT / file)
+    rows = re.findall(rf"^\| ([\w -]+) \|{4 * number}", text, re.MULTILINE)
+    table = read_tables()["ablations"]
+    assert [variant for variant, *_ in rows] == list(table.variants)
+    for variant, *weights in rows:
+        settings = {**table.shared, **table.variants[variant]}
+        config = load_config(table.config, [f"{key}={json.dumps(value)}" for key, value in settings.items()])
         parts = config.build.parts
-        assert [parts.cot, parts.refine, parts.select, parts.reflect] == [float(weight) for weight in weights], file
+        assert [parts.cot, parts.refine, parts.select, parts.reflect] == [float(weight) for weight in weights], variant
         assert parts.qa == 0
-        assert config.training.restart == ("base" if "restart_base" in file else "previous")
-        assert config.select_format == ("answer" if "letter" in file else "rationale")
-        assert config.training.overrides == steps == {"max_steps": 100}
+        assert config.training.restart == ("base" if variant == "restart base" else "previous")
+        assert config.select_format == ("answer" if variant == "letter" else "rationale")
+        assert config.training.overrides == {"max_steps": 100}
     assert load_config().training.restart == "base"
+    starts = {
+        "the base model": "base",
+        "the previous weights": "previous",
+        "the previous weights and optimizer": "continuous",
+    }
+    recipes = dict(re.findall(r"^\| .* \| `configs/([\w.]+)` \| .* \| ([\w ]+) \|$", text, re.MULTILINE))
+    assert {*recipes.values()} == {*starts}
     for file in ROOT.glob("configs/*qwen2*.yaml"):
-        assert load_config(file).training.restart == "base", file.name
+        start = recipes.pop(file.name, "the base model")
+        assert load_config(file).training.restart == starts[start], file.name
+    assert not recipes
 
 
 @pytest.mark.parametrize("page", EVERYWHERE, ids=lambda page: str(page.relative_to(ROOT)))

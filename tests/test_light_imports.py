@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -98,3 +99,40 @@ def test_the_vllm_worker_needs_only_what_vllm_brings():
     )
     failed, _ = import_all(["selftrain.engines.vllm_worker"], *ours)
     assert failed == {}
+
+
+def test_the_judge_alone_needs_only_its_own_requirements(tmp_path):
+    """`requirements-judge.txt` is enough to judge, to score a file, to show a run and to prepare a table."""
+
+    def names(file: str) -> dict[str, str]:
+        lines = [line for line in (ROOT / file).read_text().splitlines() if line and not line.startswith("#")]
+        return dict(line.split("==") for line in lines)
+
+    everything, light = names("requirements.txt"), names("requirements-judge.txt")
+    assert {name: everything[name] for name in light if name != "pandas"} == {
+        k: light[k] for k in light if k != "pandas"
+    }
+    blocked = [name.replace("-", "_") for name in set(everything) - set(light)]
+    assert set(HEAVY) <= set(blocked)
+    rows = [{"question": f"What is {k} + {k}?", "answer": str(2 * k)} for k in range(20)]
+    (tmp_path / "my.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = subprocess.run(
+        [sys.executable, "-c", JUDGE_ALONE, json.dumps([blocked, []])],
+        cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "= 100.00%" in done.stdout
+
+
+JUDGE_ALONE = f"""{IMPORT_ALL}
+import selftrain
+from selftrain.cli.main import main
+
+problem = selftrain.Problem("1", "Which?", "B", choices=("30", "40"))
+assert selftrain.judge("The angle is 40, so the answer is (B).", problem).correct
+assert main(["prepare", "table", "--raw", "my.jsonl", "--out", "data"]) == 0
+rows = [json.loads(line) for line in open("data/test.jsonl")]
+with open("answers.jsonl", "w") as out:
+    out.writelines(json.dumps({{"id": row["id"], "response": f"Answer: {{row['answer']}}"}}) + "\\n" for row in rows)
+assert main(["score", "--problems", "data/test.jsonl", "--outputs", "answers.jsonl"]) == 0
+"""

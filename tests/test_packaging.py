@@ -80,7 +80,7 @@ def test_clean_results_with_yes(checkout):
 def test_clean_results_asks(checkout, answer, removed):
     ours, theirs = pty.openpty()
     os.write(ours, f"{answer}\n".encode())
-    done = subprocess.run(["make", "clean-results"], cwd=checkout, stdin=theirs, capture_output=True, timeout=20)
+    done = subprocess.run(["make", "clean-results"], cwd=checkout, stdin=theirs, capture_output=True, timeout=600)
     os.close(ours)
     os.close(theirs)
     assert (done.returncode == 0) == removed

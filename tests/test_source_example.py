@@ -41,7 +41,7 @@ def test_the_example(folder):
     words = block("bash").split()[1:]
     done = subprocess.run(
         [sys.executable, "-m", "selftrain", *words, "--skip-bad"], cwd=folder, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}, timeout=120,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (problem,) = load(folder / "data/kites", "test")

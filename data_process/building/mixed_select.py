@@ -85,7 +85,7 @@ def build_mixed_select(
                 right.append(one.candidate)
         for n in sizes:
             reason = _rejection_reason(right, wrong, n)
-            drawn = [] if reason else _draws(problem, right, wrong, n, per_size, seed)
+            drawn = [] if reason else draws(problem, right, wrong, n, per_size, seed)
             if len(drawn) < per_size:
                 dropped[reason or "no_new_set"] += per_size - len(drawn)
             for k, (rights, wrongs) in enumerate(drawn):
@@ -93,7 +93,7 @@ def build_mixed_select(
     examples: list[Example] = []
     places = {n: [0] * n for n in sizes}
     for (n, n_right), group in sorted(items.items()):
-        for item, pattern in zip(group, _patterns(n, n_right, len(group), seed), strict=True):
+        for item, pattern in zip(group, patterns(n, n_right, len(group), seed), strict=True):
             for place in pattern:
                 places[n][place] += 1
             examples.append(_example(item, pattern, n, prompts, form, seed))
@@ -124,7 +124,7 @@ def _rejection_reason(right: Sequence[Candidate], wrong: Sequence[Candidate], n:
     return "too_few_candidates" if len(right) + len(wrong) < n else None
 
 
-def _draws(
+def draws(
     problem: Problem, right: Sequence[Candidate], wrong: Sequence[Candidate], n: int, most: int, seed: int
 ) -> list[tuple[tuple[Candidate, ...], tuple[Candidate, ...]]]:
     """Up to `most` different sets of n candidates with both kinds, each as (correct ones, wrong ones)."""
@@ -145,7 +145,7 @@ def _draws(
     return found
 
 
-def _patterns(n: int, n_right: int, count: int, seed: int) -> list[tuple[int, ...]]:
+def patterns(n: int, n_right: int, count: int, seed: int) -> list[tuple[int, ...]]:
     """The places of the correct ones in `count` items: every pattern equally often up to one, in a seeded order."""
     patterns = list(itertools.combinations(range(n), n_right))
     random = Random(seed_for(seed, "mixed-select", "places", n, n_right))

@@ -11,27 +11,27 @@ Counts add up at three places, which `build` checks:
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from random import Random
-from typing import Literal, get_args
+from typing import Literal
 
 from data_process import prompts as wording
 from data_process.building.census import Census, problems_by_id
 from data_process.building.mixed_select import reason_of
+from data_process.building.pool import DEFAULT, choose
 from data_process.building.rationale import DEFAULT_SETS, SetSizes, material, rationale_rows
 from data_process.building.reflect import reflect_rows
 from data_process.building.second_thoughts import NONE, SecondThoughts, responses
+from data_process.building.weights import KINDS, part_weights, weigh
 from data_process.io import paused_garbage_collection
 from data_process.judging.consistency import contradiction
 from data_process.prompts import PromptSet, SelectFormat
 from data_process.schema import Candidate, DataError, Example, Judged, Kind, Problem
 from data_process.seeds import seed_for
 
-KINDS: tuple[Kind, ...] = get_args(Kind)
 SHOWN = 2  # at most so many correct and so many wrong candidates of a problem appear in refinements and selections
 RuleName = Literal["a-orig", "a-q2"]
 
@@ -95,12 +95,12 @@ class _Pool:
         self.n_negatives += 1
         self.negatives.append(candidate)
         if len(self.negatives) > SHOWN:
-            self.negatives.remove(min(self.negatives, key=attrgetter("age_key")))
+            self.negatives.remove(min(self.negatives, key=attrgetter("preference")))
 
     def sort(self) -> None:
         """Newest first."""
         for candidates in (self.positives, self.negatives):
-            candidates.sort(key=attrgetter("age_key"), reverse=True)
+            candidates.sort(key=attrgetter("preference"), reverse=True)
         self.everything.sort(key=lambda item: item.candidate.age_key, reverse=True)
 
     @property
@@ -146,6 +146,8 @@ def build(
     allow_truncated_negatives: bool = False,
     require_consistent: bool = False,
     sampled_only: bool = False,
+    policies: Sequence[str] = DEFAULT,
+    rewards: Mapping[str, float] | None = None,
 ) -> BuildResult:
     """Build one iteration's training mixture. `judged` is read once, and only what the rows need of it is kept.
 
@@ -166,6 +168,8 @@ def build(
     `allow_truncated_negatives`: a truncated text is never a target; this admits it as a wrong attempt.
     `require_consistent`: a correct text that contradicts itself ("47 is (C)" where (C) is 45) is not used at all.
     `sampled_only`: problems without candidates are left out, as if they had not been given.
+    `policies`: which right candidates are kept (pool.py). Those about iterations are for who reads `judged`.
+    `rewards`: candidate id -> score, for a policy that needs it.
 
     Raises DataError for a weight that is negative or not a number, for an unknown part, problem or rule, and for an id
     that occurs twice. Having no positive or no negative is not an error; `dropped` counts the reasons.
@@ -178,7 +182,7 @@ def build(
         raise DataError(
             f"max_cot_per_problem is {max_cot_per_problem}; it must be at least 1 (weight 0 leaves cot out)"
         )
-    weights = _weights(parts or {})
+    weights = part_weights(parts or {})
     text_rule = RULES[rule]
     if min_chars is not None:
         text_rule = replace(text_rule, min_chars=min_chars)
@@ -196,7 +200,7 @@ def build(
             break  # `check` says which
         if select_format == "rationale":
             found[problem.id].everything.append(item)
-        reason = _rejection_reason(item, text_rule, abstain_is_negative, allow_truncated_negatives)
+        reason = rejection_reason(item, text_rule, abstain_is_negative, allow_truncated_negatives)
         if require_consistent and not reason and correct:
             reason = "contradicts_itself" if contradiction(candidate.text, problem) else None
         if reason:
@@ -210,6 +214,7 @@ def build(
     pools = {problem_id: found.get(problem_id) or _Pool() for problem_id in sorted(by_id)}
     for pool in pools.values():
         pool.sort()
+        pool.positives = choose(pool.positives, policies, seed, dropped, rewards)
     slots: Counter[str] = Counter(candidate=census.verdicts.total())
 
     cot_prompts = {
@@ -238,7 +243,7 @@ def build(
     }
     repeated: Counter[str] = Counter()
     mixture = [
-        example for kind in KINDS for example in _weigh(by_kind[kind], kind, weights[kind], seed, dropped, repeated)
+        example for kind in KINDS for example in weigh(by_kind[kind], kind, weights[kind], seed, dropped, repeated)
     ]
     # Sorted by id before the shuffle, so that the order of the extra rows does not matter either.
     mixture += sorted(extra, key=lambda example: example.id)
@@ -262,20 +267,13 @@ def build(
     return result
 
 
-def _weights(parts: Mapping[Kind, float]) -> dict[Kind, float]:
-    for kind, weight in parts.items():
-        if kind not in KINDS:
-            raise DataError(f"unknown part {kind!r}; known: {', '.join(KINDS)}")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
-            raise DataError(f"the weight of part {kind} is {weight!r}; it must be a number of at least 0")
-    return {kind: float(parts.get(kind, 1.0)) for kind in KINDS}
-
-
-def _rejection_reason(
+def rejection_reason(
     item: Judged, rule: Rule, abstain_is_negative: bool, allow_truncated_negatives: bool
 ) -> str | None:
     """Why a candidate can be neither a target nor an attempt in a prompt; None when it can."""
     text, verdict = item.candidate.text.strip(), item.verdict
+    if item.candidate.guide is not None and not verdict.correct:
+        return "guided_wrong"
     if item.candidate.finish == "length" and (verdict.correct or not allow_truncated_negatives):
         return "truncated"
     if not text:
@@ -422,23 +420,3 @@ def _places(n: int, seed: int) -> list[int]:
     random.shuffle(places)
     names = random.sample(range(3), 3)  # which places get one item more is random as well
     return [names[place] for place in places]
-
-
-def _weigh(
-    examples: Sequence[Example], kind: Kind, weight: float, seed: int, dropped: Counter[str], repeated: Counter[str]
-) -> list[Example]:
-    """The part at its weight: whole copies, then a seeded subset for the fraction, rounded half up."""
-    copies = int(weight)
-    n_more = math.floor((weight - copies) * len(examples) + 0.5)
-    chosen = sorted(Random(seed_for(seed, "mixture", kind)).sample(range(len(examples)), n_more))
-    if copies == 0:
-        if n_more < len(examples):
-            dropped[f"{kind}:weight"] += len(examples) - n_more
-        return [examples[k] for k in chosen]
-    rows = list(examples)
-    for copy in range(2, copies + 1):
-        rows += [replace(example, id=f"{example.id}#{copy}") for example in examples]
-    rows += [replace(examples[k], id=f"{examples[k].id}#{copies + 1}") for k in chosen]
-    if len(rows) > len(examples):
-        repeated[kind] += len(rows) - len(examples)
-    return rows

@@ -60,6 +60,8 @@ def material(
     """
     shown: list[Candidate] = []
     for item in judged:
+        if item.candidate.guide is not None:
+            continue  # it is no natural draw
         if len(shown) >= least and item.candidate.iteration != shown[-1].iteration:
             break
         shown.append(item.candidate)

@@ -27,22 +27,25 @@ def to_row(example: Example, image_path: Callable[[str], Path], open_turns: bool
     `open_turns`: for the template that adds nothing to the turns of the assistant and to observations
     (selftrain/training/open_turns.py). An attempt is then a turn of the assistant, an ignore string an observation, and
     the target ends with END_OF_TURN. DataError for an example with a history otherwise.
+
+    A preference pair has the columns `chosen` and `rejected` instead of a turn of the assistant.
     """
     if example.history and not open_turns:
         wrong(f"example {example.id!r}", "its history needs a data set with open turns")
+    if example.rejected and open_turns:
+        wrong(f"example {example.id!r}", "a preference pair cannot stand in a data set with open turns")
     history = [
         message
         for attempt, ignore in example.history
         for message in ({"role": "assistant", "content": attempt}, {"role": "observation", "content": ignore})
     ]
-    return {
-        "messages": [
-            {"role": "user", "content": PLACEHOLDER.join(segments(example.prompt, len(example.images)))},
-            *history,
-            {"role": "assistant", "content": example.target + END_OF_TURN * open_turns},
-        ],
-        "images": [str(image_path(image)) for image in example.images],
-    }
+    user = {"role": "user", "content": PLACEHOLDER.join(segments(example.prompt, len(example.images)))}
+    target = {"role": "assistant", "content": example.target + END_OF_TURN * open_turns}
+    images = [str(image_path(image)) for image in example.images]
+    if example.rejected:
+        rejected = {"role": "assistant", "content": example.rejected}
+        return {"messages": [user], "chosen": target, "rejected": rejected, "images": images}
+    return {"messages": [user, *history, target], "images": images}
 
 
 def rejection_reason(example: Example) -> str | None:
@@ -60,6 +63,10 @@ def rejection_reason(example: Example) -> str | None:
         return "mark_in_prompt"
     if any(neutralise(text) != text for pair in example.history for text in pair):
         return "mark_in_history"
+    if example.rejected and not example.rejected.strip():
+        return "empty_rejected"
+    if neutralise(example.rejected) != example.rejected:
+        return "mark_in_rejected"
     return None
 
 
@@ -76,7 +83,7 @@ def write_dataset(
     once for each image. `open_turns` as in `to_row`, for all rows.
     Each file is written whole or not at all, the registration last. Returns counts of "written" and of each reason for
     leaving an example out, which add up to the number of examples; the caller decides whether too few were written.
-    Raises DataError for an unusable name or an unreadable dataset_info.json.
+    Raises DataError for an unusable name or an unreadable dataset_info.json, and for preference pairs among other rows.
     """
     if not _NAME.fullmatch(name):
         raise DataError(
@@ -85,23 +92,28 @@ def write_dataset(
     folder = Path(folder)
     info = _read_info(folder / INFO)
     counts: Counter[str] = Counter()
-    has_images = False
+    has_images, pairs = False, None
     path_of = cache(image_path)
 
     def rows() -> Iterator[dict[str, Any]]:
-        nonlocal has_images
+        nonlocal has_images, pairs
         for example in examples:
             reason = rejection_reason(example)
             counts[reason or "written"] += 1
             if reason is None:
                 has_images = has_images or bool(example.images)
+                if pairs not in (None, bool(example.rejected)):
+                    wrong(f"example {example.id!r}", "preference pairs and other rows cannot be trained on together")
+                pairs = bool(example.rejected)
                 yield to_row(example, path_of, open_turns)
 
     write_jsonl(folder / f"{name}.jsonl", rows())
     # The reader cannot infer the type of a column of empty lists, so a text-only dataset does not declare it.
     columns = {"messages": "messages"} | ({"images": "images"} if has_images else {})
+    columns |= {"chosen": "chosen", "rejected": "rejected"} if pairs else {}
     tags = _TAGS | ({"observation_tag": "observation"} if open_turns else {})
     info[name] = {"file_name": f"{name}.jsonl", "formatting": "sharegpt", "columns": columns, "tags": tags}
+    info[name] |= {"ranking": True} if pairs else {}
     with write_aside(folder / INFO) as file:
         file.write(json.dumps(info, indent=2, sort_keys=True).encode() + b"\n")
     return counts

@@ -32,7 +32,7 @@ from data_process.decontamination.report import BLOCKING, Leak, LeakKind
 from data_process.images.marks import without_marks
 from data_process.schema import DataError, Problem
 
-NOTED = 5  # near images of unrelated questions that are compared as a whole for each test image, for a note
+NOTED = 2  # near images of unrelated questions, the closest, that are compared as a whole for each test image
 Prints = Mapping[Path, Fingerprint | IncomparableReason]
 Value = tuple[Wording, tuple[str, ...]]
 Images = tuple[str, ...]
@@ -99,6 +99,14 @@ def group_problems(
     return sorted(groups, key=lambda group: group.ids), dict(sorted(reasons.items()))
 
 
+UNKNOWN = _value("")  # the answer of a training problem without a label: it may be any
+
+
+def _agree(train: ProblemGroup, test: ProblemGroup) -> bool:
+    """Whether the two may have the same answer."""
+    return train.answer in (test.answer, UNKNOWN)
+
+
 class LeakSearch:
     """The search for leaks between the training set and one test set."""
 
@@ -114,7 +122,8 @@ class LeakSearch:
             if group.images:
                 self.shown[group.images][group.text.words].append(group)
         for group in (*train, *test):
-            answers[group.text.key].add(group.answer)
+            if group.answer != UNKNOWN:
+                answers[group.text.key].add(group.answer)
         self.unambiguous = {key for key, values in answers.items() if len(values) == 1}
         self.wording_matches: dict[Wording, list[WordingMatch]] = defaultdict(list)
         for match in matching_wordings(set(self.worded), {group.text.words for group in test}):
@@ -159,7 +168,7 @@ class LeakSearch:
     def _proposed(self, test: Iterable[Images]) -> Iterator[tuple[Images, Images, How, float]]:
         """(train, test, how, score) of the problems' images that may be the same: as many, and pairwise in order.
 
-        `how` and `score` are those of the pair that is least alike.
+        `how` and `score` are those of the pair that is least alike. The closest of each test image come first.
         """
         sides = [sorted({digest for images in of for digest in images}) for of in (self.shown, test)]
         matches = propose_images(*([self.prints[digest] for digest in side] for side in sides))
@@ -171,12 +180,14 @@ class LeakSearch:
         for train_digest, test_digest in pairs:
             first[test_digest].append(train_digest)
         for theirs in sorted(test):
+            proposed = []
             for mine in (images for digest in first[theirs[0]] for images in beginning[digest]):
                 found = [pairs.get(pair) for pair in zip(mine, theirs, strict=False)]
                 alike = [match for match in found if match is not None]
                 if len(mine) == len(theirs) == len(alike):
                     worst = min(alike, key=lambda match: (-HOW.index(match.how), match.score))
-                    yield mine, theirs, worst.how, worst.score
+                    proposed.append((mine, theirs, worst.how, worst.score))
+            yield from sorted(proposed, key=lambda pair: (-pair[3], pair[0]))
 
     def _by_image(self) -> set[tuple[Images, Images]]:
         """Adds the pairs that share their images; returns the (train, test) digests of the images that match."""
@@ -193,7 +204,7 @@ class LeakSearch:
                 for test in shown[theirs]
                 for train, relation, score in self._related(test, by_wording)
                 # A near image may differ in what is asked, and then the answer does.
-                if train.answer == test.answer or (relation == "same" and exact)
+                if _agree(train, test) or (relation == "same" and exact)
             ]
             if not exact:
                 tried[theirs] += not leaks
@@ -229,7 +240,7 @@ class LeakSearch:
                 for train in equal:
                     if train.images and test.images:
                         if (
-                            train.answer == test.answer
+                            _agree(train, test)
                             and {train.text.key, test.text.key} <= self.unambiguous
                             and (train.images, test.images) not in matched
                             and (relation := relate(train.text, test.text, match)) != "variant"
@@ -242,7 +253,7 @@ class LeakSearch:
 
     def _kind(self, train: ProblemGroup, test: ProblemGroup, relation: Relation) -> LeakKind | None:
         """The kind of a pair of similar wording in which at least one problem has no image to compare."""
-        same_answer = train.answer == test.answer
+        same_answer = _agree(train, test)
         if relation == "variant":
             return "other_values"
         if not train.drawn and not test.drawn:

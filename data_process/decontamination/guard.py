@@ -27,7 +27,9 @@ from data_process.decontamination.compare import LeakSearch, group_problems
 from data_process.decontamination.known_overlaps import FAMILIES, origin_of, source_overlaps
 from data_process.decontamination.near_image import Fingerprint, IncomparableReason
 from data_process.decontamination.report import BLOCKING, Leak, LeakReport
+from data_process.errors import printable
 from data_process.io import load_problems, write_jsonl
+from data_process.outputs import check_outputs
 from data_process.schema import DataError, Problem, to_json
 
 
@@ -87,9 +89,13 @@ def clean(train: Sequence[Problem], report: LeakReport, *, train_source: str | N
     return kept
 
 
+def _file(path: Path, split: str) -> Path:
+    return path / f"{split}.jsonl" if path.is_dir() else path
+
+
 def _load(path: Path, split: str, images: Path | None) -> tuple[list[Problem], Path]:
     """The problems of a JSONL file, or of `split`.jsonl in a folder, and the folder of their images."""
-    file = path / f"{split}.jsonl" if path.is_dir() else path
+    file = _file(path, split)
     root = images or file.parent
     return load_problems(file, root), root
 
@@ -109,6 +115,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m data_process.
     parser.add_argument("--write-clean", type=Path, metavar="FILE", help="write the training problems that do not leak")
     args = parser.parse_args(argv)
     try:
+        files = [_file(args.train, "train"), _file(args.test, "test")]
+        check_outputs({"--write-clean": args.write_clean}, [*files, args.train_images, args.test_images])
         train, train_root = _load(args.train, "train", args.train_images)
         test, test_root = _load(args.test, "test", args.test_images)
         sources = {"train_source": args.train_source, "allow_sources": args.allow_source}
@@ -119,6 +127,6 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m data_process.
             write_jsonl(args.write_clean, map(to_json, kept))
             print(f"{args.write_clean}: {len(kept)} of {len(train)} training problems", file=sys.stderr)
     except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 2
     return int(report.blocking)

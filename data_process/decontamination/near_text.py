@@ -17,8 +17,8 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -214,6 +214,33 @@ def matching_wordings(train: Collection[Wording], test: Collection[Wording]) -> 
         contained = a != b and share >= CONTAINMENT and min(len(a), len(b)) >= MIN_CONTAINED
         if contained or score >= JACCARD:
             matches.append(WordingMatch(a, b, share if contained else score, contained))
+    return matches
+
+
+def may_match(test: Collection[Wording]) -> Callable[[Wording], bool]:
+    """Whether a wording can be near one of `test`: True for all that are, and for few others. Takes microseconds.
+
+    A near wording shares at least min(JACCARD, CONTAINMENT) of the test wording's bigrams, so that it has one of the
+    rarest few of them (prefix filtering, as below), or it lies in the test wording and shares nearly all of its own.
+    """
+    grams = {wording: ngrams(wording) for wording in sorted(test) if wording}
+    counts = Counter(gram for of in grams.values() for gram in of)
+    least = min(JACCARD, CONTAINMENT)
+    holders: dict[str, list[frozenset[str]]] = defaultdict(list)
+    for of in grams.values():
+        ordered = sorted(of, key=lambda gram: (counts[gram], gram))
+        for gram in ordered[: len(of) - math.ceil(least * len(of) - 1e-9) + 1]:
+            holders[gram].append(of)
+
+    def matches(wording: Wording) -> bool:
+        if not wording:
+            return False
+        own = ngrams(wording)
+        if sum(gram in counts for gram in own) >= CONTAINMENT * len(own) - 1e-9:
+            return True
+        alike = (of for gram in own & holders.keys() for of in holders[gram])
+        return any(len(own & of) >= least * len(of) - 1e-9 for of in alike)
+
     return matches
 
 

@@ -10,29 +10,22 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import math
 import os
 import struct
-import warnings
-import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from data_process.schema import DataError, Problem
+from data_process.errors import naming
+from data_process.images.opening import MAX_MEMORY, ImageError, Reason, by_strips, decoded
+from data_process.schema import Problem
 
 if TYPE_CHECKING:
     from PIL import Image
-
-Reason = Literal["missing", "empty", "corrupt", "too_large", "outside", "too_extreme", "unsupported", "not_canonical"]
-
-# Declared pixels at most. A 12,000 x 12,000 scan passes; decoding needs up to 8 bytes per pixel, so this bounds memory
-# at about 1.2 GB, while a bomb's header (50,000 x 50,000) is refused before anything is decoded.
-MAX_DECLARED_PIXELS = 150_000_000
 
 MAX_ASPECT = 200  # longer side to shorter; Qwen2-VL's processor refuses more
 MAX_ROUNDS = 32  # of smart_resize; 200,000 random sizes needed 4 at most, so only a fault reaches this
@@ -40,14 +33,6 @@ MAX_ROUNDS = 32  # of smart_resize; 200,000 random sizes needed 4 at most, so on
 INDEX = "index.jsonl"
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-
-class ImageError(DataError):
-    """An image that cannot be used. `reason` is a code for counting; the message has the path and the next step."""
-
-    def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(message)
-        self.reason: Reason = reason
 
 
 @dataclass(frozen=True)
@@ -107,36 +92,11 @@ def decode(source: Path, raw: bytes) -> Image.Image:
 
     An animation gives its first frame. Raises ImageError, which names `source`.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of bombs and odd metadata; the limit below is stricter
-            image: Image.Image = Image.open(io.BytesIO(raw))
-            if image.width * image.height > MAX_DECLARED_PIXELS:
-                declared = f"{image.width} x {image.height} pixels, more than {MAX_DECLARED_PIXELS:,}"
-                raise ImageError("too_large", f"{source} declares {declared}; scale it down before adding it")
-            image.load()
-            with contextlib.suppress(Exception):  # unreadable EXIF says nothing about the pixels
-                image = ImageOps.exif_transpose(image)
-            return to_rgb(image)
-    except UnidentifiedImageError as error:
-        readable = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
-        if source.suffix.lower() in readable:
-            raise ImageError("corrupt", f"{source} contains no readable image; fetch it again") from error
-        raise ImageError("unsupported", f"{source} has a format that Pillow cannot read; convert it to PNG") from error
-    except (Image.DecompressionBombError, MemoryError) as error:
-        raise ImageError("too_large", f"{source} is too large to decode ({error}); scale it down") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error) as error:
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError("corrupt", f"{source} is damaged ({error}); fetch it again") from error
+    return decoded(source, raw, to_rgb)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """A decoded image of any mode as RGB. ImageError("unsupported") if the range of its grey values is ambiguous."""
-    from PIL import Image
-
     if image.mode.startswith(("I", "F")):
         low, high = cast("tuple[float, float]", image.getextrema())  # these modes have one band
         if image.mode.startswith("I") and low >= 0 and high <= 65535:
@@ -148,13 +108,21 @@ def to_rgb(image: Image.Image) -> Image.Image:
             what = f"the scale of grey values from {low} to {high} is ambiguous; convert it to PNG"
             raise ImageError("unsupported", what)
         # In float, because Pillow clips deep grey where it should scale it.
-        return image.convert("F").point(lambda value: value * scale + 0.5).convert("L").convert("RGB")
+        return by_strips(
+            image, lambda part: part.convert("F").point(lambda value: value * scale + 0.5).convert("L").convert("RGB")
+        )
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        if image.mode in ("La", "RGBa"):
-            image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
-        layered = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
-    return image.convert("RGB")
+        return by_strips(image, _on_white)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if image.mode in ("La", "RGBa"):
+        image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+    layered = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
 
 
 class ImageStore:
@@ -188,6 +156,8 @@ class ImageStore:
             return stored
         source = self._locate(relative)
         stat = source.stat()
+        if stat.st_size > MAX_MEMORY:
+            raise ImageError("too_large", f"{source} has {stat.st_size:,} bytes; scale it down before adding it")
         try:
             raw = source.read_bytes()
         except OSError as error:
@@ -262,8 +232,12 @@ class ImageStore:
         path = self._stored(entry).path
         if not path.is_file():
             partial = path.with_suffix(f".{os.getpid()}.partial")
-            image.save(partial, format="PNG")
-            partial.replace(path)
+            try:
+                with naming(path):
+                    image.save(partial, format="PNG")
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
         return entry
 
     def _stored(self, entry: dict[str, Any]) -> StoredImage:
@@ -286,5 +260,5 @@ class ImageStore:
     def _remember(self, entry: dict[str, Any]) -> None:
         self._index[json.dumps(entry["key"])] = entry
         # A leading newline ends a line that a crash left incomplete; empty lines are skipped.
-        with (self.root / INDEX).open("a", encoding="utf-8") as file:
+        with naming(self.root / INDEX), (self.root / INDEX).open("a", encoding="utf-8") as file:
             file.write("\n" + json.dumps(entry) + "\n")

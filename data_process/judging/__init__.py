@@ -27,7 +27,7 @@ from data_process.judging.types.text import TEXT
 from data_process.schema import DataError, Problem, Verdict
 
 # Stored with every verdict. Raise it with any change that can change a verdict, then rejudge the runs that you keep.
-JUDGE_VERSION = "3"
+JUDGE_VERSION = "4"
 
 # By answer type: the names of schema.AnswerType.
 JUDGES: dict[str, AnswerJudge] = {

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from data_process.http import PassingFault, Retry, TooLarge, exchange, open_client
+from data_process.http import Answer, PassingFault, Retry, TooLarge, base_url, exchange, open_client
 from data_process.judging import JUDGES, judge
 from data_process.prompts import fill
 from data_process.schema import LETTERS, DataError, Problem, Verdict
@@ -132,9 +132,10 @@ class Extractor:
     pause: float = 1.0  # seconds before the second attempt; doubled before each further one
 
     def __post_init__(self) -> None:
-        if not self.url.startswith(("http://", "https://")):
-            advice = "must begin with http:// or https://, as in http://host:8000/v1"
-            raise DataError(f"extractor address {self.url!r} {advice}")
+        try:
+            base_url(self.url)
+        except ValueError as error:
+            raise DataError(f"extractor address {error}") from None
         self._client: httpx.AsyncClient | None = None
 
     def __enter__(self) -> Extractor:
@@ -178,8 +179,8 @@ class Extractor:
         self.cache.put(self.model, digest, said)
         return Reply(said)
 
-    def _ask(self, body: dict[str, Any]) -> bytes:
-        """The body of the server's answer, with patience for faults that pass."""
+    def _ask(self, body: dict[str, Any]) -> Answer:
+        """The server's answer, with patience for faults that pass."""
         import httpx
 
         if self._client is None:
@@ -208,7 +209,7 @@ class Extractor:
                     f"{answer.message or '(no message)'}; check the address, the model name {self.model!r} and "
                     f"{KEY_VARIABLE}. {self._kept()}"
                 )
-            return answer.body
+            return answer
         raise ExtractorError(
             f"the extractor at {self.url} gave no reply in {self.attempts} attempts (the last: {last}); see that it "
             f"runs. {self._kept()}"
@@ -218,11 +219,11 @@ class Extractor:
         return f"{len(self.cache)} replies are kept in {self.cache.path}; run the same command again to resume."
 
 
-def _content(data: bytes) -> str:
+def _content(answer: Answer) -> str:
     """The text of a chat completion; MalformedReply otherwise."""
     try:
-        content = json.loads(data)["choices"][0]["message"]["content"]
-    except (ValueError, RecursionError, LookupError, TypeError) as error:
+        content = answer.json()["choices"][0]["message"]["content"]
+    except (ValueError, LookupError, TypeError) as error:
         raise MalformedReply(f"not a chat completion ({type(error).__name__})") from error
     if not isinstance(content, str):
         raise MalformedReply(f"a chat completion without text ({type(content).__name__})")

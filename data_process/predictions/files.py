@@ -1,17 +1,19 @@
 """Reads files of problems and files of answers as users have them, checks every field and joins them by id.
 
-Problems: `id` or `pid`, `question` or `query`, `answer` or `gold`, and where they apply `choices` (or another usual
-name, such as `options`), `question_type`, `answer_type`, `precision`, `unit`, `tolerance`. Choices may also stand in
-the question. Answers: `id` or `pid`, `response` or `output`, and where it applies `extraction`, `finish` ("length":
-truncated at the token limit) and `metadata`. Both are JSON Lines, or a table that `sources.tables` reads; MathVista's
-own files are JSON objects of rows by pid. Ids may be text or whole numbers and are compared as text.
+Problems: `id` or `pid`, `question` or `query`, `answer`, `gold` or `label`, and where they apply `choices` (or another
+usual name, such as `options`), `alternatives` (other accepted answers), `question_type`, `answer_type`, `precision`,
+`unit`, `tolerance`. Choices may also stand in the question. Answers: `id` or `pid`, `response` or `output`, and where
+it applies `extraction`, `finish` ("length": truncated at the token limit) and `metadata`. Both are JSON Lines, or a
+table that `sources.tables` reads; MathVista's own files are JSON objects of rows by pid. Ids may be text or whole
+numbers and are compared as text. Answers may also be an engine's output or a log of another evaluation program
+(`harness_logs`), with one response to each problem or several.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,9 @@ from typing import Any
 from data_process.io import choices_of, numbered_rows, problem_from_row
 from data_process.judging.maths.quantity import read_quantity
 from data_process.judging.published.registry import Response
+from data_process.predictions.harness_logs import MORE, inspect_rows, is_inspect_log, log_rows
 from data_process.schema import ANSWER_TYPES, LETTERS, AnswerType, DataError, Problem, shown, wrong
-from data_process.sources.base import is_missing, refuse_unreadable, unreadable
+from data_process.sources.base import LocatedRow, is_missing, refuse_unreadable, unreadable
 from data_process.sources.choices import (
     choices_in_question,
     find_choices,
@@ -34,6 +37,8 @@ from data_process.sources.golds import (
     common_type,
     gold_letter_alone,
     labelled_gold,
+    lower_letter,
+    other_golds,
     readable,
     refuse_letter,
     whole_number,
@@ -62,6 +67,7 @@ class AnswerRow:
     has_extraction: bool
     where: str
     metadata: Mapping[str, Any] | None = None  # MathVista's, if the row repeats it as official result files do
+    more: tuple[Response, ...] = ()  # the responses after the first, where a file has several to each problem
 
 
 def _one_of(row: Mapping[str, Any], names: tuple[str, str], where: str) -> Any:
@@ -76,7 +82,8 @@ def _one_of(row: Mapping[str, Any], names: tuple[str, str], where: str) -> Any:
 
 
 def _id(row: Mapping[str, Any], where: str) -> str:
-    value = _one_of(row, ("id", "pid"), where)
+    # "index": VLMEvalKit's tables have it instead
+    value = row["index"] if "index" in row and not {"id", "pid"} & row.keys() else _one_of(row, ("id", "pid"), where)
     if isinstance(value, float) and value.is_integer():  # as tables with missing ids write whole numbers
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
@@ -84,9 +91,13 @@ def _id(row: Mapping[str, Any], where: str) -> str:
     return str(value)
 
 
-def _golds(row: Mapping[str, Any], where: str) -> list[str]:
+def _gold_cell(row: Mapping[str, Any], where: str) -> Any:
+    named = "label" if "label" in row and "answer" not in row and "gold" not in row else "gold"
+    return _one_of(row, ("answer", named), where)
+
+
+def _golds(value: Any, row: Mapping[str, Any], where: str) -> list[str]:
     """The gold answer, and after it the alternatives where the row lists several accepted texts."""
-    value = _one_of(row, ("answer", "gold"), where)
     golds = accepted(value, "ordered" if row.get("answer_type") == "list" else None)
     for gold in golds or (None,):
         if isinstance(gold, bool) or not isinstance(gold, str | int | float | list):
@@ -119,9 +130,8 @@ def free_answer_type(gold: str) -> AnswerType:
     return "expression" if _MATHS.search(gold) and readable(gold, "expression") else "text"
 
 
-def _choices(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """The choices of a row, under any of the usual names. Under "choices" a list must hold texts alone."""
-    found = find_choices(row)
+def _choices(found: tuple[tuple[str, ...], Any] | None, where: str) -> tuple[str, ...]:
+    """The choices that a row holds. Under "choices" a list must hold texts alone."""
     if found is None:
         return ()
     columns, value = found
@@ -140,27 +150,32 @@ def _question(row: Mapping[str, Any], where: str, geoqa: bool) -> ProblemRow:
     kind = question_type(row)
     if kind not in (None, "multi_choice", "free_form"):
         wrong(where, f"'question_type' must be multi_choice or free_form, found {shown(row['question_type'])}")
-    gold, *others = _golds(row, where)
-    choices = _choices(row, where) if kind != "free_form" else ()
+    cell = _gold_cell(row, where)
+    gold, *listed = _golds(cell, row, where)
+    found = find_choices(row, cell, where) if kind != "free_form" else None
+    choices = _choices(found, where)
+    more = other_golds(row, where) if not found or "alternatives" not in found[0] else []
+    others = [*listed, *more]
     answer_type = row.get("answer_type")
     if answer_type is not None and answer_type not in ANSWER_TYPES:
         wrong(where, f"unknown answer_type {shown(answer_type)}; known: {', '.join(ANSWER_TYPES)}")
     # `question` takes precedence: MathVista's `query` repeats it with the hint and the choices.
     question = row["question"] if "question" in row else _one_of(row, ("question", "query"), where)
     letter = gold_letter_alone(gold) or labelled_gold(gold)
-    if not choices and kind != "free_form" and (kind or (letter and answer_type in (None, "choice"))):
+    lettered_gold = letter or lower_letter(gold)
+    if not choices and kind != "free_form" and (kind or (lettered_gold and answer_type in (None, "choice"))):
         if isinstance(question, str):
             question, choices = choices_in_question(question) or (question, ())
         if not choices and kind:
             wrong(where, "a multi_choice problem needs 'choices'")
         if not choices and letter:
-            column = "answer" if "answer" in row else "gold"
+            column = next(name for name in ("answer", "gold", "label") if name in row)
             remedy = "add them as a list in a column 'choices', or say answer_type 'text' if the letter is no choice"
             refuse_letter(letter, where, column, remedy)
     if choices:
         answer_type, by_text = "choice", row.get("question_type") == "multi_choice"  # as MathVista writes it
         gold, *others = dict.fromkeys(_letter(text, choices, where, by_text) for text in (gold, *others))
-        if others:
+        if others and not more:
             wrong(where, f"{1 + len(others)} gold choices; a problem has one right choice")
     elif answer_type is None:
         # A GeoQA response may end in 5√3 where the gold answer is 8. That is wrong; a number's judge would abstain.
@@ -177,6 +192,7 @@ def _question(row: Mapping[str, Any], where: str, geoqa: bool) -> ProblemRow:
 def _letter(gold: str, choices: tuple[str, ...], where: str, by_text: bool) -> str:
     letters = LETTERS[: len(choices)]
     letter = gold_letter(gold, choices, by_text=by_text) or gold_letter_alone(gold) or labelled_gold(gold)
+    letter = letter or lower_letter(gold)
     if letter is None or letter not in letters:
         listed = ", ".join(shown(choice, 20) for choice in choices)
         what = f"the gold answer {shown(gold, 60)} is neither one of the letters {letters}"
@@ -204,7 +220,9 @@ class LeftOut:
             raise DataError(self.messages[before] + more)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _rows(path: Path) -> Iterator[LocatedRow]:
+    if is_inspect_log(path):
+        return inspect_rows(path)
     if path.name.endswith(SUFFIXES) and not path.name.removesuffix(".gz").endswith(".jsonl"):
         return read_table(path)
     return numbered_rows(path, nan_is_null=True, bad=lambda error: unreadable(error, path))
@@ -256,13 +274,21 @@ def _answer(row: Mapping[str, Any], where: str) -> AnswerRow:
         raise DataError(
             f"{where}, answer {shown(identifier)}: 'metadata' must be an object, found {type(metadata).__name__}"
         )
-    return AnswerRow(identifier, Response(text, row.get("extraction"), truncated), "extraction" in row, where, metadata)
+    more = tuple(Response(one, None, cut) for one, cut in row.get(MORE, ()))
+    first = Response(text, row.get("extraction"), truncated)
+    return AnswerRow(identifier, first, "extraction" in row, where, metadata, more)
 
 
 def read_answer_rows(
-    path: Path, known: Collection[str], problems: Path, left_out: LeftOut | None = None
+    path: Path,
+    known: Mapping[str, ProblemRow],
+    problems: Path,
+    left_out: LeftOut | None = None,
+    sample: int | None = None,
 ) -> dict[str, AnswerRow]:
-    """The answers of a file by problem id. `known`: the ids of the file `problems`, which messages name.
+    """The answers of a file by problem id. `known`: the problems by id, of the file `problems`, which messages name.
+
+    `sample`: which of several responses to each problem is meant, where a file has them; None: all of them.
 
     Rows without id or response go to `left_out`; answers to problems that are there already are not read. Raises
     DataError for more than `BAD_SHARE` of such rows, an id answered twice (with both lines), and ids that no problem
@@ -272,7 +298,8 @@ def read_answer_rows(
     without_problem = frozenset(left_out.ids) if left_out else frozenset()
     answers: dict[str, AnswerRow] = {}
     unknown: list[AnswerRow] = []
-    for where, row in _rows(path):
+    asked = {identifier: question.problem for identifier, question in known.items()}
+    for where, row in log_rows(path, _rows(path), asked, sample):
         try:
             answer = _answer(row, where)
         except DataError as error:

@@ -75,6 +75,22 @@ def score_tables(form: ScoreForm, outcomes: Iterable[Outcome]) -> Tables | None:
     return tables
 
 
+def _concept_groups(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    """We-Math's accuracy by group of concepts: the mean, over the concepts of a group, of the accuracy on their steps.
+
+    The published script (We-Math/We-Math, `evaluation/accuracy.py`) averages concepts, not problems.
+    """
+    steps: dict[str, dict[str, list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for row, right in outcomes:
+        flat = fields_of(row)
+        if group := flat.get("concept_group"):
+            steps[str(group)][str(flat.get("knowledge concept"))].append(right)
+    return {
+        group: sum(sum(found) / len(found) for found in concepts.values()) / len(concepts)
+        for group, concepts in sorted(steps.items())
+    }
+
+
 def wemath_measures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """We-Math's four measures and its average score (Qiao et al. 2024, arXiv 2407.01284, section 2.3), as fractions.
 
@@ -86,7 +102,8 @@ def wemath_measures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         rote memorization          solved otherwise; its published rate is relative to the solved ones
 
     The average score is complete mastery plus half of inadequate generalization. Decompositions of which a problem is
-    missing from the file are left out and counted as `incomplete`.
+    missing from the file are left out and counted as `incomplete`. `concept_groups` holds accuracies by group of
+    concepts, where the rows name it.
     """
     groups: dict[str, dict[str, bool]] = defaultdict(dict)
     for row, right in outcomes:
@@ -106,6 +123,8 @@ def wemath_measures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         else:
             kinds["all_steps" if all(solved) else "some_steps" if any(solved) else "no_step"] += 1
     measures: dict[str, Any] = {"decompositions": n, "incomplete": len(groups) - n}
+    if by_group := _concept_groups(outcomes):
+        measures["concept_groups"] = by_group
     if not n:
         return measures
     whole = kinds["all_steps"] + kinds["some_steps"] + kinds["no_step"]
@@ -176,7 +195,7 @@ def form_lines(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-_RATES = ("strict", "loose")
+_RATES = ("strict", "loose", "concept_groups")
 
 
 def _percent(share: float | None) -> str:

@@ -5,7 +5,8 @@
 
 The first command writes `train.jsonl`, `dev.jsonl`, `test.jsonl` (those that the source has), `images/` and
 `card.json`, all or nothing, and prints the card. If the source has no dev split, a seeded share of train is held out,
-in groups that share an image or a question. A split whose answers are not public becomes `questions.jsonl`, which no
+in groups that share an image or a question. A table without a test split has one held out too, and a file whose name
+says no split is taken for train. A split whose answers are not public becomes `questions.jsonl`, which no
 stage of the loop reads. `--borrow test=data/mathvista` takes a split from another prepared folder, to train on one data
 set and test on another. MODULE:NAME in place of a source's name reads with a `Source` of your own; `sources.base` shows
 how to write one.
@@ -22,11 +23,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_process.errors import printable
 from data_process.prepare.data_card import render
 from data_process.prepare.folder import BAD_SHARE, DEV_SHARE, IDS, MISSING, QUESTIONS, FolderPlan, prepare
 from data_process.schema import ANSWER_TYPES, DataError, wrong
 from data_process.sources.base import SPLITS, PrepareRequest, Source
 from data_process.sources.columns import parse_map, parse_tolerance
+from data_process.sources.tables import says_no_split
 
 # name -> module of data_process.sources that has a SOURCE
 BENCHMARKS = (
@@ -123,8 +126,12 @@ def parser(prog: str) -> argparse.ArgumentParser:
         "--missing", choices=MISSING, default="error", help="problems whose image is missing, empty or unreadable: "
         "stop (default), keep and count, leave out, or draw marked stand-ins",
     )  # fmt: skip
-    made.add_argument("--dev-share", type=_share, default=DEV_SHARE, help="share of train held out without dev (0.1)")
-    made.add_argument("--test-share", type=_share, default=0.0, help="share of train held out without test (0)")
+    made.add_argument(
+        "--holdout", type=_share, metavar="SHARE", help="share of train to hold out as dev, and as test, where the "
+        "data have none (0.1; as test 0.1 for a table and 0 for a published data set)",
+    )  # fmt: skip
+    made.add_argument("--dev-share", type=_share, metavar="SHARE", help="the same for dev alone")
+    made.add_argument("--test-share", type=_share, metavar="SHARE", help="the same for test alone")
     made.add_argument("--seed", type=int, default=0, help="seed of the draw of held-out problems (0)")
     made.add_argument("--borrow", action="append", default=[], metavar="SPLIT=DIR", help="split of a prepared folder")
     made.add_argument("--link", action="store_true", help="hard-link the images instead of copying them")
@@ -181,10 +188,26 @@ def _request(args: argparse.Namespace, source: Source) -> PrepareRequest:
             raise DataError(f"{option} is not a regular expression: {error}; correct it") from error
         if groups != 1:
             raise DataError(f"{option} must have exactly one group, and it has {groups}")
+    raw, splits, assumed = args.raw, splits_of(source, args.split), None
+    if source.assumed_split and raw is not None and not args.split:
+        assumed = says_no_split(raw, list(splits))
+    if assumed and source.assumed_split:
+        raw, splits = assumed, {source.assumed_split: source.assumed_split}
     return PrepareRequest(
-        raw=args.raw, images=args.images, hub=args.hub or None, hub_config=args.hub_config, revision=args.revision,
-        splits=splits_of(source, args.split), origin=args.origin, options=given,
+        raw=raw, images=args.images, hub=args.hub or None, hub_config=args.hub_config, revision=args.revision,
+        splits=splits, assumed=assumed is not None, origin=args.origin, options=given,
     )  # fmt: skip
+
+
+def _shares(args: argparse.Namespace, source: Source) -> dict[str, float]:
+    """What to hold out of train: the option for the split, else the one for both, else the default."""
+    usual = {"dev_share": DEV_SHARE, "test_share": source.test_share}
+    given = {name: vars(args)[name] for name in usual}
+    both = args.holdout
+    return {
+        name: share if (share := given[name]) is not None else both if both is not None else usual[name]
+        for name in usual
+    }
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m data_process.prepare") -> int:
@@ -192,13 +215,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m data_process.
     try:
         source = source_named(args.source)
         plan = FolderPlan(
-            out=args.out, missing=args.missing, dev_share=args.dev_share, test_share=args.test_share, seed=args.seed,
-            link=args.link, replace=args.replace, skip_bad=args.skip_bad, borrow=borrowed(args.borrow),
-            bad_share=args.bad_share, ids=args.id,
+            out=args.out, missing=args.missing, seed=args.seed, link=args.link, replace=args.replace,
+            skip_bad=args.skip_bad, borrow=borrowed(args.borrow), bad_share=args.bad_share, ids=args.id,
+            **_shares(args, source),
         )  # fmt: skip
         card = prepare(source, _request(args, source), plan)
     except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}"), file=sys.stderr)
         return 2
     print(json.dumps(card, indent=1, ensure_ascii=False) if args.json else render(card))
     return 0

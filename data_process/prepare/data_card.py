@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -171,6 +172,13 @@ def render(card: Mapping[str, Any]) -> str:
     lines = [f"{card['source']}  digest {card['digest']}"]
     lines += [f"  {key}: {card[key]}" for key in ("licence", "citation")]
     lines.append(f"  prompts: {card['prompts']} (in a configuration)  judge: {card['judge']} (of selftrain score)")
+    if card["columns"]:
+        taken = (f"{name} from {', '.join(map(repr, columns))}" for name, columns in card["columns"].items())
+        unused = ", ".join(map(repr, card["unused_columns"]))
+        lines.append(f"  columns: {'; '.join(taken)}")
+        lines.append(
+            f"  unused columns: {unused or 'none'}{' (a field takes one with --map FIELD=COLUMN)' * bool(unused)}"
+        )
     lines += [f"  {line}" for line in card["remarks"]]
     lines += [f"    {line}" for line in card["left_out"]]
     for name, split in card["splits"].items():
@@ -237,3 +245,8 @@ def _lines(split: Mapping[str, Any]) -> list[str]:
         for note, what in split["notes"].items()
     ]
     return lines
+
+
+def without_details(why: str) -> str:
+    """A reason without quoted and bracketed parts and numbers, which differ from row to row, for counting."""
+    return re.sub(r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]|\d+", "…", why)[:100]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,7 +16,8 @@ from typing import Any
 from data_process.images import standin
 from data_process.images.marks import PLACEHOLDER
 from data_process.io import load_problems, problem_from_row, write_aside, write_jsonl
-from data_process.prepare.data_card import LISTED, Entry, digest_of, overlaps, row_of, split_card
+from data_process.outputs import check_outputs
+from data_process.prepare.data_card import LISTED, Entry, digest_of, overlaps, row_of, split_card, without_details
 from data_process.prepare.holdout import LEVELS, groups, hold_out, question_key
 from data_process.prepare.images import FOLDER, ImagePlacer, PlacedImage
 from data_process.schema import DataError, Problem, shown, wrong
@@ -28,6 +28,9 @@ from data_process.sources.tables import table_rows
 MISSING = ("error", "count", "drop", "standin")
 DEV_SHARE = 0.1  # of train, where a source has no dev split
 BAD_SHARE = 0.05  # of the rows that may be unusable; more of them are a fault of the file or of the options
+# What reading a row of strange values may raise; such a row is left out and counted, with the error as its reason.
+UNFORESEEN = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, OSError)
+MAX_LISTED = 190  # characters of names in a message
 IDS = ("split", "none")  # put the split's name before every id; number the rows of each split instead
 QUESTIONS = "questions"  # the split, and file, of problems without public answers
 # Stands in for an answer that is not public while the row is checked; it is never written.
@@ -60,6 +63,8 @@ class _Read:
     offered: int = 0  # rows seen
     bad: int = 0  # of those left out: rows that cannot be used
     ids: dict[tuple[str, str], str] = field(default_factory=dict)  # (split, problem id) -> where it was read
+    columns: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # field -> column -> rows
+    unused: Counter[str] = field(default_factory=Counter)  # column -> rows in which no field takes it
 
 
 def _entries(source: Source, request: PrepareRequest, plan: FolderPlan, root: Path) -> _Read:
@@ -83,12 +88,17 @@ def _entries(source: Source, request: PrepareRequest, plan: FolderPlan, root: Pa
                     raise DataError(
                         f"{where}: id {shown(problem.id)} was already used ({first}); --id none numbers the rows"
                     )
-            except DataError as error:
+            except (DataError, *UNFORESEEN) as error:
+                if not isinstance(error, DataError):
+                    error = DataError(f"{where}: it cannot be read ({type(error).__name__}: {str(error)[:200]})")
                 read.bad += 1
                 read.skipped.append((str(error).removeprefix(f"{where}: ").removeprefix(f"{where}, ")[:300], where))
                 continue
             read.ids[split, problem.id] = where
-            _keep(_with_images(problem, item, placer, plan), where, entries, read, plan)
+            read.unused.update(item.unused)
+            for name, column in item.columns.items():
+                read.columns[name][column] += 1
+            _keep(with_images(problem, item, placer, plan.missing), where, entries, read, plan)
     if not plan.skip_bad and read.bad > plan.bad_share * read.offered:
         why, where = read.skipped[0]
         raise DataError(
@@ -162,15 +172,18 @@ def _checked(source: Source, request: PrepareRequest, item: Item, split: str, wh
     return problem_from_row({**fields, "images": images}, where, root)
 
 
-def _with_images(problem: Problem, item: Item, placer: ImagePlacer, plan: FolderPlan) -> Entry:
-    """The problem with its images in the folder. If one of them cannot be used, the problem is counted as unusable."""
+def with_images(problem: Problem, item: Item, placer: ImagePlacer, missing: str) -> Entry:
+    """The problem with its images in the folder. If one of them cannot be used, the problem is counted as unusable.
+
+    `missing`: one of MISSING; with "standin" an image is drawn for the ones that cannot be used.
+    """
     found = [placer.place(image) for image in item.images]
     usable = tuple(one for one in found if isinstance(one, PlacedImage))
     faults = [one for one in found if not isinstance(one, PlacedImage)]
     if not faults:
         return Entry(replace(problem, images=tuple(one.relative for one in usable)), usable, notes=item.notes)
     wanted = tuple(name for name, one in zip(problem.images, found, strict=True) if not isinstance(one, PlacedImage))
-    if plan.missing != "standin":
+    if missing != "standin":
         return Entry(problem, usable, faults[0], wanted=wanted, notes=item.notes)
     drawn = placer.place(SourceImage(standin.name_for(problem.question), data=standin.draw(problem.question)))
     assert isinstance(drawn, PlacedImage)
@@ -191,9 +204,10 @@ def _refuse_missing(splits: Mapping[str, Sequence[Entry]], request: PrepareReque
     if unusable:
         reasons = Counter(str(entry.unusable) for entry in unusable)
         listed = ", ".join(f"{e.wanted[0]} of {e.problem.id} ({e.unusable})" for e in unusable[:LISTED])
+        listed = listed if len(listed) <= MAX_LISTED else f"{listed[:MAX_LISTED]}..."
         raise DataError(
             f"{len(unusable)} of {sum(map(len, splits.values()))} problems have no usable image "
-            f"({', '.join(f'{name} {n}' for name, n in sorted(reasons.items()))}); first: {listed[:200]}. Name their "
+            f"({', '.join(f'{name} {n}' for name, n in sorted(reasons.items()))}); first: {listed}. Name their "
             f"folder with --images DIR{'' if request.images is None else f' (now {request.images})'}, or say what "
             "to do with --missing count|drop|standin"
         )
@@ -217,7 +231,7 @@ def _borrow(splits: dict[str, list[Entry]], plan: FolderPlan, read: _Read, root:
             if taken.setdefault(problem.id, where) != where:
                 raise DataError(f"{where}: id {shown(problem.id)} is also in {taken[problem.id]}; see --id split")
             images = tuple(SourceImage(name.removeprefix(f"{FOLDER}/"), (folder / name,)) for name in problem.images)
-            entry = _with_images(problem, Item({}, images), placer, plan)
+            entry = with_images(problem, Item({}, images), placer, plan.missing)
             entry = replace(entry, stand_in=entry.stand_in or bool(problem.meta.get("stand_in")))
             _keep(entry, where, entries, read, plan)
             read.offered += 1
@@ -232,14 +246,17 @@ def _borrow(splits: dict[str, list[Entry]], plan: FolderPlan, read: _Read, root:
 def _hold_out(splits: dict[str, list[Entry]], plan: FolderPlan) -> list[str]:
     """Makes the test and dev splits that the source lacks out of train. Returns remarks for the card."""
     remarks = []
-    for name, share in (("test", plan.test_share), ("dev", plan.dev_share)):
+    offered = len(splits.get("train", []))
+    for name, asked in (("test", plan.test_share), ("dev", plan.dev_share)):
         train = splits.get("train", [])
-        if name in splits or not train or not share:
+        if name in splits or not train or not asked:
             continue
+        # Each is a share of all that train had, and at least one problem.
+        share = max(asked * offered, 1) / len(train)
         wanted, problems = round(share * len(train)), [entry.problem for entry in train]
-        if not wanted:
+        if len(train) <= 2 or wanted >= len(train):
             raise DataError(
-                f"{len(train)} train problems are too few to hold {share:.0%} out as {name}; give --{name}-share 0"
+                f"{len(train)} train problems are too few to hold {wanted} out as {name}; give --{name}-share 0"
             )
         held: set[str] = set()
         for level in range(len(LEVELS)):
@@ -252,7 +269,7 @@ def _hold_out(splits: dict[str, list[Entry]], plan: FolderPlan) -> list[str]:
         if not held:
             least = min(map(len, groups(problems, contents, level)))
             raise DataError(
-                f"{share:.0%} of {len(train)} train problems cannot be held out as {name}: at least {least} of them "
+                f"{wanted} of {len(train)} train problems cannot be held out as {name}: at least {least} of them "
                 f"{LEVELS[-1]}, so that all must stay together; give --{name}-share 0, or a larger share"
             )
         splits[name] = [entry for entry in train if entry.problem.id in held]
@@ -265,14 +282,17 @@ def _hold_out(splits: dict[str, list[Entry]], plan: FolderPlan) -> list[str]:
 
 
 @contextlib.contextmanager
-def _folder(plan: FolderPlan) -> Iterator[Path]:
-    """A folder that replaces `plan.out` when the block ends; if it raises, `plan.out` stays as it was."""
-    target = plan.out.resolve()
+def new_folder(out: Path, *, replace: bool) -> Iterator[Path]:
+    """A folder that becomes `out` when the block ends; if it raises, `out` stays as it was.
+
+    DataError if there is one already, unless it is a prepared folder and to be replaced.
+    """
+    target = out.resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        if not plan.replace:
-            raise DataError(f"{plan.out} already exists; give another --out, or replace it with --replace")
+        if not replace:
+            raise DataError(f"{out} already exists; give another --out, or replace it with --replace")
         if not (target / "card.json").is_file():
-            raise DataError(f"{plan.out} has no card.json, so it is not a prepared folder; give another --out")
+            raise DataError(f"{out} has no card.json, so it is not a prepared folder; give another --out")
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     aside = target.with_name(f".{target.name}.{os.getpid()}.old.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -285,7 +305,7 @@ def _folder(plan: FolderPlan) -> Iterator[Path]:
     except OSError as error:
         if aside.exists() and not target.exists():
             aside.rename(target)
-        raise DataError(f"{plan.out} cannot be written ({error.strerror or error}); give another --out") from error
+        raise DataError(f"{out} cannot be written ({error.strerror or error}); give another --out") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(aside, ignore_errors=True)
@@ -297,10 +317,14 @@ def prepare(source: Source, request: PrepareRequest, plan: FolderPlan) -> dict[s
         raise DataError(f"{request.raw} does not exist. {source.files}")
     if request.images is not None and not request.images.is_dir():
         raise DataError(f"{request.images} is not a folder; --images takes the folder of the images")
+    check_outputs({"--out": plan.out}, [request.raw, request.images, *plan.borrow.values()])
     request = replace(request, splits=request.splits or dict(source.splits))
-    with _folder(plan) as root:
+    with new_folder(plan.out, replace=plan.replace) as root:
         read = _entries(source, request, plan, root)
-        remarks = _tell_apart(read, plan)
+        remarks = []
+        if request.assumed:
+            remarks = [f"no --split, and the name {request.raw and request.raw.name} says none: all rows are train"]
+        remarks += _tell_apart(read, plan)
         splits = {name: entries for name, entries in read.splits.items() if entries}
         remarks += _borrow(splits, plan, read, root)
         if plan.missing == "error":
@@ -328,7 +352,7 @@ def _card(
 ) -> dict[str, Any]:
     kept = sum(map(len, splits.values()))
     assert kept + len(read.skipped) == read.offered, "a row left without a reason"
-    reasons = Counter(_general(why) for why, _ in read.skipped)
+    reasons = Counter(without_details(why) for why, _ in read.skipped)
     if read.skipped:
         limit = "" if plan.skip_bad else f" (of unusable ones {read.bad:,}; the limit is {plan.bad_share:.0%})"
         remarks = [*remarks, f"{len(read.skipped):,} of {read.offered:,} rows left out{limit}: "
@@ -346,13 +370,10 @@ def _card(
         "options": {key: value for key, value in request.options.items() if value},
         "seed": plan.seed,
         "digest": digest_of([entry for entries in splits.values() for entry in entries]),
+        "columns": {name: [column for column, _ in found.most_common()] for name, found in read.columns.items()},
+        "unused_columns": [name for name in read.unused if not any(name in found for found in read.columns.values())],
         "remarks": remarks,
         "left_out": [f"{where}: {why}" for why, where in read.skipped[:LISTED]],
         "splits": {name: split_card(entries, labelled=name != QUESTIONS) for name, entries in splits.items()},
         "overlaps": overlaps(splits),
     }
-
-
-def _general(why: str) -> str:
-    """The reason without quoted and bracketed parts and numbers, which differ from row to row, for counting."""
-    return re.sub(r"'[^']*'|\"[^\"]*\"|\[[^\]]*\]|\d+", "…", why)[:100]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from data_process.images.opening import ImageError, opened
 from data_process.sources.base import SourceImage
 
 Fault = Literal["missing", "empty", "unreadable"]  # why an image cannot be placed
@@ -84,15 +85,7 @@ class ImagePlacer:
 
 def _pixels(data: bytes) -> tuple[int, int] | None:
     """(width, height) from the file's header; None if it is not an image."""
-    import io
-    import warnings
-
-    from PIL import Image
-
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about large images: the image store decides on those
-            with Image.open(io.BytesIO(data)) as image:
-                return image.width, image.height
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return opened("image", data).size
+    except ImageError:
         return None

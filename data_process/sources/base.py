@@ -57,6 +57,8 @@ class Item:
     fields: Row
     images: tuple[SourceImage, ...] = ()  # in the order that the marks in its texts count
     notes: tuple[str, ...] = ()  # remarks on the row, which the data card counts
+    columns: Mapping[str, str] = field(default_factory=dict)  # field -> the column it was taken from, where one was
+    unused: tuple[str, ...] = ()  # columns that no field takes
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class PrepareRequest:
     hub_config: str | None = None
     revision: str | None = None
     splits: Mapping[str, str] = field(default_factory=dict)  # raw split -> prepared split; empty: the source's own
+    assumed: bool = False  # nobody said which split the rows are, and their file's name does not either
     origin: str | None = None  # data set that the problems are from, where neither source nor row names one
     options: Mapping[str, Any] = field(default_factory=dict)  # those that `Source.options` names
 
@@ -92,6 +95,8 @@ class Source:
     unlabelled: tuple[str, ...] = ()  # raw splits whose answers are not public
     prompts: str = BASE  # the prompt set made for it; the data card names it, and a configuration chooses
     judge: str = "auto"  # the judge that gives its published score: a name for `selftrain score --judge`
+    assumed_split: str | None = None  # of one file where neither the user nor its name says which; None: ask
+    test_share: float = 0.0  # held out of train where there is no test split, unless the user says otherwise
     pictured: bool = False  # every problem has an image: a row without one is unusable
     options: tuple[str, ...] = ()  # names of the command's options that it reads from `PrepareRequest.options`
 
@@ -155,7 +160,7 @@ def letter_of(answer: str, choices: tuple[str, ...], where: str, said_as: str | 
     """
     letters = LETTERS[: len(choices)]
     found = (
-        re.fullmatch(r"\s*[(（]?([A-Za-z])(?:[)）.:：、]+\s*(.*)|\s*)", answer, re.DOTALL)
+        re.fullmatch(r"\s*[(（\[]?([A-Za-z])(?:[)）\].:：、]+\s*(.*)|\s*)", answer, re.DOTALL)
         if said_as != "text"
         else None
     )
@@ -213,9 +218,17 @@ def embedded_image(value: Any, name: str, request: PrepareRequest, where: str) -
     """An image as Parquet and the hub have it, {"bytes": ..., "path": ...}, named `name` with the suffix of its format.
 
     The bytes stay as they are. Without bytes, the path is used: any path for the hub, whose cache contains it, and
-    otherwise only its file name in the image folder.
+    otherwise only its file name in the image folder. {"url": ...} holds a data URI, or an address, of which only the
+    file name counts.
     """
+    while isinstance(value, Mapping) and isinstance(inner := value.get("image_url", value.get("url")), Mapping):
+        value = inner
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, Mapping) else (value, None)
+    if isinstance(value, Mapping) and data is None and isinstance(url := value.get("url"), str):
+        if url.startswith("data:"):
+            data = url
+        else:
+            path = path or url.partition("?")[0]
     if data is None and isinstance(path, str) and path:
         named = f"{name}{PurePosixPath(path).suffix.lower() or '.img'}"
         if request.raw is None:

@@ -9,33 +9,41 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_process.schema import LETTERS, shown, wrong
-from data_process.sources.base import choices_of, is_missing
+from data_process.sources.base import choices_of, is_missing, plain_value
 
 # Columns that hold all choices, and the forms of columns that hold one each.
 COLUMNS = (
     "choices", "options", "option", "candidates", "answer_choices", "answer_options", "choice_list", "option_list",
-    "options_list", "mc_choices", "multiple_choice_options", "candidate_answers",
+    "options_list", "mc_choices", "multiple_choice_options", "candidate_answers", "possible_answers",
 )  # fmt: skip
+# Columns that hold all choices in some tables, and something else in others: accepted answers, or the gold answer.
+_DOUBTFUL = ("choice", "answers", "alternatives")
 _MULTIPLE_CHOICE = ("multi_choice", "multiple_choice", "mcq")
 _FREE_FORM = ("free_form", "open", "open_ended", "short_answer")
-_ONE_EACH = ("{}", "option_{}", "option {}", "option{}", "choice_{}", "choice {}", "choice{}", "op{}")
+_ONE_EACH = (
+    "{}", "option_{}", "option {}", "option{}", "choice_{}", "choice {}", "choice{}", "op{}", "opt{}", "opt_{}",
+)  # fmt: skip
 
 MAX_TEXT = 20_000  # characters of a cell that is read as a Python list
-_LABEL = re.compile(r"(?:^|(?<=[\s;；,，。]))[(（]?([A-J])[)）.:：、．]\s*", re.MULTILINE)
+_LABEL = re.compile(r"(?:^|(?<=[\s;；,，。])|(?=【[A-J]】))[(（\[【]?([A-J])[)）\]】.:：、．]\s*", re.MULTILINE)
 # Lower-case labels need a separator before them, or brackets: "a. m." and "vitamin b: 3" have none.
-_LOWER = re.compile(r"(?:^|(?<=[;；\n]))\s*([a-j])[)）.:：、．]\s*|(?:^|(?<=\s))[(（]([a-j])[)）]\s*")
+_LOWER = re.compile(r"(?:^|(?<=[;；\n]))[ \t]*([a-j])[)）\].:：、．]\s*|(?:^|(?<=\s))[(（\[]([a-j])[)）\]]\s*")
 _QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _NUMPY = re.compile(rf"\[\s*{_QUOTED}(?:\s+{_QUOTED})+\s*\]")
 _HEADER = re.compile(
-    r"(?:^|(?<=[\s.?!。？)）]))(?:answer )?(?:choices|options|选项)(?: are)?\s*[:：]\s*(?=[(（]?A[)）.:：、．])",
+    r"(?:^|(?<=[\s.?!。？)）]))(?:answer )?(?:choices|options|选项)(?: are)?\s*[:：]\s*"
+    r"(?=[(（\[【]?[Aa][)）\]】.:：、．])",
     re.IGNORECASE,
 )
 
 
-def find_choices(row: Mapping[str, Any]) -> tuple[tuple[str, ...], Any] | None:
+def find_choices(
+    row: Mapping[str, Any], gold: Any = None, where: str = "the row"
+) -> tuple[tuple[str, ...], Any] | None:
     """(the columns, their value) of a row's choices under one of the usual names; None where it has none.
 
-    With a column for each choice (A, B, C or option_a, option_b) the value is the list of their values.
+    With a column for each choice (A, B, C or option_a, option_b or choice1, choice2) the value is the list of their
+    values. `gold` tells the choices in a column such as "answers" from accepted answers. DataError if it does not.
     """
     names = {str(name).lower(): name for name in row}
     for column in COLUMNS:
@@ -43,17 +51,49 @@ def find_choices(row: Mapping[str, Any]) -> tuple[tuple[str, ...], Any] | None:
         if name is not None and not is_missing(row[name]) and row[name] not in ([], {}, "[]"):
             return (str(name),), row[name]
     for form in _ONE_EACH:
-        each = []
-        for letter in LETTERS:
-            # A column that is only called "a" may hold anything; one called "A", as a rule, the first choice.
-            name = letter if form == "{}" else names.get(form.format(letter.lower()))
-            if name is None or name not in row:
-                break
-            each.append(name)
-        values = [row[name] for name in each]
-        if sum(not is_missing(value) for value in values) > 1:
-            return tuple(map(str, each)), values
+        # A column that is only called "a" may hold anything; one called "A", as a rule, the first choice.
+        marks = [LETTERS] if form == "{}" else [LETTERS.lower(), "0123456789", "123456789"]
+        for each in (_in_order(form, letters, row if form == "{}" else names) for letters in marks):
+            values = [row[name] for name in each]
+            if sum(not is_missing(value) for value in values) > 1:
+                return tuple(map(str, each)), values
+    for column in _DOUBTFUL:
+        name = names.get(column)
+        if name is not None and _are_choices(row[name], str(name), row, gold, where):
+            return (str(name),), row[name]
     return None
+
+
+def _in_order(form: str, marks: str, names: Mapping[str, Any]) -> list[Any]:
+    """The columns of a form with the marks in order, up to the first that is not there."""
+    found = []
+    for mark in marks:
+        name = form.format(mark)
+        if name not in names:
+            break
+        found.append(mark if form == "{}" else names[name])
+    return found
+
+
+def _are_choices(value: Any, column: str, row: Mapping[str, Any], gold: Any, where: str) -> bool:
+    """Whether a column of `_DOUBTFUL` holds choices: the gold answer is a letter or a number that is none of them."""
+    if isinstance(value, str):
+        value = literal(value) or lettered(value) or value
+    if isinstance(value, Mapping):
+        return len(value) > 1
+    if not isinstance(value, list) or len(value) < 2:
+        return False
+    texts = {plain_value(text) for text in value}
+    if column.lower() == "choice":
+        return len(texts) > 1
+    said = plain_value(gold)
+    if said is None or row.get("answer_type") not in (None, "choice"):
+        return False  # these are the accepted answers
+    if said in texts and len(texts) > 1:
+        wrong(where, f"column {column!r} may hold the choices or the accepted answers, among them the gold answer; "
+              f"say which: --map choices={column} or --map answer={column}")  # fmt: skip
+    letter = re.fullmatch(r"\s*[(（\[]?([A-Ja-j])[)）\].]?\s*", said)
+    return letter is not None or (said.isdecimal() and int(said) <= len(texts))
 
 
 def question_type(row: Mapping[str, Any]) -> str | None:
@@ -100,15 +140,27 @@ def without_gaps(values: Sequence[Any], where: str) -> list[Any]:
 
 def _from_text(text: str, where: str) -> Any:
     """A list or an object from its JSON or Python text, or the choices of a text "A. ... B. ..."."""
-    if text.startswith(("[", "{")):
+    if re.match(r"""\(\s*['"]""", text) and text.endswith(")"):  # a tuple of Python
+        text = f"[{text[1:-1]}]"
+    if text.startswith(("[", "{")) and not _LABEL.match(text):
         value = literal(text)
         if value is None:
             wrong(where, f"choices look like JSON but are not: {shown(text)}; write them as a list of texts")
         return value
-    found = lettered(text)
+    found = lettered(text) or _between(text)
     if found is None:
         wrong(where, f"choices {shown(text)} are not of the form 'A. ... B. ...', with the letters in order")
     return found
+
+
+def _between(text: str) -> list[str] | None:
+    """The texts between bars, line ends or semicolons, none of which is blank or begins with a label."""
+    for separator in (r"\s\|{1,2}\s", r"\|{1,2}", r"\n", r"[;；]"):
+        parts = [part.strip() for part in re.split(separator, text.strip(" |;；"))]
+        if len(parts) > 1:
+            bad = any(not part or part[0] == "|" or _LABEL.match(part) or _LOWER.match(part) for part in parts)
+            return None if bad else parts
+    return None
 
 
 def _capital(text: str) -> str:
@@ -166,29 +218,33 @@ def choices_in_question(question: str) -> tuple[str, tuple[str, ...]] | None:
     """(the question without its choices, the choices) where they stand in it; None where they do not.
 
     They stand behind "Choices:", on lines that start with their letters, or behind the question, where there must be
-    three of them unless it ends in a mark such as "?" or "( )".
+    three of them unless it ends in a mark such as "?" or "( )". Lower-case letters count where no others do.
     Where all are blank, since they are drawn in the image, the letters are the choices. What follows the last one's
     line stays in the question.
     """
     headers = list(_HEADER.finditer(question))
-    starts = [(headers[-1].start(), headers[-1].end(), 2)] if headers else []
-    labels = [m for m in _LABEL.finditer(question) if m[1] == "A"]
-    for m in reversed(labels):
-        before = question[: m.start()].rstrip(" \t")
-        ends = before.endswith(("\n", "?", "？", ")", "）", ":", "：", ".", "。"))
-        starts.append((m.start(), m.start(), 2 if ends else 3))
-    for begin, first, least in starts:
-        found = _tail(question[first:])
-        if found is not None and len(found[0]) >= least and question[:begin].strip():
-            texts, rest = found
-            return f"{question[:begin].rstrip()}\n{rest}".strip(), tuple(texts)
+    for labels in (_LABEL, _LOWER):
+        starts = [(headers[-1].start(), headers[-1].end(), 2)] if headers else []
+        for m in reversed([m for m in labels.finditer(question) if _letter(m) == "A"]):
+            before = question[: m.start()].rstrip(" \t")
+            ends = before.endswith(("\n", "?", "？", ")", "）", ":", "：", ".", "。"))
+            starts.append((m.start(), m.start(), 2 if ends else 3))
+        for begin, first, least in starts:
+            found = _tail(question[first:], labels)
+            if found is not None and len(found[0]) >= least and question[:begin].strip():
+                texts, rest = found
+                return f"{question[:begin].rstrip()}\n{rest}".strip(), tuple(texts)
     return None
 
 
-def _tail(text: str) -> tuple[list[str], str] | None:
+def _letter(label: re.Match[str]) -> str:
+    return next(group for group in label.groups() if group).upper()
+
+
+def _tail(text: str, labels: re.Pattern[str]) -> tuple[list[str], str] | None:
     """The choices at the start of a text, and what follows the line of the last one."""
-    marks = list(_LABEL.finditer(text))
-    count = next((k for k, m in enumerate(marks) if k >= len(LETTERS) or m[1] != LETTERS[k]), len(marks))
+    marks = list(labels.finditer(text))
+    count = next((k for k, m in enumerate(marks) if k >= len(LETTERS) or _letter(m) != LETTERS[k]), len(marks))
     if count < 2 or marks[0].start() or count < len(marks):
         return None  # letters that are out of order: a text, not a list
     last = marks[-1].end() if "\n" not in marks[-1][0] else marks[-1].start() + marks[-1][0].index("\n")

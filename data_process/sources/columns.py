@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from data_process.images.marks import without_leading_marks
+from data_process.images.marks import PLACEHOLDER, without_leading_marks
 from data_process.judging.maths.quantity import read_quantity
 from data_process.schema import ANSWER_TYPES, LETTERS, AnswerType, DataError, shown, wrong
 from data_process.sources.base import (
@@ -38,8 +38,12 @@ from data_process.sources.golds import (
     common_type,
     from_turns,
     gold_letter_alone,
+    images_of_turns,
     labelled_gold,
+    lower_letter,
+    other_golds,
     read_golds,
+    readable,
     refuse_letter,
     whole_number,
 )
@@ -49,11 +53,22 @@ FIELDS = (
     "context",
 )  # fmt: skip
 NAMED_ONLY = ("context",)  # a column of this name often holds a category, which no prompt should show
-# The columns that a field takes where none has its name and no --map says otherwise.
+# The columns that a field takes where none has its name and no --map says otherwise; the likeliest stand first.
 USUAL = {
-    "id": ("ID", "pid", "index"),
-    "image": ("decoded_image", "images", "image_path", "image_1", "image1", "img_path"),
-}
+    "id": ("pid", "index", "qid", "uid", "question_id", "problem_id", "sample_id"),
+    "question": (
+        "query", "problem", "question_text", "problem_text", "question_stem", "stem", "prompt", "instruction", "input",
+    ),
+    "answer": (
+        "label", "gold", "ground_truth", "groundtruth", "gt_answer", "correct_answer", "correct_option",
+        "correct_choice", "answer_key", "answerkey", "gold_answer", "final_answer", "reference_answer", "target",
+        "answers", "solution", "output", "response", "completion",
+    ),
+    "image": (
+        "decoded_image", "images", "image_path", "image_1", "image1", "img_path", "img", "image_file", "image_name",
+        "image_bytes", "image_base64", "picture", "figure", "photo",
+    ),
+}  # fmt: skip
 TURNS = ("conversations", "messages")
 _MATHS = re.compile(r"\\[a-zA-Z]|[√π∞∠^]|\d\s*[*+/=-]\s*[\dA-Za-z(]|[0-9]\s?[a-z]\b")
 
@@ -114,18 +129,24 @@ def read_row(form: TableForm, request: PrepareRequest, split: str, where: str, r
     """One problem, read as `form` says. DataError where a field is missing or cannot be read."""
     mapping = form.columns
     columns = _columns(row, mapping)
+    marked: list[Any] | None = None
     if turns := next((name for name in TURNS if name in row), None) if "question" not in columns else None:
         asked, said = from_turns(row[turns], where)
+        marked = images_of_turns(row[turns])
         row = {
             "question": asked,
             "answer": said,
             **{k: v for k, v in row.items() if k not in ("question", "answer", turns)},
         }
+        if marked and "image" not in columns:
+            row["image"], columns["image"] = marked, "image"
         columns = {**columns, "question": "question", "answer": columns.get("answer", "answer")}
     values = {
         name: _look_up(row, columns[name], name in mapping, where) if name in columns else None for name in FIELDS
     }
     identifier = plain_value(values["id"])
+    if identifier is not None and re.fullmatch(r"[0-9]{1,18}\.0", identifier):
+        identifier = identifier[:-2]  # as a table with gaps writes whole numbers
     if identifier is None:
         if not is_missing(values["id"]):
             wrong(where, f"'id' must be text or a number, found {shown(values['id'])}")
@@ -138,20 +159,21 @@ def read_row(form: TableForm, request: PrepareRequest, split: str, where: str, r
             f"{', '.join(map(str, row))[:200]} (--map question=COLUMN)",
         )
     choices: tuple[str, ...] = ()
-    found = find_choices(row) if "choices" not in mapping else None
+    # A column that --map gives to another field holds no choices.
+    free = {name: value for name, value in row.items() if name not in mapping.values()}
+    found = find_choices(free, values["answer"], where) if "choices" not in mapping else None
     if found or not (is_missing(values["choices"]) or values["choices"] == []):
         choices = read_choices(found[1] if found else values["choices"], where)
     listed = "ordered" if values["answer_type"] == "list" else form.answer_list
     golds = read_golds(values["answer"], form.answer_pattern, listed, where)
+    more = other_golds(row, where) if not found or "alternatives" not in found[0] else []
+    golds = tuple(dict.fromkeys((*golds, *more)))
     kind = form.answer_type or values["answer_type"]
     if kind is not None and kind not in ANSWER_TYPES:
         wrong(where, f"unknown answer_type {shown(kind)}; known: {', '.join(ANSWER_TYPES)}")
     letter = gold_letter_alone(golds[0]) or labelled_gold(golds[0])
-    if (
-        not choices
-        and kind in (None, "choice")
-        and (letter or kind == "choice" or question_type(row) == "multi_choice")
-    ):
+    multiple = kind == "choice" or question_type(row) == "multi_choice"
+    if not choices and kind in (None, "choice") and (letter or multiple or lower_letter(golds[0])):
         question, choices = choices_in_question(question) or (question, ())
         if letter and not choices and kind is None and question_type(row) != "free_form":
             column = columns.get("answer", "answer")
@@ -159,13 +181,15 @@ def read_row(form: TableForm, request: PrepareRequest, split: str, where: str, r
                 letter, where, column, "name their column with --map choices=COLUMN, or say --answer-type text"
             )
     images = images_of(values["image"], identifier, request, where)
+    if marked is not None and not images:
+        wrong(where, f"the text marks {PLACEHOLDER}, but the row has no image; name its column: --map image=COLUMN")
     if images and is_missing(values["context"]):  # with a context, the images may stand behind it
         question = without_leading_marks(question, choices)
     fields: Row = {"id": identifier, "question": question, "choices": list(choices)}
     notes: tuple[str, ...] = ()
     if choices and kind in (None, "choice"):
         gold, *others = dict.fromkeys(_gold(gold, choices, form.answer_is, where) for gold in golds)
-        if others and form.answer_list != "any":
+        if others and form.answer_list != "any" and not more:
             wrong(where, f"{len(golds)} gold choices; where any of them is right, say --answer-list any")
         fields.update(answer=gold, answer_type="choice", alternatives=others)
         notes = repeated_choices(choices, gold)
@@ -190,17 +214,31 @@ def read_row(form: TableForm, request: PrepareRequest, split: str, where: str, r
     taken = {part.partition(".")[0] for name in FIELDS for part in columns.get(name, name).split(",")} - {
         name for name in NAMED_ONLY if name not in columns
     }
-    taken.update(found[0] if found else ())
+    taken.update(found[0] if found else (), ("alternatives",) if more else ())
     others_of = {key: value for key, value in row.items() if key not in taken and _is_text_data(value)}
     fields["meta"] = {**others_of, **fields.get("meta", {})}
-    return Item({key: value for key, value in fields.items() if value not in ([], {})}, images, notes)
+    for name in ("question", "answer"):
+        if not turns and columns.get(name, name).lower() != name and name not in mapping:
+            notes += (f"the {name} is the column {columns[name]!r}",)
+    mapped = {name: columns[name] for name in FIELDS if not is_missing(values[name])}
+    if choices:
+        mapped["choices"] = ", ".join(found[0]) if found else columns.get("choices", mapped["question"])
+    if turns:
+        mapped |= dict.fromkeys(("question", "answer"), turns)
+    unused = tuple(
+        str(key) for key in row if key not in taken and not (is_missing(row[key]) or (turns and key in FIELDS))
+    )
+    fields = {key: value for key, value in fields.items() if value not in ([], {})}
+    return Item(fields, images, notes, mapped, unused)
 
 
 def _columns(row: Row, mapping: Mapping[str, str]) -> dict[str, str]:
     """The column of each field: the one that --map names, or else the first usual one that is not empty."""
     columns = {}
+    names = {str(column).lower(): column for column in reversed(row)}  # "Question" and "ID" are usual names as well
     for name in FIELDS:
-        usual = () if name in NAMED_ONLY else (name, *USUAL.get(name, ()))
+        known = () if name in NAMED_ONLY else (name, *USUAL.get(name, ()))
+        usual = [*((name,) if name in row and known else ()), *(names[one] for one in known if one in names)]
         found = next((column for column in usual if not is_missing(row.get(column))), "")
         if held := mapping.get(name, found):
             columns[name] = held
@@ -259,6 +297,9 @@ def _gold(answer: str, choices: tuple[str, ...], said_as: str | None, where: str
     if answer not in choices and isinstance(number := whole_number(answer), int):  # the answer 40 of the choices 40.0
         same = [choice for choice in choices if whole_number(choice) == number]
         answer = same[0] if len(same) == 1 else answer
+        if not same and said_as is None and 0 <= number <= len(choices):
+            what = f"gold {shown(answer)} is outside the choices, unless it is their index"
+            wrong(where, f"{what}; say so with --answer-is index0 (from 0) or index1 (from 1)")
     return letter_of(answer, choices, where, said_as)
 
 
@@ -268,6 +309,8 @@ def infer_type(answer: str) -> AnswerType:
         return "number"
     if re.fullmatch(r"\s*\[[^\[\]]*\d[^\[\]]*\]\s*", answer):
         return "list"
+    if re.fullmatch(r"\s*\([^()]*\d[^()]*,[^()]*\)\s*", answer) and readable(answer, "expression"):
+        return "expression"  # (2, 3)
     return "expression" if _MATHS.search(answer) else "text"
 
 
@@ -286,5 +329,9 @@ def _is_text_data(value: Any) -> bool:
 
 
 SOURCE = Source(
-    name="table", item=item, options=("map", "answer_type", "answer_is", "answer_pattern", "answer_list", "tolerance")
+    name="table",
+    item=item,
+    options=("map", "answer_type", "answer_is", "answer_pattern", "answer_list", "tolerance"),
+    assumed_split="train",
+    test_share=0.1,
 )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from data_process.images.marks import without_leading_marks
+from data_process.images.marks import PLACEHOLDER, without_leading_marks
 from data_process.judging import check_gold
 from data_process.schema import AnswerType, DataError, Problem, shown, wrong
 from data_process.sources.base import is_missing, plain_value
@@ -16,7 +16,7 @@ from data_process.sources.choices import literal
 MAX_ALTERNATIVES = 100
 MAX_SHORT = 80  # characters of an assistant's turn that is the answer itself
 AS_TEXT = "the gold answer cannot be read as mathematics, so it is judged as text"  # a note on the row
-_LETTER = re.compile(r"\(?([A-J])\)?[.:]?")
+_LETTER = re.compile(r"[(（\[]?([A-J])[)）\]]?[.:]?")
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 _STATED = re.compile(
@@ -32,6 +32,12 @@ def gold_letter_alone(gold: str) -> str | None:
     return found[1] if found else None
 
 
+def lower_letter(gold: str) -> str | None:
+    """The letter, as a capital, of a gold answer that is a lower-case one: "b", "(b)". It may be a variable too."""
+    found = re.fullmatch(r"[(（\[]?([a-j])[)）\].:]?", gold.strip())
+    return found and found[1].upper()
+
+
 def labelled_gold(gold: str) -> str | None:
     """The letter of a gold answer that gives the text of the choice too: "B. 2", "(C) blue"."""
     found = re.fullmatch(r"(?:[(（]([A-J])[)）]|([A-J])[.:：、)）])\s*\S.*", gold.strip(), re.DOTALL)
@@ -41,6 +47,17 @@ def labelled_gold(gold: str) -> str | None:
 def refuse_letter(letter: str, where: str, column: str, remedy: str) -> NoReturn:
     """DataError for a gold letter without choices: as text it would be credited for nothing but the letter."""
     wrong(where, f"column {column!r} holds the letter {letter!r}, but no choices were found; {remedy}")
+
+
+def other_golds(row: Mapping[str, Any], where: str) -> list[str]:
+    """The texts in a row's column "alternatives", as prepared folders have it: other accepted answers."""
+    listed = row.get("alternatives")
+    if not isinstance(listed, list | tuple):
+        return []
+    texts = [plain_value(text) for text in listed]
+    if any(text is None or not text.strip() for text in texts):
+        wrong(where, f"'alternatives' must be a list of accepted answers, found {shown(row['alternatives'])}")
+    return [text for text in texts if text is not None]
 
 
 def readable(gold: str, answer_type: AnswerType) -> bool:
@@ -84,6 +101,9 @@ def read_golds(value: Any, pattern: str | None, form: str | None, where: str) ->
         wrong(where, f"more than {MAX_ALTERNATIVES} accepted answers; keep those that are meant")
     if not cells:
         wrong(where, f"no gold answer: found {shown(value)} (--map answer=COLUMN)")
+    for item in value if isinstance(value, list) else ():
+        if isinstance(item, dict) or (isinstance(item, list) and not all(isinstance(n, int | float) for n in item)):
+            wrong(where, f"the gold answer must be text or a list of texts, found {shown(value)}")
     return tuple(dict.fromkeys(read_answer(cell, pattern, where) for cell in cells))
 
 
@@ -121,10 +141,30 @@ def from_turns(turns: Any, where: str) -> tuple[str, str]:
     if len(texts) != 2 or len(values) != 2 or len(listed) > 3:
         wrong(where, f"expected one user turn and one assistant turn, found {len(listed)} turns: {shown(turns)}")
     asked, said = texts
+    asked = re.sub(r"^((?:<image>\s*)*)(?:Question|问题)\s*[:：]\s*", r"\1", asked)
     answer = final_answer(said) or (said.strip() if len(said.strip()) <= MAX_SHORT and "\n" not in said.strip() else "")
     if not answer:
         wrong(where, f"the assistant's turn states no final answer: {shown(said[-80:])}; use --answer-pattern REGEX")
-    return re.sub(r"^(?:Question|问题)\s*[:：]\s*", "", without_leading_marks(asked)), answer
+    return without_leading_marks(asked), answer
+
+
+def images_of_turns(turns: Any) -> list[Any] | None:
+    """The images that the user's turn of a conversation holds or marks; None where it has neither.
+
+    Parts of a turn hold them, {"type": "image_url", "image_url": {"url": ...}} or {"type": "image", "image": ...}, and
+    texts mark them as `<image>`. For a mark alone the list holds nothing.
+    """
+    found: list[Any] = []
+    marked = False
+    for turn in turns if isinstance(turns, list) else []:
+        content = turn.get("value", turn.get("content")) if isinstance(turn, dict) else None
+        for part in content if isinstance(content, list) else [content]:
+            if isinstance(part, dict) and str(part.get("type")).startswith("image"):
+                marked = True
+                found.extend(held for name in ("image_url", "image", "url", "path") if (held := part.get(name)))
+            text = part.get("text") if isinstance(part, dict) else part
+            marked = marked or (isinstance(text, str) and PLACEHOLDER in text)
+    return found if marked else None
 
 
 def _said(content: Any) -> Any:

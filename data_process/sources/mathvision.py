@@ -25,8 +25,15 @@ OPTIONS = 5  # of every problem that has options
 _MARK = re.compile(r"<image(\d+)>")
 
 
-def without_marks(texts: list[str]) -> list[str]:
-    """A question and its options with marks that are no places of images: there is one image for all of them."""
+def without_marks(texts: list[str], where: str) -> list[str]:
+    """A question and its options with marks that are no places of images: there is one image for all of them.
+
+    DataError for a mark with a higher number than there are marks.
+    """
+    numbers = [int(number) for text in texts for number in _MARK.findall(text)]
+    if max(numbers, default=0) > len(numbers):
+        what = f"the text marks <image{max(numbers)}>, but has only {len(numbers)} marks"
+        wrong(where, f"{what}; number the parts of the image from 1, or leave the mark out")
     if sum(len(_MARK.findall(text)) for text in texts) == 1 and _MARK.search(texts[0]):
         return [re.sub(r"\n\s*\n", "\n", _MARK.sub("", texts[0])).strip(), *texts[1:]]
     return [_MARK.sub(r"image \1", text) for text in texts]
@@ -39,7 +46,7 @@ def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
         options = []
     if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
         wrong(where, f"'options' must be a list of texts, empty for a free answer; found {shown(options)}")
-    question, *options = without_marks([text_of(row, "question", where), *options])
+    question, *options = without_marks([text_of(row, "question", where), *options], where)
     answer = text_of(row, "answer", where)
     notes: tuple[str, ...] = ()
     if not options and gold_letter_alone(answer):

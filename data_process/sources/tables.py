@@ -1,6 +1,6 @@
-"""Reads raw tables: JSON Lines, JSON (a list, or a dict of rows by id), CSV, TSV, Parquet, and the hub.
+"""Reads raw tables: JSON Lines, JSON (rows, rows by id, or columns), CSV, TSV, Parquet, Excel, and the hub.
 
-All but Parquet may be `.gz`. A missing value, which pandas writes as NaN, is None in every row.
+All but Parquet and Excel may be `.gz`. A missing value, which pandas writes as NaN, is None in every row.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from typing import Any
 from data_process.io import numbered_rows, read_json
 from data_process.schema import DataError
 from data_process.sources.base import LocatedRow, PrepareRequest, Row, Source, SplitRows, is_missing, unreadable
+from data_process.sources.workbook import read_workbook
 
 _PLAIN = (".jsonl", ".json", ".csv", ".tsv")
-SUFFIXES = (*_PLAIN, *(f"{suffix}.gz" for suffix in _PLAIN), ".parquet")
+SUFFIXES = (*_PLAIN, *(f"{suffix}.gz" for suffix in _PLAIN), ".parquet", ".xlsx")
 MAX_CELL = 1 << 27  # characters in a cell of a CSV or TSV file, which may hold an image as base64
 # Names of each split in published files.
 ALIASES = {
@@ -37,6 +38,8 @@ def read_table(path: Path) -> Iterator[LocatedRow]:
     name = path.name.removesuffix(".gz")
     if path.suffix == ".parquet":
         rows: Iterable[Row] = _parquet(path)
+    elif path.suffix == ".xlsx":
+        rows = read_workbook(path)
     else:
         _refuse_pointer(path)
         if name.endswith((".csv", ".tsv")):
@@ -67,7 +70,7 @@ def _separated(path: Path, separator: str) -> Iterator[Row]:
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as raw:
             text = io.TextIOWrapper(raw, "utf-8-sig", newline="")
-            head = text.readline()
+            head = text.readline(MAX_CELL)
             if separator == "," and "," not in head and ";" in head:
                 separator = ";"
             reader = csv.reader(_from(head, text), delimiter=separator, strict=True)
@@ -112,9 +115,11 @@ def _names_a_row(row: Row) -> bool:
     return row.get("index") is not None and re.fullmatch(r"[0-9]{1,10}", str(row.get("image"))) is not None
 
 
-def _from(head: str, rest: Iterable[str]) -> Iterator[str]:
+def _from(head: str, rest: io.TextIOWrapper) -> Iterator[str]:
+    """Lines, or parts of MAX_CELL characters of longer ones, which the reader refuses as a cell."""
     yield head
-    yield from rest
+    while line := rest.readline(MAX_CELL):
+        yield line
 
 
 def _refuse_pointer(path: Path) -> None:
@@ -128,13 +133,15 @@ def _refuse_pointer(path: Path) -> None:
 
 
 def _json(path: Path) -> list[Row]:
-    """One JSON value: a list of rows, or a dict whose values are the rows (MathVista's form, by pid)."""
+    """One JSON value: a list of rows, a dict whose values are the rows (MathVista's form, by pid), or columns."""
     try:
         value = read_json(path, "save it as UTF-8 JSON, or fetch it again if its download was interrupted")
     except DataError as error:
         if "Extra data" in str(error.__cause__):  # JSON Lines with the suffix .json
             return _json_lines(path)
         raise
+    if (rows := _from_columns(value)) is not None:
+        return rows
     if isinstance(value, dict) and value and all(isinstance(row, dict) for row in value.values()):
         return [{"pid": key, **row} for key, row in value.items()]
     if isinstance(value, dict):  # {"info": ..., "questions": [...]}
@@ -145,16 +152,38 @@ def _json(path: Path) -> list[Row]:
     raise DataError(f"{path}: holds a {type(value).__name__} that is no table; expected a list or a dict of rows")
 
 
+_QUESTIONS = ("question", "query", "problem", "conversations", "messages")  # one of them is a column of every table
+
+
+def _from_columns(value: Any) -> list[Row] | None:
+    """The rows of a table that pandas wrote by columns (orient="columns", "split" or "list"); None for other values."""
+    if not isinstance(value, dict):
+        return None
+    names, data = value.get("columns"), value.get("data")
+    if isinstance(names, list) and isinstance(data, list) and all(isinstance(cells, list) for cells in data):
+        if all(len(cells) == len(names) for cells in data):
+            return [dict(zip(map(str, names), cells, strict=True)) for cells in data]
+        return None
+    if not any(str(name).lower() in _QUESTIONS for name in value):
+        return None
+    columns = list(value.values())
+    if all(isinstance(cells, dict) and cells.keys() == columns[0].keys() for cells in columns):
+        return [{name: cells[key] for name, cells in value.items()} for key in columns[0]]
+    if all(isinstance(cells, list) and len(cells) == len(columns[0]) for cells in columns) and len(columns) > 1:
+        return [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]
+    return None
+
+
 def _parquet(path: Path) -> Iterator[Row]:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=BATCH):
                 yield from batch.to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: not a complete Parquet file ({error}); fetch it again") from error
+    except Exception as error:  # of a damaged file pyarrow raises its own errors, and those of Python's conversions
+        said = f"{type(error).__name__}: {str(error)[:300]}"
+        raise DataError(f"{path}: not a complete Parquet file ({said}); fetch it again") from error
 
 
 def names_of(split: str, splits: Iterable[str]) -> tuple[str, ...]:
@@ -195,6 +224,16 @@ def split_of(path: Path, splits: Sequence[str]) -> str | None:
     """The split that a file's name contains; None for none or several."""
     named = [split for split in splits if set(_tokens(path)) & set(ALIASES.get(split, (split,)))]
     return named[0] if len(named) == 1 else None
+
+
+def says_no_split(raw: Path, splits: Sequence[str]) -> Path | None:
+    """A file, or a folder's only table, whose name says none of the splits; None for others."""
+    if raw.is_dir():
+        tables = [path for path in raw.iterdir() if path.name.endswith(SUFFIXES) and path.is_file()]
+        if len(tables) != 1:
+            return None
+        [raw] = tables
+    return raw if raw.is_file() and split_of(raw, splits) is None else None
 
 
 def table_rows(source: Source, request: PrepareRequest, splits: Mapping[str, str]) -> Iterator[SplitRows]:

@@ -10,14 +10,24 @@ The table's text goes to `meta`: a model is to read it from the image.
 
 from __future__ import annotations
 
-from data_process.sources.base import Item, PrepareRequest, Row, Source
+from data_process.schema import shown, wrong
+from data_process.sources.base import Item, PrepareRequest, Row, Source, is_missing
 from data_process.sources.columns import TableForm, number_or_text, read_row
 
 FORM = TableForm(answer_is="text", infer=number_or_text)
+KINDS = {
+    "ques_type": ("free_text", "multi_choice"),
+    "ans_type": ("integer_number", "decimal_number", "extractive_text", "boolean_text", "other_text"),
+}
 
 
 def item(request: PrepareRequest, split: str, where: str, row: Row) -> Item:
     """One problem; its solution becomes `meta.rationale`."""
+    for column, known in KINDS.items():
+        if not is_missing(row.get(column)) and row[column] not in known:
+            wrong(where, f"unknown {column} {shown(row[column])}; known: {', '.join(known)}")
+    if row.get("ques_type") == "multi_choice" and is_missing(row.get("choices")):
+        wrong(where, "'ques_type' is multi_choice, but 'choices' is empty")
     row = {**row, "rationale": row.get("solution")}
     row.pop("solution", None)
     if row.get("image") is None and "pid" in row:

@@ -6,8 +6,10 @@ Exits with status 1 when the time is up, and names the nodes that are there, or 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import socket
+import subprocess
 import sys
 import time
 
@@ -39,13 +41,24 @@ def running(pid: int) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Wait until a Ray cluster has enough nodes.")
     parser.add_argument("address", help="host:port of the head")
-    parser.add_argument("nodes", type=int, help="nodes to wait for")
+    parser.add_argument("nodes", type=int, help="nodes to wait for; 0 prints those that are there, as JSON")
     parser.add_argument("--seconds", type=float, default=300.0, help="how long to wait")
     parser.add_argument("--while", dest="pid", type=int, help="stop waiting when this process has ended")
     args = parser.parse_args()
+    if args.nodes == 0:
+        print(json.dumps(alive_nodes(args.address)))
+        return 0
     until = time.monotonic() + args.seconds
+    found: list[str] = []
     while True:
-        found = alive_nodes(args.address)
+        # A process of its own: Ray tries for minutes to reach a head that has just ended.
+        with subprocess.Popen([sys.executable, __file__, args.address, "0"], stdout=subprocess.PIPE) as look:
+            while look.poll() is None and time.monotonic() < until and (args.pid is None or running(args.pid)):
+                time.sleep(0.2)
+            if look.poll() is None:
+                look.kill()
+            printed, _ = look.communicate()
+        found = json.loads(printed.splitlines()[-1]) if look.returncode == 0 else found
         if len(found) >= args.nodes:
             print(f"Ray at {args.address}: {', '.join(found)}")
             return 0

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import json
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-Parser: TypeAlias = argparse.ArgumentParser
+_SETTING = re.compile(r"[A-Za-z_][\w.]*=.*", re.DOTALL)
+
+
+class Parser(argparse.ArgumentParser):
+    """Where a command has `--set`, KEY=VALUE anywhere on its line is a setting too, in the order of the line."""
+
+    takes_settings = False
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        found, rest = super().parse_known_args(args, namespace)
+        if self.takes_settings:
+            found.set = [*found.set, *(word for word in rest if _SETTING.fullmatch(word))]
+            rest = [word for word in rest if not _SETTING.fullmatch(word)]
+            if (model := getattr(found, "base_model", None)) is not None:
+                found.set.append(f"model.path={json.dumps(model)}")
+        return found, rest
+
+
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 Action: TypeAlias = Callable[[argparse.Namespace], int]  # runs a command with its parsed arguments; the exit status
 
 DEFAULT_CONFIG = Path("configs/demo.yaml")
@@ -29,19 +50,28 @@ def add_command(
 
 
 def add_config(parser: Parser) -> None:
-    """`--config` and `--set`."""
+    """`--config`, `--layer`, `--model` and `--set`."""
     parser.add_argument(
         "--config", type=Path, default=DEFAULT_CONFIG,
         help=f"YAML file of settings, or the name of one that ships, such as demo (default {DEFAULT_CONFIG})",
     )  # fmt: skip
-    add_set(parser, "override a setting, e.g. --set sampling.n=4")
+    parser.add_argument(
+        "--layer", type=Path, action="append", default=[], metavar="FILE",
+        help="YAML file whose settings go over those of --config, such as configs/gpu/24gb_7b.yaml; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--model", dest="base_model", metavar="PATH",
+        help="base model: a checkpoint folder, or the hub id of one that was downloaded (model.path)",
+    )  # fmt: skip
+    add_set(parser, "override a setting, e.g. --set sampling.n=4; KEY=VALUE alone does the same, e.g. lr=1e-4")
 
 
 def add_set(parser: Parser, help: str) -> None:
+    parser.takes_settings = True
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=help)
 
 
-def add_quiet(parser: Parser) -> None:
+def add_quiet(parser: Parser | argparse._MutuallyExclusiveGroup) -> None:
     parser.add_argument("--quiet", action="store_true", help="print the results only, no progress")
 
 

@@ -22,7 +22,7 @@ def doctor_command(args: argparse.Namespace) -> int:
     from selftrain.config import load_config
     from selftrain.doctor import examine
 
-    found = list(examine(load_config(args.config, args.set)))
+    found = list(examine(load_config(args.config, args.set, layers=args.layer)))
     if args.json:
         print(json.dumps([finding.__dict__ for finding in found], indent=1))
     else:

@@ -7,28 +7,62 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
-from data_process.errors import UserError
+from data_process.errors import FULL, UserError, printable
 
 EXIT_CLOSED = 128 + signal.SIGPIPE  # the reader of the output has left, as `| head` does: what a shell reports then
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked this process to end; what is open is closed, as after Ctrl-C."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number.name)
+        self.number = number
+
+
+@contextmanager
+def signals_raised() -> Iterator[None]:
+    """SIGTERM and SIGHUP raise Stopped; a second one ends the process at once. An ignored one (nohup) stays ignored."""
+    here = os.getpid()
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != here:  # a process that was forked from this one
+            os.kill(os.getpid(), number)
+        raise Stopped(signal.Signals(number))
+
+    wanted = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
+    in_main = threading.current_thread() is threading.main_thread()  # no other thread may set them
+    for number in wanted if in_main else ():
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in wanted if in_main else ():
+            signal.signal(number, signal.SIG_DFL)
 
 
 def guarded(action: Callable[[], int]) -> int:
     """Run an action. An error that the user can act on becomes one message and an exit status; others are raised."""
     try:
-        status = action()
+        with signals_raised():
+            status = action()
         sys.stdout.flush()  # here and not when the interpreter ends, where a closed pipe can no longer be caught
         return status
     except UserError as error:
-        print(f"{error.heading}: {error}", file=sys.stderr)
+        print(printable(f"{error.heading}: {error}"), file=sys.stderr)
         if error.advice:
             print(error.advice, file=sys.stderr)
         return error.exit_status
-    except KeyboardInterrupt:
-        print("\nStopped. Finished work is kept; the same command resumes.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, Stopped) else signal.SIGINT
+        print(f"\nStopped by {number.name}. Finished work is kept; the same command resumes.", file=sys.stderr)
+        return 128 + number
     except BrokenPipeError:
         closed = [stream for stream in (sys.stdout, sys.stderr) if _is_closed(stream)]
         if not closed:  # another pipe broke: a bug
@@ -39,10 +73,12 @@ def guarded(action: Callable[[], int]) -> int:
             os.close(nowhere)
         return EXIT_CLOSED
     except OSError as error:
-        # Stages report this themselves. This is for a full or read-only disk under the bank, the images or the report.
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        # Stages report this themselves. This is for a full or read-only disk under the bank, the images or the report,
+        # and for a path that cannot be: a folder where a file should lie, a name too long.
+        if error.filename is None and error.errno not in (*FULL, errno.EROFS):
             raise
-        print(f"error: {error}; fix this and run the same command again. Finished work is kept.", file=sys.stderr)
+        message = printable(str(error))
+        print(f"error: {message}; fix this and run the same command again. Finished work is kept.", file=sys.stderr)
         return UserError.exit_status
 
 

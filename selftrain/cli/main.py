@@ -12,21 +12,35 @@ from collections.abc import Sequence
 
 from selftrain import __version__
 from selftrain.cli import (
+    bank,
     check_leakage,
     compare,
+    completion,
+    config,
+    curate,
+    distill,
     doctor,
+    export,
     prepare,
     rejudge,
     report,
+    reward,
     run,
     scale,
     score,
     select_data,
     serve,
+    show,
+    train,
 )
+from selftrain.cli import list as list_runs
+from selftrain.cli.commands import Parser
 from selftrain.cli.errors import guarded
 
-COMMANDS = (run, report, score, rejudge, compare, scale, select_data, serve, doctor, prepare, check_leakage)
+COMMANDS = (
+    run, train, list_runs, show, report, score, rejudge, compare, scale, select_data, distill, serve, doctor, prepare,
+    config, completion, curate, reward, check_leakage, export, bank,
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="selftrain",
         description="Train a vision-language model on its own reasoning, and measure test-time compute.",
         epilog="`selftrain COMMAND --help` lists the options of a command.",
@@ -46,4 +60,5 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add_parser(commands)
+    commands.choices["completion"].set_defaults(program=parser)
     return parser

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_process.errors import printable
 from selftrain.cli.commands import Commands, Parser, add_command, add_config, add_quiet
 from selftrain.cli.errors import guarded
 from selftrain.environment import prepare_environment
@@ -36,7 +38,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--output", type=Path, help="run folder (default: from the config)")
     parser.add_argument("--seed", type=int, help="seed of sampling, building and training")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and all settings, and do nothing")
-    add_quiet(parser)
+    told = parser.add_mutually_exclusive_group()
+    add_quiet(told)
+    told.add_argument("--json", action="store_true", help="print what happens as JSON, one object a line, for programs")
 
 
 def add_parser(commands: Commands) -> None:
@@ -49,7 +53,7 @@ def add_parser(commands: Commands) -> None:
 
 def run_main(argv: Sequence[str] | None = None) -> int:
     """`python run.py`; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="run.py", description=DESCRIPTION, epilog="example: python run.py --iters 3")
+    parser = Parser(prog="run.py", description=DESCRIPTION, epilog="example: python run.py --iters 3")
     add_arguments(parser)
     args = parser.parse_args(argv)
     return guarded(lambda: run_loop_command(args))
@@ -58,42 +62,87 @@ def run_main(argv: Sequence[str] | None = None) -> int:
 def run_loop_command(args: argparse.Namespace) -> int:
     """Run or resume the loop, and print its table."""
     from selftrain.config import load_config
+    from selftrain.doctor import check_before_run, not_ready
 
     flags: dict[str, Any] = {"iters": args.iters, "seed": args.seed}
     flags["output"] = str(args.output) if args.output else None
-    config = load_config(args.config, args.set, flags)
+    config = load_config(args.config, args.set, flags, layers=args.layer)
     if args.dry_run:
         print(plan(config))
+        for line in not_ready(config):
+            print(f"not ready: {line}", file=sys.stderr)
         return 0
+    check_before_run(config)
     prepare_environment(config.engine.threads)
     from selftrain.loop import run_loop
-    from selftrain.progress import Progress
+    from selftrain.progress import Events, Progress
 
-    progress = Progress(quiet=args.quiet)
+    events = Events(sys.stdout) if args.json else None
+    progress = events or Progress(quiet=args.quiet)
     progress.say(f"run {config.name} in {config.output} (settings {config.digest()}, seed {config.seed})")
-    outcome = run_loop(config, progress)
-    show(outcome.metrics, outcome.report)
+    try:
+        outcome = run_loop(config, progress)
+    except BaseException as error:
+        if events is not None:
+            events.emit("failed", error=str(error) or type(error).__name__)
+        if isinstance(error, KeyboardInterrupt):
+            print(f"\n{what_is_saved(config)}", file=sys.stderr)
+        raise
+    page = next((file for file in outcome.report if file.suffix == ".html"), config.output)
+    if events is not None:
+        headline = {"accepted": outcome.metrics.accepted, "stopped": outcome.stopped, "already": not outcome.made}
+        events.emit("finished", **headline, metrics=str(config.output / "metrics.json"), report=str(page))
+    else:
+        show(outcome.metrics, outcome.report)
+        if not outcome.made:
+            print(f"finished already: report at {page}")
     if outcome.stopped:
         print(f"The loop stopped early: {outcome.stopped}", file=sys.stderr)
         return EXIT_STOPPED
     return 0
 
 
+def what_is_saved(config: Config) -> str:
+    """What a run that is being stopped keeps, and the command that resumes it."""
+    from selftrain.runs.run_dir import RunDir
+
+    n = len(RunDir(config.output).finished())
+    program = {"run.py": "python run.py", "__main__.py": "python -m selftrain"}.get(Path(sys.argv[0]).name, "selftrain")
+    return (
+        f"Saved: {n} finished stage{'' if n == 1 else 's'} in {config.output}, and every sample drawn so far in "
+        f"{config.bank}.\nTo resume: {shlex.join([*program.split(), *sys.argv[1:]])}"
+    )
+
+
 def plan(config: Config) -> str:
     """What a run would do, as comments, and all its settings as YAML."""
     import yaml
 
+    from selftrain.stages.building import check_pool
     from selftrain.training.dry_run import training_plan
 
+    check_pool(config)
     s, e = config.sampling, config.evaluation
+    what = "all weights" if config.training.full else "a LoRA adapter"
     problems = f"{s.problems} problems" if s.problems else "every problem"
+    each = f"about {s.n}, by pass rate," if s.allocation == "head_tail" else f"{s.n}"
+    files = ", ".join(f"{one.file} ({one.kind})" for one in config.traces if one.warmup_weight)
+    first = ""
+    if config.warmup:
+        first = f"Train a warm-up on {files or 'direct answers'}, evaluate it, and call it iteration 0.\n# "
+    adaptive = s.adaptive
+    temperature = f"temperature {s.temperature}"
+    if adaptive is not None:
+        grid = ", ".join(f"{t:g}" for t in adaptive.temperatures)
+        temperature = f"the temperature of {grid} with the highest {adaptive.maximise} on dev"
     lines = [
         f"# Run folder {config.output}; samples are stored in {config.bank}.",
-        f"# Evaluate {config.model.path} on dev. Then repeat {config.iters} times:",
-        f"#   sample {s.n} completions for {problems} of train at temperature {s.temperature}, and judge them;",
-        f"#   build training rows by rule {config.build.rule}; train a LoRA adapter from {config.training.restart};",
+        f"# Evaluate {config.model.path} on dev. {first}Then repeat {config.iters} times:",
+        f"#   sample {each} completions for {problems} of train at {temperature}, and judge them;",
+        *(f"#   mix in {one.file} ({one.kind}) at weight {one.weight:g};" for one in config.traces if one.weight),
+        *lessons(config, what),
         f"#   evaluate on dev with N = {e.n}: {', '.join(e.strategies)}.",
-        f"# Accept the iteration with the best greedy accuracy on dev. Measure on test: {e.test}.",
+        f"# {accepting(config)} Measure on test: {e.test}.",
         *((f"#   and on test alone: {', '.join(e.test_strategies)}.",) if e.test_strategies else ()),
         "#",
         "# Training:",
@@ -101,6 +150,35 @@ def plan(config: Config) -> str:
         "",
     ]
     return "\n".join(lines) + yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def accepting(config: Config) -> str:
+    """Which iteration becomes the result, and what becomes of a worse one."""
+    rules = config.acceptance
+    if rules.rule == "best":
+        return "Accept the iteration with the best greedy accuracy on dev."
+    undone = " Roll back one that is worse." if rules.rollback else ""
+    return f"Accept an iteration whose greedy accuracy on dev is better by a paired 95% interval.{undone}"
+
+
+STARTS = {
+    "base": "the base model",
+    "warmup": "the weights of iteration 0",
+    "previous": "the previous weights",
+    "continuous": "the previous weights and optimizer",
+}
+
+
+def lessons(config: Config, what: str) -> list[str]:
+    """Lines on what iterations build and train: rows, preference pairs, or one after the other."""
+    training, rule = config.training, config.build.rule
+    pool = f"by rule {rule} from the pool {', '.join(config.build.pool)}"
+    rows = f"#   build training rows {pool}; train {what} from {STARTS[training.restart]};"
+    if training.method == "sft":
+        return [rows]
+    first = training.dpo.sft_iterations + 1
+    pairs = f"build preference pairs {pool}; train {what} by DPO from {STARTS[training.starts_from(first)]};"
+    return [f"#   {pairs}"] if first == 1 else [rows, f"#   from iteration {first} on, {pairs}"]
 
 
 def show(metrics: Metrics, files: Sequence[Path]) -> None:
@@ -111,5 +189,5 @@ def show(metrics: Metrics, files: Sequence[Path]) -> None:
 
     console = Console()
     console.print(terminal_table(metrics))
-    console.print(headline(metrics))
-    console.print("Report: " + ", ".join(str(f) for f in files), soft_wrap=True)
+    console.print(printable(headline(metrics)), markup=False)
+    console.print(printable("Report: " + ", ".join(str(f) for f in files)), soft_wrap=True, markup=False)

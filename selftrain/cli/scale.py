@@ -25,12 +25,13 @@ def add_parser(commands: Commands) -> None:
         "--weights",
         help="with --run: comma-separated list of base, accepted, iterK or NAME=ADAPTER (default base,accepted)",
     )
-    parser.add_argument("--grid", type=Path, help="YAML settings of the grid (default: built in)")
+    parser.add_argument("--grid", type=Path, help="YAML settings of the grid (default: made for the model)")
     add_set(parser, "override a setting of the grid")
     parser.add_argument("--quick", action="store_true", help="measure fewer problems and settings, in minutes")
     parser.add_argument(
         "--output", type=Path, help="results folder (default: RUN/scale or outputs/scale-MODEL, with -quick appended)"
     )
+    parser.add_argument("--dry-run", action="store_true", help="print what would be measured, and sample nothing")
     parser.add_argument("--processes", type=int, default=1, help="models to measure at once, each on a core or GPU")
     add_quiet(parser)
 
@@ -66,6 +67,11 @@ def scale_command(args: argparse.Namespace) -> int:
         overrides = [f"model.path={args.model}"]
         files = FileTarget(args.problems, args.dev, args.images or args.problems.parent, args.config, overrides)
         target = Target(weights=named, files=files)
+    if args.dry_run:
+        from selftrain.scaling.dry_run import scale_plan
+
+        print("\n".join([f"# Results folder {output}.", *scale_plan(settings, target)]))
+        return 0
     result = scale(settings, output, target, processes=args.processes, progress=Progress(quiet=args.quiet))
     for model in result.subjects:
         print(f"{model.name}: {answer(model)}")

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from selftrain.cli.commands import Commands, add_command, add_json
@@ -19,7 +24,15 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("run", type=Path, nargs="?", help="run folder, instead of the two files")
     parser.add_argument("--problems", type=Path, metavar="FILE", help="problems, JSONL, may be gzipped")
     parser.add_argument(
-        "--outputs", type=Path, metavar="FILE", help="answers, JSONL, may be gzipped; joined by id or pid"
+        "--outputs", type=Path, metavar="FILE",
+        help="answers, JSONL, may be gzipped, joined by id or pid, one or a list of n to each problem; the output of "
+        "vllm run-batch or of LLaMA-Factory; a log of lmms-eval, VLMEvalKit or inspect-ai; - for standard input",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sample",
+        type=int,
+        metavar="N",
+        help="the one response that counts, from 0, where there are several (default: the mean, vote@n and pass@n)",
     )
     parser.add_argument("--judge", metavar="NAME", help="judge to use (default auto)")
     parser.add_argument(
@@ -55,8 +68,26 @@ def score_command(args: argparse.Namespace) -> int:
     return _score_files(args)
 
 
+@contextlib.contextmanager
+def _named(problems: Path, outputs: Path) -> Iterator[tuple[Path, Path]]:
+    """The two files; standard input, where one of them is "-", as a file that is gone afterwards."""
+    from data_process.schema import DataError
+
+    if Path("-") not in (problems, outputs):
+        yield problems, outputs
+        return
+    if problems == outputs:
+        raise DataError("only one of --problems and --outputs can be standard input; name a file for the other")
+    with tempfile.TemporaryDirectory(prefix="selftrain-") as folder:
+        path = Path(folder) / "stdin.jsonl"
+        with path.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield (path, outputs) if problems == Path("-") else (problems, path)
+
+
 def _score_run(args: argparse.Namespace) -> int:
     from data_process.predictions.score_forms import form_lines
+    from selftrain.runs.run_dir import called
     from selftrain.scoring.rejudge import rescore
 
     result = rescore(args.run)
@@ -65,7 +96,7 @@ def _score_run(args: argparse.Namespace) -> int:
         return 0
     for one in result.evaluations:
         print(
-            f"iteration {one.iteration} {one.split}: greedy {one.correct}/{one.n} = {100 * one.accuracy:.1f} "
+            f"{called(one.iteration)} {one.split}: greedy {one.correct}/{one.n} = {100 * one.accuracy:.1f} "
             f"[{100 * one.low:.1f}, {100 * one.high:.1f}], abstain {one.abstain}, judged otherwise than stored: "
             f"{one.changed}"
         )
@@ -86,9 +117,10 @@ def _score_files(args: argparse.Namespace) -> int:
         extractor = ExtractorSettings(args.extractor_url, args.extractor_model, **cache)
     elif args.extractor_model is not None or args.extractor_cache is not None:
         raise DataError("--extractor-model and --extractor-cache need --extractor-url URL")
-    result = score_files(
-        args.problems, args.outputs, args.judge or "auto", seed=args.seed or 0, per_item=args.per_item,
-        extractor=extractor, official_out=args.official_out, official_scores=args.official_scores,
-    )  # fmt: skip
+    with _named(args.problems, args.outputs) as (problems, outputs):
+        result = score_files(
+            problems, outputs, args.judge or "auto", seed=args.seed or 0, per_item=args.per_item, extractor=extractor,
+            official_out=args.official_out, official_scores=args.official_scores, sample=args.sample,
+        )  # fmt: skip
     print(json.dumps(result, indent=1) if args.json else as_text(result))
     return 0

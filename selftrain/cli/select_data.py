@@ -33,6 +33,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--seed", type=int, help="seed of the rows, their order and the training (default 0)")
     parser.add_argument("--no-curves", action="store_true", help="build and train only")
     add_set(parser, "override a setting of the curves' grid")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be built and trained, and do nothing")
     parser.add_argument("--processes", type=int, default=1, help="models to measure at once for the curves")
     add_quiet(parser)
 
@@ -59,15 +60,20 @@ def select_data_command(args: argparse.Namespace) -> int:
 
     progress = Progress(quiet=args.quiet)
     output = args.output or args.run / "select-data"
-    adapter = select_data(args.run, SelectData(**given), output, progress)
-    print(f"Adapter: {adapter}")
+    if args.dry_run:
+        from selftrain.scaling.dry_run import select_plan
+
+        print("\n".join([f"# Results folder {output}.", *select_plan(args.run, SelectData(**given))]))
+        return 0
+    weights = select_data(args.run, SelectData(**given), output, progress)
+    print(f"Weights: {weights}")
     if args.no_curves:
         return 0
     from selftrain.scaling.grid import load_scale_config
     from selftrain.scaling.run import Target, scale
 
     grid = load_scale_config(None, [*CURVES, f"select_format={given['form']}", *args.set], quick=False)
-    target = Target(run=args.run, weights=["accepted", f"select-data={adapter}"])
+    target = Target(run=args.run, weights=["accepted", f"select-data={weights}"])
     result = scale(grid, output / "scale", target, processes=args.processes, progress=progress)
     for model in result.subjects:
         for record in model.findings.select_against_vote:

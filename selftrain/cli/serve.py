@@ -41,6 +41,7 @@ def add_parser(commands: Commands) -> None:
 
 def serve_command(args: argparse.Namespace) -> int:
     """Serve until interrupted; returns the exit status."""
+    from data_process.outputs import check_outputs
     from selftrain.config import ConfigError
     from selftrain.engines.vllm_server import ServerConfig, serve
 
@@ -51,6 +52,7 @@ def serve_command(args: argparse.Namespace) -> int:
             raise ConfigError(f"--adapter {text!r}: write it as NAME=FOLDER")
         adapters[name] = Path(folder)
     given = {field.name: vars(args)[field.name] for field in fields(ServerConfig) if field.name in vars(args)}
+    check_outputs({"--log": args.log}, [args.model, *adapters.values()])
     serving = ServerConfig(**given, adapters=adapters)
     print(f"starting {serving.model_name}; its log is {args.log}", flush=True)
     with serve(serving, args.log, wait_s=args.wait) as server:

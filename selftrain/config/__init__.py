@@ -1,5 +1,6 @@
 """The configuration of a run: its sections and the files that they are read from."""
 
+from selftrain.config.acceptance import AcceptanceConfig
 from selftrain.config.layers import (
     build_config,
     build_section,
@@ -9,21 +10,24 @@ from selftrain.config.layers import (
     read_yaml,
     set_value,
 )
+from selftrain.config.sampling import DecodingConfig
 from selftrain.config.sections import (
     Config,
     ConfigError,
-    DecodingConfig,
     EvaluationConfig,
+    LabelsConfig,
     ModelConfig,
     TrainingConfig,
     TrainingDtype,
 )
 
 __all__ = [
+    "AcceptanceConfig",
     "Config",
     "ConfigError",
     "DecodingConfig",
     "EvaluationConfig",
+    "LabelsConfig",
     "ModelConfig",
     "TrainingConfig",
     "TrainingDtype",

@@ -1,21 +1,25 @@
 """Reads configurations: YAML files that extend each other, and overrides of the command line.
 
-Layers, later ones win: defaults of the sections, `extends:` of a YAML file, the YAML file, `--set key=value`, named
-flags. An unknown key is an error that suggests the nearest name. Paths in a file are relative to the working directory.
+Layers, later ones win: defaults of the sections, `extends:` of a YAML file (one file or several), the YAML file, files
+of `--layer`, `--set key=value`, named flags. An unknown key is an error that suggests the nearest name. Paths in a file
+are relative to the working directory.
 """
 
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from data_process.schema import shown
+from selftrain.config.hub_ids import cached
 from selftrain.config.sections import Config, ConfigError
+from selftrain.config.yaml_text import check_values, parse_yaml, read_yaml_file
 from selftrain.engine_settings import EngineSettings, HFSettings, Section
 from selftrain.engine_settings.layers import stack_engine
 from selftrain.plugins import load_plugins
@@ -24,24 +28,35 @@ from selftrain.shipped import find_config
 AnySection = TypeVar("AnySection", bound=Section)
 
 
-def _section_at(model: type[BaseModel], values: Any, path: Sequence[str]) -> type[BaseModel] | None:
+def section_at(model: type[BaseModel], values: Any, path: Sequence[str]) -> type[BaseModel] | None:
     """The section at a path, None if there is none; which one an engine's is depends on its `kind` in `values`."""
     for part in path:
+        if part.isdigit():  # an item of a list of sections
+            values = values[int(part)] if isinstance(values, list | tuple) else None
+            continue
         field = model.model_fields.get(part)
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        section = _section_in(field.annotation) if field else None
+        if section is None:
             return None
         values = values.get(part) if isinstance(values, Mapping) else None
-        model = field.annotation
+        model = section
         if issubclass(model, EngineSettings):
             kind = values.get("kind", HFSettings().kind) if isinstance(values, Mapping) else None
             model = EngineSettings.of_kind(kind) or model
     return model
 
 
-def _unknown_key(model: type[BaseModel], values: Any, path: Sequence[str]) -> str:
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section of a field's type: of itself, of "section or none", of a tuple of sections."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for one in get_args(annotation) if (found := _section_in(one))), None)
+
+
+def unknown_key(model: type[BaseModel], values: Any, path: Sequence[str]) -> str:
     """What to say of a key that a section does not have."""
     *above, key = path
-    section = _section_at(model, values, above)
+    section = section_at(model, values, above)
     names = list(section.model_fields) if section else []
     unknown = f"unknown key {'.'.join(path)!r}"
     if section is not None and issubclass(section, EngineSettings) and (others := section.owners(key)):
@@ -58,10 +73,12 @@ def _explain(error: ValidationError, origin: str, model: type[BaseModel], values
     for item in error.errors():
         path = [str(part) for part in item["loc"]]
         if item["type"] == "extra_forbidden":
-            lines.append(_unknown_key(model, values, path))
+            lines.append(unknown_key(model, values, path))
         else:
+            # Of several settings together, the message says which. What may be a secret is not repeated.
+            got = "" if not path or {"api_key_env", "overrides"} & set(path) else f" (got {shown(item['input'])})"
             key = ".".join(path) or "configuration"
-            lines.append(f"{key}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})")
+            lines.append(f"{key}: {item['msg'].removeprefix('Value error, ')}{got}")
     return ConfigError(f"{origin}: " + "; ".join(lines))
 
 
@@ -99,19 +116,6 @@ def _stack(
     return merged
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key that stands twice in one mapping is an error: PyYAML would take the last without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} stands twice", key.start_mark)
-            if isinstance(key.value, str):
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def read_yaml(path: Path, notes: list[str] | None = None, _seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A YAML mapping with its `extends:` (a path relative to the file) resolved.
 
@@ -122,30 +126,67 @@ def read_yaml(path: Path, notes: list[str] | None = None, _seen: tuple[Path, ...
     if path in _seen:
         raise ConfigError(f"{path}: extends itself, by way of {' -> '.join(p.name for p in _seen)}")
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        values = read_yaml_file(path)
     except FileNotFoundError:
         raise ConfigError(f"there is no configuration file {path}; those that ship are in configs/") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
     values = {} if values is None else values
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds a {type(values).__name__}, not settings of the form `key: value`")
     parent = values.pop("extends", None)
-    if parent is not None and (not isinstance(parent, str) or not parent):
-        raise ConfigError(f"{path}: extends must be the path of one YAML file, not {parent!r}")
-    below = read_yaml(path.parent / parent, notes, (*_seen, path)) if parent else {}
+    parents = parent if isinstance(parent, list) else [] if parent is None else [parent]
+    if not all(isinstance(one, str) and one for one in parents):
+        raise ConfigError(f"{path}: extends must be the path of a YAML file, or a list of paths, not {shown(parent)}")
+    below: dict[str, Any] = {}
+    for one in parents:
+        below = _stack(below, read_yaml(path.parent / one, notes, (*_seen, path)), notes, tell_dropped=False)
     return _stack(below, values, notes, tell_dropped=False)
 
 
+# Short names of settings on the command line.
+ALIASES = {
+    "lr": "training.overrides.learning_rate",
+    "epochs": "training.overrides.num_train_epochs",
+    "max_steps": "training.overrides.max_steps",
+    "batch_size": "training.overrides.global_batch_size",
+    "lora_rank": "training.overrides.lora_rank",
+    "lora_alpha": "training.overrides.lora_alpha",
+    "n": "sampling.n",
+    "temperature": "sampling.temperature",
+    "max_tokens": "sampling.max_tokens",
+    "model": "model.path",
+    "data": "data.folder",
+}
+# Hyper-parameters that may stand directly under `training` there.
+HYPERPARAMETERS = (
+    "learning_rate", "num_train_epochs", "max_steps", "global_batch_size", "warmup_ratio", "warmup_steps",
+    "lr_scheduler_type", "weight_decay", "max_grad_norm", "optim", "bf16", "fp16", "deepspeed", "fsdp", "report_to",
+    "run_name", "lora_rank", "lora_alpha", "lora_dropout", "lora_target", "neftune_noise_alpha", "pref_beta",
+    "pref_loss",
+)  # fmt: skip
+_SCIENTIFIC = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+")  # a number that YAML 1.1 takes for text: 1e-4
+
+
+def canonical_key(keys: list[str]) -> list[str]:
+    """A setting's path in full: ["lr"] and ["training", "learning_rate"] are under training.overrides."""
+    if len(keys) == 1 and keys[0] in ALIASES:
+        return ALIASES[keys[0]].split(".")
+    if len(keys) == 2 and keys[0] == "training" and keys[1] in HYPERPARAMETERS:
+        return ["training", "overrides", keys[1]]
+    return keys
+
+
 def parse_override(text: str) -> tuple[list[str], Any]:
-    """`a.b=value` with the value read as YAML: ("a.b=3") -> (["a", "b"], 3)."""
+    """`a.b=value` with the value read as YAML: ("a.b=3") -> (["a", "b"], 3). Keys may be short: see `canonical_key`."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set {text!r}: write it as key=value, for instance --set sampling.n=4")
+        raise ConfigError(f"--set {shown(text)}: write it as key=value, for instance --set sampling.n=4")
     try:
-        return key.strip().split("."), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text!r}: the value is not YAML: {error}") from error
+        number = float(value) if _SCIENTIFIC.fullmatch(value.strip()) else None
+        return key.strip().split("."), parse_yaml(value) if number is None else number
+    except ValueError as error:
+        raise ConfigError(f"--set {shown(text)}: the value is not YAML: {error}") from error
 
 
 def set_value(
@@ -159,16 +200,21 @@ def set_value(
 
 
 def load_config(
-    path: Path | None = None, overrides: Sequence[str] = (), flags: Mapping[str, Any] | None = None
+    path: Path | None = None,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, Any] | None = None,
+    layers: Sequence[Path] = (),
 ) -> Config:
-    """Build the configuration from its layers; raises ConfigError.
+    """Build the configuration from its layers; raises ConfigError. `layers`: YAML files over the one at `path`.
 
     The first overrides of `plugins` and `engine.kind` come before the others, wherever they stand. Settings in the form
     of earlier versions are read, with one line of advice on standard error.
     """
     notes: list[str] = []
     values = read_yaml(path, notes) if path else {}
-    parsed = [parse_override(text) for text in overrides]
+    for layer in layers:
+        values = _stack(values, read_yaml(layer, notes), notes, tell_dropped=False)
+    parsed = [(canonical_key(keys), value) for keys, value in map(parse_override, overrides)]
     for first in (["engine", "kind"], ["plugins"]):
         places = [place for place, (keys, _) in enumerate(parsed) if keys == first]
         if places:
@@ -176,14 +222,22 @@ def load_config(
     for keys, value in parsed:
         values = set_value(values, keys, value, notes)
     values = _merge(values, {k: v for k, v in (flags or {}).items() if v is not None})
-    origin = str(path) if path else "settings"
+    origin = " + ".join(map(str, ([path] if path else []) + [*layers])) or "settings"
     if notes:
         print(f"note: {origin}: {'; '.join(dict.fromkeys(notes))}", file=sys.stderr)
-    return build_section(Config, values, origin)
+    config = build_section(Config, values, origin)
+    if config.engine.reads_checkpoint(config.model.path) and (found := cached(config.model.path)) is not None:
+        print(f"note: model.path {config.model.path} is {found}", file=sys.stderr)
+        config = build_section(Config, set_value(values, ["model", "path"], str(found)), origin)
+    return config
 
 
 def build_config(values: Any, origin: str) -> Config:
     """Check the settings of a run, those that an earlier version wrote too; raises ConfigError, naming `origin`."""
+    try:
+        check_values(values)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {error}") from error
     return build_section(Config, _stack({}, values, []) if isinstance(values, Mapping) else values, origin)
 
 

@@ -61,7 +61,7 @@ class EngineJob:
     """What an engine is opened for, besides its own settings."""
 
     model: Path  # checkpoint folder of the base model
-    adapter: Path | None  # LoRA adapter that is added to it
+    weights: Path | None  # trained: a LoRA adapter of it, or a whole checkpoint in its place
     min_pixels: int
     max_pixels: int
     output: Path  # run folder; logs go there
@@ -94,7 +94,7 @@ class EngineSettings(Section):
 
     opener: ClassVar[str]  # "module:function"; function(settings, job) opens the engine
     has_model: ClassVar[bool] = True  # False: answers are made up, so nothing is trained and no checkpoint is needed
-    local_weights: ClassVar[bool] = True  # whether it answers with the checkpoint at model.path and our adapters
+    local_weights: ClassVar[bool] = True  # whether it answers with the checkpoint at model.path and what we train of it
     why_no_loop: ClassVar[str | None] = None  # why the loop cannot run on it; None: it can
     checked_by_opening: ClassVar[bool] = False  # `doctor` opens it, because nothing else shows whether it works
     unit_batches: ClassVar[int] = 1  # batches in one call; engines that stream results lose none in a longer call
@@ -140,7 +140,7 @@ class EngineSettings(Section):
         return weights()
 
     def samples_digest(self, job: EngineJob, weights: Callable[[], str]) -> str:
-        """Under what the bank keeps the samples. `weights()` is the digest of the checkpoint and the adapter."""
+        """Under what the bank keeps the samples. `weights()` is the digest of the checkpoint and what was trained."""
         return f"{weights()}-{self.kind}"  # another kind has other random streams, seed for seed
 
     def for_copy(self) -> EngineSettings:
@@ -247,6 +247,7 @@ class HFSettings(_LocalModel):
 
     opener: ClassVar[str] = "selftrain.engines.hf:open_hf"
     kind: Literal["hf"] = "hf"
+    prefill_tokens: Annotated[Positive | None, FreeToChange] = None  # prompt tokens read at a time; None: as engines/hf
 
     @property
     def gpus_per_copy(self) -> int:
@@ -318,7 +319,7 @@ class ServerSettings(_Batched):
     model_name: str | None = None  # as the server calls it; None: the name of model.path's folder
     dialect: Literal["auto", "vllm", "sglang", "llamacpp", "openai"] = "auto"  # what the server understands
     # Environment variable that holds the key. Keys stand nowhere else.
-    api_key_env: Annotated[str | None, FreeToChange] = None
+    api_key_env: Annotated[str | None, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), FreeToChange] = None
     max_concurrency: Annotated[Positive, FreeToChange] = 32  # calls under way
     timeout_s: Annotated[float, Field(gt=0), FreeToChange] = 600.0  # for one call
     retries: Annotated[int, Field(ge=0), FreeToChange] = 5  # after faults that may pass
@@ -434,8 +435,8 @@ class ScriptedSettings(_Batched):
     def samples_digest(self, job: EngineJob, weights: Callable[[], str]) -> str:
         """What the answers depend on: the settings, and the gold answers that they are made from."""
         chances = [self.accuracy, self.gain, self.abstain, job.prompts, job.iteration]
-        adapter = file_digest(job.adapter / "adapter_model.rehearsal") if job.adapter else None
-        return _digest("scripted", [chances, adapter, [[problem.id, problem.answer] for problem in job.problems]])
+        trained = file_digest(job.weights / "adapter_model.rehearsal") if job.weights else None
+        return _digest("scripted", [chances, trained, [[problem.id, problem.answer] for problem in job.problems]])
 
 
 def _digest(prefix: str, what: list[Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -19,6 +19,14 @@ class EngineError(FailedError, RuntimeError):
 
     heading = "engine failed"
     advice = "The samples drawn so far are in the bank; the same command resumes."
+
+
+class RequestsFailed(EngineError):
+    """Some requests got no answer; every other one was finished and handed on. `reasons`: why, by request id."""
+
+    def __init__(self, message: str, reasons: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.reasons = dict(reasons)
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class Request:
     prompt: str  # the user turn, to which the engine applies the chat template; `data_process.images.marks` says where
     images: tuple[Path, ...]  # in it the images stand: canonical PNGs from the image store
     seeds: tuple[int, ...]  # one completion per seed; a completion depends on its own seed, not on its neighbours
+    prefix: str = ""  # what the assistant's turn begins with: part of the prompt, and the completion is what follows it
 
     def groups(self, params: SamplingParams) -> list[tuple[int, ...]]:
         """Which seeds are decoded as one, by index: all of them if greedy, when seeds have no effect."""
@@ -169,8 +178,8 @@ class ReloadsWeights(StreamsResults):
     """Can give its memory back and take new weights, instead of being opened anew."""
 
     @abstractmethod
-    def load(self, adapter: Path | None) -> None:
-        """Take the weights of the base model with `adapter` added (None: without). EngineError if it does not fit."""
+    def load(self, weights: Path | None) -> None:
+        """Take trained weights, an adapter or a whole checkpoint; None: the base's. EngineError if they do not fit."""
 
     @abstractmethod
     def rest(self) -> None:

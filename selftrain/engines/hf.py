@@ -1,4 +1,4 @@
-"""Qwen2-VL (and Qwen2.5-VL) through transformers, with a decode loop of its own.
+"""A supported model through transformers, with a decode loop of its own.
 
 `model.generate` encodes the image and the prompt once per sample and decodes padding until the longest row ends. Here
 an image is encoded once, a prompt is read once and its cache shared by its seeds, and finished rows leave the batch.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import logging
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_process.images.opening import canonical
 from data_process.schema import Finish
 from selftrain.engine_settings import EngineJob, HFSettings
 from selftrain.engines.base import Completion, Engine, EngineError, Request, SamplingParams, check_ids
@@ -25,9 +27,10 @@ from selftrain.engines.budget_forcing.batched import Steering
 from selftrain.engines.budget_forcing.state_machine import TokenBudget, resolve
 from selftrain.engines.budget_forcing.tokenizer import TokenizerVocabulary
 from selftrain.engines.decoding import kv_cache
-from selftrain.engines.decoding.inputs import Picture, Prompt, check_lengths, load_processor, prepare
-from selftrain.engines.decoding.loading import load_model, with_adapter
-from selftrain.engines.decoding.tensors import additive_mask, chunks, only, positions_of
+from selftrain.engines.decoding.forward import features_of, read
+from selftrain.engines.decoding.inputs import Picture, Prompt, check_lengths, known_family, load_processor, prepare
+from selftrain.engines.decoding.loading import load_trained
+from selftrain.engines.decoding.tensors import additive_mask, chunks, equal_parts, only, out_of_memory, positions_of
 from selftrain.engines.decoding.token_sampling import draw, penalise, uniforms
 
 if TYPE_CHECKING:
@@ -43,6 +46,13 @@ CUDA_CHECK_EVERY = 8  # tokens between two looks at which rows have finished: ea
 WIDER_BY = 64  # steps
 
 
+_log = logging.getLogger(__name__)
+
+# Batch sizes that this process found to fit into the memory, by model, device and the size that was asked for: the
+# engines of later weights begin with them.
+_fitting: dict[tuple[Path, str, int], int] = {}
+
+
 @dataclass(frozen=True)
 class _Row:
     """One completion to be decoded."""
@@ -53,7 +63,7 @@ class _Row:
 
 
 class HFEngine(Engine):
-    """Completions from a model folder in transformers' format, optionally with a PEFT adapter.
+    """Completions from a model folder in transformers' format, optionally with trained weights.
 
     A completion depends on weights, prompt, image, parameters and its seed; on its neighbours only through
     floating-point rounding. Not safe for use from several threads.
@@ -62,7 +72,7 @@ class HFEngine(Engine):
     def __init__(
         self,
         model_path: Path,
-        adapter: Path | None = None,
+        weights: Path | None = None,
         settings: HFSettings | None = None,
         *,
         merge_adapter: bool = True,
@@ -71,26 +81,29 @@ class HFEngine(Engine):
     ) -> None:
         """Load the weights.
 
-        An adapter is merged in float32 whatever the dtype. `settings.threads` sets torch's threads for the whole
-        process. `min_pixels`, `max_pixels` replace the processor's limits. `on_batch` is called after each batch.
-        Raises EngineError if the folder holds no usable model or the adapter does not belong to it.
+        `weights`: the folder of a PEFT adapter, or of a whole checkpoint whose weights take the place of the base's;
+        tokenizer and processor stay those of `model_path`. An adapter is merged in float32, a tensor at a time,
+        whatever the dtype. `settings.threads` sets torch's threads for the whole process. `min_pixels`, `max_pixels`
+        replace the processor's limits. `on_batch` is called after each batch. Raises EngineError if the folder holds no
+        usable model or the adapter does not belong to it.
         """
         import torch
 
         settings = settings or HFSettings()
+        self._family = known_family(model_path, settings.kind, weights)
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         found = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(found if settings.device == "auto" else settings.device)
         dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
         self.dtype = dtypes.get(settings.dtype, torch.float32 if self.device.type == "cpu" else torch.bfloat16)
-        self.batch_size = settings.batch_size
-        self._prefill_tokens = CPU_PREFILL_TOKENS if self.device.type == "cpu" else GPU_PREFILL_TOKENS
+        self._fits = (model_path, str(self.device), settings.batch_size)
+        self.batch_size = _fitting.get(self._fits, settings.batch_size)
+        usual = CPU_PREFILL_TOKENS if self.device.type == "cpu" else GPU_PREFILL_TOKENS
+        self._prefill_tokens = settings.prefill_tokens or usual
 
-        self._processor: Any = load_processor(model_path, min_pixels, max_pixels)
-        model = load_model(model_path, torch.float32 if adapter is not None and merge_adapter else self.dtype)
-        if adapter is not None:
-            model = with_adapter(model, adapter, merge=merge_adapter)
+        self._processor: Any = load_processor(model_path, self._family, min_pixels, max_pixels)
+        model = load_trained(model_path, weights, self.dtype, merge=merge_adapter)
         self._model: Any = model.to(device=self.device, dtype=self.dtype).eval()
         config = self._model.config
         self._max_positions: int = config.get_text_config().max_position_embeddings
@@ -102,7 +115,7 @@ class HFEngine(Engine):
         self._is_eos = is_eos.to(self.device)
         self._vocabulary: TokenizerVocabulary | None = None  # made for the first budget
         self._budgets: dict[tuple[Budget | None, int], tuple[TokenBudget, np.ndarray]] = {}
-        self._encoded: OrderedDict[str, Tensor] = OrderedDict()  # digest -> [image tokens, hidden], oldest first
+        self._encoded: OrderedDict[str, Tensor] = OrderedDict()  # digest -> features, oldest first
 
     def close(self) -> None:
         """Free the memory. May be called twice."""
@@ -135,20 +148,14 @@ class HFEngine(Engine):
             place = positions_of(prompt)
             after = place[:, -1:].amax() + 1 + torch.arange(len(token_ids) - 1)
             place = torch.cat([place, after.expand(3, -1)], dim=1).to(self.device)
-            embeds = self._model.get_input_embeddings()(ids)
-            if prompt.pictures:
-                features = self._encode(prompt.pictures)
-                embeds[ids == self._image_id] = torch.cat([features[picture.digest] for picture in prompt.pictures])
+            features = self._encode(prompt.pictures)
+            shown = [features[picture.digest] for picture in prompt.pictures]
             column = torch.arange(len(ids), device=self.device)
-            visible = column[None, :] <= column[:, None]
-            out = self._model(
-                inputs_embeds=embeds[None],
-                position_ids=place[:, None],
-                attention_mask=additive_mask(visible[None, None], self.dtype),
-                use_cache=False,
-                logits_to_keep=len(token_ids),
-            )
-            best = out.logits[0].float().log_softmax(-1).topk(2)
+            mask = additive_mask((column[None, :] <= column[:, None])[None, None], self.dtype)
+            # A model may write an image token, too; it has no image then.
+            at = (ids == self._image_id) & (column < len(prompt.ids))
+            logits = read(self._model, ids[None], place[:, None], mask, shown, at[None], keep=len(token_ids))
+            best = logits[0].float().log_softmax(-1).topk(2)
             return list(zip(best.indices[:, 1].tolist(), (best.values[:, 0] - best.values[:, 1]).tolist(), strict=True))
 
     def _prepare(self, requests: Sequence[Request]) -> list[Prompt]:
@@ -156,9 +163,7 @@ class HFEngine(Engine):
         return prepare(self._processor, requests)
 
     def _encode(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
-        """What the vision tower makes of the images: digest -> [image tokens, hidden]. Known ones cost nothing."""
-        from PIL import Image
-
+        """What the vision tower makes of the images: digest -> features. Known ones cost nothing."""
         features = {}
         missing: dict[str, Picture] = {}
         for picture in pictures:
@@ -169,16 +174,16 @@ class HFEngine(Engine):
                 missing[picture.digest] = picture
         waiting = list(missing.values())
         for part in chunks(waiting, [picture.n_tokens for picture in waiting], self._prefill_tokens):
-            images = [Image.open(picture.path).convert("RGB") for picture in part]
+            images = [canonical(picture.path) for picture in part]
             inputs = self._processor.image_processor(images=images, return_tensors="pt")
             grid = inputs["image_grid_thw"]
-            assert grid[:, 1:].tolist() == [[2 * p.height, 2 * p.width] for p in part]
-            encoded = self._model.model.get_image_features(
-                inputs["pixel_values"].to(self.device, self.dtype), grid.to(self.device)
-            ).pooler_output
+            merge = self._family.merge
+            assert grid[:, 1:].tolist() == [[merge * p.height, merge * p.width] for p in part]
+            encoded = features_of(
+                self._model, self._family, inputs["pixel_values"].to(self.device, self.dtype), grid.to(self.device)
+            )
             for picture, feature in zip(part, encoded, strict=True):
-                # a copy: the parts of a batch are views that would keep all of it in memory
-                features[picture.digest] = self._encoded[picture.digest] = feature.to(self.dtype).clone()
+                features[picture.digest] = self._encoded[picture.digest] = feature.to(self.dtype)
         if missing:
             held = sum(f.numel() * f.element_size() for f in self._encoded.values())
             while held > PICTURE_CACHE_BYTES:
@@ -211,32 +216,41 @@ class HFEngine(Engine):
         """Rows by falling prompt length, in equal parts of at most `batch_size`: a function of the requests alone."""
         order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index].ids), index))
         rows = [_Row(index, s, seed) for index in order for s, seed in enumerate(prompts[index].request.seeds)]
-        count = math.ceil(len(rows) / self.batch_size)
-        edges = [len(rows) * i // count for i in range(count + 1)] if rows else [0]
-        return [rows[a:b] for a, b in itertools.pairwise(edges)]
+        return equal_parts(rows, self.batch_size)
 
     def _decode_or_halve(
         self, prompts: Sequence[Prompt], rows: list[_Row], params: SamplingParams, done: dict[_Row, Completion]
     ) -> None:
-        """Decode a batch; if the GPU's memory does not suffice, its halves."""
+        """Decode a batch; if the memory does not suffice, in halves, and all later ones in batches of that size."""
         import torch
 
+        if len(rows) > self.batch_size:  # reduced since the batches were made
+            for part in equal_parts(rows, self.batch_size):
+                self._decode_or_halve(prompts, part, params, done)
+            return
         try:
             done.update(zip(rows, self._decode(prompts, rows, params), strict=True))
-        except torch.OutOfMemoryError as error:
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
             if len(rows) == 1:
                 raise EngineError(
-                    f"request {prompts[rows[0].prompt].request.id!r} does not fit into the GPU's memory even alone; "
-                    "lower max_tokens or the pixel limits"
+                    f"request {prompts[rows[0].prompt].request.id!r} does not fit into the memory of {self.device} "
+                    "even alone; lower max_tokens or the pixel limits"
                 ) from error
         else:
             if self.on_batch is not None:
                 self.on_batch(len(rows))
             return
         # out of the except block: the traceback held the tensors of the failed attempt
-        torch.cuda.empty_cache()
-        self._decode_or_halve(prompts, rows[: len(rows) // 2], params, done)
-        self._decode_or_halve(prompts, rows[len(rows) // 2 :], params, done)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.batch_size = _fitting[self._fits] = math.ceil(len(rows) / 2)
+        _log.warning(
+            "out of memory with %d completions at once on %s: going on with %d; set engine.batch_size=%d to begin so",
+            len(rows), self.device, self.batch_size, self.batch_size,
+        )  # fmt: skip
+        self._decode_or_halve(prompts, rows, params, done)
 
     def _prefill(
         self, prompts: Sequence[Prompt], repeats: Sequence[int], max_tokens: int
@@ -263,24 +277,15 @@ class HFEngine(Engine):
                 ids[i, pad[i] :] = torch.tensor(prompt.ids)
                 place[:, i, pad[i] :] = positions_of(prompt)
             ids, place, pad = ids.to(self.device), place.to(self.device), pad.to(self.device)
-            embeds = self._model.get_input_embeddings()(ids)
             shown = [features[picture.digest] for p in part for picture in p.pictures]
-            if shown:
-                embeds[ids == self._image_id] = torch.cat(shown)
             column = torch.arange(width, device=self.device)
             visible = (column[None, :] <= column[:, None])[None] & (column[None, None, :] >= pad[:, None, None])
             cache = DynamicCache()
-            out = self._model(
-                inputs_embeds=embeds,
-                position_ids=place,
-                attention_mask=additive_mask(visible[:, None], self.dtype),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
+            mask = additive_mask(visible[:, None], self.dtype)
+            found = read(self._model, ids, place, mask, shown, ids == self._image_id, keep=1, cache=cache)
             shared.fill(cache, first)
             first += len(part)
-            logits.append(out.logits[:, -1].float())
+            logits.append(found[:, -1].float())
             positions.append(place[:, :, -1].amax(0) + 1)
             masks.append(torch.arange(longest, device=self.device)[None, :] >= (pad + longest - width)[:, None])
         shared.mask = additive_mask(torch.cat(masks), self.dtype)[:, None, None, :]
@@ -434,4 +439,4 @@ class HFEngine(Engine):
 
 
 def open_hf(settings: HFSettings, job: EngineJob) -> HFEngine:
-    return HFEngine(job.model, job.adapter, settings, min_pixels=job.min_pixels, max_pixels=job.max_pixels)
+    return HFEngine(job.model, job.weights, settings, min_pixels=job.min_pixels, max_pixels=job.max_pixels)

@@ -20,10 +20,19 @@ from typing import Any, TypeVar
 from data_process.http import Retry
 from data_process.schema import DataError
 from selftrain.engine_settings import EngineJob, ServerSettings
-from selftrain.engines.base import Completion, EngineError, Request, SamplingParams, StreamsResults, mean_logprob
+from selftrain.engines.base import (
+    Completion,
+    EngineError,
+    Request,
+    RequestsFailed,
+    SamplingParams,
+    StreamsResults,
+    mean_logprob,
+)
 from selftrain.engines.budget import Budget
-from selftrain.engines.budget_forcing.http_rounds import END, WireVocabulary, texts_of, think
+from selftrain.engines.budget_forcing.http_rounds import END, SPECIAL, WireVocabulary, texts_of, think
 from selftrain.engines.budget_forcing.state_machine import resolve
+from selftrain.engines.decoding.inputs import known_family
 from selftrain.engines.openai_api import chat_completions
 from selftrain.engines.openai_api.chat_completions import DIALECTS, Answer, dialect_of, look_up
 from selftrain.engines.openai_api.client import HttpFault, JsonClient, check_url, read_key
@@ -145,7 +154,7 @@ class ServerEngine(StreamsResults):
     def generate(self, requests: Sequence[Request], params: SamplingParams) -> list[list[Completion]]:
         """Completions in the order of `requests`, one per seed. See `Engine`.
 
-        A request that the server refuses does not stop the others: they are finished, and then EngineError names the
+        A request that the server refuses does not stop the others: they are finished, and then RequestsFailed names the
         first that failed. Faults that every request would meet (no server, no key, no such model) stop at once.
         """
         self._check_open()
@@ -157,6 +166,8 @@ class ServerEngine(StreamsResults):
             for path in request.images:
                 if path not in urls:
                     urls[path] = chat_completions.data_url(f"request {request.id!r}", path)
+        if any(request.prefix for request in requests):
+            self._wait(self._check_resumes("the beginning of an answer that a request gives"))
         turns = [self._turn(f"request {r.id!r}", r.prompt, [urls[path] for path in r.images]) for r in requests]
         if params.budget is not None:
             self._wait(self._prepare(params.budget))
@@ -187,16 +198,21 @@ class ServerEngine(StreamsResults):
             raise
         if failed:
             n_wanted = sum(len(r.seeds) for r in requests)
-            raise self._summary(failed, n_wanted - answers.missing, n_wanted)
+            raise self._summary(failed, requests, n_wanted - answers.missing, n_wanted)
         return answers.whole()
 
-    def _summary(self, failed: list[tuple[_Job, EngineError]], n_done: int, n_wanted: int) -> EngineError:
+    def _summary(
+        self, failed: list[tuple[_Job, EngineError]], requests: Sequence[Request], n_done: int, n_wanted: int
+    ) -> EngineError:
         # a fault that ended the call matters most, then the first request
         failed.sort(key=lambda item: (not _is_fatal(item[1]), item[0]))
         message = str(failed[0][1])
         if n_wanted > 1:
             kept = " and handed on" if self.on_result is not None and n_done else ""
             message += f" ({n_done} of {n_wanted} completions were finished{kept}, {len(failed)} calls failed)"
+        all_tried = n_done + sum(len(samples) for (_, samples), _ in failed) == n_wanted
+        if all_tried and self.on_result is not None:
+            return RequestsFailed(message, {requests[place].id: str(error) for (place, _), error in reversed(failed)})
         return EngineError(message)
 
     async def _work(
@@ -217,9 +233,7 @@ class ServerEngine(StreamsResults):
                 place, samples = job
                 request = requests[place]
                 try:
-                    answer = await self._complete(
-                        f"request {request.id!r}", turns[place], params, request.seeds[samples[0]]
-                    )
+                    answer = await self._complete(request, turns[place], params, request.seeds[samples[0]])
                 except EngineError as error:
                     in_a_row += 1
                     if _is_fatal(error) or in_a_row >= GIVE_UP_AFTER:
@@ -236,11 +250,13 @@ class ServerEngine(StreamsResults):
         finally:
             inbox.put(None)
 
-    async def _complete(self, name: str, turn: dict[str, Any], params: SamplingParams, seed: int) -> Completion:
+    async def _complete(self, request: Request, turn: dict[str, Any], params: SamplingParams, seed: int) -> Completion:
+        name, begun = f"request {request.id!r}", request.prefix
         if params.budget is None:
-            answer = await self._ask(name, turn, params, chat_completions.wire_seed(seed))
+            more = {"prefix": begun} if begun else {}
+            answer = await self._ask(name, turn, params, chat_completions.wire_seed(seed), **more)
             return Completion(
-                text=answer.text,
+                text=SPECIAL.sub("", answer.text) if begun else answer.text,
                 token_ids=tuple(token.id for token in answer.tokens),
                 n_prompt_tokens=answer.n_prompt_tokens,
                 finish=answer.finish,
@@ -249,7 +265,7 @@ class ServerEngine(StreamsResults):
 
         async def ask(prefix: str, seed: int, max_tokens: int, stop: Sequence[str], choices: Sequence[str]) -> Answer:
             self._tokens["rounds"] += 1
-            more = {"prefix": prefix, "max_tokens": max_tokens, "stop": stop, "choices": choices}
+            more = {"prefix": begun + prefix, "max_tokens": max_tokens, "stop": stop, "choices": choices}
             return await self._ask(name, turn, params, chat_completions.wire_seed(seed), **more)
 
         completion, reencoded = await think(ask, name, params.budget, self._lengths, params.max_tokens, seed)
@@ -267,13 +283,7 @@ class ServerEngine(StreamsResults):
 
     async def _prepare(self, policy: Budget) -> None:
         """See that the server continues partial answers, and count what the budget may write. One token a call."""
-        if self._resumes is None:
-            self._resumes = await self._continues()
-        if not self._resumes:
-            raise EngineError(
-                f"{self.url} does not continue a partial answer: it begins a new turn after it. It cannot keep a "
-                "thinking budget; use a server that takes continue_final_message (vLLM, SGLang), or leave it out"
-            )
+        await self._check_resumes("a thinking budget")
         missing = [text for text in texts_of(policy) if text not in self._lengths]
         if missing:
             # after a digit: no tokenizer merges one with a word, a sign or a line break
@@ -282,6 +292,16 @@ class ServerEngine(StreamsResults):
                 if length <= start:
                     raise EngineError(f"budget: the server has no tokens for {text!r}; choose another text")
                 self._lengths[text] = length - start
+
+    async def _check_resumes(self, what: str) -> None:
+        """EngineError if the server was not seen to continue a partial answer."""
+        if self._resumes is None:
+            self._resumes = self.dialect.resume is not None and await self._continues()
+        if not self._resumes:
+            raise EngineError(
+                f"{self.url} does not continue a partial answer: it begins a new turn after it. It cannot keep {what}; "
+                "use a server that takes continue_final_message (vLLM, SGLang), or leave it out"
+            )
 
     async def _continues(self) -> bool:
         """Whether what a partial answer adds to the prompt is its own length, or that and the marks of a new turn."""
@@ -300,11 +320,13 @@ def _is_fatal(error: EngineError) -> bool:
 
 
 def open_server(settings: ServerSettings, job: EngineJob) -> ServerEngine:
-    """EngineError for an adapter: a server keeps the weights it was started with."""
-    if job.adapter is not None:
+    """EngineError for trained weights: a server keeps the weights it was started with."""
+    if job.weights is not None:
         raise EngineError(
-            f"a server answers with the weights it was started with, not with {job.adapter}; serve that adapter "
-            "(`python -m selftrain serve --adapter NAME=FOLDER`), set engine.model_name to NAME and measure it "
-            "with `python -m selftrain scale --problems`, or set engine.kind to hf"
+            f"a server answers with the weights it was started with, not with {job.weights}; serve those "
+            "(`python -m selftrain serve`, an adapter with --adapter NAME=FOLDER), set engine.model_name to NAME and "
+            "measure it with `python -m selftrain scale --problems`, or set engine.kind to hf"
         )
+    if (job.model / "config.json").is_file():  # image sizes and prompt lengths are then taken from that folder
+        known_family(job.model, None)
     return ServerEngine(settings.served_name(job.model), settings)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from selftrain.engine_settings import EngineJob, RaySettings
 from selftrain.engines.base import Completion, Engine, EngineError, EngineFacts, Request, SamplingParams, StreamsResults
+from selftrain.engines.decoding.inputs import known_family
 from selftrain.engines.opening import open_by_settings
 from selftrain.engines.ray_actor import EngineActor, Method
 from selftrain.engines.ray_cluster import in_words, join, room
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 TRIES = 3  # of a block whose process died, and of opening an engine: once may be bad luck, three times is a reason
 CLOSE_S = 30.0  # seconds in which the copies may end by themselves
+RUN_IN_COPIES = ("hf", "vllm")  # kinds that load the checkpoint
 LOGS = "Ray's logs of that machine (/tmp/ray/session_latest/logs) say more"
 
 _log = logging.getLogger(__name__)
@@ -386,6 +388,8 @@ def _died(what: str, error: Exception) -> EngineError:
 
 
 def open_ray(settings: RaySettings, job: EngineJob) -> RayEngine:
-    adapter = job.adapter and job.adapter.absolute()
-    job = replace(job, model=job.model.absolute(), adapter=adapter, output=job.output.absolute(), problems=())
+    if settings.copies.kind in RUN_IN_COPIES:  # here, before Ray starts anything
+        known_family(job.model, settings.copies.kind, job.weights)
+    weights = job.weights and job.weights.absolute()
+    job = replace(job, model=job.model.absolute(), weights=weights, output=job.output.absolute(), problems=())
     return RayEngine(functools.partial(open_by_settings, settings.copies, job), settings)

@@ -15,7 +15,7 @@ from zlib import crc32
 from data_process import prompts as wording
 from data_process.images.marks import segments
 from data_process.prompts import PromptSet, SelectFormat, prompt_set
-from data_process.schema import DataError, Problem
+from data_process.schema import PLACEHOLDERS, DataError, Problem
 from data_process.seeds import seed_for
 from selftrain.engine_settings import EngineJob, ScriptedSettings
 from selftrain.engines.base import Completion, Engine, EngineError, Request, SamplingParams, check_ids
@@ -68,20 +68,26 @@ class ScriptedEngine(Engine):
     """
 
     def __init__(
-        self, respond: Respond | Mapping[str, Sequence[str]], *, fail_at: int | None = None, check_images: bool = True
+        self,
+        respond: Respond | Mapping[str, Sequence[str]],
+        *,
+        fail_at: int | None = None,
+        check_images: bool = True,
+        keep_calls: bool = True,
     ) -> None:
         """`respond(request, seed)` gives the text; or a table from request id (or else prompt) to texts, of which
         seed s takes number s modulo their count. The answer must depend on nothing else.
 
         `fail_at` raises EngineError in the call that holds the k-th request of this engine's life, counted from 1, as a
         crash would: once, without an answer for the others in that call. `check_images` looks whether each image is a
-        PNG file.
+        PNG file. `keep_calls`: list every call in `calls`, which grows for ever.
         """
         self.respond = respond
         self.check_images = check_images
         self.fail_at = fail_at
         self.words = Words()
         self.calls: list[Call] = []
+        self._keep_calls = keep_calls
         self.n_requests = 0
 
     def close(self) -> None:
@@ -91,7 +97,8 @@ class ScriptedEngine(Engine):
         """As `Engine.generate`. What is in an image is not looked at."""
         self._check_open()
         check_ids(requests)
-        self.calls.append(Call(tuple(requests), params))
+        if self._keep_calls:
+            self.calls.append(Call(tuple(requests), params))
         answers = []
         for request in requests:
             self.n_requests += 1
@@ -151,7 +158,7 @@ class ScriptedEngine(Engine):
         return Completion(
             text=text,
             token_ids=tuple(tokens),
-            n_prompt_tokens=self.count_prompt_tokens(request.prompt, request.images),
+            n_prompt_tokens=self.count_prompt_tokens(request.prompt, request.images) + len(request.prefix.split()),
             finish="length" if cut else "stop",
             mean_logprob=-(crc32(text.encode()) % 1000) / 500,  # some number in (-2, 0] that follows the text
             forcing=forcing,
@@ -216,17 +223,22 @@ class GoldNoise:
         for problem in problems:
             self._by_body.setdefault(wording.body(problem, prompts), []).append(problem)
         self._sizes = sorted({len(body) for body in self._by_body}, reverse=True)
+        sets = (prompts, prompts.free) if prompts.free else (prompts,)
+        asked = [text for one in sets for text in vars(one).values() if isinstance(text, str) and "{body}" in text]
+        self._leads = sorted({text.partition("{body}")[0] for text in asked}, key=len, reverse=True)
 
     def __call__(self, request: Request, seed: int) -> str:
         problem = self.find(request)
         draw = seed_for("gold-noise", self.salt, self.weights, problem.id, request.prompt, seed) / 2**32
+        prompts = self.prompts.of(problem)
+        if request.prompt.endswith(prompts.verify.rpartition("{steps}")[2]):  # a reward model is asked about a step
+            return "+" if draw < self.accuracy else "-"
         if draw < self.accuracy:
-            answer = problem.answer
+            answer = problem.answer or PLACEHOLDERS[problem.answer_type]
         elif draw < self.accuracy + self.abstain_rate:
             return "The figure does not show enough to tell how large it is, so nothing follows from it here."
         else:
             answer = self._wrong(problem, seed)
-        prompts = self.prompts.of(problem)
         select_cue = prompts.select.rpartition("{predictions}")[2]
         if request.prompt.endswith(select_cue) and self.form != "rationale":
             return wording.fill(prompts.select_target, answer=answer)
@@ -237,7 +249,8 @@ class GoldNoise:
     def find(self, request: Request) -> Problem:
         """The problem a request asks about; EngineError if there is none or more than one."""
         # The longest body wins: a question may be the beginning of another one.
-        starts = (request.prompt[:size] for size in self._sizes)
+        rests = [request.prompt[len(lead) :] for lead in self._leads if request.prompt.startswith(lead)]
+        starts = (rest[:size] for rest in rests for size in self._sizes)
         same_text = next((self._by_body[start] for start in starts if start in self._by_body), [])
         found = same_text
         if len(found) > 1:
@@ -254,15 +267,16 @@ class GoldNoise:
             others = [letter for letter in problem.letters if letter != problem.answer]
             return others[pick % len(others)]
         try:
-            return f"{float(problem.answer) + pick % 9 + 1:g}"
+            return f"{float(problem.answer or 0) + pick % 9 + 1:g}"
         except ValueError:
             return f"not {problem.answer}"
 
 
 def open_scripted(settings: ScriptedSettings, job: EngineJob) -> ScriptedEngine:
-    accuracy = min(settings.accuracy + settings.gain * job.iteration, 1 - settings.abstain)
+    accuracy = min(max(settings.accuracy + settings.gain * job.iteration, 0.0), 1 - settings.abstain)
     weights = f"iteration-{job.iteration}"
     prompts = prompt_set(job.prompts)
-    return ScriptedEngine(
-        GoldNoise(job.problems, prompts, accuracy, settings.abstain, job.seed, weights=weights, form=job.select_format)
+    noise = GoldNoise(
+        job.problems, prompts, accuracy, settings.abstain, job.seed, weights=weights, form=job.select_format
     )
+    return ScriptedEngine(noise, keep_calls=False)

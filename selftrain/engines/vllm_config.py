@@ -19,6 +19,14 @@ from selftrain.engine_settings import VLLMSettings
 from selftrain.engines.base import EngineError
 
 CPU_BATCHED_TOKENS = 8192
+CPU_ENVIRONMENT = {
+    # One process and no compilation: a seventh of the start-up time, the same speed afterwards.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "TORCH_COMPILE_DISABLE": "1",
+    # No supported family has latent attention, and looking for it crashes on Qwen3-VL, whose text configuration names
+    # no architecture (vLLM 0.28, platforms/cpu.py).
+    "VLLM_MLA_DISABLE": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -26,7 +34,7 @@ class VLLMWorkerConfig:
     """What `vllm_offline.VLLMEngine` was opened with."""
 
     model: Path
-    adapter: Path | None
+    weights: Path | None  # trained ones: an adapter or a whole checkpoint
     settings: VLLMSettings
     min_pixels: int | None  # None: what the model's processor says
     max_pixels: int | None
@@ -62,8 +70,7 @@ def settle_environment(config: VLLMWorkerConfig, cpu: bool) -> None:
         # More threads spin on shared cores: 7 to 60 times slower.
         os.environ["OMP_NUM_THREADS"] = str(config.settings.threads or 1)
     if cpu:
-        # One process and no compilation: a seventh of the start-up time, the same speed afterwards.
-        os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "TORCH_COMPILE_DISABLE": "1"}
+        os.environ |= CPU_ENVIRONMENT
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
 
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import selftrain
 from selftrain.engine_settings import EngineJob, VLLMSettings
 from selftrain.engines.base import Completion, EngineError, EngineFacts, ReloadsWeights, Request, SamplingParams
+from selftrain.engines.decoding.inputs import known_family
 from selftrain.engines.vllm_config import VLLMWorkerConfig
 from selftrain.processes.child import Child, ending, log_end
 
@@ -47,7 +49,7 @@ class VLLMEngine(ReloadsWeights):
     def __init__(
         self,
         model_path: Path,
-        adapter: Path | None = None,
+        weights: Path | None = None,
         settings: VLLMSettings | None = None,
         *,
         min_pixels: int | None = None,
@@ -55,15 +57,15 @@ class VLLMEngine(ReloadsWeights):
         log: Path | None = None,
         wait_s: float = 1800.0,
     ) -> None:
-        """Start vLLM and load the weights, an adapter added into them.
+        """Start vLLM and load the weights. `weights`: trained ones, the folder of an adapter or of a whole checkpoint.
 
         `min_pixels`, `max_pixels` replace the processor's limits. `log` takes what vLLM prints (None: a temporary file,
         removed when all went well). `on_batch` is called with 1 for each completion. Raises EngineError, with the end
         of the log, if vLLM does not start within `wait_s` seconds.
         """
         settings = settings or VLLMSettings()
-        if not (Path(model_path) / "config.json").is_file():  # before vLLM is imported
-            raise EngineError(f"{model_path} holds no model (no config.json); set model.path to a checkpoint folder")
+        self._model = Path(model_path)
+        known_family(self._model, settings.kind, weights)  # before vLLM is imported
         interpreter = settings.interpreter or Path(sys.executable)
         if shutil.which(interpreter) is None:
             raise EngineError(f"{interpreter} is no program; set engine.interpreter to a Python that has vLLM")
@@ -73,10 +75,10 @@ class VLLMEngine(ReloadsWeights):
             os.close(handle)
             log = Path(name)
         self.log = log
-        adapter = None if adapter is None else Path(adapter).resolve()
+        weights = None if weights is None else Path(weights).resolve()
         self._child = self._start(interpreter)
         try:
-            config = VLLMWorkerConfig(Path(model_path).resolve(), adapter, settings, min_pixels, max_pixels)
+            config = VLLMWorkerConfig(self._model.resolve(), weights, settings, min_pixels, max_pixels)
             self._facts: EngineFacts = self._ask("open", config, within=wait_s)
         except BaseException:
             self.close()
@@ -122,7 +124,7 @@ class VLLMEngine(ReloadsWeights):
                 self.on_batch(1)
 
         # The other process runs in another folder.
-        whole = [Request(r.id, r.prompt, _absolute(r.images), r.seeds) for r in requests]
+        whole = [replace(r, images=_absolute(r.images)) for r in requests]
         self._ask("generate", whole, params, tell=keep)
         return answers.whole()
 
@@ -134,13 +136,14 @@ class VLLMEngine(ReloadsWeights):
     def facts(self) -> EngineFacts:
         return self._facts
 
-    def load(self, adapter: Path | None) -> None:
-        """Other weights, without a new start: those of the base model, with an adapter added in.
+    def load(self, weights: Path | None) -> None:
+        """Other weights, without a new start: trained ones, or for None those of the base model.
 
-        Raises EngineError if the adapter does not fit; the engine is closed then, since nobody knows what it holds.
+        Raises EngineError if they do not fit; the engine is closed then, since nobody knows what it holds.
         """
         try:
-            self._ask("load", None if adapter is None else Path(adapter).resolve())
+            known_family(self._model, VLLMSettings().kind, weights)
+            self._ask("load", None if weights is None else Path(weights).resolve())
         except BaseException:
             self.close()
             raise
@@ -199,4 +202,4 @@ def _absolute(images: Sequence[Path]) -> tuple[Path, ...]:
 
 def open_vllm(settings: VLLMSettings, job: EngineJob) -> VLLMEngine:
     limits = {"min_pixels": job.min_pixels, "max_pixels": job.max_pixels}
-    return VLLMEngine(job.model, job.adapter, settings, **limits, log=job.output / "vllm.log")
+    return VLLMEngine(job.model, job.weights, settings, **limits, log=job.output / "vllm.log")

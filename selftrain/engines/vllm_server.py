@@ -18,6 +18,8 @@ from pathlib import Path
 
 from data_process.schema import MAX_IMAGES
 from selftrain.engines.base import EngineError
+from selftrain.engines.decoding.inputs import known_family
+from selftrain.engines.vllm_config import CPU_ENVIRONMENT
 from selftrain.processes.child import Child, ending, log_end
 
 STOP_GRACE = 20.0  # seconds between SIGTERM and SIGKILL: vLLM's workers leave the GPU's memory in order
@@ -56,8 +58,8 @@ class ServerConfig:
 def command(config: ServerConfig) -> list[str]:
     """The command line; its port must be known. Raises EngineError for a folder that cannot be served."""
     model = config.model
-    if not (model / "config.json").is_file():
-        raise EngineError(f"{model} holds no model (no config.json); set model.path to a checkpoint folder")
+    for adapter in (None, *config.adapters.values()):
+        known_family(model, "vllm", adapter)
     line = [
         str(config.interpreter),
         *("-m", "vllm.entrypoints.openai.api_server"),  # the `vllm` command does not work with every wheel
@@ -128,7 +130,7 @@ def environment(config: ServerConfig) -> dict[str, str]:
 
         found["VLLM_API_KEY"] = read_key(config.api_key_env) or ""
     if config.cpu:
-        found |= {"OMP_NUM_THREADS": "1", "TORCH_COMPILE_DISABLE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+        found |= {"OMP_NUM_THREADS": "1", **CPU_ENVIRONMENT}
         found.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB
     return found
 

@@ -15,11 +15,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from data_process.images.opening import canonical
 from selftrain.engines.base import Completion, EngineError, EngineFacts, Request, SamplingParams
 from selftrain.engines.budget_forcing.segments import LOOK_EVERY, Sample, Segment
 from selftrain.engines.budget_forcing.state_machine import TokenBudget, resolve
 from selftrain.engines.budget_forcing.tokenizer import TokenizerVocabulary
-from selftrain.engines.decoding.inputs import Prompt, check_lengths, load_processor, prepare
+from selftrain.engines.decoding.inputs import Prompt, check_lengths, known_family, load_processor, prepare
 from selftrain.engines.vllm_config import (
     VLLMWorkerConfig,
     cpu_build,
@@ -55,7 +56,8 @@ class Worker:
         cpu = cpu_build()
         settle_environment(given, cpu)
         self._given, self._cpu = given, cpu
-        self._processor = load_processor(given.model, given.min_pixels, given.max_pixels)
+        family = known_family(given.model, given.settings.kind)
+        self._processor = load_processor(given.model, family, given.min_pixels, given.max_pixels)
 
         from vllm import EngineArgs
         from vllm.usage.usage_lib import UsageContext
@@ -79,8 +81,8 @@ class Worker:
         self._asleep = False
         self._next = 0
         self._base = self._weigh()
-        if given.adapter is not None:
-            self.load(given.adapter)
+        if given.weights is not None:
+            self.load(given.weights)
 
     def facts(self) -> EngineFacts:
         import vllm
@@ -88,16 +90,16 @@ class Worker:
         dtype = str(self._llm.vllm_config.model_config.dtype).removeprefix("torch.")
         return EngineFacts(f"vllm {vllm.__version__}", dtype, "cpu" if self._cpu else "gpu", self._max_model_len)
 
-    def load(self, adapter: Path | None) -> None:
-        """Put the base model's weights, with an adapter added in, in the place of the present ones; wakes up first.
+    def load(self, weights: Path | None) -> None:
+        """Put an iteration's weights, or the base model's for None, in the place of the present ones; wakes up first.
 
-        EngineError if the adapter does not fit, or if the log-probabilities of a probe are not those of other weights.
+        EngineError if they do not fit, or if the log-probabilities of a probe are not those of other weights.
         """
         from selftrain.engines.decoding.lora_merge import moves
 
         if self._asleep:
             self._llm.wake_up(["weights"])
-        self._llm.collective_rpc(put_weights, args=(self._given.model, adapter))
+        self._llm.collective_rpc(put_weights, args=(self._given.model, weights))
         if self._asleep:
             self._llm.wake_up(["kv_cache"])
             self._asleep = False
@@ -105,9 +107,11 @@ class Worker:
         self._llm.reset_prefix_cache()
         self._llm.reset_encoder_cache()
         apart = max(abs(new - old) for new, old in zip(self._weigh(), self._base, strict=True))
-        if adapter is not None and moves(adapter) and apart == 0:
-            raise EngineError(f"vLLM was given the adapter {adapter}, but answers as the base model does; see its log")
-        if adapter is None and apart > BASE_TOLERANCE:
+        if weights is not None and moves(weights) and apart == 0:
+            raise EngineError(
+                f"vLLM was given the weights of {weights}, but answers as the base model does; see its log"
+            )
+        if weights is None and apart > BASE_TOLERANCE:
             raise EngineError(f"vLLM was given the base model's weights again, but answers differ by {apart:.2g} nats")
 
     def sleep(self) -> None:
@@ -139,8 +143,6 @@ class Worker:
 
     def _render(self, prompt: Prompt) -> dict[str, Any]:
         """A prompt in vLLM's own form, its images processed."""
-        from PIL import Image
-
         if not prompt.pictures:
             return _tokens(prompt.ids)
         one_mark: list[int] = []  # of the tokens of each image
@@ -148,8 +150,7 @@ class Worker:
         for picture, start in zip(prompt.pictures, prompt.starts, strict=True):
             one_mark += prompt.ids[end : start + 1]
             end = start + picture.n_tokens
-            with Image.open(picture.path) as image:
-                opened.append(image.convert("RGB"))
+            opened.append(canonical(picture.path))
         given = {
             "prompt_token_ids": [*one_mark, *prompt.ids[end:]],
             "multi_modal_data": {"image": opened},
@@ -293,11 +294,11 @@ class Worker:
         return resolve(params.budget, self._vocabulary, self._eos, params.max_tokens)
 
 
-def put_weights(worker: Any, base: Path, adapter: Path | None) -> None:
+def put_weights(worker: Any, base: Path, weights: Path | None) -> None:
     """Runs in each of vLLM's own workers."""
     from selftrain.engines.decoding.lora_merge import merged
 
-    worker.reload_weights(weights_iterator=merged(base, adapter, worker.device))
+    worker.reload_weights(weights_iterator=merged(base, weights, worker.device))
 
 
 def _tokens(ids: Sequence[int]) -> dict[str, Any]:

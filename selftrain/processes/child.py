@@ -38,6 +38,7 @@ class Child:
                 cwd=cwd,
                 env=env,
                 pass_fds=pass_fds,
+                start_new_session=True,  # a SIGKILL for our whole group must leave it, to end what it started
             )
 
     def __enter__(self) -> Child:

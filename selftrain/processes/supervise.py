@@ -46,7 +46,7 @@ def main() -> int:
     grace, command = float(sys.argv[1]), sys.argv[2:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    # Ctrl-C and a closing terminal reach our whole group; the asking program decides, by closing the pipe or dying.
+    # The asking program decides, by closing the pipe or dying; on a node of a cluster signals reach the whole group.
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     for number in signals:
         signal.signal(number, signal.SIG_IGN)

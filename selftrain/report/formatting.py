@@ -39,7 +39,15 @@ OTHER_NAMES = {
     "tournament": "Tournament@{n}",
     "fused": "Fused tournament@{n}",
     "refine": "Refined ×{n}",
+    "vote_reward": "Vote@{n} by reward",
+    "best_reward": "Highest reward of {n}",
+    "reward_pass": "Reward-pass of {n} (oracle)",
 }
+
+
+def visible(text: str) -> str:
+    """A text for the terminal: control characters, which could move the cursor or recolour the screen, as escapes."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def strategies(m: Metrics, *splits: str) -> list[str]:
@@ -128,8 +136,16 @@ def duration(seconds: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def iteration_name(iteration: int) -> str:
-    return "0 (base)" if iteration == 0 else str(iteration)
+def iteration_name(m: Metrics, iteration: int) -> str:
+    """`0 (base)`, `2`; in a run with a warm-up `base` and `0 (warm-up)`."""
+    if iteration > 0:
+        return str(iteration)
+    return "base" if iteration < 0 else "0 (warm-up)" if m.base < 0 else "0 (base)"
+
+
+def weights_name(m: Metrics, iteration: int) -> str:
+    """The same within a sentence: `the base model`, `the warm-up`, `iteration 2`."""
+    return "the base model" if iteration == m.base else f"iteration {iteration}" if iteration else "the warm-up"
 
 
 def printable(value: str) -> str:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import html
 import io
+import math
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -76,7 +78,17 @@ def inline_svg(m: Metrics) -> str:
     content = content[content.index("<svg") :]
     for colour, variable in VARIABLES.items():
         content = content.replace(colour, variable)
-    return content.replace("<svg", f'<svg role="img" aria-label="{html.escape(printable(description(m)))}"', 1)
+    label = html.escape(printable(description(m)))
+    return content.replace(
+        "<svg", f'<svg role="img" style="min-width:{_least_width(content)}px" aria-label="{label}"', 1
+    )
+
+
+def _least_width(svg: str) -> int:
+    """Pixels at which the smallest letters of an <svg>, of 8 points, are 12 pixels high. Narrower pages scroll it."""
+    found = re.search(r'viewBox="0 0 ([0-9.]+) ', svg)
+    assert found is not None
+    return math.ceil(float(found[1]) * 12 / 8)
 
 
 def description(m: Metrics) -> str:
@@ -165,7 +177,9 @@ def _panel(
     axes.annotate("Accuracy, %", (0, 1), xycoords="axes fraction", ha="left", **above)
     axes.set_xlim(measured[0] - 0.09 * span, measured[-1] + 0.09 * span)
     axes.set_xticks(measured if len(measured) <= 12 else measured[:: -(-len(measured) // 12)])
-    axes.set_xlabel("Iteration (0 is the base model)", fontsize=8.5)
+    if m.base < 0:
+        axes.xaxis.set_major_formatter(lambda value, _: "base" if value < 0 else f"{value:.0f}")
+    axes.set_xlabel(f"Iteration (0 is the {'base model' if m.base == 0 else 'warm-up'})", fontsize=8.5)
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -9,8 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from data_process.derivations import meanings
+from selftrain.report import decisions, dynamics, rewards
 from selftrain.report import formatting as fmt
 from selftrain.report.formatting import NONE, SPLITS, Columns, number, p_value, percent, points, rate, strategies, text
+from selftrain.report.readings import test_readings
 from selftrain.runs.metrics import Iteration, Metrics, TrainCounts
 from selftrain.runs.timing import Timing
 from selftrain.test_time.results import Comparison, Contrast, PairedDifference, Score, SplitResult
@@ -27,6 +29,7 @@ TOKENS_NOTE = (
 )
 CONTRASTS = "What the tokens buy"
 KINDS = {"qa": "QA", "cot": "CoT", "refine": "refine", "select": "select", "reflect": "reflect"}
+APART = {"outside": "outside traces", "rationalised": "rationalised"}
 
 
 def abstain_rate(split: SplitResult) -> str:
@@ -40,20 +43,57 @@ def abstain_strategy(split: SplitResult) -> str:
 
 
 def provenance(m: Metrics) -> str:
-    """Which split was used for what, in one or two sentences."""
+    """Which split was used for what, and how often test was read, in a few sentences."""
     chosen = "No iteration has been chosen yet."
     if m.accepted is not None:
-        chosen = f"Dev chose iteration {fmt.iteration_name(m.accepted)}."
-    tested = [str(row.iteration) for row, _ in m.splits("test")]
-    if not tested:
-        return f"{chosen} The test split has not been read."
-    plural = "s" if len(tested) > 1 else ""
-    ways = f", with {len(strategies(m, 'test')) + len(more)} strategies each" if (more := fmt.extras(m)) else ""
-    return f"{chosen} Test was read once, for iteration{plural} {' and '.join(tested)}{ways}, and chose nothing."
+        chosen = f"Dev chose iteration {fmt.iteration_name(m, m.accepted)}."
+        chosen = chosen if m.accepted >= 0 else "Dev chose the base model."
+    return f"{chosen} {test_readings(m)}"
 
 
 def headline(m: Metrics) -> str:
-    """The result in one sentence: greedy accuracy, base against accepted, on test where it was read."""
+    """The result in one sentence, and what would make it be misread: budgets without effect, and untrained ones."""
+    return " ".join([_result(m), *_taught(m), *_idle(m), *_untrained(m)])
+
+
+def _taught(m: Metrics) -> list[str]:
+    """A sentence on how often ignore strings act before and after a warm-up; none where nothing is forced."""
+    for name in ("test", "dev"):
+        splits = {row.iteration: split.strategies for row, split in m.splits(name)}
+        if m.base == 0 or not {m.base, 0} <= {*splits}:
+            continue
+        for strategy, before in splits[m.base].items():
+            after = splits[0].get(strategy)
+            if after is not None and before.idle is not None and after.idle is not None:
+                shares = f"{acted(before)} of the base model's samples and in {acted(after)} after the warm-up"
+                return [f"Forced ignore strings act in {shares} ({fmt.strategy_name(m, strategy)}, {name})."]
+    return []
+
+
+def acted(score: Score) -> str:
+    """Share of the forced samples that an ignore string was put into."""
+    return NONE if score.idle is None else f"{percent(1 - score.idle)}%"
+
+
+def _idle(m: Metrics) -> list[str]:
+    """A sentence on forced strategies that changed fewer than half of their samples; none if there are none."""
+    last = m.accepted if m.accepted is not None else max(row.iteration for row in m.iterations)
+    for name in ("test", "dev"):
+        scores = next((split.strategies for row, split in m.splits(name) if row.iteration == last), {})
+        idle = {s: score.idle for s, score in scores.items() if score.idle is not None and score.idle > 0.5}
+        if idle:
+            named = ", ".join(f"{fmt.strategy_name(m, s)} ({percent(share, 0)}%)" for s, share in idle.items())
+            return [f"In more than half of their samples these changed nothing: {named}."]
+    return []
+
+
+def _untrained(m: Metrics) -> list[str]:
+    shown = ", ".join(f"“{ignore.strip()}”" for ignore in m.untrained)
+    return [f"No training row of this run holds the ignore strings that are forced here: {shown}."] if shown else []
+
+
+def _result(m: Metrics) -> str:
+    """Greedy accuracy, base against accepted, on test where it was read."""
     for name in ("test", "dev"):
         rows = {row.iteration: split for row, split in m.splits(name)}
         shown = [s for s in strategies(m, name) if s != "pass"]
@@ -62,21 +102,29 @@ def headline(m: Metrics) -> str:
         strategy = shown[0]
         label = f"{fmt.strategy_name(m, strategy)} accuracy on {name}"
         last = m.accepted if m.accepted is not None else max(rows)
-        base, chosen = (rows[i].strategies.get(strategy) if i in rows else None for i in (0, last))
+        base, chosen = (rows[i].strategies.get(strategy) if i in rows else None for i in (m.base, last))
         if chosen is None:
             continue
         now = f"{percent(chosen.accuracy)}% [{percent(chosen.low)}, {percent(chosen.high)}] of {chosen.n} problems"
-        if last == 0:
-            verdict = "; no later iteration was accepted" if m.accepted == 0 and len(m.iterations) > 1 else ""
+        if last == m.base:
+            verdict = "; no later iteration was accepted" if m.accepted == m.base and len(m.iterations) > 1 else ""
             return f"{label}: {now} for the base model{verdict}.{_honest(m, name, strategy, None, chosen)}"
         if base is None:
-            return f"{label}: {now} after iteration {last}.{_honest(m, name, strategy, None, chosen)}"
+            return f"{label}: {now} after {fmt.weights_name(m, last)}.{_honest(m, name, strategy, None, chosen)}"
         return (
-            f"{label}: {percent(base.accuracy)}% → {now} after iteration {last} "
+            f"{label}: {percent(base.accuracy)}% → {_warmed(m, rows, strategy, last)}{now} after "
+            f"{fmt.weights_name(m, last)} "
             f"({_change(m, name, strategy, last, chosen.accuracy - base.accuracy)})."
             f"{_honest(m, name, strategy, base, chosen)}"
         )
     return "No accuracy has been measured yet."
+
+
+def _warmed(m: Metrics, rows: Mapping[int, SplitResult], strategy: str, last: int) -> str:
+    """`41.0% after the warm-up → `, so that what outside traces brought is not taken for self-improvement."""
+    if m.base == 0 or last < 1 or 0 not in rows or strategy not in rows[0].strategies:
+        return ""
+    return f"{percent(rows[0].strategies[strategy].accuracy)}% after the warm-up → "
 
 
 def _honest(m: Metrics, split: str, strategy: str, base: Score | None, chosen: Score) -> str:
@@ -85,13 +133,14 @@ def _honest(m: Metrics, split: str, strategy: str, base: Score | None, chosen: S
         return ""
     if base is None or base.honest is None:
         return f" With every step right: {percent(chosen.honest)}%."
-    gain = _change(m, split, strategy, m.accepted or 0, chosen.honest - base.honest, honest=True)
+    accepted = m.base if m.accepted is None else m.accepted
+    gain = _change(m, split, strategy, accepted, chosen.honest - base.honest, honest=True)
     return f" With every step right: {percent(base.honest)}% → {percent(chosen.honest)}% ({gain})."
 
 
 def _change(m: Metrics, split: str, strategy: str, b: int, plain: float, *, honest: bool = False) -> str:
     for c in m.comparisons:
-        if (c.split, c.strategy, c.a, c.b, c.honest) == (split, strategy, 0, b, honest):
+        if (c.split, c.strategy, c.a, c.b, c.honest) == (split, strategy, m.base, b, honest):
             return f"{change(c, ' points')}{p_sentence(c.p)}"
     return f"{points(plain)} points, not tested"
 
@@ -119,7 +168,7 @@ def score_rows(m: Metrics, name: str) -> tuple[list[str], list[tuple[bool, list[
     for row, split in splits:
         scores = [fmt.with_interval(split.strategies.get(s)) for s in shown]
         scores += [percent(split.strategies[s].honest) if s in split.strategies else NONE for s in checked]
-        cells = [fmt.iteration_name(row.iteration), number(split.n), *scores, abstain_rate(split)]
+        cells = [fmt.iteration_name(m, row.iteration), number(split.n), *scores, abstain_rate(split)]
         rows.append((row.iteration == m.accepted, cells))
     return header, rows
 
@@ -133,7 +182,7 @@ def detail_rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
     """Every split, iteration and strategy with what it cost and how often it gave no readable or no complete answer."""
     columns: Columns[tuple[str, int, str, Score]] = {
         "Split": lambda row: row[0],
-        "Iteration": lambda row: fmt.iteration_name(row[1]),
+        "Iteration": lambda row: fmt.iteration_name(m, row[1]),
         "Strategy": lambda row: fmt.strategy_name(m, row[2]),
         "Accuracy": lambda row: fmt.with_interval(row[3]),
         "Correct": lambda row: number(row[3].correct),
@@ -147,6 +196,7 @@ def detail_rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
         "Honest": lambda row: percent(row[3].honest),
         "Wrong answers by fault": lambda row: faults(row[3]),
     }
+    forced: Columns[tuple[str, int, str, Score]] = {"Ignore strings act": lambda row: acted(row[3])}
     scores = [
         (label, row.iteration, strategy, split.strategies[strategy])
         for name, label in SPLITS.items()
@@ -156,6 +206,8 @@ def detail_rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
     ]
     if any(score.honest is not None for *_, score in scores):
         columns = {**columns, **checked}
+    if any(score.idle is not None for *_, score in scores):
+        columns = {**columns, **forced}
     return fmt.tabulate(columns, scores)
 
 
@@ -165,11 +217,13 @@ def token_rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
     The cheapest of the accepted model comes first.
     """
     tested = {row.iteration: split.strategies for row, split in m.splits("test")}
-    last = tested.get(m.accepted if m.accepted is not None else -1)
+    last = None if m.accepted is None else tested.get(m.accepted)
     if last is None or not fmt.extras(m):
         return [], []
-    base = tested.get(0, {}) if m.accepted else {}
-    changes = {c.strategy: c for c in m.comparisons if (c.split, c.a, c.b) == ("test", 0, m.accepted)}
+    base = tested.get(m.base, {}) if m.accepted != m.base else {}
+    changes = {
+        c.strategy: c for c in m.comparisons if (c.split, c.a, c.b, c.honest) == ("test", m.base, m.accepted, False)
+    }
     ways = [*strategies(m, "test"), *fmt.extras(m)]
     ways = [s for s in ways if s in last and ((found := strategy_of(s)) is None or found.answers)]
     columns: Columns[str] = {
@@ -196,7 +250,7 @@ def contrast_rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
         return " → ".join(number(round(total)) for total in pair)
 
     columns: Columns[Contrast] = {
-        "Iteration": lambda c: fmt.iteration_name(c.iteration),
+        "Iteration": lambda c: fmt.iteration_name(m, c.iteration),
         "Strategy": lambda c: fmt.strategy_name(m, c.b),
         "Against": lambda c: fmt.strategy_name(m, c.a),
         "Difference (points)": change,
@@ -226,7 +280,7 @@ def comparison_rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
     columns: Columns[Comparison] = {
         "Split": lambda c: SPLITS.get(c.split, c.split),
         "Strategy": lambda c: f"{fmt.strategy_name(m, c.strategy)}{', honest' if c.honest else ''}",
-        "From → to": lambda c: f"{c.a} → {c.b}",
+        "From → to": lambda c: " → ".join("base" if k < 0 else str(k) for k in (c.a, c.b)),
         "Difference (points)": change,
         "p": lambda c: p_value(c.p),
         "Gained / lost": lambda c: f"{number(c.gained)} / {number(c.lost)}",
@@ -247,13 +301,24 @@ def training_rows(m: Metrics, time: Timing) -> tuple[list[str], list[list[str]]]
         "Abstain": lambda row: rate(row[1].abstain, row[1].candidates),
         "Truncated": lambda row: rate(row[1].truncated, row[1].candidates),
         "Pool": lambda row: listed(row[1].pool, POOL),
-        "Examples": lambda row: listed(row[1].examples, KINDS),
+        "Rationalised": lambda row: rationalised(row[1]),
+        "Examples": lambda row: listed(row[1].examples, KINDS | APART),
         "Dropped": lambda row: listed(row[1].dropped),
         "Steps": lambda row: number(row[1].steps),
         "Loss": lambda row: NONE if row[1].train_loss is None else f"{row[1].train_loss:.3f}",
         "Time": lambda row: _durations(time.by_iteration.get(row[0].iteration, {})),
     }
-    return fmt.tabulate(columns, ((row, row.train) for row in m.iterations if row.train is not None))
+    trained = [(row, row.train) for row in m.iterations if row.train is not None]
+    if not any(train.rationalised for _, train in trained):
+        columns = {name: cell for name, cell in columns.items() if name != "Rationalised"}
+    return fmt.tabulate(columns, trained)
+
+
+def rationalised(train: TrainCounts) -> str:
+    """`12 of 40 samples on 40 unsolved problems`."""
+    if (found := train.rationalised) is None:
+        return NONE
+    return f"{number(found.kept)} of {number(found.samples)} samples on {number(found.unsolved)} unsolved problems"
 
 
 def _durations(seconds: Mapping[str, float]) -> str:
@@ -315,13 +380,20 @@ def report_markdown(m: Metrics, time: Timing) -> str:
         parts.append(_plain_table(*against, left=1))
     sections: list[tuple[str, tuple[list[str], list[list[str]]], int]] = [
         (CONTRASTS, contrast_rows(m), 3),
+        (decisions.TITLE, decisions.rows(m), 3),
+        (decisions.TEMPERATURE, decisions.temperature_rows(m), 2),
         ("Paired comparisons", comparison_rows(m), 3),
         ("Training data", training_rows(m, time), 2),
+        (dynamics.TITLE, dynamics.rows(m), 1),
+        (rewards.TITLE, rewards.rows(m), 2),
         ("Cost and unreadable answers", detail_rows(m), 3),
     ]
+    notes = {dynamics.TITLE: dynamics.NOTE, decisions.TITLE: decisions.NOTE, rewards.TITLE: rewards.NOTE}
+    notes[decisions.TEMPERATURE] = decisions.TEMPERATURE_NOTE
     for title, (header, rows), left in sections:
         if rows:
-            parts.append(f"## {title}\n\n{_plain_table(header, rows, left)}")
+            note = f"{notes[title]}\n\n" if title in notes else ""
+            parts.append(f"## {title}\n\n{note}{_plain_table(header, rows, left)}")
     parts.append(text(details_note(m)))
     facts = run_facts(m, time)
     facts += [(f"Time: {name}", f"{fmt.duration(s)} ({percent(share, 0)}%)") for name, s, share in stage_rows(time)]
@@ -349,7 +421,7 @@ def terminal_table(m: Metrics) -> Table:
         for row, split in m.splits(name):
             chosen = row.iteration == m.accepted
             scores = [fmt.with_interval(split.strategies.get(s)) for s in shown]
-            cells = [label, f"{fmt.iteration_name(row.iteration)}{' ★' if chosen else ''}", number(split.n)]
+            cells = [label, f"{fmt.iteration_name(m, row.iteration)}{' ★' if chosen else ''}", number(split.n)]
             cells += [*scores, abstain_rate(split)]
             # Text, because a plain string would be read as rich markup.
             table.add_row(*(Text(cell) for cell in cells), style="bold" if chosen else None)

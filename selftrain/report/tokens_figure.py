@@ -124,8 +124,8 @@ def shown(m: Metrics) -> dict[str, Mapping[str, Score]]:
     """The strategies on test of the base and of the accepted model, by the title of their panel."""
     found: dict[str, Mapping[str, Score]] = {}
     for row, split in m.splits("test"):
-        if row.iteration in (0, m.accepted):
-            name = "Base model" if row.iteration == 0 else f"Iteration {row.iteration}, accepted"
+        if row.iteration in (m.base, m.accepted):
+            name = "Base model" if row.iteration == m.base else f"Iteration {row.iteration}, accepted"
             found[f"{name}, test, n = {split.n}"] = split.strategies
     return found
 

@@ -6,19 +6,22 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from data_process.images.store import ImageStore
+from data_process.images.opening import ImageError
+from data_process.images.store import ImageStore, smart_resize
 from data_process.io import load_problems
 from data_process.judging import JUDGE_VERSION
 from data_process.prompts import BASE, prompt_set
 from data_process.schema import DataError, Problem, to_json
 from selftrain.config import Config
+from selftrain.families import QWEN2_VL, family_of, pixel_limits
 from selftrain.files import file_digest, read_json, write_json
 from selftrain.progress import Progress
+from selftrain.reward.model import load_reward
 from selftrain.runs.run_dir import RunDir
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.sampler import Picture
@@ -69,12 +72,52 @@ def generate_data(config: Config, progress: Progress) -> None:
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def write_traces(config: Config) -> None:
+    """MiniGeo's own solutions, if a run names them as its traces and they are not there yet."""
+    from data_process.sources.minigeo import traces
+
+    file = config.data.folder / traces.FILE
+    if any(one.file == file for one in config.traces) and not file.exists():
+        traces.write(config.data.folder / config.data.train, file)
+
+
 def image_store(config: Config, folder: Path | None = None) -> ImageStore:
     """The store of a run's images, which are read from `folder`, the data folder if it is None."""
     model = config.model
     source = folder or config.data.folder
     limits = {"min_pixels": model.min_pixels, "max_pixels": model.max_pixels}
-    return ImageStore(config.bank.parent / "images", source, **limits)
+    return ImageStore(config.bank.parent / "images", source, patch=token_side(config), **limits)
+
+
+def token_side(config: Config) -> int:
+    """Pixels along one side of an image token: the family's, or Qwen2-VL's where no checkpoint is read.
+
+    FamilyError for a checkpoint of a family that is not supported.
+    """
+    if not config.engine.reads_checkpoint(config.model.path):
+        return QWEN2_VL.token_side
+    return family_of(config.model.path).token_side
+
+
+def check_image_sizes(config: Config, problems: Iterable[Problem], store: ImageStore) -> None:
+    """ImageError if training would resize an image of these problems, which sampling takes as it is stored.
+
+    LLaMA-Factory keeps to the pixel limits in the checkpoint's folder, whatever `model.min_pixels` says.
+    """
+    limits = pixel_limits(config.model.path)
+    if limits is None:  # the pre-flight of a training asks the processor itself
+        return
+    for image in dict.fromkeys(image for problem in problems for image in problem.images):
+        stored = store.add(image)
+        size = stored.height, stored.width
+        if smart_resize(*size, store.patch, *limits) != size:
+            low, high = limits
+            raise ImageError(
+                "not_canonical",
+                f"{image} is stored with {stored.width} x {stored.height} pixels, and training would resize it: the "
+                f"processor in {config.model.path} takes {low} to {high} pixels. Set model.min_pixels to at least "
+                f"{low} and model.max_pixels to at most {high}",
+            )
 
 
 def canonical_images(store: ImageStore) -> Callable[[str], Picture]:
@@ -113,6 +156,7 @@ def load_splits(
     data = config.data
     if data.source == "minigeo":
         generate_data(config, progress)
+        write_traces(config)
     elif (card_file := data.folder / "card.json").is_file():
         # A table, which has no wording of its own, and folders of earlier versions name none.
         about = read_json(card_file)
@@ -126,7 +170,9 @@ def load_splits(
     card: dict[str, Any] = {}
     hard = (HARD,) if data.hard and (data.folder / data.hard).is_file() else ()
     for split in (*SPLITS, *hard):
-        problems = load_problems(data.folder / getattr(data, split), data.folder)[: getattr(data, f"{split}_limit")]
+        unlabelled = split == "train" and config.labels.source == "vote"
+        problems = load_problems(data.folder / getattr(data, split), data.folder, unlabelled=unlabelled)
+        problems = problems[: getattr(data, f"{split}_limit")]
         usable, failed = usable_problems(problems, store, config, f"{split} in {data.folder}")
         if not usable:
             raise DataError(f"{data.folder / getattr(data, split)} holds no usable problem")
@@ -166,12 +212,21 @@ def without_leaks(
         write_json(into / "report.json", found.to_json())
         write_json(into / "kept.json", [problem.id for problem in kept])
 
-    with progress.stage("looking for test questions in train", "problems"):
-        done = folder.stage("leakage", make)
+    done = folder.stage("leakage", progress.during("looking for test questions in train", "problems", make))
     kept = set(read_json(done / "kept.json"))
     if len(kept) < len(splits["train"]):
         progress.say(f"  left out: {len(splits['train']) - len(kept)} of {len(splits['train'])} training problems")
     return {**splits, "train": [problem for problem in splits["train"] if problem.id in kept]}
+
+
+def trace_digest(file: Path) -> str:
+    """Digest of a file of outside traces. DataError if it is not there."""
+    try:
+        return file_digest(file)[:16]
+    except OSError as error:
+        raise DataError(
+            f"traces: {file} cannot be read ({error.strerror}); correct `file`, or make it first"
+        ) from error
 
 
 def inputs(config: Config, splits: Mapping[str, Sequence[Problem]], store: ImageStore, bank: Bank) -> dict[str, Any]:
@@ -189,11 +244,17 @@ def inputs(config: Config, splits: Mapping[str, Sequence[Problem]], store: Image
     prompts = prompt_set(config.prompts)
     result["prompts"] = prompts.rationale_digest if config.select_format == "rationale" else prompts.digest
     result["judge"] = JUDGE_VERSION
+    if config.traces:
+        result["traces"] = {one.name: trace_digest(one.file) for one in config.traces}
     path = config.model.path
     if (model := config.engine.model_identity(path, lambda: weights_digest(bank, path, None))) is not None:
         result["model"] = model
+    if (reward := load_reward(config, bank)) is not None:
+        result["reward"] = reward.digest
     if config.engine.has_model:
         result["hyperparameters"] = file_digest(config.training.hyperparameters)[:16]
+        if config.warmup and config.warmup.hyperparameters:
+            result["warmup_hyperparameters"] = file_digest(config.warmup.hyperparameters)[:16]
         if config.training.dtype != "base":
             result["training_dtype"] = config.training.dtype
     return result

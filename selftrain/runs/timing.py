@@ -5,20 +5,24 @@ from __future__ import annotations
 import contextlib
 import resource
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Annotated
 
-from selftrain.files import read_json, write_json
+from pydantic import Field
+
+from selftrain.files import Record, RunError, read_json, write_json
 from selftrain.runs.run_dir import iteration_files
 
 # By stage, in order.
 KINDS = {
     "sample": "sampling",
     "rethink": "sampling",
+    "temperature": "sampling",
     "train": "training",
     "dev": "evaluation",
     "test": "evaluation",
@@ -38,20 +42,38 @@ class Timing:
     by_iteration: Mapping[int, Mapping[str, float]] = field(default_factory=dict)  # the same, of each iteration
 
 
+class _Seconds(Record):
+    """What a stage took."""
+
+    seconds: Annotated[float, Field(ge=0)]
+
+
+class _Session(_Seconds):
+    started: str | None = None
+
+
+def _sessions(path: Path) -> list[_Session]:
+    found = read_json(path)
+    if not isinstance(found, list):
+        raise RunError(f"{path} is damaged: it holds no list of sessions; delete it, and the times are not reported")
+    return [_Session.from_json(session, str(path)) for session in found]
+
+
 def timing(path: Path) -> Timing:
     """How long the sessions on this folder took, and how that divides."""
-    stage_seconds: Counter[str] = Counter()
-    by_iteration: dict[int, Counter[str]] = {}
+    stage_seconds: defaultdict[str, float] = defaultdict(float)
+    by_iteration: dict[int, defaultdict[str, float]] = {}
     for stage, kind in KINDS.items():
         for iteration, file in iteration_files(path, f"{stage}/timing.json"):
-            seconds = read_json(file)["seconds"]
+            seconds = _Seconds.read(file).seconds
             stage_seconds[kind] += seconds
-            by_iteration.setdefault(iteration, Counter())[kind] += seconds
-    sessions = read_json(path / "sessions.json") if (path / "sessions.json").exists() else []
+            by_iteration.setdefault(iteration, defaultdict(float))[kind] += seconds
+    there = (path / "sessions.json").exists()
+    sessions = _sessions(path / "sessions.json") if there else []
     # A session that was killed left no entry, but the stages that it finished did.
-    wall = max(sum(session["seconds"] for session in sessions), sum(stage_seconds.values()))
+    wall = max(sum(session.seconds for session in sessions), sum(stage_seconds.values()))
     stage_seconds["controller"] = max(0.0, wall - sum(stage_seconds.values()))
-    started = sessions[0]["started"] if sessions else None
+    started = sessions[0].started if sessions else None
     return Timing(started, wall, dict(stage_seconds), {k: dict(several) for k, several in by_iteration.items()})
 
 

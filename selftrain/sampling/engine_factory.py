@@ -14,11 +14,11 @@ from selftrain.engines.opening import open_by_settings
 Opener = Callable[[Config, Path | None, int, Sequence[Problem]], Engine]
 
 
-def engine_job(config: Config, adapter: Path | None, iteration: int, problems: Sequence[Problem]) -> EngineJob:
+def engine_job(config: Config, weights: Path | None, iteration: int, problems: Sequence[Problem]) -> EngineJob:
     """What the configured engine is opened for. `iteration` and `problems` matter to made-up answers only."""
     return EngineJob(
         model=config.model.path,
-        adapter=adapter,
+        weights=weights,
         min_pixels=config.model.min_pixels,
         max_pixels=config.model.max_pixels,
         output=config.output,
@@ -30,9 +30,9 @@ def engine_job(config: Config, adapter: Path | None, iteration: int, problems: S
     )
 
 
-def open_engine(config: Config, adapter: Path | None, iteration: int, problems: Sequence[Problem]) -> Engine:
+def open_engine(config: Config, weights: Path | None, iteration: int, problems: Sequence[Problem]) -> Engine:
     """The configured engine with the weights of `iteration`; raises EngineError if it cannot be opened."""
-    return open_by_settings(config.engine, engine_job(config, adapter, iteration, problems))
+    return open_by_settings(config.engine, engine_job(config, weights, iteration, problems))
 
 
 def sampling_params(decoding: DecodingConfig) -> SamplingParams:

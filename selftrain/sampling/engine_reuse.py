@@ -47,21 +47,21 @@ class _Keeper:
         self._settings: tuple[EngineSettings, ModelConfig] | None = None  # of the engine that is held
         self._in_use = False
 
-    def open(self, config: Config, adapter: Path | None, iteration: int, problems: Sequence[Problem]) -> Engine:
+    def open(self, config: Config, weights: Path | None, iteration: int, problems: Sequence[Problem]) -> Engine:
         if self._in_use:
             raise EngineError("this engine holds one set of weights at a time; close it before others are wanted")
         settings = (config.engine, config.model)
         if self._held is not None and settings != self._settings:
             self.close()
         if self._held is None:
-            engine = self._opener(config, adapter, iteration, problems)
+            engine = self._opener(config, weights, iteration, problems)
             if not isinstance(engine, ReloadsWeights):
                 engine.close()
                 raise EngineError(f"{engine!r} cannot be given other weights; set engine.keep_open to false")
             self._held, self._settings = engine, settings
         else:
             try:
-                self._held.load(adapter)
+                self._held.load(weights)
             except BaseException:
                 self.close()  # nobody knows what it holds
                 raise

@@ -19,6 +19,7 @@ class Ask:
     id: str
     prompt: str
     images: tuple[str, ...]
+    prefix: str = ""  # what the assistant's turn begins with; completions are what follows it
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class Sampler:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Close the engine, for another one to have the memory; it opens again when a sample is missing."""
         if self._engine is not None:
             self._engine.close()
             self._engine = None
@@ -90,7 +95,7 @@ class Sampler:
         names: dict[str, str] = {}  # key -> the first ask that has it, for errors
         for ask in asks:
             pictures = tuple(map(self._picture, ask.images))
-            prompt = PromptKey(self._weights, ask.prompt, tuple(p.id for p in pictures), params, self._seed)
+            prompt = PromptKey(self._weights, ask.prompt, tuple(p.id for p in pictures), params, self._seed, ask.prefix)
             key = keys[ask.id] = prompt.digest()
             wanted[key] = (prompt, pictures)
             names.setdefault(key, ask.id)
@@ -98,7 +103,7 @@ class Sampler:
         total = len(wanted) * n
         have = total - sum(map(len, lacking.values()))
         self.on_progress(have, total)
-        order = sorted(wanted, key=lambda key: (len(wanted[key][0].prompt), key)) if lacking else []
+        order = sorted(wanted, key=lambda key: (wanted[key][0].size, key)) if lacking else []
         per_unit = max(1, self._unit_rows // n)
         for start in range(0, len(order), per_unit):
             missing = {key: lacking[key] for key in order[start : start + per_unit] if key in lacking}
@@ -111,6 +116,7 @@ class Sampler:
                     prompt=wanted[key][0].prompt,
                     images=tuple(picture.path for picture in wanted[key][1]),
                     seeds=tuple(sample_seed(key, index) for index in indices),
+                    prefix=wanted[key][0].prefix,
                 )
                 for key, indices in missing.items()
             ]

@@ -14,10 +14,8 @@ from data_process.schema import Candidate, Judged, Problem
 from data_process.seeds import seed_for
 from selftrain import stats
 from selftrain.config import Config, ConfigError
-from selftrain.engines.base import Completion, EngineError, SamplingParams
-from selftrain.engines.budget import preset
-from selftrain.engines.budget_forcing.state_machine import resolve
-from selftrain.engines.budget_forcing.tokenizer import TokenizerVocabulary
+from selftrain.engines.base import Completion, SamplingParams
+from selftrain.sampling import budgets
 from selftrain.sampling.engine_factory import sampling_params
 from selftrain.sampling.sampler import Ask, Sampler
 from selftrain.test_time.records import Attempt, ballots
@@ -27,10 +25,10 @@ def forced_params(config: Config, ignores: int) -> SamplingParams:
     """How a trace with so many ignore strings is sampled. ConfigError if `rethink` names no budget that can be."""
     settings, plain = config.rethink, sampling_params(config.sampling)
     try:
-        budget = replace(preset(settings.budget), num_ignore=ignores)
+        budget = settings.budget.budget(num_ignore=ignores)
         return replace(plain, max_tokens=max(settings.max_tokens, plain.max_tokens), budget=budget)
-    except (KeyError, ValueError) as error:
-        raise ConfigError(f"rethink.budget {settings.budget}: {error.args[0]}") from error
+    except ValueError as error:
+        raise ConfigError(f"rethink.budget {settings.budget}: {error}") from error
 
 
 def check(config: Config) -> None:
@@ -38,15 +36,8 @@ def check(config: Config) -> None:
     if not config.build.parts.reflect:
         return
     params = forced_params(config, config.rethink.max_ignores)
-    if not config.engine.reads_checkpoint(config.model.path) or params.budget is None:
-        return
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(config.model.path)
-    try:
-        resolve(params.budget, TokenizerVocabulary(tokenizer), [tokenizer.eos_token_id], params.max_tokens)
-    except (ValueError, EngineError) as error:
-        raise ConfigError(f"rethink: this model cannot keep the budget {config.rethink.budget}: {error}") from error
+    if (processor := budgets.processor_of(config)) is not None:
+        budgets.check(f"rethink: this model cannot keep the budget {config.rethink.budget}", [params], processor)
 
 
 def draw_traces(problems: Sequence[Problem], sampler: Sampler, config: Config, iteration: int) -> list[Trace]:
@@ -108,12 +99,14 @@ def draw_selections(
     return selections
 
 
-def candidate_of(problem_id: str, iteration: int, sample: int, completion: Completion) -> Candidate:
-    """One sampled completion as a record of the run."""
+def candidate_of(
+    problem_id: str, iteration: int, sample: int, completion: Completion, guide: str | None = None, prefix: str = ""
+) -> Candidate:
+    """One sampled completion as a record of the run; `prefix` is what the response began with."""
     return Candidate(
-        problem_id=problem_id, iteration=iteration, sample=sample, text=completion.text,
+        problem_id=problem_id, iteration=iteration, sample=sample, text=prefix + completion.text,
         n_tokens=len(completion.token_ids), n_prompt_tokens=completion.n_prompt_tokens, finish=completion.finish,
-        mean_logprob=completion.mean_logprob,
+        mean_logprob=completion.mean_logprob, guide=guide, begun=len(prefix),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""From settings and an adapter to a sampler: which weights answer, and under which digest the bank keeps them."""
+"""From settings and trained weights to a sampler: which weights answer, and under which digest the bank keeps them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from data_process.schema import Problem
 from selftrain.config import Config
 from selftrain.engines.base import EngineError
+from selftrain.engines.decoding.lora_merge import is_checkpoint
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import Opener, engine_job, open_engine
 from selftrain.sampling.sampler import Picture, Sampler
@@ -24,11 +25,14 @@ _MODEL_FILES = (
 # fmt: on
 
 
-def weights_digest(bank: Bank, base: Path, adapter: Path | None) -> str:
-    """Digest of everything in the base model's folder that determines answers, and of the adapter's weights.
+def weights_digest(bank: Bank, base: Path, trained: Path | None) -> str:
+    """Digest of everything in the base model's folder that determines answers, and of an adapter's weights.
 
-    Raises EngineError if the base folder holds no weights, or the adapter's folder no adapter.
+    A checkpoint that was trained takes the place of the base. Raises EngineError if there are no weights in a
+    checkpoint's folder, or no adapter in an adapter's.
     """
+    if trained is not None and is_checkpoint(trained):
+        base, trained = trained, None
     parts: list[tuple[str, str]] = []
     weights = sorted([*base.glob("*.safetensors"), *base.glob("pytorch_model*.bin")])
     if not weights:
@@ -36,7 +40,7 @@ def weights_digest(bank: Bank, base: Path, adapter: Path | None) -> str:
     for path in [*(base / name for name in _MODEL_FILES), *weights]:
         if path.is_file():
             parts.append((path.name, bank.known_digest(path)))
-    if adapter is not None:
+    if (adapter := trained) is not None:
         found = sorted(adapter.glob("adapter_model*"))
         try:
             scale = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
@@ -58,23 +62,27 @@ def sampler_of(
     bank: Bank,
     picture: Callable[[str], Picture],
     problems: Sequence[Problem],
-    adapter: Path | None,
+    trained: Path | None,
     iteration: int,
     opener: Opener = open_engine,
+    *,
+    seed: int | None = None,
 ) -> Sampler:
-    """A sampler of the base model with `adapter` (None: without one). Its engine opens when a sample is missing.
+    """A sampler of the base model or of what was `trained`: an adapter of it, or a checkpoint in its place.
 
-    `iteration` and `problems` matter to the scripted engine only: how good its answers are, and what the gold is.
-    Raises EngineError if the model or the adapter is not there.
+    Its engine opens when a sample is missing.
+    `seed`: of the draws; None is the run's own. `iteration` and `problems` matter to the scripted engine only: how good
+    its answers are, and what the gold is.
+    Raises EngineError if the model or what was trained is not there.
     """
     settings = config.engine
-    job = engine_job(config, adapter, iteration, problems)
+    job = engine_job(config, trained, iteration, problems)
     return Sampler(
         bank=bank,
-        open_engine=lambda: opener(config, adapter, iteration, problems),
+        open_engine=lambda: opener(config, trained, iteration, problems),
         engine_name=settings.kind,
-        weights=settings.samples_digest(job, lambda: weights_digest(bank, job.model, adapter)),
+        weights=settings.samples_digest(job, lambda: weights_digest(bank, job.model, trained)),
         picture=picture,
-        seed=config.seed,
+        seed=config.seed if seed is None else seed,
         unit_rows=settings.rows_at_once * settings.unit_batches,
     )

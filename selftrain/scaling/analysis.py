@@ -206,13 +206,19 @@ def _scaling(test: Sequence[Measured]) -> dict[str, LengthControl]:
             way = f"asked: {name}" + (", forced" if m.setting.forced else "")
             ways.setdefault(way, []).append((m, length_control.bounds(condition, default)))
         elif m.setting.family == "think":
-            way = "ignores" if limit is None else "limits"
-            ways.setdefault(way, []).append((m, None if limit is None else (None, float(limit))))
+            least = m.setting.least
+            way = "limits" if limit is not None else "least lengths" if least is not None else "ignores"
+            bounded = None if (limit, least) == (None, None) else (_float(least), _float(limit))
+            ways.setdefault(way, []).append((m, bounded))
     for m in test:
         if m.setting.strategy == "reject" and m.setting.limit is not None:
             way = "reject, forced" if m.setting.forced else "reject"
             ways.setdefault(way, []).append((m, (None, float(m.setting.limit))))
     return {way: _way(runs) for way, runs in ways.items()}
+
+
+def _float(tokens: int | None) -> float | None:
+    return None if tokens is None else float(tokens)
 
 
 def _way(runs: Sequence[tuple[Measured, Bounds | None]]) -> LengthControl:

@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_process.prompts import PromptSet, SelectFormat
 from selftrain.config import ConfigError, build_section, parse_override, read_yaml, set_value
 from selftrain.engine_settings import Positive, Section
+from selftrain.engine_settings.budget import BudgetSettings
 from selftrain.engines.base import SamplingParams
-from selftrain.engines.budget import PRESETS, Budget, preset
+from selftrain.engines.budget import Budget, ForcingRecord
 from selftrain.test_time import STRATEGIES, Condition, ContextLimit, Rejection, StrategyConfig
 from selftrain.test_time.length_control import TOKENS_PER_STEP
-from selftrain.test_time.strategy_config import ANSWER_FORM, SelectionForm
+from selftrain.test_time.strategy_config import ANSWER_FORM, Rate, SelectionForm
 
 # What a setting belongs to: the best of each family is chosen on dev. "oracle" is a bound, not a way to answer.
 Family = Literal["single", "think", "vote", "select", "refine", "combined", "control", "oracle"]
@@ -68,9 +69,11 @@ class ScaleConfig(Section):
     adaptive_sizes: tuple[Positive, ...] | None = None  # samples at most, drawn until the vote is decided; None: n
     confidences: tuple[Annotated[float, Field(gt=0.5, le=1)], ...] = (0.95,)  # of the leader, where drawing stops
     rounds: Count = 2  # of self-refinement
-    budget: str = "tiny"  # preset of selftrain/engines/budget.py: delimiters, ignore strings, answer cue
+    # Delimiters, ignore strings, answer cue: a preset, or fields of selftrain/engine_settings/budget.py.
+    budget: BudgetSettings = BudgetSettings(preset="tiny")
     ignores: tuple[Count, ...] = (0, 1, 2, 3, 4, 5, 6, 7)  # ends of thinking that are replaced
     limits: tuple[Positive, ...] = (8, 16, 24, 32, 48, 64)  # thinking tokens at most
+    min_tokens: tuple[Positive, ...] = ()  # thinking tokens at least; ends of thinking before them are replaced
     max_tokens: Positive = 256  # of a forced text; the budget keeps its answer's share free
     combine_ignores: tuple[Positive, ...] = (1, 2)  # of candidates that are voted on and chosen among
     combine_sizes: tuple[Positive, ...] = (3, 5)
@@ -82,6 +85,7 @@ class ScaleConfig(Section):
     reject: tuple[Positive, ...] = (24, 32, 48)  # thinking tokens at most
     reject_tries: Positive = 10  # forced: the last of them is closed at the limit
     problems: Positive | None = None  # use the first so many problems of each split
+    quick: bool = False  # fewer of the lengths that the grid itself chooses; see scaling/fit.py
 
     @model_validator(mode="before")
     @classmethod
@@ -99,17 +103,19 @@ class ScaleConfig(Section):
                 raise ValueError(f"{name} asks for {largest} of {self.n} samples; raise n or lower it")
         if self.audit_size > self.n:
             raise ValueError(f"audit_size is {self.audit_size} of {self.n} samples; raise n or lower it")
-        if self.budget not in PRESETS:
-            raise ValueError(f"no budget {self.budget!r}; known: {', '.join(PRESETS)}")
         return self
+
+    @field_validator("budget")
+    @classmethod
+    def _nothing_twice(cls, budget: BudgetSettings) -> BudgetSettings:
+        return budget.refuse({"num_ignore": "the grid's `ignores`", "min_tokens": "the grid's `min_tokens`"})
 
 
 # What --quick changes: fewer problems and settings.
 QUICK: dict[str, Any] = {
     "problems": 120, "sizes": [1, 2, 3, 5, 8], "select_sizes": [2, 3, 5, 8], "n": 8, "ignores": [0, 1, 2, 4],
     "texts": [5], "groups": [5], "doubts": [0.0],
-    "limits": [16, 32, 64], "combine_ignores": [1], "combine_sizes": [3, 5], "conditions": [], "reject": [32],
-    "rounds": 1,
+    "quick": True, "combine_ignores": [1], "combine_sizes": [3, 5], "conditions": [], "rounds": 1,
 }  # fmt: skip
 
 
@@ -145,6 +151,12 @@ class Setting:
         rejection, budget = self.plan.rejection, self.plan.sampling.budget
         return (rejection is not None and rejection.last is not None) or (budget is not None and budget.acts)
 
+    def acts_on(self, forcing: ForcingRecord) -> bool | None:
+        """Whether what this setting asks for changed a sample; None if it asks for nothing."""
+        if self.num_ignore or self.least:
+            return forcing.ignores > 0
+        return None if self.limit is None else forcing.closed_by == "budget"
+
     @property
     def decodings(self) -> list[SamplingParams]:
         """Of everything that is drawn as an attempt or for its length."""
@@ -160,11 +172,15 @@ def grid(
     context_limit: ContextLimit | None = None,
     seed: int = 0,
     selection: SelectionForm = ANSWER_FORM,
+    rate: Rate | None = None,
 ) -> list[Setting]:
-    """Every setting, in the order of the report. `plain` is how samples are drawn without a budget."""
+    """Every setting, in the order of the report. `plain` is how samples are drawn without a budget.
+
+    `rate`: a reward model, for the settings that need one.
+    """
     base = StrategyConfig(
         prompts=prompts, sampling=plain, selecting=selecting, seed=seed, context_limit=context_limit,
-        permutations=config.permutations, form=selection.form, limit=selection.limit,
+        permutations=config.permutations, form=selection.form, limit=selection.limit, rate=rate,
     )  # fmt: skip
     many = replace(base, pool=config.n)
     # "short" and "long" are measured against the thinking of a run that is not asked for a length.
@@ -223,6 +239,10 @@ def _free_votes(config: ScaleConfig, many: StrategyConfig) -> list[Setting]:
         settings.append(Setting(f"likelihood-weighted vote@{n}", "vote", "vote_logprob", plan))
         settings.append(Setting(f"consistent, likelihood-weighted vote@{n}", "vote", "vote_consistent_logprob", plan))
         settings.append(Setting(f"most likely of {n}", "vote", "best_logprob", plan))
+        if many.rate is not None:
+            settings.append(Setting(f"reward-weighted vote@{n}", "vote", "vote_reward", plan))
+            settings.append(Setting(f"highest reward of {n}", "vote", "best_reward", plan))
+            settings.append(Setting(f"Reward-Pass@{plan.top} of {n}", "oracle", "reward_pass", plan))
     for n in (config.n,) if config.adaptive_sizes is None else config.adaptive_sizes:
         settings += [Setting(*named) for named in _adaptive(config, many, n, "vote", "")]
     return settings
@@ -286,7 +306,9 @@ def forced_params(
 ) -> SamplingParams:
     """`plain` with the configured budget. ConfigError, with the arithmetic, for a budget that cannot be."""
     try:
-        budget = replace(preset(config.budget), num_ignore=num_ignore, max_tokens=limit, min_tokens=least or 0)
+        if limit is None and "max_tokens" in config.budget.given:  # a preset's own is not taken over
+            limit = config.budget.max_tokens
+        budget = config.budget.budget(num_ignore=num_ignore, max_tokens=limit, min_tokens=least or 0)
         return replace(plain, max_tokens=max(plain.max_tokens, config.max_tokens), budget=budget)
     except ValueError as error:
         bounds = f"num_ignore {num_ignore}, limit {limit}, least {least}"
@@ -301,7 +323,7 @@ def ignores_of(settings: Sequence[Setting]) -> set[str]:
 
 def counting_params(config: ScaleConfig, plain: SamplingParams) -> SamplingParams:
     """`plain` with a budget that changes no text: it records what is thinking and what is answer."""
-    return replace(plain, budget=Budget(end=preset(config.budget).end))
+    return replace(plain, budget=Budget(end=config.budget.budget().end))
 
 
 def _think(config: ScaleConfig, base: StrategyConfig) -> list[Setting]:
@@ -312,6 +334,9 @@ def _think(config: ScaleConfig, base: StrategyConfig) -> list[Setting]:
     for limit in config.limits:
         plan = replace(base, sampling=forced_params(config, base.sampling, limit=limit))
         settings.append(Setting(f"greedy, at most {limit}", "think", "greedy", plan, num_ignore=0, limit=limit))
+    for least in config.min_tokens:
+        plan = replace(base, sampling=forced_params(config, base.sampling, least=least))
+        settings.append(Setting(f"greedy, at least {least}", "think", "greedy", plan, num_ignore=0, least=least))
     return settings
 
 

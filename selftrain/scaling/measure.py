@@ -89,7 +89,7 @@ def measure(
         outcomes = run(setting.strategy, problems, sampler, setting.plan, pool)
         texts = _texts(setting, problems, sampler, pool, outcomes)
         lengths = tuple(thinking_tokens(completion) for completion in texts)
-        measured.append(Measured(setting, tuple(outcomes), score(outcomes), thinking_of(texts), lengths))
+        measured.append(Measured(setting, tuple(outcomes), score(outcomes), thinking_of(texts, setting), lengths))
     on_setting(len(settings), len(settings), "")
     return measured
 
@@ -113,7 +113,7 @@ def _texts(
     return [completion for completions in drawn.values() for completion in completions]
 
 
-def thinking_of(completions: Sequence[Completion]) -> Thinking:
+def thinking_of(completions: Sequence[Completion], setting: Setting) -> Thinking:
     """How long the completions thought, and what a budget did to them."""
     lengths = sorted(thinking_tokens(completion) for completion in completions)
     status: Counter[str] = Counter()
@@ -125,11 +125,13 @@ def thinking_of(completions: Sequence[Completion]) -> Thinking:
         if forcing:
             closed[forcing.closed_by or "truncated"] += 1
             ignores += forcing.ignores
+    acted = [setting.acts_on(c.forcing) for c in completions if c.forcing is not None and setting.strategy != "reject"]
     p95 = lengths[round(0.95 * (len(lengths) - 1))]
     return Thinking(
         completions=len(completions), mean=statistics.fmean(lengths), median=statistics.median(lengths), p95=p95,
         max=lengths[-1], status=dict(status), closed_by=dict(closed), ignores=ignores,
         truncated=sum(completion.finish == "length" for completion in completions),
+        idle=None if not acted or None in acted else acted.count(False),
     )  # fmt: skip
 
 

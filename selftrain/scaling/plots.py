@@ -128,7 +128,10 @@ def _ignores(axes: Axes, settings: Mapping[str, SettingResult], subject: ModelRe
     by_ignores = {
         s.num_ignore: s
         for s in settings.values()
-        if s.family == "think" and s.strategy == "greedy" and s.limit is None and s.num_ignore is not None
+        if s.family == "think"
+        and s.strategy == "greedy"
+        and (s.limit, s.least) == (None, None)
+        and s.num_ignore is not None
     }
     if by_ignores:
         _points(axes, [by_ignores[k] for k in sorted(by_ignores)], sorted(by_ignores), "think", "greedy, forced")

@@ -54,6 +54,7 @@ class Thinking(Record):
     closed_by: Mapping[str, int]
     ignores: int
     truncated: int
+    idle: int | None = None  # on which what the setting asks for had no effect; None: it asks for nothing
 
 
 class SettingResult(Record):
@@ -222,7 +223,7 @@ class ModelResult(Record):
 
     name: str
     model: str
-    adapter: str | None
+    adapter: str | None  # or the checkpoint of a full fine-tuning
     samples_drawn: int  # now and by this process; the others were in the bank
     settings: Mapping[str, tuple[SettingResult, ...]]  # by split
     findings: Findings
@@ -243,6 +244,7 @@ class ScaleResult(Record):
     untrained: tuple[str, ...] = ()  # ignore strings that were forced, but that no training row of the run holds
     seconds: float
     trained_prompt: int | None = None  # tokens; longer selection prompts were cut
+    fitted: str | None = None  # what the grid was made from, as far as nobody set it; None: the built-in grid
 
     @property
     def readings(self) -> int:

@@ -33,6 +33,7 @@ def markdown(result: records.ScaleResult) -> str:
         f"({text(result.questions)}). Tokens are per problem, generated and prompt together, the selector's own "
         "prompts and image tokens included. Intervals are 95%. Unreadable answers earn nothing and never vote.",
         _readings(result),
+        *([f"The grid was made from {text(result.fitted)}."] if result.fitted is not None else []),
     ]
     if result.trained_prompt is not None:
         parts.append(
@@ -72,7 +73,18 @@ def answer(subject: ModelResult) -> str:
                 f"Against the best of “{FAMILIES[other]}” that is {points(sign * pair.difference)} points "
                 f"(p = {p_value(pair.p_holm)}, corrected){sure}."
             )
-    return " ".join(sentences)
+    return " ".join([*sentences, *_idle(subject.settings["test"])])
+
+
+def _idle(settings: Sequence[SettingResult]) -> list[str]:
+    """A sentence on the settings that changed fewer than half of their samples; none if there are none."""
+    shares = {
+        s.name: s.thinking.idle / s.thinking.completions
+        for s in settings
+        if s.thinking.idle is not None and s.strategy in ("greedy", "mean")
+    }
+    idle = [f"{text(name)} ({100 * share:.0f}%)" for name, share in shares.items() if share > 0.5]
+    return [f"In more than half of their samples these settings changed nothing: {', '.join(idle)}."] if idle else []
 
 
 def _subject(subject: ModelResult, n_test: int) -> list[str]:

@@ -10,16 +10,22 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from data_process.io import write_jsonl
 from data_process.judging import JUDGE_VERSION
+from data_process.outputs import check_outputs
 from data_process.prompts import prompt_set
 from selftrain.config import Config, ConfigError, load_config
 from selftrain.engines.base import EngineError
 from selftrain.files import write_json, write_whole
 from selftrain.progress import Progress
+from selftrain.reward.model import load_reward
+from selftrain.reward.rater import Rater
+from selftrain.runs import readings
 from selftrain.runs.run_dir import run_config
 from selftrain.runs.splits import canonical_images, image_store
+from selftrain.sampling import budgets
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import Opener, open_engine, sampling_params
 from selftrain.sampling.engine_reuse import keeping
@@ -27,10 +33,13 @@ from selftrain.sampling.sampler import Picture
 from selftrain.sampling.weights import sampler_of
 from selftrain.scaling import plots, report, targets
 from selftrain.scaling.analysis import findings
+from selftrain.scaling.fit import Fit, demo_grid, is_demo, missing
+from selftrain.scaling.fit import fit as fit_grid
 from selftrain.scaling.grid import ScaleConfig, Setting, grid
 from selftrain.scaling.measure import Measured, measure, rows
 from selftrain.scaling.records import ModelResult, RawResult, ScaleResult
 from selftrain.scaling.targets import ModelUnderTest
+from selftrain.test_time import ContextLimit
 from selftrain.test_time.strategy_config import selecting_params
 
 
@@ -90,9 +99,10 @@ def scale(
     progress = progress or Progress()
     started = time.monotonic()
     config = target.config()
+    check_outputs({"--output": output}, [config.data.folder, config.model.path], owner=target.run, resumes=True)
     models = target.models(config)
     if processes > 1 and len(models) > 1:
-        with _bench(settings, target, progress):
+        with _bench(settings, target, progress, opener):
             pass  # refuses here, once and readably, what would fail in every process
         try:
             with ProcessPoolExecutor(min(processes, len(models)), multiprocessing.get_context("spawn")) as pool:
@@ -103,7 +113,7 @@ def scale(
             raise EngineError(
                 "a process that was sampling was killed, most often for memory; lower --processes or engine.batch_size"
             ) from error
-    with _bench(settings, target, progress) as bench, keeping(config, opener) as get_engine:
+    with _bench(settings, target, progress, opener) as bench, keeping(config, opener) as get_engine:
         records: list[ModelResult] = []
         raw: list[RawResult] = []
         for model in models:
@@ -114,10 +124,11 @@ def scale(
             progress.say(report.answer(records[-1]))
         result = ScaleResult(
             name=target.name, questions=bench.questions.about, n_dev=len(bench.questions.dev),
-            n_test=len(bench.questions.test), judge=JUDGE_VERSION, seed=config.seed, settings=settings,
+            n_test=len(bench.questions.test), judge=JUDGE_VERSION, seed=config.seed, settings=bench.fit.settings,
             sampling=sampling_params(config.evaluation).to_json(), subjects=tuple(records),
             untrained=targets.untrained_ignores(config, bench.points) if target.run is not None else (),
             seconds=round(time.monotonic() - started, 1), trained_prompt=bench.trained_prompt,
+            fitted=bench.fit.made_from,
         )  # fmt: skip
     write_jsonl(output / "results.jsonl.gz", (row.to_json() for row in raw))
     write_json(output / "scale.json", result)
@@ -136,6 +147,8 @@ class _Bench:
     points: Sequence[Setting]
     picture: Callable[[str], Picture]
     trained_prompt: int | None
+    fit: Fit
+    rater: Rater | None
 
     def measure(
         self, model: ModelUnderTest, progress: Progress, opener: Opener
@@ -143,8 +156,10 @@ class _Bench:
         """Every setting on dev and test, and how many samples had to be drawn for it."""
         splits = {"dev": self.questions.dev, "test": self.questions.test}
         everything, measured = [*splits["dev"], *splits["test"]], {}
-        weights = (model.adapter, model.iteration)
+        weights = (model.weights, model.iteration)
         with sampler_of(self.config, self.bank, self.picture, everything, *weights, opener) as sampler:
+            if self.rater is not None:
+                self.rater.make_room = sampler.release
             for split, problems in splits.items():
                 with progress.stage(f"{model.name}, {split}, {len(problems)} problems", "settings") as told:
                     measured[split] = measure(self.points, problems, sampler, told)
@@ -152,7 +167,7 @@ class _Bench:
 
 
 @contextmanager
-def _bench(settings: ScaleConfig, target: Target, progress: Progress) -> Iterator[_Bench]:
+def _bench(settings: ScaleConfig, target: Target, progress: Progress, opener: Opener) -> Iterator[_Bench]:
     config = target.config()
     images = config.data.folder if target.files is None else target.files.images
     with Bank(config.bank) as bank:
@@ -167,7 +182,7 @@ def _bench(settings: ScaleConfig, target: Target, progress: Progress) -> Iterato
             k = settings.problems
             questions = replace(questions, dev=questions.dev[:k], test=questions.test[:k])
         plain, selecting = sampling_params(config.evaluation), selecting_params(config.evaluation)
-        processor = targets.processor_of(config)
+        processor = budgets.processor_of(config)
         limit = targets.context_limit_of(config, picture, processor) if processor is not None else None
         selection = targets.selection_of(config, settings.select_format, target.run)
         if limit is not None:
@@ -179,13 +194,43 @@ def _bench(settings: ScaleConfig, target: Target, progress: Progress) -> Iterato
             raise ConfigError(
                 "trained_prompt counts tokens, and there is no checkpoint here with a tokenizer; leave it out"
             )
-        points = grid(settings, plain, selecting, prompt_set(config.prompts), limit, config.seed, selection)
+        fit = _fit(settings, target, config, bank, picture, questions, processor, limit, progress, opener)
+        reward, everything = load_reward(config, bank), [*questions.dev, *questions.test]
+        rater = None if reward is None else Rater(config, reward, bank, picture, everything, opener=opener)
+        points = grid(fit.settings, plain, selecting, prompt_set(config.prompts), limit, config.seed, selection, rater)
         if not config.engine.gives_logprobs:
             points = [point for point in points if not point.strategy.endswith("_logprob")]
             progress.say("engine.logprobs is false: settings that weigh answers by their likelihood are left out")
+        targets.check_letters(points, everything)
         if processor is not None:
             targets.check_budgets(points, processor)
-        yield _Bench(config, questions, bank, points, picture, limit.trained if limit is not None else None)
+        if target.run is not None:
+            reading = readings.Reading(
+                by="scale", weights=tuple(model.name for model in target.models(config)), splits=("test",),
+                settings=config.digest(), strategies=tuple(point.name for point in points),
+            )  # fmt: skip
+            readings.record(target.run, reading)
+        yield _Bench(config, questions, bank, points, picture, limit.trained if limit is not None else None, fit, rater)
+
+
+def _fit(
+    settings: ScaleConfig, target: Target, config: Config, bank: Bank, picture: Callable[[str], Picture],
+    questions: targets.Questions, processor: Any, limit: ContextLimit | None, progress: Progress, opener: Opener,
+) -> Fit:  # fmt: skip
+    """The grid's settings: what is missing is chosen for the first model, whose greedy answers on dev are looked at."""
+    everything = [*questions.dev, *questions.test]
+    if not missing(settings):
+        return Fit(settings)
+    if is_demo(config):
+        return Fit(demo_grid(settings, config, [problem.choices for problem in everything]))
+    first, plain, prompts = target.models(config)[0], sampling_params(config.evaluation), prompt_set(config.prompts)
+    with (
+        sampler_of(config, bank, picture, everything, first.weights, first.iteration, opener) as sampler,
+        progress.stage(f"{first.name}, dev: how long it usually thinks", "samples") as sampler.on_progress,
+    ):
+        found = fit_grid(settings, config, plain, prompts, questions.dev, everything, sampler, processor, limit)
+    progress.say(f"the grid was made from {found.made_from}")
+    return found
 
 
 def _fill(settings: ScaleConfig, target: Target, which: int, quiet: bool, opener: Opener) -> None:
@@ -195,7 +240,7 @@ def _fill(settings: ScaleConfig, target: Target, which: int, quiet: bool, opener
     config = target.config()
     prepare_environment(config.engine.threads)
     progress = Progress(quiet=quiet, live=False)
-    with _bench(settings, target, progress) as bench:
+    with _bench(settings, target, progress, opener) as bench:
         bench.measure(target.models(config)[which], progress, opener)
 
 
@@ -205,7 +250,7 @@ def _model_result(
     return ModelResult(
         name=model.name,
         model=str(config.model.path),
-        adapter=str(model.adapter) if model.adapter else None,
+        adapter=str(model.weights) if model.weights else None,
         samples_drawn=drawn,
         settings={split: tuple(m.record for m in several) for split, several in measured.items()},
         findings=findings(measured["dev"], measured["test"], config.seed),

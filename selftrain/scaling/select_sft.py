@@ -16,6 +16,7 @@ from typing import Any, Literal
 from data_process.building.mixed_select import PER_SIZE, SIZES, build_mixed_select
 from data_process.building.rationale import build_rationale_select
 from data_process.io import read_examples, read_jsonl, write_jsonl
+from data_process.outputs import check_outputs
 from data_process.prompts import SelectFormat, prompt_set
 from data_process.schema import Example, Judged, judged_from_json, to_json
 from data_process.seeds import seed_for
@@ -26,7 +27,8 @@ from selftrain.runs.run_dir import RunDir, iteration_files, run_config
 from selftrain.runs.splits import image_store, inputs, load_splits
 from selftrain.sampling.bank import Bank
 from selftrain.scaling.targets import models_of
-from selftrain.stages import second_thoughts_in, tune
+from selftrain.stages.building import second_thoughts_in
+from selftrain.training.sft import tune
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,16 @@ class SelectData:
 
 
 def select_data(run: Path, settings: SelectData, output: Path, progress: Progress | None = None) -> Path:
-    """Build the rows and train on them in `output`; returns the adapter's folder.
+    """Build the rows and train on them in `output`; returns the folder of what was trained.
 
     RunError if `run` is not a finished run or its candidates are gone, or `output` was made with other settings;
     DataError for settings that cannot be; TrainingError when the SFT fails.
     """
     progress = progress or Progress()
     config = run_config(run)
+    check_outputs({"--output": output}, [config.data.folder, config.model.path], owner=run, resumes=True)
     accepted = models_of(run, ["accepted"])[0]
-    start = accepted.adapter if settings.start == "accepted" else None
+    start = accepted.weights if settings.start == "accepted" else None
     if not config.engine.has_model:
         raise ConfigError(f"{run} was a rehearsal without a model: there is nothing to train")
     with Bank(config.bank) as bank, RunDir(output) as folder:
@@ -87,8 +90,7 @@ def select_data(run: Path, settings: SelectData, output: Path, progress: Progres
             }
             write_json(into / "counts.json", counts)
 
-        with progress.stage("building selections", "rows"):
-            built = folder.stage("build", build)
+        built = folder.stage("build", progress.during("building selections", "rows", build))
         counts = read_json(built / "counts.json")
         progress.say("  rows: " + ", ".join(f"{kind} {n}" for kind, n in counts["examples"].items()))
 
@@ -98,10 +100,10 @@ def select_data(run: Path, settings: SelectData, output: Path, progress: Progres
             seed = seed_for(settings.seed, "select-data", "train")
             with progress.stage(f"training on {len(examples)} rows from {settings.start}", "steps") as update:
                 result = tune(config, store, examples, start, into / "work", seed, update, overrides)
-            (into / "work" / "adapter").replace(into / "adapter")
+            (into / "work" / config.training.result).replace(into / config.training.result)
             write_json(into / "result.json", result)
 
-        return folder.stage("train", train, after=["build"]) / "adapter"
+        return folder.stage("train", train, after=["build"]) / config.training.result
 
 
 def pool_of_run(run: Path) -> list[Judged]:
@@ -113,9 +115,9 @@ def pool_of_run(run: Path) -> list[Judged]:
 
 
 def cot_rows(run: Path) -> list[Example]:
-    """The self-CoT rows of the run's last iteration, whose pool held the candidates of all."""
+    """The self-CoT rows of the run's last iteration, whose pool held the candidates of all; none if it was DPO's."""
     files = iteration_files(run, "build/examples.jsonl")
-    return [row for row in read_examples(files[-1][1]) if row.kind == "cot"] if files else []
+    return [row for row in read_examples(files[-1][1]) if row.kind == "cot" and not row.rejected] if files else []
 
 
 def mixture(

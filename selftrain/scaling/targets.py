@@ -1,4 +1,4 @@
-"""What is measured: a model with or without an adapter, and the questions, from a run folder or from files."""
+"""What is measured: a model as it is or trained, and the questions, from a run folder or from files."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from data_process.prompts import SelectFormat
 from data_process.schema import DataError, Problem
 from data_process.seeds import seed_for
 from selftrain.config import Config, ConfigError
-from selftrain.engines.base import EngineError
-from selftrain.engines.budget import preset
-from selftrain.engines.budget_forcing.state_machine import resolve
-from selftrain.engines.budget_forcing.tokenizer import TokenizerVocabulary
+from selftrain.engines.budget_forcing.tags import refuse_letters
+from selftrain.engines.decoding.lora_merge import is_checkpoint
 from selftrain.files import RunError, read_json
 from selftrain.progress import Progress
 from selftrain.runs.metrics import Metrics
+from selftrain.runs.run_dir import run_config, weights_of
 from selftrain.runs.splits import inputs, load_splits, usable_problems
+from selftrain.sampling import budgets
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.sampler import Picture
 from selftrain.scaling.grid import Setting, ignores_of
 from selftrain.test_time import ContextLimit
 from selftrain.test_time.strategy_config import SelectionForm, trained_limit
-from selftrain.training.row_lengths import frame_of
+from selftrain.training.row_lengths import prompt_frame
 
 COUNTED = 64  # longest prompts by characters among which the longest in tokens is looked for
 DEV_SHARE = 1 / 3  # of the problems, where no dev file is given: a seeded draw, so that nothing is chosen on the rest
@@ -41,7 +41,7 @@ class ModelUnderTest:
     """Weights under a name."""
 
     name: str
-    adapter: Path | None
+    weights: Path | None  # trained: folder of an adapter or of a checkpoint; None: the base model
     iteration: int  # matters to the scripted engine alone
 
 
@@ -94,11 +94,11 @@ def _usable(path: Path, images: Path, store: ImageStore, config: Config) -> list
 
 
 def models_of(run: Path, wanted: Sequence[str]) -> list[ModelUnderTest]:
-    """`base`, `accepted`, `iterK`, or NAME=ADAPTER_FOLDER, in order; base and accepted that are one stand once."""
+    """`base`, `accepted`, `iterK`, or NAME=FOLDER of weights, in order; base and accepted that are one stand once."""
     found: dict[Path | None, ModelUnderTest] = {}
     for name in wanted:
         model = _model(run, name)
-        found.setdefault(model.adapter, model)
+        found.setdefault(model.weights, model)
     return list(found.values())
 
 
@@ -107,25 +107,30 @@ def _model(run: Path, name: str) -> ModelUnderTest:
         return ModelUnderTest("base", None, 0)
     if "=" in name:
         label, _, folder = name.partition("=")
-        if not (Path(folder) / "adapter_config.json").is_file() and not list(Path(folder).glob("adapter_model*")):
-            raise ConfigError(f"--weights {name}: {folder} holds no adapter; give the folder with adapter_config.json")
+        adapter = (Path(folder) / "adapter_config.json").is_file() or list(Path(folder).glob("adapter_model*"))
+        if not adapter and not is_checkpoint(Path(folder)):
+            raise ConfigError(
+                f"--weights {name}: {folder} holds no adapter and no checkpoint; give the folder with "
+                "adapter_config.json or config.json"
+            )
         return ModelUnderTest(label, Path(folder), 0)
     if name == "accepted":
         if not (run / "metrics.json").is_file():
             raise RunError(
                 f"{run} is not finished, so no iteration is accepted; run the loop to its end, or name iterK"
             )
-        iteration = Metrics.read(run / "metrics.json").accepted or 0
+        metrics = Metrics.read(run / "metrics.json")
+        iteration = metrics.base if metrics.accepted is None else metrics.accepted
     elif name.startswith("iter") and name[4:].isdigit():
         iteration = int(name[4:])
     else:
-        raise ConfigError(f"--weights {name!r}: write base, accepted, iter1 or NAME=ADAPTER_FOLDER")
-    if iteration == 0:
+        raise ConfigError(f"--weights {name!r}: write base, accepted, iter1 (iter0: a warm-up) or NAME=FOLDER")
+    if iteration < 0 or (iteration == 0 and not (run / "iter0/train").is_dir()):  # weights of iteration 0: a warm-up's
         return ModelUnderTest("base", None, 0)
-    adapter = run / f"iter{iteration}" / "train" / "adapter"
-    if not adapter.is_dir():
-        raise RunError(f"{run} has no adapter of iteration {iteration}; there is no {adapter}")
-    return ModelUnderTest(f"iteration {iteration}", adapter, iteration)
+    weights = weights_of(run, iteration, run_config(run))
+    if not weights.is_dir():
+        raise RunError(f"{run} has no {weights.name} of iteration {iteration}; there is no {weights}")
+    return ModelUnderTest(f"iteration {iteration}", weights, iteration)
 
 
 def selection_of(config: Config, form: SelectFormat | None, run: Path | None) -> SelectionForm:
@@ -138,18 +143,18 @@ def selection_of(config: Config, form: SelectFormat | None, run: Path | None) ->
 
 def untrained_ignores(config: Config, points: Sequence[Setting]) -> tuple[str, ...]:
     """Ignore strings of the settings that no training row of the run holds."""
-    trained = preset(config.rethink.budget).ignore if config.build.parts.reflect else ()
+    trained = config.rethink.budget.budget().ignore if config.build.parts.reflect else ()
     return tuple(sorted(ignores_of(points) - set(trained)))
 
 
 def trained_prompt_of(models: Sequence[ModelUnderTest], limit: ContextLimit) -> int | None:
     """Tokens of the longest selection prompt that any of the models was trained on; None where there was none.
 
-    The rows lie where the loop and `select-data` leave them: in the folder `build` beside the adapter's `train`.
+    The rows lie where the loop and `select-data` leave them: in the folder `build` beside `train`.
     """
     prompts: set[tuple[str, tuple[str, ...]]] = set()
     for model in models:
-        rows = model.adapter.parents[1] / "build/examples.jsonl" if model.adapter is not None else None
+        rows = model.weights.parents[1] / "build/examples.jsonl" if model.weights is not None else None
         if rows is not None and rows.is_file():
             selections = (example for example in read_examples(rows) if example.kind == "select")
             prompts |= {(example.prompt, example.images) for example in selections}
@@ -157,24 +162,20 @@ def trained_prompt_of(models: Sequence[ModelUnderTest], limit: ContextLimit) -> 
     return max((limit.count(text, images) for text, images in longest), default=None)
 
 
-def processor_of(config: Config) -> Any:
-    """The checkpoint's processor; None where there is no checkpoint: scripted answers, a server's own model."""
-    if not config.engine.reads_checkpoint(config.model.path):
-        return None
-    from transformers import AutoProcessor
-
-    return AutoProcessor.from_pretrained(config.model.path)
-
-
 def check_budgets(points: Sequence[Setting], processor: Any) -> None:
     """ConfigError, before anything is sampled, for a budget that the tokenizer or the token limit has no room for."""
-    vocabulary = TokenizerVocabulary(processor.tokenizer)
-    for params in {params for point in points for params in point.decodings}:
-        if params.budget is not None:
-            try:
-                resolve(params.budget, vocabulary, [processor.tokenizer.eos_token_id], params.max_tokens)
-            except (ValueError, EngineError) as error:
-                raise ConfigError(f"the grid's budget cannot be kept by this model: {error}") from error
+    decodings = [params for point in points for params in point.decodings]
+    budgets.check("the grid's budget cannot be kept by this model", decodings, processor)
+
+
+def check_letters(points: Sequence[Setting], problems: Sequence[Problem]) -> None:
+    """ConfigError, before anything is sampled, if letters would be forced on problems without choices."""
+    choices = [problem.choices for problem in problems]
+    for budget in {params.budget for point in points for params in point.decodings}:
+        try:
+            refuse_letters(budget, choices)
+        except ValueError as error:
+            raise ConfigError(f"the grid's budget does not go with these problems: {error}") from error
 
 
 def context_limit_of(config: Config, picture: Callable[[str], Picture], processor: Any) -> ContextLimit:
@@ -185,7 +186,7 @@ def context_limit_of(config: Config, picture: Callable[[str], Picture], processo
     limit = (model.get("text_config") or model).get("max_position_embeddings")
     if not isinstance(limit, int):
         raise ConfigError(f"{config.model.path}/config.json has no max_position_embeddings")
-    frame = frame_of(processor)
+    before, shown, between = prompt_frame(processor)
 
     @cache
     def image_tokens(image: str) -> int:
@@ -193,7 +194,7 @@ def context_limit_of(config: Config, picture: Callable[[str], Picture], processo
 
     @lru_cache(maxsize=1 << 16)
     def count(prompt: str, images: tuple[str, ...]) -> int:
-        text = frame.before + frame.image.join(segments(prompt, len(images))) + frame.between
+        text = before + shown.join(segments(prompt, len(images))) + between
         ids = processor.tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"]
         return len(ids) + sum(image_tokens(image) - 1 for image in images)
 

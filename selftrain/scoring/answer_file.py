@@ -7,6 +7,7 @@ user's files.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -17,7 +18,8 @@ from typing import Any
 from data_process.io import write_jsonl
 from data_process.judging.extractor import Extractor, Reply, ReplyCache, read_by_extractor
 from data_process.judging.published.mathvista import states_answer
-from data_process.judging.published.registry import NamedJudge, named_judge
+from data_process.judging.published.registry import NamedJudge, Response, named_judge
+from data_process.outputs import check_outputs
 from data_process.predictions import mathvista_tables
 from data_process.predictions.files import (
     BAD_SHARE,
@@ -38,6 +40,7 @@ from data_process.predictions.score_forms import (
 )
 from data_process.schema import DataError, Verdict
 from selftrain import stats
+from selftrain.scoring.several import per_problem, several_lines, several_totals
 
 FOLDER = Path("outputs/score")  # under the current folder: the user's own may be read-only
 MISSING = Verdict("abstain", None, "missing")
@@ -66,6 +69,7 @@ class Scored:
     answer: AnswerRow | None  # None: the file has no answer to it
     verdict: Verdict
     reply: Reply | None = None  # of the extractor, where it was asked
+    more: tuple[Verdict, ...] = ()  # on the responses after the first
 
     def as_row(self, judge: NamedJudge, own_extractions: bool) -> dict[str, Any]:
         row: dict[str, Any] = {
@@ -74,6 +78,8 @@ class Scored:
         }  # fmt: skip
         if self.reply is not None:
             row["extractor_reply"] = self.reply.text
+        if self.more:
+            row["samples"] = per_problem([self.verdict, *self.more])
         if judge.official is not None and self.answer is not None:
             problem, extraction = self.question.problem, self.extraction(own_extractions, judge.official.as_written)
             lacks = self.lacks_extraction(own_extractions)
@@ -116,14 +122,20 @@ def score_files(
     extractor: ExtractorSettings | None = None,
     official_out: Path | None = None,
     official_scores: Path | None = None,
+    sample: int | None = None,
 ) -> dict[str, Any]:
     """Judge every answer, write a row per problem, and return the totals as a JSON-able object.
 
     `seed` is used by judges that draw and by no other. `official_out` and `official_scores` are files to write in
-    MathVista's official result and score formats. `correct + wrong + abstain == n`; `abstain` includes `missing`.
+    MathVista's official result and score formats. `sample`: which of several responses a log of another program has to
+    each problem, from 0; without it, all count: the first for the totals, and all for `samples`, with the mean, the
+    vote and the best of n. `correct + wrong + abstain == n`; `abstain` includes `missing`.
     Raises DataError for anything wrong with the two files or with the judge's name.
     """
     judge = named_judge(judge_name)
+    named = {"--per-item": per_item, "--official-out": official_out, "--official-scores": official_scores}
+    named["--extractor-cache"] = extractor.cache if extractor else None
+    check_outputs(named, [problems, answers])
     if extractor is not None and (judge.reads != "text" or judge.name.startswith("legacy:")):
         raise DataError(
             f"judge {judge.name} takes no extractor; use --judge auto, mathvista or geoqa with --extractor-url"
@@ -134,12 +146,18 @@ def score_files(
         )
     left_out = LeftOut()
     questions = read_problem_rows(problems, left_out, geoqa=judge.name == "geoqa")
-    given = read_answer_rows(answers, questions, problems, left_out)
+    given = read_answer_rows(answers, questions, problems, left_out, sample)
     _need_extractions(judge, given, answers)
+    several = next((answer for answer in given.values() if answer.more), None)
+    if several is not None and (judge.mathvista or judge.official is not None or judge.reads == "extraction"):
+        raise DataError(
+            f"{several.where}: {1 + len(several.more)} responses to problem {several.id!r}, and {judge.name} scores "
+            "one; choose it, e.g. --sample 0"
+        )
     scored = judge_all(questions, given, judge, seed, extractor)
     own = not any(answer.has_extraction for answer in given.values())
     rows = [item.as_row(judge, own) for item in scored]
-    path = per_item or default_path(problems, answers, judge, seed, extractor.model if extractor else None)
+    path = per_item or default_path(problems, answers, judge, seed, extractor.model if extractor else None, sample)
     try:
         write_jsonl(path, rows)
         if judge.mathvista:
@@ -176,27 +194,38 @@ def judge_all(
             if answer is None:
                 scored.append(Scored(question, None, MISSING))
                 continue
-            response, reply = answer.response, None
             if judge.reads == "extraction" and not answer.has_extraction:
                 scored.append(Scored(question, answer, NOT_EXTRACTED))
                 continue
-            verdict = judge.verdict(question.problem, response, seed)
-            if reader and verdict.status == "abstain" and response.text.strip() and not response.truncated:
-                by_rules = verdict.rule
-                verdict, reply = read_by_extractor(question.problem, response.text, reader)
-                verdict = replace(verdict, note=f"{verdict.note or ''} (the rules: {by_rules})".strip())
-            scored.append(Scored(question, answer, verdict, reply))
+            (verdict, reply), *others = (
+                _judged(question, response, judge, seed, reader) for response in (answer.response, *answer.more)
+            )
+            scored.append(Scored(question, answer, verdict, reply, tuple(other for other, _ in others)))
     return scored
 
 
-def default_path(problems: Path, answers: Path, judge: NamedJudge, seed: int, model: str | None) -> Path:
+def _judged(
+    question: ProblemRow, response: Response, judge: NamedJudge, seed: int, reader: Extractor | None
+) -> tuple[Verdict, Reply | None]:
+    verdict, reply = judge.verdict(question.problem, response, seed), None
+    if reader and verdict.status == "abstain" and response.text.strip() and not response.truncated:
+        by_rules = verdict.rule
+        verdict, reply = read_by_extractor(question.problem, response.text, reader)
+        verdict = replace(verdict, note=f"{verdict.note or ''} (the rules: {by_rules})".strip())
+    return verdict, reply
+
+
+def default_path(
+    problems: Path, answers: Path, judge: NamedJudge, seed: int, model: str | None, sample: int | None
+) -> Path:
     """`outputs/score/ANSWERS.JUDGE.DIGEST.jsonl`: the same inputs give the same name, other inputs another."""
     digest = hashlib.sha256()
     for path in (problems, answers):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    digest.update(repr((judge.name, judge.version, seed, model)).encode())
-    stem = answers.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
+    chosen = () if sample is None else (sample,)
+    digest.update(repr((judge.name, judge.version, seed, model, *chosen)).encode())
+    stem = re.sub(r"(\.jsonl|\.json|\.xlsx|\.eval)?(\.gz)?$", "", answers.name)
     return FOLDER / f"{stem}.{judge.name.replace(':', '-')}.{digest.hexdigest()[:10]}.jsonl"
 
 
@@ -245,6 +274,7 @@ def totals(
         "missing": len(missing), "missing_ids": missing, "seed": seed, "per_item": str(path.resolve()),
         "rules": dict(Counter(row["rule"] for row in rows).most_common()),
     }  # fmt: skip
+    result |= several_totals(rows)
     asked = [item.reply for item in scored if item.reply is not None]
     if asked:
         result["extractor"] = {"asked": len(asked), "from_cache": sum(reply.from_cache for reply in asked)}
@@ -283,6 +313,7 @@ def as_text(result: Mapping[str, Any]) -> str:
         f"correct {result['correct']}, wrong {result['wrong']}, abstain {result['abstain']}, "
         f"of which without an answer in the file {result['missing']}",
     ]
+    lines += several_lines(result)
     if result["missing"]:
         more = ", ..." if result["missing"] > SHOWN_IDS else ""
         lines.append("  unanswered: " + ", ".join(result["missing_ids"][:SHOWN_IDS]) + more)

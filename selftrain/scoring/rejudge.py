@@ -1,4 +1,4 @@
-"""Work on the stored answers of finished runs: judge them again, compare two runs. No model, no sampling."""
+"""Judges the stored answers of finished runs again. No model, no sampling."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 
 from data_process.io import each_row, load_problems, write_jsonl
 from data_process.judging import JUDGE_VERSION, judge
+from data_process.outputs import check_outputs
 from data_process.predictions.score_forms import form_of, form_totals
 from data_process.schema import Finish, Problem, Status, Verdict, judged_from_json, to_json
-from data_process.seeds import seed_for
 from selftrain import stats
 from selftrain.files import Record, RunError
-from selftrain.runs.metrics import EVALUATED, Metrics, compared, rows_of
+from selftrain.runs.metrics import EVALUATED
 from selftrain.runs.run_dir import iteration_files, run_config
-from selftrain.test_time.results import Comparison, EvaluatedProblem, compare_both
+from selftrain.test_time.results import EvaluatedProblem
 
 STATUSES = ("correct", "wrong", "abstain")
 FLIPS_FOLDER = Path("outputs/rejudge")  # under the current folder: a finished run is not written to
@@ -188,8 +188,12 @@ class Rejudged(Record):
 def rejudge(run: Path, flips: Path | None = None) -> Rejudged:
     """Judge every stored answer of a run again; the list of what changed goes to the file `flips`.
 
-    The run folder is not written to. Raises as `stored_answers` does, and RunError where the run has no judged answer.
+    The run folder is not written to. Raises as `stored_answers` does, RunError where the run has no judged answer, and
+    DataError where `flips` would overwrite something of the run.
     """
+    config = run_config(run)
+    data = [config.data.folder / name for name in (config.data.train, config.data.dev, config.data.test)]
+    check_outputs({"--flips": flips}, [*data, config.bank, config.model.path], runs=[run])
     stored, now_counts, by_status, by_rule = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
     flipped, other_answer = [], []
     for answer in stored_answers(run):
@@ -223,27 +227,3 @@ def rejudge(run: Path, flips: Path | None = None) -> Rejudged:
         by_status=dict(by_status.most_common()), by_rule=dict(by_rule.most_common()),
         examples=tuple(changed[:SHOWN_FLIPS]), flips=str(path.resolve()),
     )  # fmt: skip
-
-
-def compare_runs(a: Path, b: Path, split: str = "test") -> tuple[str, str, list[Comparison]]:
-    """Paired comparison of the accepted iterations of two runs on the same problems, for every strategy of both.
-
-    Returns the runs' names and the comparisons, b minus a, whose `a` and `b` are the runs' accepted iterations.
-    Averages over samples and the oracle are left out. Raises RunError if a run has no such evaluation, or if the two
-    were not measured on the same problems.
-    """
-    names, rows = [], []
-    for run in (a, b):
-        metrics = Metrics.read(run / "metrics.json")
-        if not (run / f"iter{metrics.accepted}/{split}/rows.jsonl").is_file():
-            raise RunError(f"{run} has no evaluation of its accepted iteration on {split}; run it to its end first")
-        rows.append(rows_of(run, metrics.accepted or 0, split))
-        names.append(metrics.run.name)
-    gold = [{row.id: row.gold for row in part} for part in rows]
-    if gold[0] != gold[1]:
-        only = set(gold[0].items()) ^ set(gold[1].items())
-        raise RunError(f"{a} and {b} were measured on different problems ({len(only)} differ), so they have no pairs")
-    before, after = rows
-    seed = seed_for("compare", split)
-    found = [one for name in compared(before, after) for one in compare_both(before, after, split, name, seed)]
-    return names[0], names[1], found

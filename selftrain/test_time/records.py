@@ -11,7 +11,16 @@ from data_process.derivations import RIGHT, derivation_of
 from data_process.judging import judge, same_answer
 from data_process.schema import Problem, Verdict
 from selftrain.engines.base import Completion
-from selftrain.test_time.tokens import TokenCost, mean_cost
+from selftrain.test_time.tokens import NOTHING, TokenCost, mean_cost
+
+
+@dataclass(frozen=True)
+class Rating:
+    """What a reward model makes of a response. No gold answer has a part in it."""
+
+    score: float  # the least of `steps`: the higher, the better
+    steps: tuple[float, ...] = ()  # of each step in order
+    cost: TokenCost = NOTHING  # of rating this response by itself
 
 
 @dataclass(frozen=True)
@@ -21,6 +30,7 @@ class Attempt:
     completion: Completion
     verdict: Verdict
     derivation: str | None = None  # "right", or its first fault; None where the data set has no such measure
+    rating: Rating | None = None  # None: no reward model has looked at it
 
     @property
     def honest(self) -> bool:
@@ -53,8 +63,13 @@ def ballots(attempts: Sequence[Attempt]) -> list[str | None]:
     Equality is that of pairs, made transitive; the gold answer has no part in it. The text is the form that most of
     them gave; among equals the one that is not a rounded decimal, then the first in the alphabet.
     """
-    counts = Counter(a.answer for a in attempts)
-    forms = list({a.answer: a.verdict for a in attempts if a.answer is not None}.values())
+    return equal_answers([a.verdict for a in attempts])
+
+
+def equal_answers(verdicts: Sequence[Verdict]) -> list[str | None]:
+    """`ballots` of responses that are known by their verdicts alone."""
+    counts = Counter(v.extracted for v in verdicts)
+    forms = list({v.extracted: v for v in verdicts if v.extracted is not None}.values())
     classes: list[list[Verdict]] = []
     for form in forms:
         equal = [c for c in classes if any(same_answer(form, other) for other in c)]
@@ -67,7 +82,7 @@ def ballots(attempts: Sequence[Attempt]) -> list[str | None]:
     for several in classes:
         answers = [v.extracted for v in several if v.extracted is not None]
         names.update(dict.fromkeys(answers, min(answers, key=rank)))
-    return [names[a.answer] for a in attempts]
+    return [names[v.extracted] for v in verdicts]
 
 
 def most_likely(attempts: Sequence[Attempt]) -> Attempt:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
@@ -14,30 +15,38 @@ from pydantic import Field, model_validator
 from data_process.schema import Finish, Verdict
 from selftrain import stats
 from selftrain.files import Record, SparseRecord
+from selftrain.runs.run_dir import BASE
 from selftrain.test_time.records import Attempt, Outcome
 from selftrain.test_time.tokens import generated_tokens, mean_cost
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
+IterationNumber = Annotated[int, Field(ge=BASE)]
 Amount = Annotated[float, Field(ge=0)]
 Difference = Annotated[float, Field(ge=-1, le=1)]
 
 
-class JudgedText(Record):
+_ADDED = ("forced", "question", "choices")  # fields of EvaluatedProblem that earlier versions lack
+
+
+class JudgedText(SparseRecord):
     """One text of the model with its verdict."""
+
+    optional: ClassVar[frozenset[str]] = frozenset({"reward"})
 
     text: str
     tokens: Count  # generated
     prompt_tokens: Count  # image tokens included
     finish: Finish
     verdict: Verdict
+    reward: float | None = None  # None: no reward model has looked at it
 
     @classmethod
     def of(cls, attempt: Attempt) -> JudgedText:
         c = attempt.completion
         return cls(
             text=c.text, tokens=generated_tokens(c), prompt_tokens=c.n_prompt_tokens, finish=c.finish,
-            verdict=attempt.verdict,
+            verdict=attempt.verdict, reward=None if attempt.rating is None else attempt.rating.score,
         )  # fmt: skip
 
 
@@ -68,15 +77,18 @@ class EvaluatedProblem(Record):
 
     id: str
     gold: str
-    iteration: Count  # whose weights answered; 0 is the base model
+    iteration: IterationNumber  # whose weights answered; the base model is 0, or BASE under a warm-up
     samples: tuple[JudgedText, ...]  # that votes and selections share; sample 0 first
     strategies: Mapping[str, StrategyResult]
     forced: Mapping[str, tuple[JudgedText, ...]] = {}  # the same with ignore strings: "+1" is one in each sample
+    question: str = ""  # with its context; "" in rows of earlier versions
+    choices: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Without `forced` where there is none, as it was before."""
+        """With the problem first, and without `forced` where there is none. What is empty is left out, as before."""
         row = super().to_json()
-        return row if self.forced else {key: value for key, value in row.items() if key != "forced"}
+        problem = {name: row.pop(name) for name in ("id", "question", "choices")}
+        return {key: value for key, value in {**problem, **row}.items() if key not in _ADDED or value}
 
     def judged_texts(self) -> list[tuple[str, JudgedText]]:
         """Every text with a name: "sample 0", "greedy", "refine 1"."""
@@ -126,7 +138,7 @@ class Tokens(Record):
 class Score(SparseRecord):
     """One strategy on one split. Only what a result cannot do without is required of a file."""
 
-    optional: ClassVar[frozenset[str]] = frozenset({"honest", "faults"})
+    optional: ClassVar[frozenset[str]] = frozenset({"honest", "faults", "idle"})
 
     n: Count
     accuracy: Fraction
@@ -141,6 +153,7 @@ class Score(SparseRecord):
     drawing_error: Amount | None = 0.0
     honest: Fraction | None = None  # accuracy counting only answers that are derived rightly, where the data can tell
     faults: Mapping[str, Fraction] = {}  # shares of the problems that are answered wrong, by the derivation's fault
+    idle: Fraction | None = None  # share of forced samples that no ignore string was put into; None: nothing is forced
 
     @model_validator(mode="after")
     def _adds_up(self) -> Score:
@@ -190,12 +203,43 @@ def _faults(outcomes: Sequence[Outcome]) -> dict[str, float]:
     return {name: math.fsum(one.faults.get(name, 0.0) for one in outcomes) / len(outcomes) for name in names}
 
 
-class SplitResult(Record):
+class ReliabilityBin(Record):
+    """Samples whose reward lies in [low, high), or up to 1 in the last bin."""
+
+    low: Fraction
+    high: Fraction
+    n: Count
+    mean: Fraction  # reward
+    right: Fraction  # share that the judge calls correct
+
+
+class Calibration(Record):
+    """Whether a reward says how likely a sample is right: rewards in [0, 1] against the judge's verdicts."""
+
+    n: Count
+    mean: Fraction  # reward
+    right: Fraction
+    brier: Fraction  # mean squared difference of reward and verdict; 0.25 is that of a constant 0.5
+    auc: Fraction | None  # chance that a right sample has a higher reward than a wrong one; None: one kind alone
+    ece: Fraction  # mean distance of reward and share of right ones in a bin, by the samples in it
+    bins: tuple[ReliabilityBin, ...]  # the bins that have samples
+
+    @classmethod
+    def of(cls, judged: Sequence[tuple[float, bool]]) -> Calibration:
+        """Of (reward, whether the sample is right). ValueError for no samples or a reward outside [0, 1]."""
+        found = stats.calibration(judged)
+        return cls.model_validate({**asdict(found), "bins": [asdict(one) for one in found.bins]})
+
+
+class SplitResult(SparseRecord):
     """Every strategy on one split: `split.json`."""
+
+    optional: ClassVar[frozenset[str]] = frozenset({"calibration"})
 
     n: Count
     strategies: Mapping[str, Score] = Field(min_length=1)
     n_samples: Count | None = None
+    calibration: Calibration | None = None  # of the reward model; None: no strategy asked it
 
     @model_validator(mode="before")
     @classmethod
@@ -229,8 +273,8 @@ class Comparison(SparseRecord, PairedDifference):
 
     split: str
     strategy: str
-    a: Count
-    b: Count
+    a: IterationNumber
+    b: IterationNumber
     honest: bool = False  # of honest accuracies
 
 
@@ -238,7 +282,7 @@ class Contrast(PairedDifference):
     """Strategy b against strategy a with one iteration's weights."""
 
     split: str
-    iteration: Count
+    iteration: IterationNumber
     a: str
     b: str
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from data_process.schema import Problem
@@ -13,8 +13,8 @@ from selftrain.sampling.sampler import Sampler
 from selftrain.test_time import adaptive, length_control, refine, select, subsets, vote, weights
 from selftrain.test_time.derivations import checked
 from selftrain.test_time.records import Attempt, Outcome, attempt, choice_of, mean_and_error, single_outcome
-from selftrain.test_time.strategy_config import Pool, StrategyConfig, pool_of
-from selftrain.test_time.tokens import TokenCost, cost_of
+from selftrain.test_time.strategy_config import Pool, StrategyConfig, pool_of, rated
+from selftrain.test_time.tokens import TokenCost, cost_of, mean_cost
 
 # Subsets behind a weighted vote@n, which has no closed form: all of them for 10 samples (at most 252), and for more
 # samples so many that drawing leaves at most 0.016 of uncertainty on one problem and a thousandth on a split of 250.
@@ -69,8 +69,11 @@ def preflight(names: Sequence[str], problems: Sequence[Problem], plan: StrategyC
         if name not in STRATEGIES:
             raise ConfigError(f"there is no strategy {name!r}; known: {', '.join(STRATEGIES)}")
         strategy = STRATEGIES[name]
-        if strategy.needs_reward and plan.reward is None:
-            raise ConfigError(f"strategy {name} needs a reward; give the plan one, or use {name.split('_')[0]}_logprob")
+        if strategy.needs_reward and plan.rate is None:
+            other = "" if strategy.family == "oracle" else f", or use {name.split('_')[0]}_logprob"
+            raise ConfigError(
+                f"strategy {name} needs a reward; set reward.model to a folder that `selftrain reward` made{other}"
+            )
         if strategy.family == "reject" and plan.rejection is None:
             raise ConfigError(f"strategy {name} needs a rejection limit in thinking tokens")
         if strategy.needs_context_limit and plan.context_limit is None:
@@ -92,6 +95,8 @@ def run(
     preflight([name], problems, plan)
     strategy = STRATEGIES[name]
     samples = pool_of(problems, sampler, plan, pool) if strategy.needs_pool else {}
+    if strategy.needs_reward and plan.rate is not None:
+        samples = rated(problems, samples, plan.rate)
     outcomes = strategy.run(problems, sampler, plan, samples if strategy.needs_pool else pool)
     if strategy.family == "oracle":  # it chooses by the gold answer, so a right derivation says nothing of it
         return outcomes
@@ -139,7 +144,23 @@ def _best(score: weights.Weigh) -> RunStrategy:
             return _exact(problem, samples, plan, vote.best_of_at_n(samples, scores, plan.n))
         return single_outcome(problem, vote.best_of(samples, scores), _cost(samples, plan.n))
 
-    return per_problem(rule)
+    return _by_reward(rule) if score is weights.rewards else per_problem(rule)
+
+
+def _reward_pass(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig) -> Outcome:
+    scores = weights.rewards(problem, samples, plan)
+    return _exact(problem, samples, plan, vote.top_has_right_at_n(samples, scores, plan.n, plan.top))
+
+
+def _by_reward(rule: Rule) -> RunStrategy:
+    """As `per_problem`, for a rule that needs a reward of each sample, which is paid for."""
+
+    def charged(problem: Problem, samples: Sequence[Attempt], plan: StrategyConfig) -> Outcome:
+        outcome = rule(problem, samples, plan)
+        ratings = mean_cost([a.rating.cost for a in samples if a.rating is not None])
+        return replace(outcome, cost=outcome.cost + ratings.times(plan.n))
+
+    return per_problem(charged)
 
 
 def _weighted(weigh: weights.Weigh) -> RunStrategy:
@@ -152,7 +173,7 @@ def _weighted(weigh: weights.Weigh) -> RunStrategy:
         credit, error = mean_and_error(vote.weighted_credits(samples, cast, chosen), every)
         return _exact(problem, samples, plan, credit, error)
 
-    return per_problem(rule)
+    return _by_reward(rule) if weigh is weights.reward_weights else per_problem(rule)
 
 
 def _exact(
@@ -265,6 +286,12 @@ STRATEGIES: dict[str, Strategy] = {
         "reject",
         lambda problems, sampler, plan, pool: length_control.reject(problems, sampler, plan),
         needs_pool=False,
+    ),
+    "reward_pass": Strategy(
+        "a perfect choice among the few of n with the highest rewards: Reward-Pass@k",
+        "oracle",
+        _by_reward(_reward_pass),
+        needs_reward=True,
     ),
     "pass": Strategy(
         "a perfect choice among n: the bound of every choice (unbiased pass@n)", "oracle", per_problem(_pass)

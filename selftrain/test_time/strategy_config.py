@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +15,12 @@ from selftrain.engines.base import Completion, SamplingParams
 from selftrain.files import read_json
 from selftrain.sampling.engine_factory import sampling_params
 from selftrain.sampling.sampler import Ask, Sampler
-from selftrain.test_time.records import Attempt, attempt
+from selftrain.test_time.records import Attempt, Rating, attempt
 from selftrain.test_time.tokens import ContextLimit, refuse
 
 Pool = Mapping[str, Sequence[Attempt]]  # problem id -> its judged samples, sample 0 first
-Reward = Callable[[Problem, Completion], float]
+# One rating for each response, in order; responses are rated together because another model must be loaded for it.
+Rate = Callable[[Sequence[tuple[Problem, Completion]]], Sequence[Rating]]
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,12 @@ class StrategyConfig:
     rejection: Rejection | None = None
     doubt: float = 0.0  # weight of an attempt that contradicts itself, beside 1 for the others
     confidence: float = 0.95  # posterior probability of the leader at which an adaptive vote stops drawing
-    reward: Reward | None = None  # finite; not negative where it weighs votes
+    rate: Rate | None = None  # by a reward model; scores are not negative where they weigh votes
+    top: int = 2  # attempts with the highest rewards that `reward_pass` looks at
     context_limit: ContextLimit | None = None  # None: no prompt is checked before the engine is asked
 
     def __post_init__(self) -> None:
-        for name, least in (("n", 1), ("draws", 1), ("group", 2), ("permutations", 1), ("rounds", 1)):
+        for name, least in (("n", 1), ("draws", 1), ("group", 2), ("permutations", 1), ("rounds", 1), ("top", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it is at least {least}")
         if self.texts is not None and self.texts < 1:
@@ -185,3 +188,19 @@ def pool_of(
                 "draw it with this plan, or lower n"
             )
     return {p.id: list(pool[p.id][: plan.size]) for p in problems}
+
+
+def rated(problems: Sequence[Problem], pool: Pool, rate: Rate) -> dict[str, list[Attempt]]:
+    """The pool's samples of these problems, all of them with a rating.
+
+    ConfigError for a score that is not finite, EngineError from the reward model's engine.
+    """
+    unrated = [(p, a.completion) for p in problems for a in pool[p.id] if a.rating is None]
+    ratings = iter(rate(unrated) if unrated else ())
+    found = {
+        p.id: [a if a.rating is not None else replace(a, rating=next(ratings)) for a in pool[p.id]] for p in problems
+    }
+    for name, attempts in found.items():
+        if not all(a.rating is not None and math.isfinite(a.rating.score) for a in attempts):
+            raise ConfigError(f"the reward of an attempt at problem {name} is not finite; the reward model is damaged")
+    return found

@@ -26,6 +26,12 @@ class TokenCost:
     def __add__(self, other: TokenCost) -> TokenCost:
         return TokenCost(*map(add, astuple(self), astuple(other)))
 
+    def times(self, factor: float) -> TokenCost:
+        return TokenCost(*(factor * part for part in astuple(self)))
+
+
+NOTHING = TokenCost()
+
 
 def cost_of(completions: Sequence[Completion]) -> TokenCost:
     """Cost of several completions of one prompt: the prompt is prefilled once, whatever their number.

@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 from data_process.prompts import PromptSet
 from selftrain.config import ConfigError, EvaluationConfig
 from selftrain.engines.base import SamplingParams
-from selftrain.engines.budget import PRESETS, preset
 from selftrain.sampling.engine_factory import sampling_params
 from selftrain.test_time.strategies import STRATEGIES, Strategy
-from selftrain.test_time.strategy_config import ANSWER_FORM, SelectionForm, StrategyConfig, selecting_params
+from selftrain.test_time.strategy_config import ANSWER_FORM, Rate, SelectionForm, StrategyConfig, selecting_params
 
 _NAME = re.compile(
     r"(?P<strategy>[^@/+]+)(?:@(?P<n>[1-9][0-9]{0,3}))?(?:/(?P<group>[1-9][0-9]?))?(?:\+(?P<waits>[1-9][0-9]?))?"
@@ -27,7 +26,7 @@ class Variant:
 
     strategy: str
     n: int | None = None  # samples at most; of `refine` and `refine_vote` the rounds
-    group: int | None = None  # candidates in one prompt of a tournament
+    group: int | None = None  # candidates in one prompt of a tournament; of `reward_pass` the highest rewards
     waits: int = 0  # ends of thinking that a budget replaces, in every attempt
 
 
@@ -48,7 +47,11 @@ def strategy_of(name: str) -> Strategy | None:
 
 
 def plans_of(
-    config: EvaluationConfig, prompts: PromptSet, seed: int, selection: SelectionForm = ANSWER_FORM
+    config: EvaluationConfig,
+    prompts: PromptSet,
+    seed: int,
+    selection: SelectionForm = ANSWER_FORM,
+    rate: Rate | None = None,
 ) -> dict[str, tuple[str, StrategyConfig]]:
     """Of each of `config.strategies` the key of the table and what it runs with.
 
@@ -62,6 +65,7 @@ def plans_of(
         seed=seed,
         form=selection.form,
         limit=selection.limit,
+        rate=rate,
     )
     return {name: _plan(name, config, base) for name in config.strategies}
 
@@ -71,7 +75,8 @@ def _plan(name: str, config: EvaluationConfig, base: StrategyConfig) -> tuple[st
     if found is None:
         raise ConfigError(
             f"there is no strategy {name!r}; known: {', '.join(STRATEGIES)}. Numbers follow a name: majority@5 has "
-            "five samples, tournament@10/5 groups of five, greedy+1 one forced ignore string, refine@1 one round"
+            "five samples, tournament@10/5 groups of five, reward_pass@10/2 the two "
+            "highest rewards, greedy+1 one forced ignore string, refine@1 one round"
         )
     family = STRATEGIES[found.strategy].family
     plan = base
@@ -80,16 +85,20 @@ def _plan(name: str, config: EvaluationConfig, base: StrategyConfig) -> tuple[st
             raise ConfigError(f"strategy {name!r}: {found.strategy} has no number of samples; leave out @{found.n}")
         plan = replace(plan, rounds=found.n) if family == "refine" else replace(plan, n=found.n)
     if found.group is not None:
-        if found.strategy not in ("tournament", "fused"):
+        if found.strategy == "reward_pass":
+            plan = replace(plan, top=found.group)
+        elif found.strategy in ("tournament", "fused"):
+            plan = replace(plan, group=found.group)
+        else:
             raise ConfigError(f"strategy {name!r}: only a tournament has groups; leave out /{found.group}")
-        plan = replace(plan, group=found.group)
     if found.waits:
         plan = replace(plan, sampling=_forced(config, plan.sampling, found.waits))
     return found.strategy, plan
 
 
 def _forced(config: EvaluationConfig, plain: SamplingParams, waits: int) -> SamplingParams:
-    if config.budget not in PRESETS:
-        raise ConfigError(f"evaluation.budget: no budget {config.budget!r}; known: {', '.join(PRESETS)}")
-    budget = replace(preset(config.budget), num_ignore=waits)
+    try:
+        budget = config.budget.budget(num_ignore=waits)
+    except ValueError as error:
+        raise ConfigError(f"evaluation.budget {config.budget}: {error}") from error
     return replace(plain, max_tokens=max(plain.max_tokens, config.forced_max_tokens), budget=budget)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 
 from selftrain import stats
 from selftrain.test_time.records import Attempt, Choice, ballots, choice_of
@@ -37,7 +38,7 @@ def weighted(attempts: Sequence[Attempt], weights: Sequence[float]) -> Choice:
     ValueError: a weight that is negative or not finite, or not one for each attempt.
     """
     _check_weights(weights)
-    return choice_of(_heaviest(ballots(attempts), weights), attempts)
+    return choice_of(heaviest(ballots(attempts), weights), attempts)
 
 
 def weighted_credits(
@@ -49,12 +50,13 @@ def weighted_credits(
     right = {a.answer for a in attempts if a.right}
     credits = []
     for subset in subsets:
-        leaders = _heaviest([answers[i] for i in subset], [weights[i] for i in subset]) if right else ()
+        leaders = heaviest([answers[i] for i in subset], [weights[i] for i in subset]) if right else ()
         credits.append(sum(answer in right for answer in leaders) / len(leaders) if leaders else 0.0)
     return credits
 
 
-def _heaviest(answers: Sequence[str | None], weights: Sequence[float]) -> list[str]:
+def heaviest(answers: Sequence[str | None], weights: Sequence[float]) -> list[str]:
+    """The answers of the largest total weight, several if they tie; None has no vote."""
     parts: dict[str, list[float]] = {}
     for answer, weight in zip(answers, weights, strict=True):
         if answer is not None:
@@ -120,6 +122,33 @@ def best_of_at_n(attempts: Sequence[Attempt], scores: Sequence[float], n: int) -
         credit.append(has_best / ways * sum(a.right for a in level) / len(level))
         above += len(level)
     return math.fsum(credit)
+
+
+def top_has_right_at_n(attempts: Sequence[Attempt], scores: Sequence[float], n: int, top: int) -> float:
+    """Chance that a right sample is among the `top` of n with the highest scores: Reward-Pass@top (arXiv 2412.17451).
+
+    The mean over all subsets of n; samples that tie for the last places draw lots. With `top` n it is pass@n, with 1
+    `best_of_at_n`. An unreadable sample comes after all others.
+
+    The top of a subset is all wrong when no right sample of a level above its last place is in it, and the lots for the
+    last places fall on wrong ones. Samples of a level are exchangeable, so the lot of some of those in the subset is
+    one of as many of the whole level.
+    """
+    _check_n(attempts, n)
+    ranked = _ranked(attempts, scores)
+    rest = [a for a in attempts if a.answer is None]
+    levels = [[a for a, s in ranked if s == score] for score in sorted({s for _, s in ranked}, reverse=True)]
+    top, above, above_wrong, failures = min(top, n), 0, 0, Fraction(0)
+    for level in [*levels, rest] if rest else levels:
+        size, wrong = len(level), sum(not a.right for a in level)
+        below = len(attempts) - above - size
+        for better in range(min(top - 1, above_wrong) + 1):  # wrong samples above this level, which fill first places
+            places = top - better
+            here = sum(math.comb(size, k) * math.comb(below, n - better - k) for k in range(places, n - better + 1))
+            lots = Fraction(math.comb(wrong, places), math.comb(size, places)) if places <= size else Fraction(0)
+            failures += math.comb(above_wrong, better) * here * lots
+        above, above_wrong = above + size, above_wrong + wrong
+    return float(1 - failures / math.comb(len(attempts), n))
 
 
 def no_answer_rate(attempts: Sequence[Attempt], n: int) -> float:

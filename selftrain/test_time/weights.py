@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 from data_process.judging.consistency import contradictions
@@ -52,11 +51,9 @@ def consistent_likelihoods(problem: Problem, attempts: Sequence[Attempt], plan: 
 
 
 def rewards(problem: Problem, attempts: Sequence[Attempt], plan: StrategyConfig) -> list[float]:
-    """`plan.reward` of each attempt; ConfigError for one that is not finite."""
-    assert plan.reward is not None
-    found = [float(plan.reward(problem, a.completion)) for a in attempts]
-    if not all(math.isfinite(reward) for reward in found):
-        raise ConfigError(f"the reward of an attempt at problem {problem.id} is not finite")
+    """The score that a reward model gives to each attempt; `strategy_config.rated` asks it."""
+    found = [a.rating.score for a in attempts if a.rating is not None]
+    assert len(found) == len(attempts)
     return found
 
 

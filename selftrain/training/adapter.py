@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from data_process.errors import FailedError
 from data_process.images.marks import segments
+from data_process.images.opening import canonical
+from selftrain.engines.decoding.lora_merge import is_checkpoint, reader
+from selftrain.training.weight_files import write_like
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,51 +87,51 @@ def shape_of(adapter: Path) -> dict[str, float]:
         raise AdapterError(f"{adapter} is not a LoRA adapter ({error!r}); give the folder of a training") from error
 
 
-def verify_adapter(base_model: Path, adapter: Path, probe_prompt: str, probe_images: Sequence[Path] = ()) -> float:
-    """Largest absolute difference between the logits with and without the adapter, over one probe prompt.
+def verify_weights(base_model: Path, weights: Path, probe_prompt: str, probe_images: Sequence[Path] = ()) -> float:
+    """Largest absolute difference between the logits of the base and of what was trained, over one probe prompt.
 
-    Loads the model in float32 on the CPU: meant for a tiny model or a last check. AdapterError if nothing changes.
+    `weights`: the folder of an adapter or of a whole checkpoint. Loads the models in float32 on the CPU: meant for a
+    tiny model or a last check. AdapterError if nothing changes.
     """
     import torch
     from peft import PeftModel
-    from PIL import Image
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    processor = AutoProcessor.from_pretrained(base_model)
+    processor = AutoProcessor.from_pretrained(base_model, local_files_only=True)
     first, *others = segments(probe_prompt, len(probe_images))
     content = [{"type": "text", "text": first}] if first else []
     for shown in others:
         content += [{"type": "image"}, {"type": "text", "text": shown}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    images = [Image.open(image).convert("RGB") for image in probe_images] or None
+    images = [canonical(Path(image)) for image in probe_images] or None
     inputs = processor(text=[text], images=images, return_tensors="pt")
-    base = AutoModelForImageTextToText.from_pretrained(base_model, dtype=torch.float32).eval()
+    base = AutoModelForImageTextToText.from_pretrained(base_model, dtype=torch.float32, local_files_only=True).eval()
     with torch.inference_mode():
         before = base(**inputs).logits.clone()
-        after = PeftModel.from_pretrained(base, adapter).eval()(**inputs).logits
+        trained: torch.nn.Module
+        if is_checkpoint(weights):
+            trained = AutoModelForImageTextToText.from_pretrained(weights, dtype=torch.float32, local_files_only=True)
+        else:
+            trained = PeftModel.from_pretrained(base, weights)
+        after = trained.eval()(**inputs).logits
     difference = float((after - before).abs().max())
     if not difference > 0 or math.isinf(difference):  # NaN is not > 0 either
-        raise AdapterError(f"{adapter} does not change what {base_model} answers (largest difference {difference})")
+        raise AdapterError(f"{weights} does not change what {base_model} answers (largest difference {difference})")
     return difference
 
 
 def merge(base_model: Path, adapter: Path, out: Path) -> Path:
     """Write the base with the adapter folded in, in the base's own precision, with its processor. Returns `out`.
 
-    Written aside and renamed, so `out` is whole or absent. Folding is done in float32.
+    Written aside and renamed, so `out` is whole or absent. Folding is done in float32, and one tensor at a time is in
+    memory. EngineError for an adapter that is not plain LoRA or belongs to another base.
     """
-    import torch
-    from peft import PeftModel
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
-
-    dtype = AutoConfig.from_pretrained(base_model).dtype or torch.float32
-    model = AutoModelForImageTextToText.from_pretrained(base_model, dtype=torch.float32)
-    merged = PeftModel.from_pretrained(model, adapter).merge_and_unload().to(dtype)
+    _, value = reader(base_model, adapter)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    merged.save_pretrained(partial)
-    AutoProcessor.from_pretrained(base_model).save_pretrained(partial)
+    partial.mkdir(parents=True)
+    write_like(base_model, value, partial)
     partial.replace(out)
     return out

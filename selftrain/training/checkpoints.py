@@ -19,14 +19,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from selftrain.config import differences
+from selftrain.engines.decoding.lora_merge import is_checkpoint
 from selftrain.files import read_json, write_json
 from selftrain.training.adapter import WEIGHTS, AdapterError, read_tensors
 from selftrain.training.hyperparameters import TrainingError
+from selftrain.training.weight_files import header_of, weights_files
 
 ATTEMPT, LOCK, PROGRESS = "attempt.json", "lock", "trainer_log.jsonl"
 PREFIX = "checkpoint-"
 
-# What a checkpoint holds beside the adapter, to resume training from it.
+# What a checkpoint holds beside the weights, to resume training from it.
 TRAINER_FILES = ("optimizer.*", "scheduler.pt", "scaler.pt", "rng_state*.pth", "global_step*", "latest", "zero_to_*.py")
 
 
@@ -130,8 +132,12 @@ def corruption_reason(checkpoint: Path, ranks: int) -> str | None:
     if missing := [name for name in expected if not (checkpoint / name).is_file()]:
         return f"{missing[0]} is missing"
     try:
-        read_tensors(checkpoint / WEIGHTS)
-    except (OSError, AdapterError) as error:
+        if is_checkpoint(checkpoint):
+            for file in weights_files(checkpoint):
+                header_of(file)
+        else:
+            read_tensors(checkpoint / WEIGHTS)
+    except (OSError, ValueError, AdapterError) as error:
         return str(error)
     for path in sorted(p for p in checkpoint.rglob("*") if p.suffix in (".pt", ".pth", ".bin")):
         if not _whole_archive(path):  # torch.save writes zip archives, whose directory stands at their end

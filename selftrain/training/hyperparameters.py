@@ -19,8 +19,10 @@ from pydantic import Field
 from data_process.errors import FailedError
 from data_process.schema import DataError
 from selftrain.config import ConfigError, TrainingConfig, read_yaml
+from selftrain.config.overrides import holds_secret
 from selftrain.engine_settings import Positive
 from selftrain.environment import ask
+from selftrain.families import QWEN2_VL, Family
 from selftrain.training import open_turns
 from selftrain.training.adapter import shape_of
 
@@ -29,7 +31,8 @@ DATASET = "train"
 # Set here, from arguments that the rest of the loop shares. A hyper-parameter file may not set them as well: the two
 # values could disagree.
 OWNED = {
-    *("stage", "do_train", "do_eval", "do_predict", "finetuning_type", "freeze_vision_tower", "template"),
+    *("stage", "do_train", "do_eval", "do_predict", "finetuning_type", "template"),
+    *("freeze_vision_tower", "freeze_multi_modal_projector"),
     *("mask_history", "train_on_prompt"),
     *("model_name_or_path", "adapter_name_or_path", "create_new_adapter", "trust_remote_code"),
     *("dataset", "dataset_dir", "media_dir", "eval_dataset", "val_size", "tokenized_path", "overwrite_cache"),
@@ -37,11 +40,26 @@ OWNED = {
     *("output_dir", "overwrite_output_dir", "resume_from_checkpoint", "ignore_data_skip"),
     *("save_strategy", "save_steps", "save_total_limit", "save_only_model"),
     *("per_device_train_batch_size", "gradient_accumulation_steps"),
+    *("ref_model", "ref_model_adapters", "ref_model_quantization_bit"),
 }
+
+# What LLaMA-Factory reads in DPO alone.
+PREFERENCE = {
+    *("pref_beta", "pref_loss", "pref_ftx", "pref_bco_weight"),
+    *("dpo_label_smoothing", "simpo_gamma", "ld_alpha"),
+}
+# Losses that it computes, and whether they compare with a reference model. It also has names for hinge, ipo and
+# kto_pair, but its trainer leaves the choice to TRL's `dpo_loss`, whose `loss_type` it does not pass on: with TRL 0.24
+# all of them come out as sigmoid.
+LOSSES = {"sigmoid": True, "orpo": False, "simpo": False}
+
+
+# Beginnings of the names of settings that only an adapter has.
+ADAPTERS_OWN = ("lora_", "loraplus_", "pissa_", "oft_", "use_rslora", "use_dora", "additional_target", "module_dropout")
 
 
 class TrainingError(FailedError, RuntimeError):
-    """Training left no valid adapter. The message says why, or shows the end of the log."""
+    """Training left no valid weights. The message says why, or shows the end of the log."""
 
     heading = "training failed"
 
@@ -77,6 +95,8 @@ def read_hyperparameters(path: Path, overrides: Mapping[str, Any], interpreter: 
     known = known_fields(interpreter) | {"global_batch_size"}
     for origin, values in ((str(path), content), ("overrides", overrides)):
         for key in values:
+            if reason := holds_secret(key):
+                raise HyperparameterError(f"{key} ({origin}) {reason}")
             if key in OWNED:
                 raise HyperparameterError(f"{key} ({origin}) is set by the loop itself; remove it there")
             if key not in known:
@@ -101,6 +121,16 @@ def known_fields(interpreter: Path) -> set[str]:
     Read from its sources without importing them: an import takes seconds and torch. TrainingError if it has none,
     DeviceError if the interpreter cannot be run.
     """
+    return {*_fields(*_packages(interpreter))}
+
+
+def documented_fields(interpreter: Path) -> dict[str, tuple[str, str]]:
+    """(help, type) of every setting of `known_fields`. Raises as it does."""
+    return _fields(*_packages(interpreter))
+
+
+def _packages(interpreter: Path) -> tuple[str, str]:
+    """The folders of LLaMA-Factory and transformers."""
     script = (
         "import importlib.util, json\n"
         "found = map(importlib.util.find_spec, ('llamafactory', 'transformers'))\n"
@@ -111,20 +141,32 @@ def known_fields(interpreter: Path) -> set[str]:
         raise TrainingError(
             f"{interpreter} has no LLaMA-Factory; `pip install llamafactory==0.9.5` there, or set training.interpreter"
         )
+    return factory, transformers
+
+
+def _fields(factory: str, transformers: str) -> dict[str, tuple[str, str]]:
     hparams = Path(factory) / "hparams"
-    names: set[str] = set()
+    found: dict[str, tuple[str, str]] = {}
     for source in (
         *(hparams / f"{name}_args.py" for name in ("model", "data", "training", "finetuning")),
         *(Path(transformers) / f"training_args{suffix}.py" for suffix in ("", "_seq2seq")),
     ):
         for node in ast.parse(source.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef):
-                names |= {
-                    item.target.id
-                    for item in node.body
-                    if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and _is_init(item.value)
-                }
-    return names
+                for item in node.body:
+                    if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and _is_init(item.value):
+                        found[item.target.id] = (_help(item.value), ast.unparse(item.annotation))
+    return found
+
+
+def _help(default: ast.expr | None) -> str:
+    """The help text of `field(metadata={"help": ...})`; "" where there is none."""
+    for keyword in default.keywords if isinstance(default, ast.Call) else ():
+        if keyword.arg == "metadata" and isinstance(keyword.value, ast.Dict):
+            for key, value in zip(keyword.value.keys, keyword.value.values, strict=True):
+                if isinstance(key, ast.Constant) and key.value == "help" and isinstance(value, ast.Constant):
+                    return str(value.value)
+    return ""
 
 
 def _is_init(default: ast.expr | None) -> bool:
@@ -154,12 +196,30 @@ def divide_batch(global_batch: int, per_device: int, processes: int) -> int:
 
 def accumulation_steps(hyperparameters: Mapping[str, Any], settings: TrainingSettings) -> int:
     """Steps of gradient accumulation. HyperparameterError if the file and the settings exclude each other."""
+    useless = sorted(name for name in hyperparameters if name.startswith(ADAPTERS_OWN))
+    if settings.full and useless:
+        raise HyperparameterError(
+            f"{', '.join(useless)} in {settings.hyperparameters} or training.overrides: only adapters have that, and "
+            "training.finetuning_type is full; name a file without, such as configs/llamafactory/qwen2vl_7b_full.yaml"
+        )
     if settings.save_steps and hyperparameters.get("fsdp"):
         raise HyperparameterError(
             "training.save_steps cannot be used with fsdp: from an adapter's FSDP checkpoint, accelerate 1.11 restores "
             "other weights than it saved; use deepspeed, or leave save_steps out"
         )
     return divide_batch(hyperparameters["global_batch_size"], settings.per_device_batch, settings.ranks)
+
+
+def check_method(hyperparameters: Mapping[str, Any], pairs: bool) -> None:
+    """HyperparameterError for a setting that would change nothing in an SFT, or in a DPO (`pairs`)."""
+    if not pairs:
+        if found := sorted(PREFERENCE & hyperparameters.keys()):
+            raise HyperparameterError(f"an SFT does not read {found[0]}; put it under training.dpo.overrides")
+        return
+    if (loss := hyperparameters.get("pref_loss", "sigmoid")) not in LOSSES:
+        raise HyperparameterError(f"pref_loss {loss!r} cannot be used; LLaMA-Factory computes {', '.join(LOSSES)}")
+    if packing := [name for name in ("packing", "neat_packing") if hyperparameters.get(name)]:
+        raise HyperparameterError(f"DPO does not read {packing[0]}; remove it, or set it to false in dpo.overrides")
 
 
 def resolve(
@@ -169,25 +229,32 @@ def resolve(
     out: Path,
     longest: int,
     image_limits: tuple[int, int],
-    init_adapter: Path | None = None,
+    start: Path | None = None,
     output: Path | None = None,
     history: bool = False,
+    family: Family = QWEN2_VL,
+    pairs: bool = False,
 ) -> dict[str, Any]:
     """Everything in train.yaml: every path is absolute, and no setting that matters is left to a default.
 
     `longest` is the length in tokens of the longest row, image tokens included. If a hyper-parameter file turns on
-    packing, the global batch counts packs of up to that length instead of rows. `output` is where LLaMA-Factory writes,
-    `out`/adapter if it is None. `history`: there are rows whose turns begin with attempts that carry no loss.
+    packing, the global batch counts packs of up to that length instead of rows. `start`: the adapter that is trained
+    on, which a full fine-tuning has none of. `output` is where LLaMA-Factory writes, `out`/adapter if it is None.
+    `history`: there are rows whose turns begin with attempts that carry no loss.
+    `pairs`: the rows are preference pairs, and the training is DPO. Its reference model is what it starts from.
     """
+    check_method(hyperparameters, pairs)
+    if pairs and settings.full:
+        raise HyperparameterError("preference pairs train adapters alone; set training.finetuning_type to lora")
     chosen = {name: value for name, value in hyperparameters.items() if name != "global_batch_size"}
     resolved: dict[str, Any] = {
         "stage": "sft",
         "do_train": True,
-        "finetuning_type": "lora",
+        "finetuning_type": settings.finetuning_type,
         "model_name_or_path": str(base_model.resolve()),
         "trust_remote_code": False,
-        "template": "qwen2_vl",
-        "freeze_vision_tower": True,
+        "template": family.template,
+        "freeze_vision_tower": settings.freeze_vision_tower,
         # Canonical images lie within the limits already, so LLaMA-Factory's own resizing rule never applies.
         "image_min_pixels": image_limits[0],
         "image_max_pixels": image_limits[1],
@@ -212,19 +279,29 @@ def resolve(
         "per_device_train_batch_size": settings.per_device_batch,
         "gradient_accumulation_steps": accumulation_steps(hyperparameters, settings),
     }
+    if settings.full:
+        resolved["freeze_multi_modal_projector"] = settings.freeze_multi_modal_projector
     if history:
-        resolved |= {"template": open_turns.TEMPLATE, "mask_history": True}
+        resolved |= {"template": open_turns.opened(family.template), "mask_history": True}
+    if pairs:
+        resolved |= {"stage": "dpo", "pref_beta": 0.1, "pref_loss": "sigmoid"}
     if settings.ranks > 1:
         resolved["ddp_timeout"] = 1800  # seconds
     if settings.save_steps:
         resolved |= {"save_steps": settings.save_steps, "save_total_limit": 1, "save_only_model": False}
-    if init_adapter is not None:
-        for key, value in shape_of(init_adapter).items():
+    if start is not None:
+        for key, value in shape_of(start).items():
             if key in chosen and chosen[key] != value:  # LLaMA-Factory would silently keep the adapter's
                 raise HyperparameterError(
-                    f"{key} is {chosen[key]}, but {init_adapter} was trained with {value}; set it to {value}"
+                    f"{key} is {chosen[key]}, but {start} was trained with {value}; set it to {value}"
                 )
-        resolved |= {"adapter_name_or_path": str(init_adapter.resolve()), "create_new_adapter": False}
+        resolved |= {"adapter_name_or_path": str(start.resolve()), "create_new_adapter": False}
+        if pairs and LOSSES[chosen.get("pref_loss", "sigmoid")]:
+            # Without these the reference would be the model without any adapter, which is another one. The adapter is
+            # folded into its weights, and so rounded to their dtype.
+            resolved |= {"ref_model": resolved["model_name_or_path"]}
+            resolved |= {"ref_model_adapters": resolved["adapter_name_or_path"]}
     if settings.dtype == "float32":
-        chosen["bf16"] = False  # mixed precision would bring the bfloat16 products back
+        # Mixed precision would bring the bfloat16 products back.
+        chosen |= {"bf16": False} | ({"pure_bf16": False} if "pure_bf16" in chosen else {})
     return resolved | chosen

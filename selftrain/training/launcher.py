@@ -79,16 +79,21 @@ def child_environment(settings: TrainingSettings, resolved: Mapping[str, Any], o
 
 
 def train_command(settings: TrainingSettings, resolved: Mapping[str, Any]) -> list[str]:
-    """LLaMA-Factory's command, to be run in the folder of train.yaml: its own, or the script of open turns.
+    """LLaMA-Factory's command, to be run in the folder of train.yaml: its own, or the script that adds to it.
 
     Files are named relative to the folder: LLaMA-Factory splits torchrun's command line at blanks.
     """
-    own = [open_turns.__name__.rpartition(".")[2] + ".py"] if _opens_turns(resolved) else ["-m", "llamafactory.cli"]
+    own = [open_turns.__name__.rpartition(".")[2] + ".py"]
+    own = own if _needs_script(settings, resolved) else ["-m", "llamafactory.cli"]
     return [str(settings.interpreter), *own, "train", "train.yaml"]
 
 
-def _opens_turns(resolved: Mapping[str, Any]) -> bool:
-    return resolved.get("template") == open_turns.TEMPLATE
+def _needs_script(settings: TrainingSettings, resolved: Mapping[str, Any]) -> bool:
+    """Whether rows have open turns, the schedule is longer than the training, or a full fine-tuning is resumed."""
+    resumed = bool(resolved.get("resume_from_checkpoint"))
+    opens_turns = str(resolved.get("template")).endswith(open_turns.SUFFIX)
+    longer = open_turns.SCHEDULE in settings.environment
+    return opens_turns or longer or (resumed and resolved["finetuning_type"] == "full")
 
 
 def launched_command(settings: TrainingSettings, resolved: Mapping[str, Any], launch: Path) -> list[str]:
@@ -143,7 +148,7 @@ def run_child(
             f"there is no {settings.launcher[0]} on this machine, which training.launcher names; start the run where "
             "there is one, for instance inside the job (examples/cluster)"
         )
-    if _opens_turns(resolved):
+    if _needs_script(settings, resolved):
         shutil.copy(open_turns.__file__, out)
     launch = write_launch(settings, resolved, out) if settings.launcher else out
     command = launched_command(settings, resolved, launch)
@@ -184,8 +189,17 @@ def follow(path: Path) -> Iterator[list[dict[str, Any]]]:
                 file.seek(position)
                 *whole, _ = file.read().split(b"\n")
             position += sum(len(line) + 1 for line in whole)
-            fresh = [json.loads(line) for line in whole if line.strip()]
+            fresh = [entry for line in whole if line.strip() and (entry := _entry(line)) is not None]
         yield fresh
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """A line of the trainer's log; None for one that is torn, which tells nothing about progress."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def log_end(log: Path) -> str:

@@ -211,6 +211,7 @@ def train(launch: dict[str, Any], meeting: Meeting) -> int:
         stdin=subprocess.PIPE,
         cwd=launch["folder"],
         env=node_environment(launch, meeting.rank, host, port),
+        start_new_session=True,  # it ends the training also where our whole group is killed
     )
     try:
         while child.poll() is None:

@@ -56,9 +56,12 @@ def choose(training: TrainingConfig, base_model: Path) -> Precision:
     stored = stored_dtype(base_model)
     if training.dtype != "auto":
         return Precision(training.dtype, f"training.dtype is {training.dtype}", stored)
+    hyperparameters = {**read_yaml(training.hyperparameters), **training.overrides}
+    if training.full and stored != "float32" and not any(map(hyperparameters.get, ("bf16", "fp16", "pure_bf16"))):
+        # LLaMA-Factory turns what is trained into float32, and nothing between it and the frozen parts.
+        return Precision("float32", "full fine-tuning without mixed precision (bf16)", stored)
     if training.launcher:
         return Precision("base", "as the base is stored, because training.launcher starts it elsewhere", stored)
-    hyperparameters = {**read_yaml(training.hyperparameters), **training.overrides}
     if stored == "float32" and not hyperparameters.get("bf16"):
         return Precision("base", "as the base is stored", stored)
     device = training_device(interpreter_of(training), use_cpu=bool(hyperparameters.get("use_cpu")))
@@ -92,11 +95,13 @@ def link_base(base_model: Path, dtype: str, folder: Path) -> Path:
     return folder
 
 
-def unlink_base(folder: Path, base_model: Path, adapter: Path) -> None:
-    """Remove the links, and let the adapter name the base itself."""
+def unlink_base(folder: Path, base_model: Path, adapter: Path | None) -> None:
+    """Remove the links, and let the adapter, if one was trained, name the base itself."""
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
+    if adapter is None:
+        return
     path = adapter / "adapter_config.json"
     write_json(path, {**_read_config(path), "base_model_name_or_path": str(base_model.resolve())})
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_process.building.sharegpt import rejection_reason
 from data_process.images.marks import segments
-from data_process.images.store import ImageError, png_size, smart_resize
+from data_process.images.opening import ImageError
+from data_process.images.store import png_size, smart_resize
 from data_process.schema import DataError, Example
+from selftrain.families import Family, FamilyError, Frame, family_of, thinking_untrained, thought_is_open
 
 BATCH = 4096  # rows tokenised at a time: bounds the memory, and keeps the tokenizer's threads busy
 
@@ -25,19 +28,12 @@ _PROMPT, _TARGET = "\ue000prompt\ue001", "\ue000target\ue001"
 class PreflightReport(NamedTuple):
     """`lengths[i]` belongs to `kept[i]`; kept rows and `dropped` add up to what was given."""
 
-    lengths: list[int]  # tokens of a whole row: chat template, image, prompt, history, target and end of turn
+    # Tokens of a whole row: chat template, image, prompt, history, target and end of turn. Of a preference pair, those
+    # of the longer of its two texts.
+    lengths: list[int]
     kept: list[Example]
     dropped: Counter[str]  # reason -> rows
     masked: Sequence[int] = ()  # of `lengths`, tokens of the history, which carry no loss; 0 for rows without one
-
-
-class Frame(NamedTuple):
-    """What the chat template puts around a prompt and its target."""
-
-    before: str
-    image: str  # where an image stands; one of its tokens becomes all tokens of the image
-    between: str  # from the end of the prompt to the start of the answer
-    after: str
 
 
 def preflight(
@@ -49,14 +45,16 @@ def preflight(
 ) -> PreflightReport:
     """Measure every row; drop those above `max_length` tokens (`too_long`) and those with a `rejection_reason`.
 
-    DataError if no row is left, if more than `max_dropped_share` of the rows would be dropped, or if the checkpoint's
-    processor would resize an image.
+    DataError if no row is left, if more than `max_dropped_share` of the rows would be dropped, if the checkpoint's
+    processor would resize an image, or if LLaMA-Factory's template of the family is not the checkpoint's.
     """
     from transformers import AutoProcessor
 
     if not examples:
         raise DataError("there are no examples to train on; see what the build stage dropped, and why")
-    processor = AutoProcessor.from_pretrained(base_model)
+    family = family_of(base_model)
+    processor = AutoProcessor.from_pretrained(base_model, local_files_only=True)
+    check_frame(base_model, family, processor)
     images = {image for example in examples for image in example.images}
     image_tokens = count_image_tokens(images, image_path, processor.image_processor)
     dropped: Counter[str] = Counter()
@@ -68,6 +66,10 @@ def preflight(
             whole.append(example)
     masked = history_lengths(whole, processor.tokenizer)
     lengths = [n + m for n, m in zip(row_lengths(whole, processor, image_tokens), masked, strict=True)]
+    pairs = [i for i, example in enumerate(whole) if example.rejected]
+    rejected = [replace(whole[i], target=whole[i].rejected) for i in pairs]
+    for i, length in zip(pairs, row_lengths(rejected, processor, image_tokens), strict=True):
+        lengths[i] = max(lengths[i], length)
     kept = [i for i, length in enumerate(lengths) if length <= max_length]
     if len(kept) < len(whole):
         dropped["too_long"] = len(whole) - len(kept)
@@ -119,24 +121,54 @@ def row_lengths(examples: Sequence[Example], processor: Any, image_tokens: dict[
 
 
 def frame_of(processor: Any) -> Frame:
-    """Render the chat template once and split it, so that no row needs the template engine."""
+    """Render the chat template once and split it, so that no row needs the template engine.
+
+    DataError if it shows a finished answer differently from the prompt for one.
+    """
+    before, shown, between = prompt_frame(processor)
     image, text = {"type": "image"}, {"type": "text", "text": _PROMPT}
     assistant = {"role": "assistant", "content": [{"type": "text", "text": _TARGET}]}
     whole = processor.apply_chat_template([{"role": "user", "content": [text, image, text]}, assistant], tokenize=False)
-    before, shown, rest = whole.split(_PROMPT)
-    between, after = rest.split(_TARGET)
-    asked = [
+    answered, after = whole.split(_TARGET)
+    if answered != before + _PROMPT + shown + _PROMPT + between:
+        raise DataError(
+            "the checkpoint's chat template shows a finished answer differently from the prompt for one, so training "
+            "and sampling would disagree; use a checkpoint with its family's original chat template"
+        )
+    return Frame(before, shown, between, after)
+
+
+def prompt_frame(processor: Any) -> tuple[str, str, str]:
+    """What the chat template puts before a prompt, for an image, and from the prompt to the start of an answer.
+
+    DataError for a template that places images or texts in another way than one after the other.
+    """
+    image, text = {"type": "image"}, {"type": "text", "text": _PROMPT}
+    plain, mixed = (
         processor.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
-        for content in ([text], [image, text])
-    ]
-    if asked != [before + _PROMPT + between, before + shown + _PROMPT + between]:
-        raise DataError(
-            "the checkpoint's chat template shows a finished answer differently from the prompt for one, so training "
-            "and sampling would disagree; use a Qwen2-VL or Qwen2.5-VL checkpoint with its original chat template"
+        for content in ([text], [text, image, text])
+    )
+    before, between = plain.split(_PROMPT)
+    shown = mixed.split(_PROMPT)[1]
+    if mixed != before + _PROMPT + shown + _PROMPT + between:
+        raise DataError("the checkpoint's chat template moves images; use one with its family's original template")
+    return before, shown, between
+
+
+def check_frame(base_model: Path, family: Family, processor: Any) -> None:
+    """FamilyError unless a row looks the same in the checkpoint's chat template and in LLaMA-Factory's."""
+    if thought_is_open(family, prompt_frame(processor)[2]):
+        raise FamilyError(thinking_untrained(base_model, family))
+    found, wanted = frame_of(processor), family.frame
+    if found != wanted:
+        part = next(name for name in Frame._fields if getattr(found, name) != getattr(wanted, name))
+        raise FamilyError(
+            f"the chat template of {base_model} and LLaMA-Factory's {family.template}, with which rows are trained, "
+            f"disagree ({part}: {getattr(found, part)!r}, {getattr(wanted, part)!r}); copy the original chat template "
+            f"of a {family.name} checkpoint into the folder"
         )
-    return Frame(before, shown, between, after)
 
 
 def count_image_tokens(images: set[str], image_path: Callable[[str], Path], image_processor: Any) -> dict[str, int]:

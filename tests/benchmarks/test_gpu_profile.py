@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks import device_memory, fullsize, gpu_profile, profile_parts
 from benchmarks import profile_table as table
+from benchmarks.profile_estimate import compare
 from benchmarks.profile_parts import Job, Notes
 from benchmarks.profile_table import Report, Row
 from data_process.schema import DataError
@@ -77,6 +78,8 @@ def test_table():
 
 def test_a_report_is_read_as_it_was_written(tmp_path):
     report = report_of(ROWS, [{"part": "hf", "error": "E: x"}], finished=False)
+    report = replace(report, estimates=(table.Comparison(table.LORA, "step, s", 9.0, 8.0),))
+    assert "* LoRA training, step, s: estimated 9, measured 8, ratio 1.12" in table.render([report])
     gpu_profile.write_report(report, tmp_path / "sub" / "a.json")
     assert table.read_report(tmp_path / "sub" / "a.json") == report
     assert [path.name for path in (tmp_path / "sub").iterdir()] == ["a.json"]
@@ -251,6 +254,32 @@ def job_for(model: Path, folder: Path, options: list[str]) -> Job:
         with pytest.raises(SystemExit):
             gpu_profile.main(line)
     return replace(found[0], folder=folder)
+
+
+# ---- estimates -----------------------------------------------------------------------------------------------------
+
+
+def test_estimates_stand_beside_what_was_measured(tmp_path):
+    """As on an A100, with rows that are as long as they may be; another GPU has no data sheet, so no times."""
+    job = job_for(tmp_path / "Qwen2-VL-7B", tmp_path, ["--vllm-batch-size", "64"])
+    job = replace(job, model=Path("Qwen2-VL-7B"), gpus=("0",))
+    machine = {"gpus": ["NVIDIA A100-SXM4-80GB"], "gpu_memory_mib": [81920]}
+    found = compare(job, machine, ROWS, [64 * 340, 64 * 340])
+    named = {(one.way, one.what): one for one in found}
+    assert [*named] == [
+        (table.HF, "peak memory, GiB"), (table.HF, "run, s"), (table.VLLM, "run, s"), (table.LORA, "step, s"),
+    ]  # fmt: skip
+    memory = named[table.HF, "peak memory, GiB"]
+    assert memory.measured == 40.04
+    # weights, keys of 24 prompts and 192 answers and of the 340 x 24 tokens that are read, their activations, logits
+    token, read = 2 * 2 * 28 * 512, 24 * 340
+    activations = read * 2 * (3 * 18944 + 10 * 3584)
+    expected = 2 * 8_291_375_616 + token * (2 * read + 192 * 512) + activations + 16 * 192 * 152064
+    assert memory.estimated == pytest.approx(expected / 2**30)
+    assert named[table.HF, "run, s"].measured == 100.0
+    assert named[table.LORA, "step, s"].estimated == pytest.approx(64 * 625 * 6 * 7.07e9 / (0.35 * 312e12), rel=0.1)
+    unknown = compare(job, {**machine, "gpus": ["H9"]}, ROWS, [64 * 340])
+    assert [one.what for one in unknown] == ["peak memory, GiB"]
 
 
 # ---- the whole -----------------------------------------------------------------------------------------------------

@@ -53,6 +53,35 @@ def test_the_published_wording():
     assert fill(R3V.qa_target, answer="B") == "Answer: \nB"
 
 
+@pytest.mark.parametrize(
+    ("problem", "asked", "right"),
+    [
+        (Problem("c", "How large?", "B", ("30", "40")), "the letter of the correct choice", "B"),
+        (Problem("n", "How large?", "5", answer_type="number"), "the value, word or phrase", "5"),
+        (Problem("t", "Which one?", "the left", answer_type="text"), "the value, word or phrase", "the left"),
+    ],
+    ids=["choice", "number", "text"],
+)
+def test_thinking_between_tags(problem, asked, right):
+    """Every form asks for it but the direct ones, and what follows the tags is what the judge reads."""
+    think, other = PROMPT_SETS["think"], "A" if problem.choices else "7"
+    whole = f"<think>At first {other} seems right, but it is {right}.</think>\nAnswer: {right}"
+    shown = [f"<think>It is {other}.</think>\nAnswer: {other}", whole]
+    prompts = [cot(problem, think), refine(problem, shown[0], think)]
+    prompts += [select(problem, shown, think, form) for form in ("reasoning", "rationale")]
+    for prompt in prompts:
+        assert "<think> and </think>" in prompt
+        assert asked in prompt
+    assert all(text in prompts[-1] for text in shown)
+    assert "without thinking" in qa(problem, think)
+    assert "Do not think again" in select(problem, shown, think)
+    reasoned = select_target(problem, think, "reasoning", 2, "The first one misreads the figure.")
+    assert named_prediction(reasoned, 2) == 2
+    targets = [qa_target(problem, think), select_target(problem, think), reasoned, whole]
+    assert [judge(text, problem).status for text in targets] == ["correct"] * 4
+    assert judge(shown[0], problem).status == "wrong"
+
+
 @SETS
 @pytest.mark.parametrize("attempt", ["{body}", "{cot}{cot}", "{", "}", "{0}", "{attempt}", "\\1 \\g<0>", "%s {{x}}"])
 def test_braces_in_an_attempt_stay(prompts, attempt):

@@ -99,7 +99,7 @@ def test_golds_that_no_rule_reads_are_text(tmp_path):
     rows = [{"question": f"What is {number}?", "answer": gold} for number, gold in enumerate(golds)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     raw, out = str(tmp_path / "train.jsonl"), tmp_path / "out"
-    assert main(["table", "--raw", raw, "--dev-share", "0", "--out", str(out)]) == 0
+    assert main(["table", "--raw", raw, "--holdout", "0", "--out", str(out)]) == 0
     problems = load_problems(out / "train.jsonl", out)
     assert [problem.answer for problem in problems] == [gold.strip() for gold in golds]
     assert all(judge(f"Answer: {problem.answer}", problem).status != "wrong" for problem in problems)

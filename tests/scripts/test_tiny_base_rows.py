@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 
 import pytest
@@ -15,9 +14,7 @@ from data_process.sources import minigeo
 from scripts import tiny_base_rows as rows
 from selftrain.engines.budget import preset
 
-MIXTURE = rows.Mixture(
-    lookup=0.1, caption=0.2, draft=0.2, wait=0.2, refine=0.1, select=0.2, sums=0.1, mistakes=True, in_text=0.3
-)
+MIXTURE = rows.Mixture(lookup=0.1, caption=0.2, draft=0.2, wait=0.2, refine=0.3, sums=0.1, mistakes=True, in_text=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -58,21 +55,11 @@ def test_what_is_learned_after_a_wait_is_a_right_derivation(problems):
         assert derivation_of(text, judge(text, problem), problem) == RIGHT
 
 
-def test_refined_and_selected_answers_are_right_derivations(problems):
+def test_refined_answers_are_right_derivations(problems):
     rng = random.Random(0)
     for index, problem in enumerate(problems):
-        for make in (rows.refine_row, rows.select_row):
-            text = text_of(make(problem, index, rng))
-            assert derivation_of(text, judge(text, problem), problem) == RIGHT
-
-
-def test_select_prompts_show_as_many_attempts_as_are_chosen_among(problems):
-    rng = random.Random(0)
-    shown = set()
-    for problem in problems:
-        marks = re.findall(r"\nPrediction \d+(?: x(\d+))?: <think>", rows.select_row(problem, 0, rng).prompt)
-        shown.add(sum(int(count or 1) for count in marks))
-    assert shown == set(rows.CANDIDATES)
+        text = text_of(rows.refine_row(problem, index, rng))
+        assert derivation_of(text, judge(text, problem), problem) == RIGHT
 
 
 def test_attempts_are_right_about_half_the_time_and_seldom_by_luck(problems):
@@ -103,9 +90,7 @@ def test_results_of_drafts_are_in_the_loss_for_their_share_only(problems):
 
 def test_no_row_of_the_first_stage_is_mistaken(problems):
     rng = random.Random(0)
-    plain = rows.Mixture(
-        lookup=0.2, caption=0, draft=0.8, wait=0, refine=0, select=0, sums=1, mistakes=False, in_text=0.5
-    )
+    plain = rows.Mixture(lookup=0.2, caption=0, draft=0.8, wait=0, refine=0, sums=1, mistakes=False, in_text=0.5)
     for index, problem in enumerate(problems):
         row = rows.draw(problem, index, plain, rng)
         text = text_of(row)

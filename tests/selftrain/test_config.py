@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from selftrain.config import Config, ConfigError, build_config, differences, load_config, parse_override, read_yaml
+from selftrain.engine_settings.budget import S1_M, Budget, BudgetSettings
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,6 +35,16 @@ REFUSED = {
     "pixels": (["model.min_pixels=9999999"], r"min_pixels 9999999 is above max_pixels"),
     "no such engine": (["engine.kind=tgi"], "engine.kind: .*'hf'"),
     "share": (["data.max_dropped_share=2"], "data.max_dropped_share: "),
+    "a pool": (["build.pool=[newest, window@2]"], "build.pool: one pool policy chooses the iterations"),
+    "a number as a pool": (["build.pool=3"], "build.pool: "),
+    "shares of everything": (["sampling.disjoint=true"], "sampling: disjoint needs problems"),
+    "rolled back without an interval": (["acceptance.rollback=true"], "acceptance: rollback .* set rule: interval"),
+    "continuous DPO": (["training.restart=continuous", "training.method=dpo"], "continuous is for training.method sft"),
+    "rows' policies for pairs": (
+        ["build.pool=[newest, cap@2]", "training.method=dpo"],
+        "build.pool cap@2 chooses right solutions for rows, but training.method dpo builds pairs",
+    ),
+    "a restart": (["training.restart=best"], "training.restart: .*'continuous'"),
     "two at once": (["iters=0", "nmae=x"], "iters: .*; unknown key 'nmae'; did you mean 'name'"),
 }
 
@@ -42,6 +54,54 @@ def test_refused(name):
     overrides, message = REFUSED[name]
     with pytest.raises(ConfigError, match=message):
         load_config(None, overrides)
+
+
+BUDGETS = {
+    "no such preset": ("s2", r"no budget 's2'; known: s1, s1-m, tiny"),
+    "no such field": (
+        "{preset: s1-m, strat: a}",
+        r"unknown key '\w+\.budget\.strat'; did you mean '\w+\.budget\.start'",
+    ),
+    "a number for a text": ("{preset: s1-m, start: 3}", r"budget\.start: .*valid string \(got 3\)"),
+    "a text for a list": ("{preset: tiny, ignore: Wait}", r"budget\.ignore: .*valid tuple \(got 'Wait'\)"),
+    "a number in a list": ("{preset: tiny, answers: [1]}", r"budget\.answers\.0: .*valid string"),
+    "half a token": ("{preset: tiny, loop_span: 1.5}", r"budget\.loop_span: .*valid integer"),
+    "no such cue": ("{preset: tiny, cue: never}", r"budget\.cue: .*'always'"),
+    "no end": ('{start: "<think>"}', "names a preset .* or says what ends the thinking"),
+    "an empty end": ('{end: ""}', "needs `end`"),
+    "no room for an answer": ("{preset: tiny, answer_tokens: 0}", "must keep room for the answer"),
+    "ignore strings twice": ("{preset: tiny, num_ignore: 1}", "num_ignore comes from .*; leave it out of the budget"),
+    "a list": ("[1]", "the name of a preset, or a mapping"),
+    "nothing": ("null", "the name of a preset, or a mapping"),
+}
+
+
+@pytest.mark.parametrize("section", ["evaluation", "rethink"])
+@pytest.mark.parametrize("name", BUDGETS)
+def test_budgets_that_are_refused(name, section):
+    value, message = BUDGETS[name]
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, [f"{section}.budget={value}"])
+
+
+def test_budgets_as_data():
+    settings = ["evaluation.budget={preset: s1-m, start: <think>, ignore: [Hm], max_tokens: null, loop_repeats: 4}"]
+    config = load_config(None, settings)
+    budget = config.evaluation.budget.budget(num_ignore=2)
+    assert budget == replace(S1_M, start="<think>", ignore=("Hm",), max_tokens=None, loop_repeats=4, num_ignore=2)
+    given = {"preset": "s1-m", "start": "<think>", "ignore": ["Hm"], "max_tokens": None, "loop_repeats": 4}
+    assert config.identity()["evaluation"]["budget"] == given
+    assert build_config(config.model_dump(mode="json"), "saved") == config
+    assert load_config(None, ["rethink.budget={end: so}"]).rethink.budget.budget() == Budget(end="so")
+    assert set(BudgetSettings.model_fields) == {"preset"} | {field.name for field in fields(Budget)}
+
+
+@pytest.mark.parametrize("value", ["tiny", "{preset: tiny}"])
+def test_a_preset_alone_is_its_name(value):
+    config = load_config(None, [f"evaluation.budget={value}", f"rethink.budget={value}", "build.parts.reflect=1"])
+    assert config.model_dump(mode="json")["evaluation"]["budget"] == "tiny"
+    assert config.identity()["rethink"]["budget"] == "tiny"
+    assert config.digest() == load_config(None, ["build.parts.reflect=1"]).digest()
 
 
 OVERRIDES = {
@@ -90,6 +150,27 @@ def test_layers(tmp_path):
     assert config.output == Config().output
 
 
+def test_several_parents_and_layers_over_the_file(tmp_path):
+    """Later ones win: of the parents the last, then the file, the layers in their order, --set."""
+    path = write(
+        tmp_path,
+        child="extends: [one.yaml, two.yaml]\nsampling: {n: 5}\n",
+        one="iters: 7\nseed: 1\nsampling: {n: 1, max_tokens: 11}\nengine: {batch_size: 3}\n",
+        two="seed: 2\nsampling: {n: 2}\n",
+        first="seed: 3\nengine: {kind: ray, actors: 2}\n",
+        second="seed: 4\ngpu: {memory_gib: 24}\n",
+    )
+    config = load_config(path)
+    assert (config.iters, config.seed, config.sampling.n, config.sampling.max_tokens) == (7, 2, 5, 11)
+    layers = [tmp_path / "first.yaml", tmp_path / "second.yaml"]
+    config = load_config(path, layers=layers)
+    assert (config.seed, config.sampling.n, config.gpu and config.gpu.memory_gib) == (4, 5, 24)
+    assert config.engine.rows_at_once == 3, "the engine below is the one that Ray's actors run"
+    assert load_config(path, ["seed=5"], layers=layers).seed == 5
+    with pytest.raises(ConfigError, match=r"child\.yaml \+ .*bad\.yaml: unknown key 'iter'"):
+        load_config(path, layers=[write(tmp_path, bad="iter: 3")])
+
+
 def test_training_overrides_are_one_value_unless_a_key_is_named(tmp_path):
     path = write(
         tmp_path,
@@ -108,14 +189,14 @@ BAD_FILES = {
     "circle": ({"a": "extends: b.yaml", "b": "extends: c.yaml", "c": "extends: a.yaml"}, r"extends itself.*b\.yaml"),
     "no parent": ({"a": "extends: gone.yaml"}, r"no configuration file .*gone\.yaml"),
     "parent is a number": ({"a": "extends: 3"}, "extends must be the path"),
-    "parents": ({"a": "extends: [b.yaml, c.yaml]"}, "extends must be the path"),
+    "parents that are numbers": ({"a": "extends: [b.yaml, 3]"}, "extends must be the path"),
     "list": ({"a": "- iters: 3"}, "holds a list"),
     "text": ({"a": "iters"}, "holds a str"),
     "false": ({"a": "false"}, "holds a bool"),
     "torn": ({"a": "sampling: {n: 3"}, "cannot be read as YAML"),
     "twice": ({"a": "sampling: {n: 3}\nseed: 1\nsampling: {top_k: 3}\n"}, "'sampling' stands twice"),
     "unknown": ({"a": "iter: 3"}, r"a\.yaml: unknown key 'iter'; did you mean 'iters'"),
-    "number as a key": ({"a": "3: 4"}, "3: Keys should be strings"),
+    "number as a key": ({"a": "3: 4"}, "key 3: keys are words"),
 }
 
 
@@ -179,6 +260,7 @@ BOUND = {
         *("seed=1", "prompts=short", "data.seed=3", "data.train_limit=5", "data.folder=x", "model.max_pixels=60000"),
         *("engine.kind=scripted", "engine.dtype=bfloat16", "engine.batch_size=3", "training.processes=2"),
         *("sampling.n=4", "sampling.top_k=0", "build.parts.qa=0", "build.max_rows=3", "training.overrides={a: 1}"),
+        *("build.pool=newest", "build.pool=[all, cap@2]", "sampling.allocation=head_tail"),
         *("training.restart=previous", "evaluation.n=4", "evaluation.select_max_tokens=9", "evaluation.test=none"),
     ],
     "vllm": ["engine.options={a: 1}", "engine.max_model_len=9", "engine.logprobs=false"],

@@ -26,7 +26,7 @@ from data_process.judging import judge
 from data_process.prompts import prompt_set
 from data_process.schema import DataError
 from data_process.sources import minigeo
-from selftrain import loop, stages
+from selftrain import loop
 from selftrain.cli.run import EXIT_STOPPED, run_main
 from selftrain.config import Config, ConfigError, load_config
 from selftrain.engines.base import EngineError, Request
@@ -38,7 +38,7 @@ from selftrain.runs.metrics import Metrics
 from selftrain.runs.run_dir import folder_digests
 from selftrain.runs.splits import generate_data, load_splits
 from selftrain.sampling.engine_factory import open_engine
-from selftrain.test_time.results import Score, SplitResult
+from selftrain.stages import evaluating
 
 ROOT = Path(__file__).parents[2]
 REHEARSAL = ROOT / "configs/rehearsal.yaml"
@@ -134,18 +134,20 @@ def test_the_stages_of_a_loop(finished):
     stages = set(artefacts(finished)["stages"])
     accepted = read_json(finished / "metrics.json")["accepted"]
     expected = {"iter0/dev", "iter0/test", f"iter{accepted}/test"}
-    expected |= {f"iter{k}/{stage}" for k in (1, 2, 3) for stage in ("sample", "judge", "build", "train", "dev")}
+    expected |= {
+        f"iter{k}/{stage}" for k in (1, 2, 3) for stage in ("sample", "judge", "build", "dynamics", "train", "dev")
+    }
     assert stages == expected  # test is measured for the base and for the accepted iteration, and for nothing else
     assert not list(finished.rglob("*.partial"))
     assert {p.name for p in finished.iterdir() if p.is_file()} == {
         *("config.json", "curve.pdf", "curve.png", "curve.svg", "data.json", "identity.json", "lock", "metrics.json"),
-        *("report.html", "report.md", "sessions.json"),
+        *("report.html", "report.md", "sessions.json", "test_readings.jsonl"),
     }
 
 
 def test_a_first_look_before_dev_draws_nothing_twice(config, monkeypatch, no_report):
     """A part of dev is measured first; the evaluation of dev asks the engine for the other problems only."""
-    monkeypatch.setattr(stages, "FIRST_LOOK", 10)
+    monkeypatch.setattr(evaluating, "FIRST_LOOK", 10)
     asked = []
 
     def spying(*args):
@@ -275,15 +277,6 @@ def test_more_iterations_go_on_from_where_it_was(config, finished, no_report):
     assert {name: three[name] for name in alone} == alone
 
 
-@pytest.mark.parametrize(
-    ("dev", "accepted"), [([0.5], 0), ([0.5, 0.4], 0), ([0.4, 0.5, 0.5], 1), ([0.5, 0.5], 0), ([0, 0.1, 0.3, 0.2], 2)]
-)
-def test_the_earliest_of_the_best_is_accepted(dev, accepted):
-    """No gain, no change: of equals the one that took less training."""
-    scores = [Score(n=10, accuracy=a, low=0, high=1) for a in dev]
-    assert stages.accept({k: SplitResult(n=10, strategies={"greedy": s}) for k, s in enumerate(scores)}) == accepted
-
-
 @pytest.mark.parametrize("test", ["all", "none"])
 def test_which_iterations_are_tested(config, no_report, test):
     metrics = run_loop(config("iters=1", f"evaluation.test={test}"), QUIET).metrics
@@ -334,7 +327,9 @@ def test_an_unknown_strategy_is_refused_before_anything_is_sampled(config):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from selftrain import loop, stages; from selftrain.training import fake_trainer
+from selftrain import loop
+from selftrain.stages import building, evaluating, sampling
+from selftrain.training import fake_trainer
 from selftrain.sampling.bank import Bank
 from selftrain.config import load_config
 from selftrain.progress import Progress
@@ -360,15 +355,15 @@ def killed_after(function, call, wanted=lambda *args: True):
 if where == "sample":  # the evaluation of the base commits four units
     Bank.write = killed_after(Bank.write, 6)
 elif where == "judge":
-    stages.judge = killed_after(stages.judge, 77)
+    sampling.judge = killed_after(sampling.judge, 77)
 elif where == "build":  # the rows are there, their counts are not; in the second iteration
-    stages.write_jsonl = killed_after(stages.write_jsonl, 2, lambda path, rows: path.name == "examples.jsonl")
+    building.write_jsonl = killed_after(building.write_jsonl, 2, lambda path, rows: path.name == "examples.jsonl")
 elif where == "train":
     fake_trainer.rehearse = killed_after(fake_trainer.rehearse, 1)
 elif where == "dev":  # of iteration 1
-    stages.write_jsonl = killed_after(stages.write_jsonl, 2, lambda path, rows: path.name == "rows.jsonl")
+    evaluating.write_jsonl = killed_after(evaluating.write_jsonl, 2, lambda path, rows: path.name == "rows.jsonl")
 elif where == "test":  # of the base, after the last iteration
-    stages.write_jsonl = killed_after(stages.write_jsonl, 5, lambda path, rows: path.name == "rows.jsonl")
+    evaluating.write_jsonl = killed_after(evaluating.write_jsonl, 5, lambda path, rows: path.name == "rows.jsonl")
 elif where == "metrics":
     loop.write_json = killed_after(loop.write_json, 1, lambda path, value: path.name == "metrics.json")
 loop.run_loop(load_config(Path(config), overrides), Progress(quiet=True))
@@ -549,6 +544,25 @@ def test_changed_settings_are_refused(config, no_report):
     run_loop(config("iters=1"), QUIET)
     with pytest.raises(RunError, match=r"config\.sampling\.n: 3 -> 4"):
         run_loop(config("iters=1", "sampling.n=4"), QUIET)
+
+
+@pytest.mark.slow
+def test_a_changed_model_is_refused(config, tmp_path, no_report):
+    """A folder is bound to the digest of the weights."""
+    model = shutil.copytree(ROOT / "models/tiny-qwen2vl", tmp_path / "model")
+    more = ("iters=1", "engine={kind: hf, device: cpu}", f"model.path={model}")
+
+    def no_engine(*args):
+        raise EngineError("stopped before anything is sampled")
+
+    for _ in range(2):
+        with pytest.raises(EngineError, match="stopped before"):
+            run_loop(config(*more), QUIET, open_engine=no_engine)
+    weights = model / "model.safetensors"
+    *content, last = weights.read_bytes()
+    weights.write_bytes(bytes([*content, last ^ 1]))
+    with pytest.raises(RunError, match=r"other settings or data:\s+inputs\.model: '\w+' -> '\w+'"):
+        run_loop(config(*more), QUIET, open_engine=no_engine)
 
 
 @pytest.mark.parametrize(("name", "value"), [("JUDGE_VERSION", "next"), ("prompt_set", None)])

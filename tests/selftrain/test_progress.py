@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 
@@ -37,6 +38,10 @@ def clock(monkeypatch):
         (
             [(20, (1, 10)), (10, (6, 10)), (1, (7, 10))],
             ["1/10 settings, starting", "6/10 settings, 2.0 s each, about 8 s left"],
+        ),
+        (
+            [(20, (1, 10)), (1000, (2, 10))],
+            ["1/10 settings, starting", "2/10 settings, 1000.0 s each, about 2 h 13 min left"],
         ),
         ([(20, (1, 99)), (10, (51, 99))], ["1/99 settings, starting", "51/99 settings, 5.0/s, about 10 s left"]),
     ],
@@ -79,7 +84,7 @@ def test_time_left_of_a_training_whose_start_up_took_long():
     pace = progress.Pace(started=0.0)
     for step in range(1, 11):
         pace.update(10.0 + step, step)
-    assert pace.text(10, 200) == "1.0/s, about 190 s left"
+    assert pace.left(10, 200) == pytest.approx(190)
 
 
 def test_a_terminal_shows_the_note_below_the_bar():
@@ -90,6 +95,44 @@ def test_a_terminal_shows_the_note_below_the_bar():
     assert "3/10" in shown
     assert "greedy: 5/8 samples" in shown
     assert shown.endswith("s\n")
+
+
+@pytest.mark.parametrize(("later", "shown"), [(None, "starting"), (0.0, "8 s"), (5000.0, "1 h 23 min")])
+def test_the_time_that_a_run_has_left(clock, later, shown):
+    """The stage's own and that of the stages after it, which is known from the start of the stage."""
+    out = io.StringIO()
+    progress = Progress(out)
+    progress.after = lambda: later
+    with progress.stage("grid", "settings") as update:
+        for seconds, done in ((20, 1), (10, 6)):
+            clock.now += seconds
+            update(done, 10)
+    assert f"  grid: 6/10 settings, 2.0 s each, about 8 s left (run: {shown})\n" in out.getvalue()
+
+
+def test_samples_that_were_there_are_told_once(clock):
+    out = io.StringIO()
+    with Progress(out).stage("sampling", "samples") as update:
+        for done, total in ((40, 100), (50, 100), (10, 20)):
+            update(done, total)
+    assert out.getvalue().splitlines()[1:-1] == ["  sampling: 40 of 100 samples are in the bank"]
+
+
+def test_events_for_programs(clock):
+    out = io.StringIO()
+    events = progress.Events(out)
+    events.say("  a line")
+    with events.stage("grid", "settings") as update:
+        for seconds, done in ((20, 1), (0.5, 2), (10, 6), (0.1, 10)):
+            clock.now += seconds
+            update(done, 10, "note")
+    rows = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [row["event"] for row in rows] == ["message", "stage_started", *["progress"] * 3, "stage_ended"]
+    assert rows[0]["text"] == "a line"
+    assert [row["done"] for row in rows[2:5]] == [1, 6, 10], "one a second, and the last"
+    assert rows[3]["rate"] == pytest.approx(5 / 10.5, abs=1e-3)
+    assert rows[3]["seconds_left"] == pytest.approx(4 * 10.5 / 5, abs=1e-3)
+    assert rows[5] | {"units": 10, "seconds": 30.6, "stage": "grid"} == rows[5]
 
 
 def test_quiet_says_nothing():

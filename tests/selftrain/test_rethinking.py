@@ -16,7 +16,7 @@ from data_process.judging import judge
 from data_process.prompts import SHORT, ShowLimit
 from data_process.schema import Candidate
 from data_process.sources import minigeo
-from selftrain import loop, stages
+from selftrain import loop
 from selftrain.config import ConfigError, load_config
 from selftrain.engines.base import SamplingParams
 from selftrain.files import read_json
@@ -28,6 +28,7 @@ from selftrain.scaling.grid import ScaleConfig, grid
 from selftrain.scaling.records import ScaleResult
 from selftrain.scaling.report import markdown
 from selftrain.scaling.targets import selection_of, untrained_ignores
+from selftrain.stages import sampling
 from selftrain.test_time.strategy_config import SelectionForm, trained_limit
 from selftrain.training import open_turns
 
@@ -147,7 +148,7 @@ def test_killed_and_continued_is_as_if_left_alone(data, finished, tmp_path, monk
     monkeypatch.setattr(loop, "write_run_report", lambda path: [])
     config = settings(data, tmp_path)
     wanted = ("traces.jsonl", "selections.jsonl")
-    write, calls = stages.write_jsonl, []
+    write, calls = sampling.write_jsonl, []
 
     def dying(path: Path, rows) -> None:
         write(path, rows)
@@ -156,7 +157,7 @@ def test_killed_and_continued_is_as_if_left_alone(data, finished, tmp_path, monk
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "write_jsonl", dying)
+        patch.setattr(sampling, "write_jsonl", dying)
         with pytest.raises(Killed):
             run_loop(config, QUIET)
     run_loop(config, QUIET)
@@ -188,7 +189,7 @@ def test_settings_that_cannot_be_are_refused(name):
 
 def test_an_unknown_budget_is_refused_before_anything_is_sampled(data, tmp_path):
     opened = []
-    with pytest.raises(ConfigError, match=r"rethink\.budget s2: no budget 's2'; known: s1, s1-m, tiny"):
+    with pytest.raises(ConfigError, match=r"rethink\.budget: no budget 's2'; known: s1, s1-m, tiny"):
         run_loop(settings(data, tmp_path, "rethink.budget=s2"), QUIET, open_engine=lambda *args: opened.append(args))
     assert not opened
 
@@ -254,7 +255,7 @@ def test_the_tiny_model_trains_on_all_parts(tmp_path, monkeypatch):
     run_loop(config, QUIET)
     train = tmp_path / "run/iter1/train"
     resolved = yaml.safe_load((train / "work/train.yaml").read_text())
-    assert (resolved["template"], resolved["mask_history"]) == (open_turns.TEMPLATE, True)
+    assert (resolved["template"], resolved["mask_history"]) == (open_turns.opened("qwen2_vl"), True)
     result = read_json(train / "result.json")
     assert result["steps"] == 3
     assert result["masked_tokens"] > 0

@@ -42,8 +42,9 @@ _CLAIMED = re.compile(
     r"(?:the\s)?(?P<option>[Oo]ption\s|[Cc]hoice\s|[Ll]etter\s|[Aa]nswer\s)?\(?([A-J])\)?(?=\W*$|[,.;]|\s(?:because|since|as|for)\b)"
     r"|^\W*(?:(?:[Tt]herefore|[Ss]o|[Tt]hus|[Hh]ence|[Ii]n conclusion|[Ff]inally)\b,?\s|∴|所以|因此|故|よって"
     r"|したがって)?[、,]?\s?"
-    r"(?:[Ii]t(?:'s|’s|\sis|\smust be)\s)?(?:the answer is\s|it is\s|it's\s)?(?P<letter>[Oo]ption\s|[Cc]hoice\s"
-    r"|[Aa]nswer\s|选|选项|選択肢)?\(?([A-J])\)?(?:です|だ|である|となる|になる)?\W*$"
+    r"(?:[Ii]t(?:'s|’s|\s(?:is|must be|has to be|should be|can only be))\s|[Tt]he (?:correct |right )?letter is\s)?"
+    r"(?:the answer is\s|it is\s|it's\s)?(?P<letter>[Oo]ption\s|[Cc]hoice\s"
+    r"|[Aa]nswer\s|选|选项|選択肢)?\(?([A-J])\)?(?:\sit is|です|だ|である|となる|になる)?\W*$"
 )
 
 
@@ -63,6 +64,8 @@ def claimed_letter(sentence: str, problem: Problem) -> str | None:
         letter = m[2] or m[4] or m[6]
         start = m.start(2 if m[2] else 4 if m[4] else 6)
         rest = m.end() if m[2] else start + 1
+        if "would be" in m[0] and re.search(r"\b(?:if|had|were|unless)\b", sentence, re.IGNORECASE):
+            continue
         if (points and not (m["name"] or m["option"] or m["letter"])) or denied(
             sentence, start, rest, problem.question
         ):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from typing import Literal
 
-from data_process.judging.locate.assertion import announced, retracted
+from data_process.judging.locate.assertion import announced, boxed_denied, retracted
 from data_process.judging.locate.sentences import CONCLUSION, REFUSAL, closing_sentences, opening_sentence
 from data_process.judging.maths.quantity import MAX_PAYLOAD
 
@@ -327,6 +327,8 @@ def find_answer(text: str, read: Read, truncated: bool) -> Found:
             continue  # an announced answer that cannot be read is not replaced by a guess
         asks = cue.place != "statement" and _ASKS.match(cue.payload)  # "Answer: B?", "答案是B吗"
         reading = Reading(None, "question") if asks else read(_without_contrast(cue), cue.place)
+        if cue.rule in ("boxed", "answer_tag") and boxed_denied(text, cue.start, cue.span[1]):
+            reading = Reading(None, "rejected")
         if reading.answer is not None and truncated and not (cue.closed or reading.closed):
             reading = Reading(None, "truncated")
         announces = cue.place in ("inline", "below")

@@ -42,7 +42,7 @@ _STATES = re.compile(
 _NOT_STATED = re.compile(
     r"(?:\b(?:than|in|at|on|from|during|since|until|by|between|figure|fig\.|step|week|day|month|year|grade|group|dataset"
     r"|store|town|person|player|angle|line|point|question|option|choice|part|case|row|column|page|no\.|number|subject"
-    r"|for|per|when|if|over|under|above|below|least|most|size|and|or|plus|minus|times|to|subtract(?:ing)?"
+    r"|for|per|when|if|over|under|above|below|least|most|exceeds?|exceeding|surpass(?:es)?|approaches|size|and|or|plus|minus|times|to|subtract(?:ing)?"
     r"|add(?:ing)?|x|every|model|test|item|object|trial|grade|level|age|ages|aged|stage|phase|problem|example)|[∠△#_^+*/×÷<>≤≥]|[A-Za-z]\()\s?[$£€*(\\]?$",
     re.IGNORECASE,
 )
@@ -51,7 +51,7 @@ _RANGE = re.compile(
     re.IGNORECASE,
 )
 _GOES_ON = re.compile(
-    r"\s?[√π^*/+×÷:∶]|\s?\\(?:sqrt|pi|times|cdot|frac)|-?[A-Za-z]*[0-9]|st\b|nd\b|rd\b|th\b|\s?-\s?[0-9]"
+    r"[KkMBT](?![A-Za-z])|\s?[√π^*/+×÷:∶]|\s?\\(?:sqrt|pi|times|cdot|frac)|-?[A-Za-z]*[0-9]|st\b|nd\b|rd\b|th\b|\s?-\s?[0-9]"
 )
 _EAST_IF = re.compile(
     r"\W*(?:如果|假如|假设|假定|要是|倘若|もし|仮に|若[^，,。]{0,12}(?:选|答案|正确|[A-J](?![A-Za-z∠△=])))"

@@ -67,6 +67,15 @@ def _ends_in(text: str, variables: str) -> bool:
     return bool(variables) and re.search(rf"[{variables}](?:\^\{{?[0-9]\}}?)?[\s.]*$", text) is not None
 
 
+_TEXT_UNIT = re.compile(
+    r"(?<=[0-9})π])\s?\\(?:text|mathrm|textrm)\s?\{[~\s\\]{0,3}(?!or\b|and\b)"
+    r"[A-Za-z][A-Za-z/· ]{0,20}\}(?:\^\{?-?[23]\}?)?[\s$.]*$"
+)
+_PLAIN_UNIT = re.compile(r"(?<=[0-9])\s(N|J|W|V|Pa|kPa|Hz|kN|kJ|kW|Ω|mol)$")  # "8N" may be 8 times N
+_MEMBER = re.compile(r"^[A-Za-z]\s?(?:∈|\\in(?![a-z]))\s?(?=[\[({\\])")  # k ∈ (1, 2)
+_POINT = re.compile(r"[A-Z]'?\s?(\([^()]{1,40},[^()]{1,40}\))")  # A(1, 2)
+
+
 @lru_cache(maxsize=1 << 14)
 def read_standalone(text: str, variables: str = "") -> str | None:
     """The canonical text of a gold answer, or of a line that is an answer and nothing else; None where it is neither.
@@ -74,7 +83,14 @@ def read_standalone(text: str, variables: str = "") -> str | None:
     Reads over a unit ("30√{3}m"), a name ("AB = 2√3") and a derivation ("BC = 3 * 5 / 2 = 7.5"). Several values are a
     set ("5 or -5") or a list ("5, 6"). `variables` as in `canonical_expression`.
     """
-    text = clean(text).rstrip(".,;").strip()
+    text = clean(_TEXT_UNIT.sub("", text)).rstrip(".,;").strip()
+    if whole := re.fullmatch(r"\{([^{}]*)\}", text):  # \text{12 cm}
+        text = whole[1].strip()
+    text = _MEMBER.sub("", text)
+    if point := _POINT.fullmatch(text):
+        text = point[1]
+    if (unit := _PLAIN_UNIT.search(text)) and unit[1] not in variables:
+        text = text[: unit.start()]
     if _BEARING.fullmatch(text):
         return None
     text = spell(text)
@@ -120,11 +136,17 @@ def _ratio(text: str) -> str | None:
     return ":".join(known) if len(known) == len(items) else None
 
 
+_LAST_TERM = re.compile(r"[^\s(*/^]\s?[-+]\s?[0-9.]+$")
+
+
 def _without_unit(text: str, variables: str = "") -> str:
     """`text` without a unit at its end: "30√{3}m", "65π square units", "(√{3}+1)小时"."""
     for m in UNIT.finditer(text):
         before = text[: m.start()].strip()
         # "3m" may be a unit or a letter: a unit only behind what is a value by itself.
+        # "1+2m" is a sum with a letter; "(1+2)m" and "1+√2 m" are lengths.
+        if len(m["base"]) == 1 and _LAST_TERM.search(before) and not text[m.start()].isspace():
+            continue
         at_end = before and m["base"] not in variables and re.fullmatch(r"[\s.]*", text[m.end() :])
         if (
             at_end

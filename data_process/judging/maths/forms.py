@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 Same = Callable[[str, str], bool]
 
@@ -201,6 +202,43 @@ def _same_items(a: str, b: str, same: Same) -> bool | None:
     return True
 
 
+_POINT = re.compile(r"\((.{1,80})\)")
+_LETTER_VALUE = re.compile(r"([A-Za-z])=([^=<>≤≥]{1,60})")
+
+
+def _coordinates(text: str) -> list[str] | None:
+    """The values of `x=2,y=3` in the order of their letters, which follow each other in the alphabet."""
+    named = [_LETTER_VALUE.fullmatch(part) for part in _top_level(text)]
+    found = sorted((m[1], m[2]) for m in named if m)
+    letters = [name for name, _ in found]
+    one_run = all(ord(b) - ord(a) == 1 for a, b in pairwise(letters))
+    return [value for _, value in found] if len(found) == len(named) > 1 and one_run else None
+
+
+def _point(text: str) -> list[str] | None:
+    m = _POINT.fullmatch(text)
+    parts = _top_level(m[1]) if m else []
+    return parts if len(parts) > 1 else None
+
+
+def is_point(canonical: str) -> bool:
+    """Whether a canonical text is a tuple in round brackets, which `x=2,y=3` may stand for."""
+    return _point(canonical) is not None
+
+
+def named_values(canonical: str) -> bool:
+    """Whether a canonical text is one of coordinates by their letters: `x=2,y=3`."""
+    return _coordinates(canonical) is not None
+
+
+def _same_point(a: str, b: str, same: Same) -> bool | None:
+    """`(2,3)` and `x=2,y=3`."""
+    for point, named in ((_point(a), _coordinates(b)), (_point(b), _coordinates(a))):
+        if point and named:
+            return len(point) == len(named) and all(same(p, q) for p, q in zip(point, named, strict=True))
+    return None
+
+
 def several_values(canonical: str) -> bool:
     """Whether a canonical text holds several values: a list, a set or values with names, not an interval or a tuple."""
     return len(_top_level(canonical)) > 1 or (canonical.startswith("{") and "," in canonical)
@@ -208,7 +246,7 @@ def several_values(canonical: str) -> bool:
 
 def same_form(a: str, b: str, same: Same) -> bool | None:
     """Whether two canonical texts of these forms are equal, their parts by `same`; None where this is another form."""
-    for compare in (_same_region, _same_items):
+    for compare in (_same_point, _same_region, _same_items):
         if (found := compare(a, b, same)) is not None:
             return found
     return None

@@ -95,6 +95,12 @@ _EAST = re.compile(
 _EAST_FRACTION = re.compile(r"(?P<bottom>[0-9]{1,4})\s?分[之の]\s?(?P<top>[0-9]{1,4})")
 _EAST_SIGN = re.compile(r"(?:(?<![正抱])[负負]|マイナス)\s?(?=[0-9])")
 _HALF = re.compile(r"(?P<before>^\W{0,4})(?:(?:a|one)\s)?half(?=\W{0,4}$)", re.IGNORECASE)
+# "a dozen", "two dozen", "half a dozen"; not "dozens", "a baker's dozen" or "a dozen or so".
+_DOZEN = re.compile(
+    r"(?<![\w-])(?:(?P<half>half(?:\sa|-a|-)?\s?)|(?P<count>an?|[0-9]{1,6}|[a-z]{3,9}(?:-[a-z]{3,5})?)\s)dozen(?![\w-])"
+    r"(?!\sor\sso\b)",
+    re.IGNORECASE,
+)
 _TWICE = re.compile(r"\b([0-9]{1,9}) \(\1\)")
 
 
@@ -120,6 +126,15 @@ def _east_asian(m: re.Match[str]) -> str:
     return str(total + section + (digit or 0))
 
 
+def _dozens(m: re.Match[str]) -> str:
+    if m["half"]:
+        return "6"
+    count = m["count"].lower()
+    value = 1 if count in ("a", "an") else int(count) if count.isdecimal() else _value(re.split("-", count))
+    known = count in ("a", "an") or count.isdecimal() or all(w in _SMALL or w in _TENS for w in count.split("-"))
+    return str(12 * value) if known and value is not None else m[0]
+
+
 def to_digits(text: str) -> str:
     """`text` with every number in words written in digits; words that make no number stay."""
 
@@ -129,6 +144,8 @@ def to_digits(text: str) -> str:
             return " and ".join(to_digits(part) for part in m[0].split(" and "))
         return m[0] if value is None or value >= MAX_WORDS else str(value)
 
+    if "ozen" in text:
+        text = _DOZEN.sub(_dozens, text)
     text = _FRACTION.sub(_fraction, _NUMBER.sub(digits, _HALF.sub(r"\g<before>1/2", text)))
     if not text.isascii():
         text = _EAST_FRACTION.sub(r"\g<top>/\g<bottom>", _EAST_SIGN.sub("-", _EAST.sub(_east_asian, text)))

@@ -37,7 +37,7 @@ _REASON = re.compile(r"(?:because|since|is (?:the )?(?:correct|right|best)|as (?
 _LETTER = r"(?:option\s|choice\s|选项?|選択肢)?\(?[A-J](?![A-Za-z'’])\)?(?!\s?(?:is|was|has|does|错|不|誤)\b)"
 _ANOTHER = re.compile(
     rf"\W{{0,4}}(?:or\b|and\b\W{{0,3}}(?:maybe\s|possibly\s|perhaps\s|also\s)?{_LETTER}|[/&,、;|+]\s?{_LETTER}|\(\s?[A-J]\s?\))"
-    rf"|[^A-Za-z0-9]{{0,4}}(?:或者?是?|和|与|及|跟|又は|または|もしくは|か|と)\s?{_LETTER}"
+    rf"|[^A-Za-z0-9]{{0,4}}(?:或者?是?|还是|抑或|和|与|及|跟|又は|または|もしくは|か|と)\s?{_LETTER}"
     rf"|[\s.:)*]{{1,6}}{_LETTER}(?:\W{{1,4}}{_LETTER})*\W*$"
     rf"|.{{0,80}}\b(?:[Oo]r|[Aa]lternatively|[Pp]ossibly|[Mm]aybe|[Pp]erhaps|[Oo]therwise),?\s{_LETTER}(?:\W*$|[.:]\s)"
     r"|.{0,80}\b[A-J]\)?\s(?:also|too|as well|works too|is (?:also|equally|possible))\b",
@@ -98,12 +98,23 @@ def matching_letters(text: str, problem: Problem) -> str:
 
 def _is_choice(said: str, letter: str, problem: Problem) -> bool:
     """Whether `said`, after a separator, is the text of the letter's choice: signs and brackets belong to it."""
-    said = said[_SEPARATOR.match(said).end() :].strip(" .$*")  # type: ignore[union-attr]
-    said = re.sub(r"\s?(?:です|である|だ)$", "", said)
     choice = problem.choices[LETTERS.index(letter)]
+    return any(_is_text_of(said[end:], choice, letter, problem) for end in _separators(said))
+
+
+def _separators(said: str) -> set[int]:
+    """Where the text of a choice may begin: "A - -3", "A -3"."""
+    first = _SEPARATOR.match(said).end()  # type: ignore[union-attr]
+    dash = re.match(r"-\s+", said[first:])
+    return {first, first + dash.end()} if dash else {first}
+
+
+def _is_text_of(said: str, choice: str, letter: str, problem: Problem) -> bool:
+    said = re.sub(r"\s?(?:です|である|だ)$", "", said.strip(" .$*"))
     if not said:
         return False
-    if re.sub(r"\s", "", plain(said)) == re.sub(r"\s", "", plain(choice)):
+    same = re.sub(r"\s", "", plain(choice))
+    if same in (re.sub(r"\s", "", plain(said)), re.sub(r"\s", "", plain(said.strip("()")))):
         return True
     value = read_quantity(said, strict=True)
     return letter in (_by_value(value, problem) if value is not None else _by_expression(said, problem))
@@ -130,7 +141,19 @@ def _letter(text: str, problem: Problem) -> tuple[str, str] | None:
     return None
 
 
+_CONCLUDES = re.compile(r"\W{0,4}(?:(?:so|therefore|thus|hence)\b|所以|因此|故)[,，]?\s?", re.IGNORECASE)
+
+
+def _whole_choice(sentence: str, problem: Problem) -> str | None:
+    """The letter of a conclusion that is a choice as it is listed, its letter and its text: "So A – -3." """
+    text = clean(sentence)
+    lead = _CONCLUDES.match(text)
+    text = text[lead.end() :] if lead else ""
+    return text[0] if text and text[0] in problem.letters and _is_choice(text[1:], text[0], problem) else None
+
+
 _STATEMENTS = (
+    (_whole_choice, "letter"),
     (stated_letter, "letter"),
     (claimed_letter, "letter"),
     (named_letter, "letter"),

@@ -3,6 +3,7 @@ r"""Expressions: `2√3`, `\frac{2\sqrt{5}}{5}`, `9π cm²`, `x^2 - 1`. Units an
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 
 from data_process.judging.locate.cues import Place, Reading, find_answer
@@ -10,9 +11,10 @@ from data_process.judging.locate.statements import last_statement, read_number_s
 from data_process.judging.locate.yes_no import restates
 from data_process.judging.maths.canonical import read_standalone, read_with_unit, without_names
 from data_process.judging.maths.equivalence import equivalent
-from data_process.judging.maths.forms import several_values
+from data_process.judging.maths.forms import is_point, named_values, several_values
 from data_process.judging.maths.number_words import to_digits
 from data_process.judging.maths.quantity import LEAD, MAX_PAYLOAD, canonical, clean, read_quantity
+from data_process.judging.maths.scales import as_expressions, degrees, percentages
 from data_process.judging.types.base import AnswerJudge, UnreadableGold, verdict_on
 from data_process.schema import Problem, Verdict
 
@@ -31,13 +33,14 @@ _HEDGE = re.compile(
 # A letter that the question uses as an unknown although it could be a unit: "the range of m", "$m^2 = 4$".
 _UNKNOWN = re.compile(
     r"(?<![A-Za-z0-9\\])([mgshL])(?=\s?[=+<>^≤≥-])|[-=+<>≤≥0-9]\s?([mgshL])(?=\s?[=+<>^≤≥$)-])|\b(?:of|for|find)\s\$?([mgshL])\b(?!\.\w)"
+    r"|\b(?:sides?|lengths?|widths?|heights?|number|variables?|let|and)\s\$?([mgshL])\b(?![./]\w|\s?\))"
 )
 
 
 @lru_cache(maxsize=1 << 12)
 def unknowns(question: str) -> str:
     """The letters among m, g, s, h and L that the question uses as unknowns."""
-    return "".join(sorted({m[1] or m[2] or m[3] for m in _UNKNOWN.finditer(question)}))
+    return "".join(sorted({next(filter(None, m.groups())) for m in _UNKNOWN.finditer(question)}))
 
 
 @lru_cache(maxsize=1 << 14)
@@ -76,20 +79,39 @@ def _statement(sentence: str, question: str) -> str | None:
     return None if quantity is None else canonical(quantity.value)
 
 
-def _unknowns_of(problem: Problem) -> str:
-    """The unknowns that the question names, and those of a gold answer with letters: "2m+1" is no length."""
-    named = unknowns(problem.question)
-    gold = read_standalone(problem.answer, named)
-    return named if gold is None else "".join(sorted({*named, *re.findall("[mgshL]", without_names(gold))}))
+@dataclass(frozen=True)
+class _Form:
+    """What the form of a gold answer says about how responses are read; its value says nothing."""
+
+    variables: str = ""  # as in `canonical_expression`
+    several: bool = False  # it holds several values
+    point: bool = False  # it is a tuple, for which "x=2, y=3" may stand
+    radians: bool = False  # a multiple of π: 30° is π/6
+    degrees: bool = False  # with a degree sign: π/6 is 30
+    shares: bool = False  # 75% is 3/4
 
 
-def read_expression(
-    payload: str, place: Place, variables: str = "", question: str = "", several: bool = False
-) -> Reading:
-    """The expression that `payload` states, as canonical text; several values are an answer only where `several`.
+@lru_cache(maxsize=1 << 12)
+def _form(gold: str, answer: str, question: str, unit: str | None) -> _Form:
+    named = unknowns(question)
+    letters = "".join(sorted({*named, *re.findall("[mgshL]", without_names(gold))}))
+    angular = "°" in clean(answer) or "degree" in (unit or "")
+    return _Form(
+        variables=letters,
+        several=several_values(gold),
+        point=is_point(gold),
+        radians=not angular and re.search(r"pi|π", gold) is not None,
+        degrees=angular,
+        shares=percentages(question, unit, answer) in ("share", "decimal"),
+    )
 
-    `variables` as in `canonical_expression`.
-    """
+
+_SCALED = re.compile(r"[°%]|circ|degree")
+
+
+def read_expression(payload: str, place: Place, form: _Form, question: str = "") -> Reading:
+    """The expression that `payload` states, as canonical text; several values are an answer only where the gold's form
+    has several."""
     if not payload.strip():
         return Reading(None, "no_answer")
     if place in ("statement", "opening"):
@@ -97,10 +119,15 @@ def read_expression(
         return Reading(found, "expression" if found else "unreadable_answer")
     if len(payload) > MAX_PAYLOAD:
         payload = payload[:MAX_PAYLOAD].rpartition(". ")[0]  # only the sentences that are whole
-    found = _inline(payload, variables) if place in ("inline", "bold") else read_standalone(payload, variables)
+    if (form.radians or form.shares) and _SCALED.search(payload):
+        payload = as_expressions(clean(payload), radians=form.radians, shares=form.shares)
+    inline = place in ("inline", "bold")
+    found = _inline(payload, form.variables) if inline else read_standalone(payload, form.variables)
     if found is None or (place != "inline" and not re.search(r"[0-9]|pi", found)):
         return Reading(None, "unreadable_answer")
-    if not several and several_values(found):
+    if form.degrees and "pi" in found and (angle := degrees(found)) is not None:
+        found = canonical(angle)
+    if several_values(found) and not form.several and not (form.point and named_values(found)):
         return Reading(None, "several_answers")
     return Reading(found, "expression")
 
@@ -119,10 +146,10 @@ def read_gold(problem: Problem) -> str:
 def judge_expression(text: str, problem: Problem, truncated: bool) -> Verdict:
     """Correct where the expression is equivalent to the gold answer; DataError where the gold cannot be read."""
     gold = read_gold(problem)
-    several, variables = several_values(gold), _unknowns_of(problem)
+    form = _form(gold, problem.answer, problem.question, problem.unit)
 
     def read(payload: str, place: Place) -> Reading:
-        return read_expression(payload, place, variables, problem.question, several)
+        return read_expression(payload, place, form, problem.question)
 
     found = find_answer(text, read, truncated)
     return verdict_on(found, lambda answer: equivalent(answer, gold))

@@ -15,16 +15,26 @@ from fractions import Fraction
 from data_process.judging.locate.cues import Found, Place, Reading, find_answer
 from data_process.judging.locate.statements import read_number_statement
 from data_process.judging.locate.yes_no import restates
+from data_process.judging.maths.canonical import read_standalone
 from data_process.judging.maths.number_words import COUNTERS, to_digits
 from data_process.judging.maths.quantity import REL_TOL, Quantity, canonical, clean, read_quantity
+from data_process.judging.maths.scales import degrees, on_scale, percentages, written_out
 from data_process.judging.maths.units import factor, read_unit
 from data_process.judging.types.base import AnswerJudge, UnreadableGold, verdict_on
+from data_process.limits import MAX_PRECISION
 from data_process.schema import DataError, Problem, Verdict
 
 # A plain four-digit gold in this range without a unit is a year: a tolerance of 5% would forgive a century.
 _YEARS = range(1800, 2101)
 
-_SCALE = re.compile(r"\b(hundred|thousand|million|billion|trillion)s?\b", re.IGNORECASE)
+# "in millions", not "to the nearest hundred" or "a town of 2 million people"
+_SCALE = re.compile(r"(?<!nearest )(?<![0-9]\s)\b(hundred|thousand|million|billion|trillion|dozen)s?\b", re.IGNORECASE)
+_IN_SCALE = re.compile(
+    r"(?:\bin|\bhow many|[(:])\s?(?:the\s|US\s|\$\s?)?(?:hundred|thousand|million|billion|trillion|dozen)",
+    re.IGNORECASE,
+)
+_SIZES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_BELOW_13 = "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
 
 
 _COUNT = re.compile(
@@ -49,15 +59,34 @@ def _in_unit(quantity: Quantity, unit: str) -> Fraction:
     return quantity.value * scale if scale is not None else quantity.value
 
 
+def _angle(payload: str) -> Quantity | None:
+    """The degrees of an angle that stands as a multiple of π and nothing else: π/6 is 30."""
+    if not re.search(r"π|pi(?![a-z])", payload):
+        return None
+    found = read_standalone(re.sub(r"\s?rad(?:ians?)?\b", "", payload))
+    angle = degrees(found) if found else None
+    return None if angle is None else Quantity(angle, "°")
+
+
 def _find(text: str, problem: Problem, truncated: bool, gold: Quantity) -> Found:
     unit = read_unit(problem.unit) or gold.unit
     scale = _SCALE.search(f"{problem.question} {problem.unit or ''}")
+    if (
+        scale
+        and not problem.unit
+        and abs(gold.value) >= _SIZES[scale[1].lower()]
+        and not _IN_SCALE.search(problem.question)
+    ):
+        scale = None  # the answer is written out: 5,000,000
+    wanted = percentages(problem.question, problem.unit, problem.answer)
 
     def read(payload: str, place: Place) -> Reading:
         if not payload.strip():
             return Reading(None, "no_answer")
+        payload = written_out(payload, problem)
         if scale:  # "5 million" is 5 where the question asks for millions
             payload = re.sub(rf"(?<=[0-9])\s?{scale[1]}s?(?![A-Za-z])", "", payload, flags=re.IGNORECASE)
+            payload = re.sub(rf"\b({_BELOW_13})\s{scale[1]}s?(?![A-Za-z])", r"\1", payload, flags=re.IGNORECASE)
         if place == "statement":
             quantity = read_number_statement(payload, problem.question)
         elif place == "opening":  # it must restate the question: a derivation opens with given values
@@ -65,8 +94,11 @@ def _find(text: str, problem: Problem, truncated: bool, gold: Quantity) -> Found
             quantity = read_number_statement(payload, problem.question, verb=True) if restated else None
         else:
             quantity = read_value(payload, place)
+            if quantity is None and unit == "°" and place in ("inline", "bare", "below", "bold"):
+                quantity = _angle(payload)
         if quantity is None:
             return Reading(None, "unreadable_answer")
+        quantity = replace(quantity, value=on_scale(quantity, payload, wanted))
         return Reading(canonical(_in_unit(quantity, unit)), "number", closed=quantity.ended)
 
     return find_answer(text, read, truncated)
@@ -119,7 +151,7 @@ def judge_integer(text: str, problem: Problem, truncated: bool) -> Verdict:
 
 def judge_float(text: str, problem: Problem, truncated: bool) -> Verdict:
     """Correct where response and gold are equal after rounding to the problem's `precision`."""
-    gold, places = read_gold(problem), problem.precision or 0
+    gold, places = read_gold(problem), min(problem.precision or 0, MAX_PRECISION)
     found = _find(text, problem, truncated, gold)
     if found.answer is not None:
         found = replace(found, answer=round_to(Fraction(found.answer), places))

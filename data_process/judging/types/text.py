@@ -38,6 +38,9 @@ _SHORT |= {
     "mount": "mt",
     "versus": "vs",
 }
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
+_SHORT |= {name: f"{n}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(n, 'th') }" for n, name in enumerate(_ORDINALS, start=1)}
+_SHORT |= {"noon": "12:00 pm", "midnight": "12:00 am"}
 _TIME = re.compile(
     r"\b0?(\d{1,2})(?:[:.](\d\d))?(?:\s?(am|pm)\b|\s(in the morning|in the afternoon|in the evening|at night))"
 )
@@ -70,6 +73,7 @@ def _forms(words: str) -> str:
     words = re.sub(r"\b0([1-9]):(\d\d)\b(?!\s?[ap]m)", r"\1:\2 am", words)
     words = re.sub(r"\b(1[3-9]|2[0-3]):(\d\d)\b(?!\s?[ap]m)", lambda m: f"{int(m[1]) - 12}:{m[2]} pm", words)
     words = _TIME.sub(_clock, re.sub(r"\b(\d{1,2}) o['’]?clock\b", r"\1:00", words))
+    words = re.sub(r"(?<=[a-z])-(?=[a-z])", " ", words.replace("≌", "≅"))  # "upper-left"
     words = " ".join(_SHORT.get(word, word) for word in words.split(" "))
     if m := _SYMMETRIC.fullmatch(words):
         sides = sorted(

@@ -19,6 +19,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for split, n in DEFAULT_SIZES.items():
         parser.add_argument(f"--{split}", type=int, default=n, help=f"problems in {split} (default {n})")
     args = parser.parse_args(argv)
+    old = args.out / "card.json"
+    if args.out.is_dir() and any(args.out.iterdir()) and not (old.is_file() and '"minigeo"' in old.read_text()):
+        parser.error(f"--out {args.out} holds files that are not MiniGeo's; name an empty folder")
     card = write(args.out, {split: getattr(args, split) for split in DEFAULT_SIZES}, args.seed)
     print(json.dumps(card, indent=1))
 

@@ -1,4 +1,4 @@
-"""From requests to the token ids a Qwen-VL model is given: chat template, images, image tokens.
+"""From requests to the token ids a model is given: chat template, images, image tokens.
 
 Shared by the engines that tokenize themselves. transformers is imported inside the functions.
 """
@@ -6,15 +6,16 @@ Shared by the engines that tokenize themselves. transformers is imported inside 
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_process.images.marks import segments
+from data_process.images.opening import ImageError, decoded
 from data_process.schema import DataError
 from selftrain.engines.base import EngineError, Request
+from selftrain.families import Family, FamilyError, check_weights_family, engine_family, family_of
 
 
 @dataclass(frozen=True)
@@ -41,24 +42,61 @@ class Prompt:
     starts: tuple[int, ...]  # index of the first token of each
 
 
-def load_processor(path: Path, min_pixels: int | None, max_pixels: int | None) -> Any:
-    """The processor of a model folder with these pixel limits (None: its own); EngineError if there is none."""
+def known_family(model: Path, kind: str | None, weights: Path | None = None) -> Family:
+    """The family of the model folder that an engine of this kind is to load, perhaps with trained weights.
+
+    `kind` is None where the weights are on a server, and the folder is read for its tokenizer and image sizes. Only
+    small files are read. EngineError for a family that is not supported or not that of the weights.
+    """
+    if not (model / "config.json").is_file():
+        what = "holds no model (no config.json)" if model.is_dir() else "does not exist"
+        raise EngineError(f"model folder {model} {what}; set model.path to a checkpoint folder")
+    try:
+        family = family_of(model) if kind is None else engine_family(model, kind)
+        if weights is not None:
+            check_weights_family(family, weights)
+    except FamilyError as error:
+        raise EngineError(str(error)) from error
+    return family
+
+
+def load_processor(path: Path, family: Family, min_pixels: int | None, max_pixels: int | None) -> Any:
+    """The processor of a model folder with these pixel limits (None: its own).
+
+    EngineError if there is none, or it is one of another family.
+    """
     from transformers import AutoProcessor
 
-    if not (path / "config.json").is_file():
-        what = "does not hold a model (no config.json)" if path.is_dir() else "does not exist"
-        raise EngineError(f"model folder {path} {what}; give the folder that save_pretrained or a download wrote")
     try:
         processor = AutoProcessor.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise EngineError(f"{path} holds no usable processor ({error}); copy the base model's into it") from error
+    except Exception as error:  # of a damaged tokenizer or template, libraries raise what they like
+        said = f"{type(error).__name__}: {str(error)[:500]}"
+        raise EngineError(f"{path} holds no usable processor ({said}); copy the base model's into it") from error
     if not hasattr(processor, "image_processor") or not hasattr(processor, "image_token"):
-        raise EngineError(f"{path}: its processor takes no images; give a Qwen2-VL or Qwen2.5-VL model")
+        raise EngineError(f"{path}: its processor takes no images; copy that of a {family.name} checkpoint into it")
+    _check_processor(path, family, processor)
     size = dict(processor.image_processor.size)
     low = size["shortest_edge"] if min_pixels is None else min_pixels
     high = size["longest_edge"] if max_pixels is None else max_pixels
     processor.image_processor.size = type(processor.image_processor.size)(shortest_edge=low, longest_edge=high)
     return processor
+
+
+def _check_processor(path: Path, family: Family, processor: Any) -> None:
+    """EngineError unless the processor cuts images and marks them as the family's models read them."""
+    scale = processor.image_processor
+    found = f"{scale.patch_size} pixels, {scale.merge_size}"
+    wanted = f"{family.patch} pixels, {family.merge}"
+    lacking = [mark for mark in family.marks if mark not in processor.tokenizer.get_vocab()]
+    if found != wanted:
+        what = f"its processor cuts images into patches of {found} along a token's side; {family.name} has {wanted}"
+    elif lacking:
+        what = f"its tokenizer does not know {', '.join(lacking)}"
+    elif processor.image_token != family.image:
+        what = f"its processor marks images with {processor.image_token}, not {family.image}"
+    else:
+        return
+    raise EngineError(f"{path}: {what}; copy the processor and tokenizer of a {family.name} checkpoint into it")
 
 
 def prepare(processor: Any, requests: Sequence[Request]) -> list[Prompt]:
@@ -79,6 +117,7 @@ def prepare(processor: Any, requests: Sequence[Request]) -> list[Prompt]:
         text = processor.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
+        text += request.prefix
         first, *others = text.split(processor.image_token)
         if len(others) != len(request.images):
             raise EngineError(
@@ -111,18 +150,14 @@ def check_lengths(prompts: Sequence[Prompt], max_tokens: int, positions: int, ad
 
 def read_picture(processor: Any, request_id: str, path: Path) -> Picture:
     """Read an image of a request and check that the processor would leave its size alone."""
-    from PIL import Image
-
     try:
         data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            width, height = image.size
-    except (OSError, SyntaxError, ValueError) as error:  # PIL raises SyntaxError for some broken PNGs
+        width, height = decoded(path, data).size
+    except (OSError, ImageError) as error:
         where = f"request {request_id!r}: cannot read the image {path}"
         raise EngineError(f"{where}: {error}; store it again") from error
     scale = processor.image_processor
-    side = scale.patch_size * scale.merge_size  # 28 pixels: what becomes one image token
+    side = scale.patch_size * scale.merge_size  # pixels of what becomes one image token
     try:
         patches = scale.get_number_of_image_patches(height, width, {})
     except ValueError as error:  # e.g. an aspect ratio beyond 200

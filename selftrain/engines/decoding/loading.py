@@ -1,19 +1,43 @@
-"""Weights from a model folder, with or without a PEFT adapter. torch is imported inside the functions."""
+"""Weights from a model folder, with or without what was trained. torch is imported inside the functions."""
 
 from __future__ import annotations
 
+import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selftrain.engines.base import EngineError
 from selftrain.engines.decoding import kv_cache
+from selftrain.engines.decoding.lora_merge import is_checkpoint
 
 if TYPE_CHECKING:
     import torch
 
 
+def load_trained(path: Path, weights: Path | None, dtype: torch.dtype, *, merge: bool = True) -> Any:
+    """The base model of `path` with trained weights: an adapter, or a checkpoint that takes its place; None: alone.
+
+    The host's memory holds the base once, in `dtype` or in its own precision if that is higher, and the adapter. Each
+    tensor is merged in float32 and rounded once.
+    """
+    if weights is None or is_checkpoint(weights):
+        return load_model(weights or path, dtype)
+    model = load_model(path, merging_dtype(path, dtype) if merge else dtype)
+    return with_adapter(model, weights, merge=merge).to(dtype)
+
+
+def merging_dtype(path: Path, dtype: torch.dtype) -> torch.dtype:
+    """The narrowest dtype that holds both the base as it is stored and `dtype`; float32 where the base names none."""
+    import torch
+
+    config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    stored = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), torch.float32)
+    return torch.promote_types(stored, dtype)
+
+
 def load_model(path: Path, dtype: torch.dtype) -> Any:
+    """The model of a folder whose family was looked up. EngineError if its weights cannot be loaded."""
     from transformers import AutoModelForImageTextToText
     from transformers.utils import logging
 
@@ -25,12 +49,11 @@ def load_model(path: Path, dtype: torch.dtype) -> Any:
             dtype=dtype,
             attn_implementation={"text_config": kv_cache.ATTENTION, "vision_config": "sdpa"},
             local_files_only=True,
+            use_safetensors=True,  # other formats are pickles, which can run code
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise EngineError(f"cannot load a model from {path}: {error}") from error
-    parts = getattr(model, "model", None)
-    if not (hasattr(parts, "get_image_features") and hasattr(parts, "get_rope_index")):
-        raise EngineError(f"{path} is a {model.config.model_type} model; this engine runs Qwen2-VL and Qwen2.5-VL")
+    except Exception as error:  # transformers, safetensors and torch raise their own on a damaged checkpoint
+        said = f"{type(error).__name__}: {str(error)[:1000]}"
+        raise EngineError(f"cannot load a model from {path}: {said}; fetch it again, or set model.path") from error
     if "sliding_attention" in getattr(model.config.get_text_config(), "layer_types", ()):
         raise EngineError(f"{path} uses sliding-window attention, which this engine does not; use the vLLM engine")
     return model
@@ -47,8 +70,9 @@ def with_adapter(model: Any, path: Path, *, merge: bool) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error below
-            adapted = PeftModel.from_pretrained(model, str(path))
-    except (RuntimeError, ValueError, KeyError) as error:
+            # Without these two the adapter is drawn at random first, and read onto a GPU while the base is not there.
+            adapted = PeftModel.from_pretrained(model, str(path), low_cpu_mem_usage=True, torch_device="cpu")
+    except Exception as error:  # as above
         raise EngineError(f"adapter {path} does not fit the model: it was trained for another one ({error})") from error
     with safe_open(weights, "pt") as file:
         given = set(file.keys())
@@ -58,4 +82,12 @@ def with_adapter(model: Any, path: Path, *, merge: bool) -> Any:
         raise EngineError(
             f"adapter {path} does not fit the model: {len(strange)} tensors are missing or unknown, e.g. {strange[0]}"
         )
-    return adapted.merge_and_unload() if merge else adapted.get_base_model()
+    if not merge:
+        return adapted.get_base_model()
+    parameters = dict(adapted.named_parameters())
+    with safe_open(weights, "pt") as file:
+        for name in given:  # as they are stored: PEFT has rounded them to the dtype of the base
+            layer, _, kind = name.rpartition(".")
+            if (parameter := parameters.get(f"{layer}.default.{kind}")) is not None:
+                parameter.data = file.get_tensor(name).float()
+    return adapted.merge_and_unload()

@@ -1,4 +1,4 @@
-"""A base checkpoint with a LoRA adapter added in, tensor by tensor.
+"""A base checkpoint with a LoRA adapter added in, or the checkpoint that takes its place, tensor by tensor.
 
 For engines that load weights themselves, in an environment without PEFT. Merged weights decode as fast as the base, and
 a layer that the engine would ignore cannot be overlooked: an adapter tensor without its base tensor is an error.
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ from selftrain.engines.base import EngineError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Shape = tuple[int, ...]
 
 # Settings of PEFT's LoRA that change the sum W + scale * B A, with the value at which they do not.
 _PLAIN = {
@@ -33,47 +35,84 @@ _PLAIN = {
     "trainable_token_indices": None,
     "alora_invocation_tokens": None,
 }
+_WEIGHTS = "adapter_model.safetensors"
 _PART = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])\.weight")
 
 
-def merged(base: Path, adapter: Path | None, device: Any = "cpu") -> Iterator[tuple[str, Tensor]]:
-    """(name in the checkpoint, tensor) of every weight of `base`, the adapter's share added in float32 on `device`.
+def is_checkpoint(weights: Path) -> bool:
+    """Whether a folder of trained weights holds a whole model; otherwise it is to hold an adapter."""
+    return (weights / "config.json").is_file() and not (weights / "adapter_config.json").exists()
 
-    Tensors that the adapter does not touch come as they are stored; the others are float32, for the engine to round to
-    its own precision as the hf engine does. Raises EngineError, before the first tensor, for an adapter that does not
-    fit this base in every layer or is not plain LoRA.
+
+def merged(base: Path, weights: Path | None, device: Any = "cpu") -> Iterator[tuple[str, Tensor]]:
+    """(name in the checkpoint, tensor) of every weight, as `reader` gives them. Only one tensor is in memory."""
+    names, value = reader(base, weights, device)
+    yield from ((name, value(name)) for name in names)
+
+
+def reader(base: Path, weights: Path | None, device: Any = "cpu") -> tuple[list[str], Callable[[str], Tensor]]:
+    """The names in the checkpoint of `base`, and a function that gives the tensor of a name.
+
+    `weights`: the folder of an adapter, whose share is added in float32 on `device`, or of a checkpoint that takes the
+    place of `base`. Tensors that an adapter does not touch come as they are stored; the others are float32, for the
+    engine to round to its own precision as the hf engine does, and with the same sums: W + (B A) * scale. Raises
+    EngineError for an adapter that does not fit this base in every layer or is not plain LoRA.
     """
-    from safetensors import safe_open
-
+    if weights is not None and is_checkpoint(weights):
+        base, weights = weights, None
     files = sorted(base.glob("*.safetensors"))
     if not files:
         raise EngineError(f"{base} holds no *.safetensors; convert it with save_pretrained")
-    scale, deltas = (1.0, {}) if adapter is None else _read(adapter)
-    places = {}
+    places: dict[str, Path] = {}
+    shapes: dict[str, Shape] = {}
     for file in files:
-        with safe_open(file, "pt") as held:
-            for name in held.keys():  # noqa: SIM118 - not a mapping
-                places[name] = tuple(held.get_slice(name).get_shape())
-    found = _match(places, deltas, adapter)
-    for file in files:
-        with safe_open(file, "pt") as held:
-            for name in held.keys():  # noqa: SIM118
-                tensor = held.get_tensor(name)
-                if name in found:
-                    a, b = deltas[found[name]]
-                    a, b = (part.to(device).float() for part in (a, b))
-                    tensor = tensor.to(device).float().addmm_(b, a, alpha=scale)
-                yield name, tensor
+        shapes |= (held := shapes_of(file))
+        places |= dict.fromkeys(held, file)
+    scale, modules = (1.0, {}) if weights is None else _read(weights)
+    found = _match(shapes, modules, weights)
+
+    def value(name: str) -> Tensor:
+        tensor = tensor_of(places[name], name)
+        if weights is None or name not in found:
+            return tensor
+        a, b = (_half(weights, found[name], part).to(device).float() for part in "AB")
+        return tensor.to(device).float().add_((b @ a).mul_(scale))
+
+    return list(places), value
 
 
-def moves(adapter: Path) -> bool:
-    """Whether the adapter changes anything: one that was never trained has only zeros in its B."""
-    return any(bool(b.any()) for _, b in _read(adapter)[1].values())
+def moves(weights: Path) -> bool:
+    """Whether trained weights differ from the base: an adapter that was never trained has only zeros in its B."""
+    if is_checkpoint(weights):
+        return True  # compared when its training ended
+    return any(bool(_half(weights, module, "B").any()) for module in _read(weights)[1])
 
 
-def _read(adapter: Path) -> tuple[float, dict[str, tuple[Tensor, Tensor]]]:
-    """The factor, and module -> (A [rank, in], B [out, rank])."""
-    from safetensors import SafetensorError, safe_open
+def _half(adapter: Path, module: str, part: str) -> Tensor:
+    """A [rank, in] or B [out, rank] of a module."""
+    return tensor_of(adapter / _WEIGHTS, f"base_model.model.{module}.lora_{part}.weight")
+
+
+def tensor_of(file: Path, name: str) -> Tensor:
+    """One tensor. The file is opened for it alone: what is read of an open file stays among the memory in use."""
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as held:
+        tensor: Tensor = held.get_tensor(name)
+        return tensor
+
+
+def shapes_of(file: Path) -> dict[str, Shape]:
+    """Name -> shape of every tensor of a file."""
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as held:
+        return {name: tuple(held.get_slice(name).get_shape()) for name in held.keys()}  # noqa: SIM118 - no mapping
+
+
+def _read(adapter: Path) -> tuple[float, dict[str, dict[str, Shape]]]:
+    """The factor, and module -> shapes of its halves, "A" [rank, in] and "B" [out, rank]."""
+    from safetensors import SafetensorError
 
     try:
         config: dict[str, Any] = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
@@ -87,32 +126,29 @@ def _read(adapter: Path) -> tuple[float, dict[str, tuple[Tensor, Tensor]]]:
             f"adapter {adapter} is {what}; only plain LoRA can be added to weights here: export it with "
             "`llamafactory-cli export` and set model.path to the result"
         )
-    parts: dict[str, dict[str, Tensor]] = {}
+    parts: dict[str, dict[str, Shape]] = {}
     try:
-        with safe_open(adapter / "adapter_model.safetensors", "pt") as held:
-            for name in held.keys():  # noqa: SIM118
-                match = _PART.fullmatch(name)
-                if match is None:
-                    raise EngineError(f"adapter {adapter}: {name} is no part of a LoRA layer that can be merged here")
-                parts.setdefault(match["module"], {})[match["part"]] = held.get_tensor(name)
+        shapes = shapes_of(adapter / _WEIGHTS)
     except (OSError, SafetensorError) as error:
-        raise EngineError(f"{adapter} holds no readable adapter_model.safetensors ({error}); train it again") from error
+        raise EngineError(f"{adapter} holds no readable {_WEIGHTS} ({error}); train it again") from error
+    for name, shape in shapes.items():
+        match = _PART.fullmatch(name)
+        if match is None:
+            raise EngineError(f"adapter {adapter}: {name} is no part of a LoRA layer that can be merged here")
+        parts.setdefault(match["module"], {})[match["part"]] = shape
     for module, both in parts.items():
-        if both.keys() != {"A", "B"} or both["A"].shape[0] != rank or both["B"].shape[1] != rank:
+        if both.keys() != {"A", "B"} or both["A"][0] != rank or both["B"][1] != rank:
             raise EngineError(f"adapter {adapter}: {module} lacks a half, or is not of rank {rank}; train it again")
-    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    return scale, {module: (both["A"], both["B"]) for module, both in parts.items()}
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank), parts
 
 
-def _match(
-    shapes: dict[str, tuple[int, ...]], deltas: dict[str, tuple[Tensor, Tensor]], adapter: Path | None
-) -> dict[str, str]:
+def _match(shapes: dict[str, Shape], modules: dict[str, dict[str, Shape]], adapter: Path | None) -> dict[str, str]:
     """Checkpoint name -> module of the adapter. Checkpoints of different age nest the language model differently."""
-    by_core = {_core(name.removesuffix(".weight")): name for name in shapes if name.endswith(".weight")}
+    by_core = {core(name.removesuffix(".weight")): name for name in shapes if name.endswith(".weight")}
     found = {}
-    for module, (a, b) in deltas.items():
-        name = by_core.get(_core(module))
-        shape = (b.shape[0], a.shape[1])
+    for module, both in modules.items():
+        name = by_core.get(core(module))
+        shape = (both["B"][0], both["A"][1])
         if name is None or shapes[name] != shape:
             is_there = "is not in the base model" if name is None else f"is {shapes[name]} there, not {shape}"
             raise EngineError(f"adapter {adapter} does not fit the model: {module} {is_there}; it belongs to another")
@@ -120,5 +156,6 @@ def _match(
     return found
 
 
-def _core(name: str) -> str:
+def core(name: str) -> str:
+    """A tensor's name without what checkpoints of different age nest it in."""
     return ".".join(part for part in name.split(".") if part not in ("model", "language_model"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -67,3 +69,17 @@ def chunks(items: Sequence[_T], sizes: Sequence[int], limit: int) -> list[list[_
         parts[-1].append(item)
         total += size
     return parts
+
+
+def equal_parts(rows: Sequence[_T], most: int) -> list[list[_T]]:
+    """The rows in as few parts of at most `most` as there can be, which differ in size by one at most."""
+    count = math.ceil(len(rows) / most)
+    edges = [len(rows) * i // count for i in range(count + 1)] if rows else [0]
+    return [list(rows[a:b]) for a, b in itertools.pairwise(edges)]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch is about memory. On a CPU it is a RuntimeError like others, known by its text alone."""
+    import torch
+
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)

@@ -8,8 +8,6 @@ sent, under the name that the server knows. A setting that it has no name for is
 from __future__ import annotations
 
 import base64
-import json
-import math
 import re
 import struct
 import zlib
@@ -20,12 +18,13 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from data_process.images.marks import segments
-from data_process.schema import Finish
+from data_process.schema import Finish, shown
 from data_process.seeds import seed_for
 from selftrain.engines.base import EngineError, SamplingParams
 from selftrain.engines.openai_api.client import HttpFault, JsonClient
 
 UNKNOWN_TOKEN = 2**32 - 1  # stands for a token whose id the server does not tell; no vocabulary is so large
+MAX_COUNT = 2**20  # tokens of a prompt or of an answer that are believed; no context is so large
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -223,7 +222,7 @@ def read_answer(answer: Mapping[str, Any], *, name: str, url: str, logprobs: boo
             "content_filter": "its filter took the answer away; leave the problem out, or use another model",
             "tool_calls": "it called a tool; start the server without a tool parser",
         }.get(str(finish), "only 'stop' and 'length' end an answer; see the server's log")
-        raise wrong(f"ended with finish_reason {finish!r}: {why}")
+        raise wrong(f"ended with finish_reason {shown(finish)}: {why}")
     if message.get("reasoning") or message.get("reasoning_content"):
         raise wrong("keeps the reasoning apart from the answer; start it without a reasoning parser")
     text = message.get("content")
@@ -232,7 +231,7 @@ def read_answer(answer: Mapping[str, Any], *, name: str, url: str, logprobs: boo
     usage = answer.get("usage")
     counts = [usage.get(key) if isinstance(usage, dict) else None for key in ("prompt_tokens", "completion_tokens")]
     n_prompt, n = counts
-    if not (isinstance(n_prompt, int) and isinstance(n, int) and min(n_prompt, n) >= 0):
+    if not (_is_count(n_prompt) and _is_count(n)):
         raise wrong(f"sent no token counts ({_short(usage)}); switch `usage` on in the server or its gateway")
     if n < 1:
         raise wrong("counted 0 generated tokens, which is no answer; see the server's log")
@@ -270,17 +269,26 @@ def _token_text(entry: Mapping[str, Any]) -> str | None:
     return text if isinstance(text, str) else None
 
 
+def _is_count(value: object) -> TypeGuard[int]:
+    return type(value) is int and 0 <= value <= MAX_COUNT
+
+
 def _are_ids(value: object) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(isinstance(item, int) and 0 <= item < UNKNOWN_TOKEN for item in value)
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < UNKNOWN_TOKEN for item in value)
 
 
 def _finite(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) and value <= 0 else None
+    # A whole number may be too large for a float.
+    return float(value) if isinstance(value, int | float) and -1e300 < value <= 0 else None
 
 
 def _short(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 300 else f"{text[:300]} ..."
+    if isinstance(value, str):
+        return value if len(value) <= 300 else f"{value[:300]} ..."
+    return shown(value, 300)
+
+
+_CARD_TEXTS = ("owned_by", "root", "parent")
 
 
 @dataclass(frozen=True)
@@ -311,8 +319,10 @@ async def look_up(client: JsonClient, model: str, *, optional: bool) -> Served:
         raise EngineError(f"{name}: {client.url}/models is no list of models; check engine.url")
     for card in cards:
         if card.get("id") == model:
-            return Served(model, **{key: card.get(key) for key in ("owned_by", "root", "parent", "max_model_len")})
-    known = ", ".join(sorted(str(card.get("id")) for card in cards[:20])) or "none"
+            texts = {key: said if isinstance(said := card.get(key), str) else None for key in _CARD_TEXTS}
+            length = card.get("max_model_len")
+            return Served(model, **texts, max_model_len=length if _is_count(length) else None)
+    known = ", ".join(sorted(_short(card.get("id")) for card in cards[:20])) or "none"
     raise EngineError(f"{name} is not served at {client.url}; set engine.model_name to one that is: {known}")
 
 
@@ -321,6 +331,6 @@ def dialect_of(client: JsonClient, served: Served) -> Dialect:
     if served.owned_by in DIALECTS:
         return DIALECTS[served.owned_by]
     raise EngineError(
-        f"{client.url} does not say what kind of server it is (owned_by is {served.owned_by!r}); "
+        f"{client.url} does not say what kind of server it is (owned_by is {shown(served.owned_by)}); "
         f"set engine.dialect to one of {', '.join(DIALECTS)}"
     )

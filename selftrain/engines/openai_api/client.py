@@ -11,15 +11,16 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from data_process.http import Answer, PassingFault, Retry, TooLarge, exchange, open_client, without_key
+from data_process.http import Answer, PassingFault, Retry, TooLarge, base_url, exchange, open_client, without_key
 from selftrain.engines.base import EngineError
 
 if TYPE_CHECKING:
     import httpx
 
-MAX_BODY = 64 * 2**20  # bytes of one answer; 32,768 tokens with log-probabilities and bytes are about 6 MB
+# Bytes of one answer: 32,768 tokens with log-probabilities and bytes are about 6 MB, and Python needs up to 25 times as
+# much for what they hold.
+MAX_BODY = 16 * 2**20
 
 
 class HttpFault(EngineError):
@@ -90,6 +91,11 @@ def read_key(variable: str | None) -> str | None:
     """The key in an environment variable; None for no variable. EngineError, without the key, if it is none."""
     if variable is None:
         return None
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", variable):  # not repeated: it may be the key itself
+        raise EngineError(
+            "engine.api_key_env names the environment variable that holds the key, such as MY_API_KEY; what it is set "
+            "to is no such name, and is not shown, because it may be the key"
+        )
     key = os.environ.get(variable, "").strip()
     if not key:
         raise EngineError(f"the environment variable {variable} holds no key; set it, or engine.api_key_env to null")
@@ -99,18 +105,11 @@ def read_key(variable: str | None) -> str | None:
 
 
 def check_url(url: str) -> str:
-    """A base URL without a slash at its end; a bare host gets "/v1", as OpenAI's clients have it. Or EngineError."""
+    """A base URL as `data_process.http.base_url` gives it, or EngineError."""
     try:
-        parts = urlsplit(url.strip())
-        port = parts.port
-    except ValueError:
-        raise EngineError(f"engine.url {url!r} is not a URL; write http://HOST:PORT/v1") from None
-    if parts.username is not None or parts.password is not None:
-        raise EngineError(f"engine.url of {parts.hostname} holds a key; keep it in a variable and name that one")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise EngineError(f"engine.url {url!r} is not http://HOST:PORT/v1 or https://HOST/v1")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}{parts.path.rstrip('/') or '/v1'}"
+        return base_url(url)
+    except ValueError as error:
+        raise EngineError(f"engine.url {error}") from None
 
 
 class JsonClient:
@@ -202,7 +201,7 @@ class JsonClient:
         """The JSON object of a good answer; PassingFault for a torn one, HttpFault for a refusal."""
         if 200 <= answer.status < 300:
             try:
-                found = json.loads(answer.body)
+                found = answer.json()
             except ValueError:
                 found = None
             if not isinstance(found, dict):

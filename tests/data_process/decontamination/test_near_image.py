@@ -9,7 +9,7 @@ from itertools import combinations, count
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
-from data_process.decontamination.near_image import MAX_DECLARED_PIXELS, Fingerprint, fingerprint, match_images
+from data_process.decontamination.near_image import Fingerprint, fingerprint, match_images
 from data_process.schema import DataError
 
 pytestmark = pytest.mark.slow
@@ -173,7 +173,6 @@ def test_every_cut_of_a_file_is_read_or_refused(tmp_path):
 def test_a_large_scan_is_compared_with_its_small_copy(tmp_path):
     image = drawing(4).convert("L")
     large = image.resize((7200, 5600))
-    assert large.width * large.height < MAX_DECLARED_PIXELS
     assert len(match_images([print_of(image, tmp_path / "a.png")], [print_of(large, tmp_path / "b.png")])) == 1
 
 

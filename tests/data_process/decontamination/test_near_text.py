@@ -13,6 +13,7 @@ from data_process.decontamination.near_text import (
     WordingMatch,
     canonical_number,
     matching_wordings,
+    may_match,
     ngrams,
     read_text,
     relate,
@@ -147,3 +148,23 @@ def test_a_question_in_a_long_text_is_found_though_its_rarest_words_are_changed(
     assert [(m.contained, m.score) for m in matches if m.train == long] == [(True, 10 / 11)]
     matches = matching_wordings({(*question, "window")}, {long} | fillers)
     assert [(m.contained, m.score) for m in matches if m.test == long] == [(True, 10 / 11)]
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_what_matches_may_match(data):
+    """The quick test misses no pair; the words are few, so that wordings overlap in all degrees."""
+    words = st.lists(st.sampled_from("abcdef"), max_size=24).map(tuple)
+    test = data.draw(st.lists(words, min_size=1, max_size=6))
+    base = data.draw(st.sampled_from(test))
+    train = data.draw(st.lists(st.one_of(words, st.just(base[2:]), st.just((*base, "g", *base[:1]))), max_size=6))
+    matches = may_match(test)
+    for match in matching_wordings(train, test):
+        assert matches(match.train), match
+
+
+def test_what_shares_little_cannot_match():
+    matches = may_match([("find", "the", "area", "of", "this", "large", "square", "now", "please")])
+    assert not matches(("find", "the", "length", "of", "a", "small", "stick", "in", "the", "box"))
+    assert not matches(())
+    assert not may_match([()])(("a", "b"))

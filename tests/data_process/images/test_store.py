@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_process.images.store import INDEX, ImageError, ImageStore, canonical_size, png_size, smart_resize
+from data_process.images.opening import ImageError
+from data_process.images.store import INDEX, ImageStore, canonical_size, png_size, smart_resize
 from data_process.schema import Problem
 
 LIMITS = {"min_pixels": 56 * 56, "max_pixels": 224 * 224}

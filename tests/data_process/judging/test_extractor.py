@@ -281,7 +281,7 @@ def test_a_reply_that_never_ends_is_stopped_by_the_clock(serve, tmp_path):
     started = time.monotonic()
     with pytest.raises(ExtractorError, match=r"no whole reply within 0\.2 s"):
         read(serve(drip), tmp_path, timeout=0.2, attempts=2)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
 
 
 def test_pauses_grow_between_attempts(serve, tmp_path, monkeypatch):
@@ -295,10 +295,13 @@ def test_pauses_grow_between_attempts(serve, tmp_path, monkeypatch):
 
 
 def test_addresses_and_caches_that_cannot_be_used(tmp_path, monkeypatch):
-    with pytest.raises(DataError, match="must begin with http"):
+    with pytest.raises(DataError, match="is not http:"):
         connect("localhost:8000", tmp_path)
-    with connect("http://[::1", tmp_path) as extractor, pytest.raises(DataError, match="is no address"):
-        read_by_extractor(PROBLEM, "one", extractor)
+    with pytest.raises(DataError, match="is not a URL"):
+        connect("http://[::1", tmp_path)
+    with pytest.raises(DataError, match="of h holds a key") as raised:
+        connect("http://me:sesame@h/v1", tmp_path)
+    assert "sesame" not in str(raised.value)
     (tmp_path / "torn.sqlite").write_bytes(b"SQLite format 3\0 and then nothing" * 40)
     with pytest.raises(DataError, match=r"torn.sqlite: cannot be used as the extractor's cache"):
         ReplyCache(tmp_path / "torn.sqlite")

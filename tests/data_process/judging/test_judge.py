@@ -396,7 +396,7 @@ def test_hostile_text_is_quick_and_abstains(name):
             verdict = judge(HOSTILE[name], problem, truncated=truncated)
             # 100 kB of white space between a cue and its answer is beyond what is scanned, but the letter stands alone.
             assert verdict.status == "abstain" or name == "spaces then letter"
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 5  # quadratic time would take minutes
 
 
 def test_a_value_that_runs_out_of_what_is_read_is_not_half_read():

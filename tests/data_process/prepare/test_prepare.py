@@ -260,8 +260,10 @@ def test_shares(tmp_path):
     first, other = (prepared("table", raw, tmp_path / f"s{seed}", seed=seed) for seed in (0, 1))
     assert first["splits"]["dev"]["digest"] != other["splits"]["dev"]["digest"]
     few = write_lines(tmp_path / "train_3.jsonl", rows(3))
-    with pytest.raises(DataError, match="3 train problems are too few to hold 10% out as dev; give --dev-share 0"):
-        prepared("table", few, tmp_path / "d")
+    assert sizes(prepared("table", few, tmp_path / "d")) == {"train": 2, "dev": 1}
+    two = write_lines(tmp_path / "train_2.jsonl", rows(2))
+    with pytest.raises(DataError, match="2 train problems are too few to hold 50% out as dev; give --dev-share 0"):
+        prepared("table", two, tmp_path / "e")
 
 
 # ---- borrowed splits ----------------------------------------------------------------------------------------------
@@ -517,8 +519,8 @@ def test_the_command_prints_the_card(tmp_path, capsys):
     arguments = ["jsonl", "--raw", str(raw), "--split", "train", "--map", "question=problem", "--map", "answer=key"]
     assert main([*arguments, "--out", str(tmp_path / "a")]) == 0
     said = capsys.readouterr().out
-    assert "train: 18 items" in said
-    assert "answer_type number inferred from the answer: 18 (train-row1" in said
+    assert "train: 16 items" in said
+    assert "answer_type number inferred from the answer: 16 (train-row1" in said
     assert main([*arguments, "--out", str(tmp_path / "b"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "b/card.json").read_text())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
@@ -156,6 +157,46 @@ def test_columns_of_the_same_name_need_no_mapping():
     assert item_of("table", row).images == ()
 
 
+USUAL = {
+    "query and label": ({"query": "How far?", "label": "12"}, ("How far?", "12", "number")),
+    "capitals": ({"Question": "How far?", "Answer": "12"}, ("How far?", "12", "number")),
+    "problem and gold": ({"problem": "How far?", "gold": 12}, ("How far?", "12", "number")),
+    "accepted answers": ({"question": "Who?", "answers": ["Ann", "Anna"]}, ("Who?", "Ann", "text")),
+    "choices in answers": ({"question": "Which?", "answers": ["x", "y"], "gold": "B"}, ("Which?", "B", "choice")),
+    "bars": ({"question": "Which?", "options": "x | y | z", "answer": "C"}, ("Which?", "C", "choice")),
+    "lines in brackets": ({"query": "Which?\n[A] x\n[B] y", "label": "[B]"}, ("Which?", "B", "choice")),
+    "small letters": ({"query": "Which?\na) x\nb) y", "label": "b"}, ("Which?", "B", "choice")),
+    "an unknown called b": ({"question": "Which letter is the slope?", "answer": "b"},
+                            ("Which letter is the slope?", "b", "text")),
+    "a point": ({"question": "Where?", "answer": "(2, -3)"}, ("Where?", "(2, -3)", "expression")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_usual_columns_need_no_mapping(name):
+    row, expected = USUAL[name]
+    item = item_of("table", row)
+    assert (item.fields["question"], item.fields["answer"], item.fields["answer_type"]) == expected
+    for field in ("question", "answer"):
+        named = any(str(column).lower() == field for column in row)
+        assert any(note.startswith(f"the {field} is the column") for note in item.notes) == (not named)
+
+
+def test_alternatives_are_accepted_answers(tmp_path):
+    row = {"id": "a", "question": "Who?", "answer": "Ann", "alternatives": ["Anna"]}
+    fields = item_of("table", row).fields
+    assert (fields["alternatives"], "meta" in fields) == (["Anna"], False)
+    chosen = {"question": "Which?", "choices": ["x", "y", "z"], "answer": "A", "alternatives": ["C"]}
+    assert item_of("table", chosen).fields["alternatives"] == ["C"]
+
+
+def test_an_index_is_asked_for():
+    with pytest.raises(
+        DataError, match=r"unless it is their index; say so with --answer-is index0 \(from 0\) or index1"
+    ):
+        item_of("table", {**ROW, "answer": 1})
+
+
 def test_choices_that_a_free_answer_leaves_out():
     item = item_of("table", {**ROW, "answer": "40"}, options={"answer_type": "number"})
     assert (item.fields["answer"], item.fields.get("choices")) == ("40", None)
@@ -268,6 +309,7 @@ def test_a_context_is_only_taken_where_it_is_named():
     assert item_of("table", row, options={"map": {"context": "context"}}).fields["context"] == "geometry diagram"
 
 
+DATA_URI = f"data:image/png;base64,{base64.b64encode(png()).decode()}"
 SEVERAL = {
     "a list": ({"images": ["a.png", "b.png"]}, ["a.png", "b.png"]),
     "a list with gaps": ({"image": ["a.png", None, "c.png"]}, ["a.png", "c.png"]),
@@ -279,6 +321,9 @@ SEVERAL = {
     ),
     "columns without underscore": ({"image1": "a.png", "image2": "b.png"}, ["a.png", "b.png"]),
     "ten columns": ({f"image_{i}": f"{i}.png" for i in (10, *range(1, 10))}, [f"{i}.png" for i in range(1, 11)]),
+    "an address with data": ({"image": {"url": DATA_URI}}, ["7.png"]),
+    "as a server takes it": ({"image": {"type": "image_url", "image_url": {"url": DATA_URI}}}, ["7.png"]),
+    "an address": ({"image": {"url": "https://example.org/far/b.png?size=2"}}, ["7.png"]),
     "columns by a map": ({"left": "a.png", "right": "b.png"}, ["a.png", "b.png"]),
 }
 

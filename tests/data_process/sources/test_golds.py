@@ -74,7 +74,7 @@ TURNS = {
 @pytest.mark.parametrize("name", TURNS)
 def test_conversations(name):
     assert from_turns(TURNS[name], "row 1") == ("How large?\nChoices:\nA. 3\nB. 4", "B")
-    fields = item_of("table", {"id": "a", "conversations": TURNS[name]}).fields
+    fields = item_of("table", {"id": "a", "image": "a.png", "conversations": TURNS[name]}).fields
     assert (fields["question"], fields["choices"], fields["answer"]) == ("How large?", ["3", "4"], "B")
 
 

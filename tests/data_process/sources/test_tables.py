@@ -40,6 +40,22 @@ def test_read(tmp_path, name):
     ]
 
 
+FRAME = [{"question": "x?", "answer": 1}, {"question": "y?", "answer": None}]
+FRAMES = {
+    "columns": {"question": {"0": "x?", "1": "y?"}, "answer": {"0": 1, "1": float("nan")}},
+    "split": {"columns": ["question", "answer"], "index": [0, 1], "data": [["x?", 1], ["y?", None]]},
+    "list": {"question": ["x?", "y?"], "answer": [1, None]},
+    "table": {"schema": {"fields": []}, "data": FRAME},
+    "records": FRAME,
+}
+
+
+@pytest.mark.parametrize("orient", FRAMES)
+def test_json_as_pandas_writes_it(tmp_path, orient):
+    path = write_json(tmp_path / "x.json", FRAMES[orient])
+    assert [row for _, row in read_table(path)] == FRAME
+
+
 def test_read_parquet(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -58,6 +74,8 @@ REFUSED = {
     "lfs.json": (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
     "rows.json": (b"[1, 2]", "holds a list that is no table"),
     "flat.json": (b'{"a": 1}', "holds a dict that is no table"),
+    "torn columns.json": (b'{"columns": ["question", "answer"], "index": [0], "data": [["x?"]]}', "that is no table"),
+    "uneven columns.json": (b'{"question": ["x?", "y?"], "answer": [1]}', "that is no table"),
     "empty.json": (b"", "not complete JSON .*line 1"),
     "latin.json": (b'{"a": "\xe9"}', "not UTF-8 at byte 7"),
     "not.parquet": (b"PAR1 nothing", "not a complete Parquet file"),

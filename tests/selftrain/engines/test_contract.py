@@ -120,11 +120,37 @@ def test_a_budget_without_effect(it, mixed, ask):
         assert dataclasses.replace(a, forcing=None) == b
 
 
+def test_a_forced_start_stands_first_and_is_in_the_ledger(it, mixed, ask):
+    """It is no part of the thinking, and what follows it keeps to the same budget."""
+    start = "<think>"
+    params = dataclasses.replace(SAMPLE, budget=dataclasses.replace(SHORT, start=start), max_tokens=30)
+    for c in chain(*it.generate(ask(mixed, seeds=range(12)), params)):
+        assert c.text.startswith(start)
+        first, size = c.forcing.forced[0]
+        assert first == 0 < size
+        assert c.forcing.thinking_tokens <= 6
+        assert c.forcing.closed_at == size + c.forcing.thinking_tokens
+
+
 def test_no_room_for_a_budget(it, mixed, ask):
     with pytest.raises(ValueError, match=r"max_tokens 16 has no room.*\+ answer 20 ="):
         it.generate(
             ask(mixed), dataclasses.replace(SAMPLE, budget=dataclasses.replace(SHORT, max_tokens=0, answer_tokens=20))
         )
+
+
+def test_what_a_request_begins_is_continued(it, mixed, ask):
+    """Beside requests that begin nothing, which it does not change."""
+    plain = ask(mixed, seeds=(1, 2))
+    begun = [dataclasses.replace(r, id=f"{r.id}b", prefix="find the angle so") for r in plain]
+    found = it.generate([r for pair in zip(plain, begun, strict=True) for r in pair], SAMPLE)
+    assert texts(found[::2]) == texts(it.generate(plain, SAMPLE))
+    assert texts(found[1::2]) == texts(it.generate(begun[::-1], SAMPLE))[::-1]
+    added = {b[0].n_prompt_tokens - a[0].n_prompt_tokens for a, b in zip(found[::2], found[1::2], strict=True)}
+    assert len(added) == 1
+    assert min(added) >= 4
+    if not isinstance(it, ScriptedEngine):
+        assert texts(found[::2]) != texts(found[1::2])
 
 
 def test_empty_input(it, mixed, ask):

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from selftrain.engine_settings import HFSettings
+from selftrain.engines import hf
 from selftrain.engines.base import EngineError, Request, SamplingParams
 from selftrain.engines.decoding import kv_cache
 from selftrain.engines.hf import HFEngine, positions_of
@@ -91,6 +92,21 @@ def test_greedy_equals_generate(engine, mixed, several, ask, penalty):
             assert list(completion.token_ids) == row[:end]
             assert completion.finish == ("stop" if row[end - 1] in stops else "length")
             assert completion.text == engine._processor.tokenizer.decode(row[:end], skip_special_tokens=True)
+
+
+def test_an_answer_that_begins_as_the_greedy_one_goes_on_as_it(engine, mixed, ask):
+    """Where the tokenizer cuts the beginning as it was generated."""
+    params, tokenizer, seen = SamplingParams(temperature=0, max_tokens=16), engine._processor.tokenizer, 0
+    for request, [whole] in zip(ask(mixed), engine.generate(ask(mixed), params), strict=True):
+        for n in range(1, 9):
+            prefix = tokenizer.decode(whole.token_ids[:n], clean_up_tokenization_spaces=False)
+            if tokenizer(prefix)["input_ids"] == list(whole.token_ids[:n]) and len(whole.token_ids) == 16:
+                begun = dataclasses.replace(request, prefix=prefix)
+                [[rest]] = engine.generate([begun], dataclasses.replace(params, max_tokens=16 - n))
+                assert rest.token_ids == whole.token_ids[n:]
+                assert rest.n_prompt_tokens == whole.n_prompt_tokens + n
+                seen += 1
+    assert seen > 3
 
 
 def test_mean_logprob_is_that_of_a_plain_forward_pass(engine, mixed, several, ask):
@@ -208,6 +224,9 @@ def test_an_image_mark_in_the_text(engine, mixed, ask):
     for images in ((), mixed[0][1]):
         with pytest.raises(EngineError, match=r"'r0'.*neutralise"):
             engine.generate(ask([("see <|image_pad|> here", images)]), SAMPLE)
+        begun = dataclasses.replace(ask([("see", images)])[0], prefix="so <|image_pad|>")
+        with pytest.raises(EngineError, match=r"'r0'.*neutralise"):
+            engine.generate([begun], SAMPLE)
 
 
 def test_no_model(tmp_path):
@@ -227,25 +246,61 @@ def test_damaged_weights_are_noticed(tiny_model, mixed, ask):
             broken.generate(ask(mixed[:1]), GREEDY)
 
 
-def test_out_of_memory_halves_the_batch(tiny_model, mixed, ask):
-    with HFEngine(tiny_model, settings=HFSettings(device="cpu")) as engine:
-        expected = engine.generate(ask(mixed, seeds=(1, 2)), SAMPLE)
-        decode, sizes = engine._decode, []
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),  # torch.cuda.OutOfMemoryError
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        MemoryError(),
+    ],
+    ids=["gpu", "cpu", "python"],
+)
+def test_out_of_memory_halves_the_batch_for_good(tiny_model, mixed, ask, monkeypatch, caplog, error):
+    """Every completion is there, the new size is told and kept, also by the engine of the next weights."""
+    monkeypatch.setattr(hf, "_fitting", {})
+    assert torch.cuda.OutOfMemoryError is torch.OutOfMemoryError
 
-        def poor(prompts, rows, params):
+    def poor(engine, sizes):
+        decode = engine._decode
+
+        def decode_if_it_fits(prompts, rows, params):
             sizes.append(len(rows))
             if len(rows) > room:
-                raise torch.OutOfMemoryError("no room")
+                raise error
             return decode(prompts, rows, params)
 
-        engine._decode = poor
+        engine._decode = decode_if_it_fits
+
+    def texts(engine):
+        return [[c.token_ids for c in several] for several in engine.generate(ask(mixed, seeds=(1, 2)), SAMPLE)]
+
+    settings = HFSettings(device="cpu")
+    with HFEngine(tiny_model, settings=settings) as engine:
+        expected = texts(engine)
+        sizes: list[int] = []
         room = 4
-        assert [[c.token_ids for c in o] for o in engine.generate(ask(mixed, seeds=(1, 2)), SAMPLE)] == [
-            [c.token_ids for c in o] for o in expected
-        ]
-        assert sizes == [10, 5, 2, 3, 5, 2, 3]
+        poor(engine, sizes)
+        assert texts(engine) == expected
+        assert sizes == [10, 5, 2, 3, 2, 3]
+        assert "out of memory with 10 completions at once on cpu: going on with 5" in caplog.text
+        assert "set engine.batch_size=3 to begin so" in caplog.text
+        sizes.clear()
+        assert texts(engine) == expected
+        assert sizes == [2, 3, 2, 3]
+    with HFEngine(tiny_model, settings=settings) as engine:
+        assert engine.batch_size == 3
         room = 0
-        with pytest.raises(EngineError, match="even alone"):
+        poor(engine, sizes)
+        with pytest.raises(EngineError, match="does not fit into the memory of cpu even alone"):
+            engine.generate(ask(mixed, seeds=(1,)), SAMPLE)
+    with HFEngine(tiny_model, settings=HFSettings(device="cpu", batch_size=64)) as engine:
+        assert engine.batch_size == 64, "another size was asked for"
+
+        def fails(*args):
+            raise RuntimeError("shape mismatch")
+
+        engine._decode = fails
+        with pytest.raises(RuntimeError, match="shape mismatch"):
             engine.generate(ask(mixed, seeds=(1,)), SAMPLE)
 
 
@@ -276,6 +331,31 @@ def test_merging_equals_peft(tiny_model, adapter, engine, mixed, ask):
     with HFEngine(tiny_model, adapter, merge_adapter=False, settings=HFSettings(device="cpu")) as layered:
         assert [o[0].token_ids for o in layered.generate(ask(mixed), GREEDY)] == [o[0].token_ids for o in answers]
     assert [o[0].token_ids for o in engine.generate(ask(mixed), GREEDY)] != [o[0].token_ids for o in answers]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_tensor_is_merged_in_float32_and_rounded_once(tiny_model, adapter, dtype):
+    """The same numbers as by PEFT on a base that was loaded in float32 as a whole."""
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    base = AutoModelForImageTextToText.from_pretrained(tiny_model, dtype=torch.float32)
+    expected = PeftModel.from_pretrained(base, str(adapter)).merge_and_unload().to(getattr(torch, dtype)).state_dict()
+    with HFEngine(tiny_model, adapter, settings=HFSettings(device="cpu", dtype=dtype)) as engine:
+        for name, tensor in engine._model.state_dict().items():
+            assert torch.equal(tensor, expected[name]), name
+
+
+def test_a_whole_checkpoint_takes_the_place_of_the_base(tiny_model, adapter, mixed, ask, tmp_path):
+    """With the base's tokenizer and processor, which the trainer may have saved differently."""
+    from selftrain.training.adapter import merge
+
+    whole = merge(tiny_model, adapter, tmp_path / "whole")
+    with HFEngine(whole, settings=HFSettings(device="cpu")) as alone:
+        expected = alone.generate(ask(mixed), GREEDY)
+    (whole / "tokenizer.json").unlink()
+    with HFEngine(tiny_model, whole, settings=HFSettings(device="cpu")) as engine:
+        assert engine.generate(ask(mixed), GREEDY) == expected
 
 
 def test_adapters_that_do_not_fit(tiny_model, adapter, tmp_path):

@@ -141,6 +141,19 @@ def test_what_a_server_cannot_do_is_refused_before_any_call(dialect, change, nam
     assert server.calls == []
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_an_answer_that_a_server_cannot_continue(known):
+    """Found out without a call where its kind says so, else after probes of one token."""
+    begun = [dataclasses.replace(r, prefix="It is") for r in ask(1)]
+    with (
+        ChatServer(say, owned_by="vllm" if known else "llamacpp", resumes=False) as server,
+        open_(server) as engine,
+        pytest.raises(EngineError, match=r"does not continue a partial answer.* beginning of an answer"),
+    ):
+        engine.generate(begun, SAMPLE)
+    assert len(server.calls) == 3 * known
+
+
 @given(st.integers(-(2**70), 2**70))
 def test_every_server_takes_the_seed(seed):
     assert 0 <= chat_completions.wire_seed(seed) < 2**32 - 1

@@ -54,7 +54,7 @@ def interpreter(folder: Path, script: str) -> Path:
 def shell(tmp_path) -> Path:
     """A folder that looks like a model from outside."""
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "qwen2_vl"}')
     return tmp_path / "model"
 
 
@@ -107,7 +107,7 @@ def test_no_model_no_interpreter_no_vllm(tmp_path, shell):
 
 def start(model: Path, **options) -> VLLMEngine:
     settings = {"batch_size": 32, "max_model_len": 1024, **options}
-    given = {name: settings.pop(name) for name in settings.keys() & {"adapter", "min_pixels", "max_pixels", "log"}}
+    given = {name: settings.pop(name) for name in settings.keys() & {"weights", "min_pixels", "max_pixels", "log"}}
     return VLLMEngine(model, settings=VLLMSettings(interpreter=Path(VLLM_PYTHON or ""), **settings), **given)
 
 
@@ -220,13 +220,15 @@ def test_a_small_cache_and_rows_that_are_put_off(shipped, hf, requests):
 @pytest.mark.slow
 def test_other_weights_without_a_new_start(tiny_model, tmp_path, mixed, several, ask):
     from selftrain.engines.hf import HFEngine
+    from selftrain.training.adapter import merge
 
     mixed = mixed + several
     adapter = random_adapter(tiny_model, tmp_path / "adapter")
     untrained = random_adapter(tiny_model, tmp_path / "untrained", size=0.0)
+    whole = merge(tiny_model, adapter, tmp_path / "whole")  # a checkpoint, as full fine-tuning leaves one
     params = dataclasses.replace(GREEDY, max_tokens=24)
     expected = []
-    for held in (None, adapter):
+    for held in (None, adapter, whole):
         with HFEngine(tiny_model, held, settings=HFSettings(device="cpu")) as reference:
             expected.append(expectations(reference, ask(mixed), 24))
     with start(tiny_model) as engine:
@@ -238,6 +240,8 @@ def test_other_weights_without_a_new_start(tiny_model, tmp_path, mixed, several,
         assert compare(engine, expected[1], 24, "float32")["same"] == len(mixed)
         engine.load(untrained)
         assert engine.generate(ask(mixed), params) == base
+        engine.load(whole)
+        assert compare(engine, expected[2], 24, "float32")["same"] == len(mixed)
         engine.load(None)
         assert engine.generate(ask(mixed), params) == base
         assert engine._child.pid == child
@@ -245,7 +249,7 @@ def test_other_weights_without_a_new_start(tiny_model, tmp_path, mixed, several,
         with pytest.raises(EngineError, match="does not fit the model"):
             engine.load(other)
         assert engine.closed
-    with start(tiny_model, adapter=adapter) as engine:
+    with start(tiny_model, weights=adapter) as engine:
         assert compare(engine, expected[1], 24, "float32")["same"] == len(mixed)
 
 

@@ -27,7 +27,7 @@ print("options", json.dumps(options), flush=True)
 print("key", os.environ.get("VLLM_API_KEY"), flush=True)
 if mode == "crash":
     sys.exit("ValueError: not enough memory for the cache; lower --max-model-len")
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"], start_new_session=True)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3000)"], start_new_session=True)
 print("child", child.pid, flush=True)
 looks = 0
 
@@ -51,7 +51,7 @@ HTTPServer(("127.0.0.1", int(options[options.index("--port") + 1])), Handler).se
 def model(tmp_path) -> Path:
     folder = tmp_path / "model"
     folder.mkdir()
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text('{"model_type": "qwen2_vl"}')
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     return folder
 

@@ -1,6 +1,5 @@
 """The report from one set of metrics: what it says and refuses, that it is safe to open and the same every time."""
 
-import base64
 import copy
 import io
 import itertools
@@ -13,16 +12,15 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from data_process.schema import Verdict
+from selftrain.config import load_config
 from selftrain.files import RunError, write_json
 from selftrain.report import draw, headline, html_page, summary_table, terminal_table, write_report, write_run_report
 from selftrain.report.formatting import duration, number, p_value, points, rate
 from selftrain.report.plots import spread
-from selftrain.report.traces import Trace, TraceText
-from selftrain.runs.metrics import Metrics
+from selftrain.runs.metrics import Metrics, untrained_ignores
 from selftrain.runs.timing import Timing
 from selftrain.stats import wilson
-from selftrain.test_time.results import JudgedText
+from selftrain.test_time.results import Calibration
 
 HOSTILE = '<script>alert("x")</script><img src=x onerror=alert(1)> $a^$ | `b` "\' \x00 \ud800'
 GREEDY = ("iterations", 0, "eval", "dev", "strategies", "greedy")
@@ -81,8 +79,14 @@ def metrics():
         },
         "iterations": iterations,
         "accepted": 1,
+        "readings": [read(0, 1)],
         "comparisons": [{**test, "p": 1e-5, "gained": 90, "lost": 34, "n": 800}],
     }
+
+
+def read(*weights, **more):
+    common = {"by": "run", "iters": 2, "splits": ["test"], "settings": "3f9a", "strategies": ["greedy"]}
+    return {**common, "weights": weights, **more}
 
 
 TIME = Timing(
@@ -93,20 +97,8 @@ TIME = Timing(
 )
 
 
-@pytest.fixture(scope="module")
-def png() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4), "red").save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def record(metrics) -> Metrics:
     return Metrics.model_validate(metrics)
-
-
-def said(text, status="correct", extracted="B", rule="cue") -> JudgedText:
-    verdict = Verdict(status, extracted, rule)
-    return JudgedText(text=text, tokens=1, prompt_tokens=1, finish="stop", verdict=verdict)
 
 
 def bare(metrics):
@@ -142,7 +134,32 @@ def test_summary_table(metrics):
     assert widths == {9}
 
 
+@pytest.mark.parametrize(
+    ("readings", "said"),
+    [
+        ([read(0, 1)], "Test was read once, for iterations 0 and 1, and chose nothing."),
+        ([read(0, 1, splits=["test", "hard"])], "Test was read once, for iterations 0 and 1, and chose nothing."),
+        ([], "Test was read for iterations 0 and 1; nothing records how often."),
+        (
+            [read(0, 1), read(3, iters=3), read("base", "accepted", by="scale", iters=None)],
+            "Test was read 3 times: for iterations 0 and 1 when the run had 2 iterations; for iteration 3 when the run "
+            "had 3 iterations; by `selftrain scale` for base and accepted, in 1 setting. No rule chose by it, but "
+            "whoever went on could have seen the earlier readings.",
+        ),
+        (
+            [read(-1, 0, 1, settings=None, iters=None)],
+            "Test was read at least once: for iterations base, 0 and 1 before readings were recorded.",
+        ),
+    ],
+)
+def test_how_often_test_was_read(metrics, readings, said, tmp_path):
+    known = record({**metrics, "readings": readings})
+    assert said in summary_table(known)
+    assert said in html_page(known, tmp_path).read_text()
+
+
 def test_without_test_split(metrics):
+    metrics["readings"] = []
     for row in metrics["iterations"]:
         row["eval"].pop("test", None)
     assert "### Test" not in summary_table(record(metrics))
@@ -158,6 +175,44 @@ def test_headline(metrics):
     )
     metrics["accepted"] = 0
     assert "no later iteration was accepted" in headline(record(metrics))
+
+
+@pytest.mark.parametrize(
+    ("idle", "said"),
+    [
+        (None, ""),
+        (0.5, ""),
+        (0.97, " In more than half of their samples these changed nothing: Greedy +1 Wait (97%)."),
+    ],
+)
+def test_a_budget_that_does_nothing_is_in_the_headline(metrics, idle, said):
+    before = headline(record(metrics))
+    test = metrics["iterations"][1]["eval"]["test"]["strategies"]
+    test["greedy+1"] = {**test["greedy"], "idle": idle}
+    metrics["iterations"][0]["eval"]["test"]["strategies"]["greedy+1"] = {**test["greedy"], "idle": 1.0}
+    assert headline(record(metrics)) == before + said
+    untrained = headline(record({**metrics, "untrained": [" Wait,", "Hm"]}))
+    assert untrained.endswith(
+        " No training row of this run holds the ignore strings that are forced here: “Wait,”, “Hm”."
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "untrained"),
+    [
+        ([], ()),  # nothing is forced
+        (["build.parts.reflect=1"], ()),
+        (["evaluation.test_strategies=[greedy+1]"], (" Wait,",)),
+        (["evaluation.test_strategies=[greedy+1]", "build.parts.reflect=1"], ()),
+        (
+            ["evaluation.test_strategies=[greedy+1]", "build.parts.reflect=1",
+             'evaluation.budget={preset: tiny, ignore: ["Hm", " Wait,"]}'],
+            ("Hm",),
+        ),
+    ],
+)  # fmt: skip
+def test_ignore_strings_that_no_row_holds(overrides, untrained):
+    assert untrained_ignores(load_config(None, overrides)) == untrained
 
 
 def test_order_of_iterations_is_by_number(metrics):
@@ -256,10 +311,9 @@ def test_impossible_metrics_are_refused(metrics, tmp_path, where, field, value, 
 
 
 @pytest.mark.slow
-def test_write_report_twice_gives_the_same_bytes(metrics, tmp_path, png):
-    trace = Trace("p1", "Why?", images=(png, png))
-    first = write_report(record(metrics), tmp_path / "a", [trace], TIME)
-    second = write_report(record(copy.deepcopy(metrics)), tmp_path / "b", [trace], TIME)
+def test_write_report_twice_gives_the_same_bytes(metrics, tmp_path):
+    first = write_report(record(metrics), tmp_path / "a", None, TIME)
+    second = write_report(record(copy.deepcopy(metrics)), tmp_path / "b", None, TIME)
     assert [path.name for path in first] == ["report.md", "curve.svg", "curve.pdf", "curve.png", "report.html"]
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == sorted(path.name for path in first)  # no .partial
     for one, two in zip(first, second, strict=True):
@@ -283,7 +337,7 @@ def test_bare_metrics(metrics, tmp_path):
     assert "No iteration has been chosen yet. The test split has not been read." in text
     assert "| Model | – |" in text
     metrics["iterations"][1]["train"].update(pool={"mixed": 0}, candidates=0, correct=0, wrong=0, abstain=0)
-    write_report(record(metrics), tmp_path, (), Timing("", 0.0, {"sampling": 0.0}))
+    write_report(record(metrics), tmp_path, None, Timing("", 0.0, {"sampling": 0.0}))
 
 
 @pytest.mark.parametrize("values", [[50, 50, 50, 50], [0, 1, 2, 99], [100, 99, 98, 97], [40, 60, 41, 61], [5], []])
@@ -299,10 +353,7 @@ def test_labels_are_kept_apart(values):
 
 
 @pytest.mark.slow
-def test_hostile_text_stays_text(metrics, tmp_path, png):
-    text = TraceText(HOSTILE, 1, said(HOSTILE, "wrong", HOSTILE, HOSTILE))
-    images = [png, b'x" onerror="alert(1)', b"<svg onload=alert(1)>"]
-    traces = [Trace(HOSTILE, HOSTILE, (HOSTILE,), HOSTILE, (image,), (text,)) for image in images]
+def test_hostile_text_stays_text(metrics, tmp_path):
     metrics["run"].update(dict.fromkeys(("name", "model", "recipe", "config_digest"), HOSTILE))
     time = Timing(HOSTILE, 1.0, {HOSTILE: 1.0}, {1: {HOSTILE: 1.0}})
     for row in metrics["iterations"]:
@@ -310,13 +361,11 @@ def test_hostile_text_stays_text(metrics, tmp_path, png):
     metrics["iterations"][1]["train"]["dropped"] = {HOSTILE: 1}
     metrics["iterations"][1]["train"]["pool"] = {HOSTILE: 1}
     metrics["comparisons"][0].update(strategy=HOSTILE, split=HOSTILE)
-    *_, path = write_report(record(metrics), tmp_path, traces, time)
+    *_, path = write_report(record(metrics), tmp_path, None, time)
     page = path.read_text()
     tags = Tags(page).found
     assert "script" not in {tag for tag, _ in tags}
     assert not [name for _, attributes in tags for name in attributes if name.startswith("on")]
-    assert [attributes["src"][:22] for tag, attributes in tags if tag == "img"] == ["data:image/png;base64,"]
-    assert page.count("The image is not a readable PNG.") == 2
     assert "&lt;script&gt;alert(&quot;x&quot;)" in page
     assert "\x00" not in page
     assert "default-src 'none'" in page
@@ -324,21 +373,15 @@ def test_hostile_text_stays_text(metrics, tmp_path, png):
     assert "<script" not in summary
 
 
-def test_page_is_self_contained_and_tells_all(metrics, tmp_path, png):
-    texts = (TraceText("greedy", 0, said("So (B).\nAnswer: (B)")),)
-    other = png + b"another"
-    traces = [Trace("geo-1", "Angle?", ("10°", "20°"), "B", (png, other), texts)]
-    page = html_page(record(metrics), tmp_path, traces, TIME).read_text()
+def test_page_is_self_contained_and_tells_all(metrics, tmp_path):
+    page = html_page(record(metrics), tmp_path, None, TIME).read_text()
     for tag, attributes in Tags(page).found:
         assert tag not in ("link", "iframe", "object")
         assert all(
             not str(attributes.get(name, "")).startswith(("http", "//")) for name in ("src", "href", "xlink:href")
         ), tag
-    for words in ("Paired comparisons", "&lt; 0.0001", "all right", "sampling", "geo-1", "Self-select@8", "90 / 34"):
+    for words in ("Paired comparisons", "&lt; 0.0001", "all right", "sampling", "Self-select@8", "90 / 34"):
         assert words in page
-    assert base64.b64encode(png).decode() in page
-    assert base64.b64encode(other).decode() in page
-    assert page.count('alt="Image of problem geo-1"') == 2
     svg = page[page.index("<svg") : page.index("</svg>")]
     assert 'role="img"' in svg
     assert "var(--greedy)" in svg
@@ -349,7 +392,7 @@ def test_page_is_self_contained_and_tells_all(metrics, tmp_path, png):
 
 def test_time_is_shown_where_it_is_known(metrics, tmp_path):
     """By stage for the run, and beside what each iteration was trained on."""
-    page = html_page(record(metrics), tmp_path, (), TIME).read_text()
+    page = html_page(record(metrics), tmp_path, None, TIME).read_text()
     assert "sampling 1 min 40 s, training 3 min 20 s" in page
     assert "Wall clock, 15 min 00 s in all" in page
     assert "Where the time went" not in html_page(record(metrics), tmp_path).read_text()
@@ -403,3 +446,20 @@ def test_nothing_is_said_of_honest_accuracy_where_it_is_unknown(metrics, tmp_pat
     write_report(record(metrics), tmp_path)
     for name in ("report.md", "report.html"):
         assert "onest" not in (tmp_path / name).read_text()
+
+
+def test_rewards_against_verdicts(metrics, tmp_path):
+    """A table where a reward model rated samples, and none elsewhere."""
+    write_report(record(metrics), tmp_path)
+    assert "Rewards against verdicts" not in (tmp_path / "report.md").read_text()
+    assert "Rewards against verdicts" not in (tmp_path / "report.html").read_text()
+    judged = [(0.9, True), (0.9, True), (0.9, False), (0.1, False)]
+    metrics["iterations"][1]["eval"]["dev"]["calibration"] = Calibration.of(judged).to_json()
+    write_report(record(metrics), tmp_path)
+    for name, row in (
+        ("report.md", "| Dev | 1 | 4 | 50.0 | 70.0 | 0.210 | 0.750 | 20.0 | 0.1–0.2: 0 of 1, 0.9–1.0: 67 of 3 |"),
+        ("report.html", "0.1–0.2: 0 of 1, 0.9–1.0: 67 of 3"),
+    ):
+        text = (tmp_path / name).read_text()
+        assert "Rewards against verdicts" in text
+        assert row in text

@@ -41,10 +41,18 @@ def metrics() -> Metrics:
         return {"iteration": k, "eval": evaluation, "accepted": k == 1}
 
     change = {"split": "test", "strategy": "greedy+1", "a": 0, "b": 1, "difference": 0.1, "low": 0.02, "high": 0.18}
+    honest = {**change, "honest": True, "difference": 0.3}  # listed after, and not what the table of accuracies shows
     contrast = {"split": "test", "iteration": 1, "a": "greedy+1", "b": "select@5", "difference": 0.05, "p": 0.2}
     run = {"name": "demo", "n_samples": 3}
     return Metrics.model_validate(
-        {"run": run, "iterations": [row(0), row(1)], "accepted": 1, "comparisons": [change], "contrasts": [contrast]}
+        {
+            "run": run,
+            "iterations": [row(0), row(1)],
+            "accepted": 1,
+            "comparisons": [change, honest],
+            "contrasts": [contrast],
+            "readings": [{"by": "run", "weights": [0, 1], "splits": ["test"], "settings": "a", "strategies": []}],
+        }
     )
 
 
@@ -137,6 +145,10 @@ CONTRASTED = [
     (
         ("majority@5", "majority@3+1", "select@3+1", "greedy+1"),
         [("greedy+1", "majority@3+1"), ("majority@3+1", "select@3+1"), ("greedy+1", "select@3+1")],
+    ),
+    (
+        ("greedy+1", "greedy+2", "refine@1", "vote_consistent@3+1"),
+        [(one, "vote_consistent@3+1") for one in ("greedy+1", "greedy+2", "refine@1")],
     ),
     (("tournament@10/5", "majority@10", "majority@5"), [("majority@10", "tournament@10/5")]),
     (("mean", "pass", "from outside"), []),

@@ -82,6 +82,7 @@ OTHER_KEYS = [
     dataclasses.replace(KEY, images=("other",)),
     dataclasses.replace(KEY, images=()),
     dataclasses.replace(KEY, seed=1),
+    dataclasses.replace(KEY, prefix="Let x"),
     *(
         dataclasses.replace(KEY, params=dataclasses.replace(PARAMS, **{name: value}))
         for name, value in [
@@ -103,6 +104,8 @@ def test_a_key_depends_on_every_field():
     # A field that is added later must come into this table, and so into the digest.
     changed = {f.name for f in dataclasses.fields(PARAMS) if any(_differ(f.name, k.params) for k in OTHER_KEYS)}
     assert changed == {f.name for f in dataclasses.fields(PARAMS)}
+    fields = {f.name for f in dataclasses.fields(KEY)}
+    assert {name for name in fields if any(getattr(k, name) != getattr(KEY, name) for k in OTHER_KEYS)} == fields
     assert KEY.digest() == dataclasses.replace(KEY).digest()
 
 

@@ -52,6 +52,18 @@ def bank(tmp_path):
         yield bank
 
 
+def test_what_an_answer_begins_with_is_a_part_of_its_key(bank):
+    begun = [dataclasses.replace(ask, id=f"{ask.id}b", prefix="It is") for ask in ASKS[:3]]
+    engine = ScriptedEngine(lambda request, seed: f"{request.prefix}: {seed}")
+    with sampler(bank, engine) as first:
+        drawn = first.draw([*ASKS[:3], *begun], PARAMS, 2)
+        assert first.drawn == 12
+    assert all(c.text.startswith("It is: ") for ask in begun for c in drawn[ask.id])
+    assert all(c.text.startswith(": ") for ask in ASKS[:3] for c in drawn[ask.id])
+    with sampler(bank) as second:
+        assert second.draw(begun, PARAMS, 2) == {ask.id: drawn[ask.id] for ask in begun}
+
+
 def test_nothing_is_asked_twice(bank):
     engine = ScriptedEngine(say)
     with sampler(bank, engine) as first:
@@ -389,6 +401,12 @@ def test_an_adapter_is_its_weights_and_its_scale(bank, tmp_path):
     assert len(set(digests)) == len(digests)
     moved = adapter(tmp_path / "moved", base_model_name_or_path="/elsewhere")
     assert weights_digest(bank, base, moved) == digests[1]
+
+
+def test_a_trained_checkpoint_takes_the_place_of_the_base(bank, tmp_path):
+    base, trained = model(tmp_path / "m"), model(tmp_path / "t", **{"model.safetensors": "trained"})
+    assert weights_digest(bank, base, trained) == weights_digest(bank, trained, None)
+    assert weights_digest(bank, base, trained) != weights_digest(bank, base, None)
 
 
 @pytest.mark.parametrize("missing", ["adapter_model.safetensors", "adapter_config.json"])

@@ -19,16 +19,20 @@ from selftrain import loop, stats
 from selftrain.cli.main import main
 from selftrain.config import ConfigError, load_config
 from selftrain.engines.base import EngineError, SamplingParams
+from selftrain.engines.budget_forcing.tags import ThinkingTags, thinking_tags
 from selftrain.files import RunError, read_json
 from selftrain.loop import run_loop
 from selftrain.progress import Progress
+from selftrain.sampling import budgets
 from selftrain.sampling.engine_factory import open_engine
 from selftrain.scaling import plots, targets
+from selftrain.scaling.fit import tagged
 from selftrain.scaling.grid import FAMILIES, ScaleConfig, grid, load_scale_config
 from selftrain.scaling.records import ScaleResult
 from selftrain.scaling.run import FileTarget, Target, scale
 from selftrain.scaling.targets import check_budgets, models_of, trained_prompt_of
 from selftrain.test_time import STRATEGIES, ContextLimit
+from selftrain.tiny_model import CHAT_TEMPLATE
 
 pytestmark = pytest.mark.slow  # two grids over a rehearsed loop
 
@@ -208,7 +212,7 @@ def test_prompts_are_cut_to_those_of_training(run, tmp_path, no_figures, monkeyp
     models = models_of(run, ["base", "iter1"])
     assert trained_prompt_of(models, words) == longest
     assert trained_prompt_of(models[:1], words) is None
-    monkeypatch.setattr(targets, "processor_of", lambda config: "words")
+    monkeypatch.setattr(budgets, "processor_of", lambda config: "words")
     monkeypatch.setattr(targets, "context_limit_of", lambda config, picture, processor: words)
     monkeypatch.setattr(targets, "check_budgets", lambda points, processor: None)
     found = scale(
@@ -365,7 +369,7 @@ def test_bad_settings(overrides, match):
     ("name", "match"),
     [
         ("iter7", "no adapter of iteration 7"),
-        ("best", "write base, accepted, iter1 or NAME=ADAPTER_FOLDER"),
+        ("best", r"write base, accepted, iter1 \(iter0: a warm-up\) or NAME=FOLDER"),
         ("new=nowhere", "nowhere holds no adapter"),
     ],
 )
@@ -377,7 +381,7 @@ def test_unknown_weights(run, name, match):
 def test_weights_that_are_the_same_stand_once(run):
     found = models_of(run, ["base", "iter0", "accepted", "iter1"])
     assert found[0].name == "base"
-    assert len({subject.adapter for subject in found}) == len(found) == 2
+    assert len({subject.weights for subject in found}) == len(found) == 2
 
 
 @pytest.mark.parametrize(
@@ -434,6 +438,25 @@ def test_budgets_are_checked_with_the_models_tokenizer(overrides, match, tiny_mo
     settings = grid(load_scale_config(None, overrides, False), SamplingParams(0.9, 4), SELECTING, SHORT)
     with pytest.raises(ConfigError, match=match):
         check_budgets(settings, AutoProcessor.from_pretrained(tiny_model_path))
+
+
+def test_a_template_that_opens_the_thinking(tiny_model_path):
+    """With a real processor: its tags are found, opening twice is refused, and what `scale` makes is kept."""
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(tiny_model_path)
+    assert thinking_tags(processor) is None
+    for opened in (False, True):
+        processor.chat_template = "{# <think> </think> #}" + CHAT_TEMPLATE.replace(
+            "<|im_start|>assistant\n", "<|im_start|>assistant\n" + "<think>\n" * opened
+        )
+        tags = thinking_tags(processor)
+        assert tags == ThinkingTags("<think>", "</think>", opened)
+        made = ScaleConfig(budget=tagged(tags, "ABCD"), max_tokens=900)
+        check_budgets(grid(made, PLAIN, SELECTING, SHORT), processor)
+    doubled = load_scale_config(None, ['budget={preset: s1-m, start: "<think>"}', "max_tokens=900"], False)
+    with pytest.raises(ConfigError, match="would open it twice; leave `start` out"):
+        check_budgets(grid(doubled, PLAIN, SELECTING, SHORT), processor)
 
 
 def killed(*args):

@@ -146,3 +146,15 @@ def test_runs_that_cannot_be_judged_again(run, tmp_path):
     (run / "config.json").unlink()
     with pytest.raises(RunError, match="is missing"):
         rejudge(run, tmp_path / "flips.jsonl")
+
+
+INPUTS = ("run/iter1/dev/rows.jsonl", "run/iter1/judge/judged.jsonl", "run/config.json", "data/dev.jsonl")
+
+
+@pytest.mark.parametrize("output", [*INPUTS, "run/flips.jsonl", "run", "."])
+def test_the_list_of_changes_spares_the_run_and_its_data(run, tmp_path, monkeypatch, capsys, output):
+    monkeypatch.chdir(tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in INPUTS}
+    assert main(["rejudge", str(run), "--flips", output]) == 2
+    assert f"error: --flips {output}" in capsys.readouterr().err
+    assert {name: (tmp_path / name).read_bytes() for name in INPUTS} == before

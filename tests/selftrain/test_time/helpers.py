@@ -15,8 +15,9 @@ from selftrain.engines.base import Completion, Request, SamplingParams
 from selftrain.engines.scripted import ScriptedEngine
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.sampler import Sampler
-from selftrain.test_time.records import Attempt, attempt
-from selftrain.test_time.strategy_config import StrategyConfig
+from selftrain.test_time.records import Attempt, Rating, attempt
+from selftrain.test_time.strategy_config import Rate, StrategyConfig
+from selftrain.test_time.tokens import NOTHING, TokenCost
 
 PROMPTS = wording.SHORT
 SAMPLING = SamplingParams(temperature=0.9, max_tokens=60, top_p=0.95, top_k=50)
@@ -43,6 +44,11 @@ def made(answer: str | None, problem: Problem = PROBLEM, logprob: float = -0.5, 
     """An attempt with this answer."""
     text = f"Answer: {answer}" if answer is not None else "Nothing follows."
     return attempt(Completion(text, tuple(range(tokens)), 7, "stop", logprob), problem)
+
+
+def rating(score: Callable[[Problem, Completion], float], cost: TokenCost = NOTHING) -> Rate:
+    """A reward model that gives this score, for so many tokens a response."""
+    return lambda items: [Rating(score(problem, completion), cost=cost) for problem, completion in items]
 
 
 attempts = st.lists(

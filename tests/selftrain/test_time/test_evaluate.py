@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 import pytest
@@ -18,6 +19,8 @@ from selftrain.sampling.bank import Bank
 from selftrain.sampling.sampler import Sampler
 from selftrain.test_time.evaluate import check_strategies, evaluate
 from selftrain.test_time.results import EvaluatedProblem, SplitResult, StrategyResult, compare
+from selftrain.test_time.tokens import TokenCost
+from tests.selftrain.test_time.helpers import rating, sampler
 
 STRATEGIES = ("greedy", "mean", "majority", "select", "pass")
 PROMPTS = wording.SHORT
@@ -221,7 +224,8 @@ def test_a_selector_is_not_asked_about_a_single_sample(tmp_path):
     ("strategies", "message"),
     [
         (("greedy", "elect"), "no strategy 'elect'; known: greedy"),
-        (("greedy", "best_reward"), "needs a reward"),
+        (("greedy", "best_reward"), "needs a reward; set reward.model"),
+        (("greedy", "reward_pass"), "needs a reward; set reward.model to a folder that `selftrain reward` made$"),
         (("greedy", "reject"), "needs a rejection limit"),
         (("greedy", "recursive"), "needs a context limit"),
     ],
@@ -229,6 +233,52 @@ def test_a_selector_is_not_asked_about_a_single_sample(tmp_path):
 def test_strategies_that_the_loop_cannot_run(strategies, message):
     with pytest.raises(ConfigError, match=message):
         check_strategies(EvaluationConfig(strategies=strategies), [choice(1)], PROMPTS)
+
+
+def test_a_reward_model_rates_all_samples_together_and_is_calibrated(tmp_path):
+    """After all that needs the sampling model; rewards lie with the samples, and what they are worth with the totals.
+
+    The reward likes B in the first problem and A in the second, and B is right.
+    """
+    calls = []
+
+    def rate(items):
+        calls.append([problem.id for problem, _ in items])
+        liked = {"p1": "(B)", "p2": "(A)"}
+        return rating(lambda p, c: 0.75 if liked[p.id] in c.text else 0.25, TokenCost(2, 30, 2))(items)
+
+    names = ("best_reward", "greedy", "vote_reward", "reward_pass@3/1", "reward_pass@3/3", "best_reward@2", "majority")
+    config = EvaluationConfig(n=3, strategies=names)
+    problems = [choice(1), choice(2)]
+    with sampler(tmp_path, lambda request, seed: says("ABB"[seed % 3])) as held:
+        check_strategies(config, problems, PROMPTS, rate=rate)
+        result = evaluate(problems, held, config, PROMPTS, 0, rate=rate)
+    assert calls == [["p1"] * 3 + ["p2"] * 3]
+    assert [*result.split.strategies] == list(names)
+    first, second = result.rows
+    letters = [[s.verdict.extracted for s in row.samples] for row in result.rows]
+    assert [[s.reward for s in row.samples] for row in result.rows] == [
+        [0.75 if letter == liked else 0.25 for letter in of_one] for of_one, liked in zip(letters, "BA", strict=True)
+    ]
+    assert credits(first)["best_reward"] == credits(first)["reward_pass@3/1"] == float("B" in letters[0])
+    assert credits(second)["best_reward"] == float("A" not in letters[1])
+    assert credits(second)["reward_pass@3/3"] == float("B" in letters[1])
+    costs = {name: s.tokens_per_problem for name, s in result.split.strategies.items()}
+    assert costs["best_reward"].prompt == costs["majority"].prompt + 90
+    assert costs["best_reward@2"].generated == pytest.approx(costs["majority"].generated * 2 / 3 + 4)
+    found = result.split.calibration
+    assert found is not None
+    right = sum(letter == "B" for of_one in letters for letter in of_one)
+    assert (found.n, found.right) == (6, right / 6)
+    again = SplitResult.from_json(json.loads(json.dumps(result.split.to_json())), "split.json")
+    assert again == result.split
+    assert EvaluatedProblem.from_json(json.loads(json.dumps(first.to_json())), "rows") == first
+
+
+def test_without_a_reward_model_records_are_as_before(tmp_path):
+    result = evaluation(tmp_path, [choice(1)], [says("A")], [[says("B")] * 3], [says("B")])
+    assert "calibration" not in result.split.to_json()
+    assert all("reward" not in sample for sample in result.rows[0].to_json()["samples"])
 
 
 @pytest.mark.parametrize("strategies", [(), ("mean",), ("greedy", "greedy")])

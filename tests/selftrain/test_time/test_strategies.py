@@ -31,10 +31,20 @@ from selftrain.test_time import (
 )
 from selftrain.test_time.records import Outcome, mean_outcome
 from selftrain.test_time.tokens import TokenCost, cost_of
-from tests.selftrain.test_time.helpers import PROBLEM, attempts, is_selection, made, plan, problems, sampler, says
+from tests.selftrain.test_time.helpers import (
+    PROBLEM,
+    attempts,
+    is_selection,
+    made,
+    plan,
+    problems,
+    rating,
+    sampler,
+    says,
+)
 
 WIDE = ContextLimit(10_000, lambda prompt, image: len(prompt.split()))
-EVERYTHING = {"context_limit": WIDE, "rejection": Rejection(40, 4), "reward": lambda problem, c: len(c.text)}
+EVERYTHING = {"context_limit": WIDE, "rejection": Rejection(40, 4), "rate": rating(lambda problem, c: len(c.text))}
 
 
 def respond(request, seed):
@@ -77,7 +87,7 @@ def test_votes_over_subsets(tmp_path_factory, pools, n):
     """Exact means and enumerated ones agree with all subsets, and cost what n samples cost on average."""
     pool = {f"p{i}": samples[:4] for i, samples in enumerate(pools)}
     asked = [replace(PROBLEM, id=name) for name in pool]
-    setting = plan(n, pool=4, reward=lambda problem, c: -c.mean_logprob)
+    setting = plan(n, pool=4, rate=rating(lambda problem, c: -c.mean_logprob))
     with sampler(tmp_path_factory.mktemp("s"), lambda request, seed: pytest.fail("asked")) as held:
         found = {name: run(name, asked, held, setting, pool) for name in STRATEGIES if "_" in name or name == "majority"
                  if "adaptive" not in name and STRATEGIES[name].family in ("vote", "best")}  # fmt: skip
@@ -101,6 +111,24 @@ def test_votes_over_subsets(tmp_path_factory, pools, n):
             costs = [cost_of([a.completion for a in few]) for few in subsets]
             assert outcome.cost.generated == pytest.approx(sum(c.generated for c in costs) / len(costs))
             assert (outcome.cost.prompt, outcome.cost.completions) == (7, pytest.approx(n))
+
+
+def test_a_reward_is_paid_for_by_the_strategies_that_use_it(tmp_path):
+    """Each response once, whatever asks for it, and for a share of the pool as the samples are."""
+    pool = {"q": [made("AB"[k % 2], logprob=-0.1 * k) for k in range(4)]}
+    asked = []
+
+    def rate(items):
+        asked.extend(items)
+        return rating(lambda problem, c: -c.mean_logprob, TokenCost(3, 50, 3))(items)
+
+    with sampler(tmp_path, lambda request, seed: pytest.fail("asked")) as held:
+        plain, best, weighed, passed = (
+            run(name, [PROBLEM], held, plan(2, pool=4, rate=rate), pool)[0].cost
+            for name in ("majority", "best_reward", "vote_reward", "reward_pass")
+        )
+    assert best == weighed == passed == plain + TokenCost(6, 100, 6)
+    assert len(asked) == 12
 
 
 def test_a_large_pool_is_drawn_from_and_says_how_uncertain_that_is(tmp_path):
@@ -183,7 +211,7 @@ def test_a_strategy_is_registered_once(tmp_path, monkeypatch):
         assert run("again", problems(2), held, plan(1)) == run("greedy", problems(2), held, plan(1))
     with pytest.raises(ConfigError, match="there is a strategy 'again' already"):
         register_strategy("again", STRATEGIES["greedy"])
-    assert [name for name, s in STRATEGIES.items() if not s.answers] == ["mean", "pass"]
+    assert [name for name, s in STRATEGIES.items() if not s.answers] == ["mean", "reward_pass", "pass"]
 
 
 def test_mean_outcome():
@@ -201,7 +229,7 @@ def test_mean_outcome():
     ("names", "setting", "message"),
     [
         (["majority", "elect"], {}, "no strategy 'elect'; known: greedy"),
-        (["vote_reward"], {}, "vote_reward needs a reward; .*vote_logprob"),
+        (["vote_reward"], {}, r"vote_reward needs a reward; set reward\.model .*vote_logprob"),
         (["best_reward"], {}, "best_reward needs a reward; .*best_logprob"),
         (["reject"], {}, "needs a rejection limit"),
         (["recursive"], {}, "needs a context limit"),
@@ -246,6 +274,6 @@ def test_a_pool_or_reward_that_does_not_do(tmp_path):
         with pytest.raises(ConfigError, match="2 of 3 samples of problem q"):
             run("majority", [PROBLEM], held, plan(3), pool)
         with pytest.raises(ConfigError, match="negative"):
-            run("vote_reward", [PROBLEM], held, plan(2, reward=lambda problem, c: -1.0), pool)
+            run("vote_reward", [PROBLEM], held, plan(2, rate=rating(lambda problem, c: -1.0)), pool)
         with pytest.raises(ConfigError, match="not finite"):
-            run("best_reward", [PROBLEM], held, plan(2, reward=lambda problem, c: math.nan), pool)
+            run("best_reward", [PROBLEM], held, plan(2, rate=rating(lambda problem, c: math.nan)), pool)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from data_process import prompts as wording
-from selftrain.config import Config, ConfigError, EvaluationConfig
+from selftrain.config import Config, ConfigError, EvaluationConfig, load_config
 from selftrain.test_time.evaluate import check_strategies, evaluate
 from selftrain.test_time.results import EvaluatedProblem
 from selftrain.test_time.variants import Variant, plans_of, strategy_of, variant
@@ -17,6 +17,7 @@ NAMES = [
     ("majority@5", Variant("majority", 5)),
     ("select@3+2", Variant("select", 3, waits=2)),
     ("tournament@10/5", Variant("tournament", 10, 5)),
+    ("reward_pass@10/2", Variant("reward_pass", 10, 2)),
     ("fused@10/4+1", Variant("fused", 10, 4, 1)),
     ("refine@1", Variant("refine", 1)),
     ("elect@5", None),
@@ -47,8 +48,8 @@ def test_names(name, expected):
 def test_bad_names(name, message):
     with pytest.raises(ConfigError, match=message):
         check_strategies(EvaluationConfig(strategies=("greedy", name)), problems(1), PROMPTS)
-    with pytest.raises(ConfigError, match="no budget 's2'"):
-        plans_of(EvaluationConfig(strategies=("greedy", "greedy+1"), budget="s2"), PROMPTS, 0)
+    with pytest.raises(ConfigError, match=r"evaluation\.budget: no budget 's2'"):
+        load_config(None, ["evaluation.budget=s2"])
 
 
 def test_plans():
@@ -124,9 +125,28 @@ def test_every_name_reads_its_own_samples(tmp_path):
     assert scores["majority@4"].completions == 20
 
 
+@pytest.mark.parametrize(
+    ("budget", "idle"),
+    [
+        ("tiny", 0.0),
+        ({"preset": "s1-m", "answer_tokens": 4, "opener": "<reason>"}, 1.0),  # which no text has: all are let through
+        ({"preset": "s1-m", "answer_tokens": 4, "opener": "<reason>", "start": "<reason>"}, 0.0),
+    ],
+)
+def test_how_many_forced_samples_a_budget_did_nothing_to(tmp_path, budget, idle):
+    with sampler(tmp_path, respond) as held:
+        config = EvaluationConfig(
+            n=2, max_tokens=40, strategies=("greedy", "majority", "greedy+1", "majority@2+1"), budget=budget
+        )
+        scores = evaluate(problems(5), held, config, PROMPTS, 0).split.strategies
+    assert {name: score.idle for name, score in scores.items()} == {
+        "greedy": None, "majority": None, "greedy+1": idle, "majority@2+1": idle,
+    }  # fmt: skip
+
+
 def test_without_forced_samples_rows_are_as_they_were(tmp_path):
     found, _ = measured(tmp_path, "majority", "select")
-    assert set(found.rows[0].to_json()) == {"id", "gold", "iteration", "samples", "strategies"}
+    assert set(found.rows[0].to_json()) == {"id", "question", "choices", "gold", "iteration", "samples", "strategies"}
 
 
 def test_an_adaptive_vote_by_itself_draws_what_it_needs(tmp_path):

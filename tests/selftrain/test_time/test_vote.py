@@ -156,3 +156,24 @@ def test_refusals():
                 function([made("C"), made("C")], n)  # no right answer: still not a number
     with pytest.raises(ValueError, match="no samples"):
         vote.mean([])
+
+
+@settings(max_examples=150)
+@given(attempts, st.data())
+def test_reward_pass(samples, data):
+    """Against all subsets and all orders of samples that tie; golden: pass@n if all may be looked at, else less."""
+    scores = data.draw(st.lists(st.sampled_from([0.2, 0.5, 0.9]), min_size=len(samples), max_size=len(samples)))
+    n = data.draw(st.integers(1, min(4, len(samples))))
+    top = data.draw(st.integers(1, 5))
+    hits = []
+    for few in itertools.combinations(range(len(samples)), n):
+        for lots in itertools.permutations(few):
+            best = sorted(lots, key=lambda i: (samples[i].answer is None, -scores[i]))[:top]
+            hits.append(any(samples[i].right for i in best))
+    found = vote.top_has_right_at_n(samples, scores, n, top)
+    assert found == pytest.approx(sum(hits) / len(hits))
+    assert found <= vote.pass_at_n(samples, n) + 1e-12
+    if top >= n:
+        assert found == pytest.approx(vote.pass_at_n(samples, n))
+    if top == 1:
+        assert found == pytest.approx(vote.best_of_at_n(samples, scores, n))

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
+from data_process.images.store import ImageStore
+from selftrain import tiny_model
 from selftrain.config import load_config
 from selftrain.engine_settings import HFSettings
+from selftrain.families import FAMILIES, FamilyError
+from selftrain.training.adapter import WEIGHTS, read_tensors
 from selftrain.training.dry_run import settings_of, training_plan
 from selftrain.training.hyperparameters import HyperparameterError, TrainingSettings, read_hyperparameters, resolve
 from selftrain.training.llamafactory import train
-from tests.selftrain.training.test_llamafactory import (
-    LIMITS,
-    rows,
-    store,  # a fixture  # noqa: F401
-)
+from tests.selftrain import nano_models
+from tests.selftrain.training.test_llamafactory import LIMITS, example, rows
 
 ROOT = Path(__file__).parents[3]
 HYPERPARAMETERS = sorted(path.name for path in (ROOT / "configs/llamafactory").glob("*.yaml"))
@@ -53,7 +56,7 @@ def test_every_run_could_train(name):
     if config.engine.kind == "scripted":
         assert plan == ["rehearsal: nothing is trained"]
     else:
-        assert " accumulated" in plan[0]
+        assert " accumulated" in plan[int(config.training.method == "dpo")]  # after the line that says where DPO begins
         assert settings_of(config, 2**40).seed < 2**31
 
 
@@ -147,118 +150,115 @@ def test_transformers_takes_the_fsdp_settings(name, tmp_path):
     assert plugin["auto_wrap_policy"] == "TRANSFORMER_BASED_WRAP"
 
 
-# --- the Qwen2-VL family ------------------------------------------------------------------------------------------
+def test_the_schedule_of_s1():
+    """Golden: 1,000 rows for 5 epochs in batches of 16 are 63 steps an epoch, 315 in all: 16 of warm-up and 299."""
+    config = load_config(ROOT / "configs/s1_qwen2_5vl_32b.yaml")
+    settings = settings_of(config, 0)
+    values = resolve(read("s1_full.yaml"), settings, config.model.path, Path("out"), 100, LIMITS)
+    ranks = config.training.processes * config.training.nodes
+    batch = values["per_device_train_batch_size"] * values["gradient_accumulation_steps"] * ranks
+    an_epoch = -(-1000 // batch)  # the last batch of an epoch is smaller
+    steps = an_epoch * values["num_train_epochs"]
+    assert (batch, an_epoch, steps) == (16, 63, 315)
+    warmup = math.ceil(steps * values["warmup_steps"])  # as transformers rounds a share
+    assert (warmup, steps - warmup) == (16, 299)
+
+
+# --- the families ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "model", ["Qwen2-VL-2B-Instruct", "Qwen2-VL-7B-Instruct", "Qwen2-VL-72B-Instruct", "Qwen2.5-VL-7B-Instruct"]
+    ("model", "kind"),
+    [
+        ("Qwen2-VL-2B-Instruct", "qwen2_vl"),
+        ("Qwen2-VL-7B-Instruct", "qwen2_vl"),
+        ("Qwen2-VL-72B-Instruct", "qwen2_vl"),
+        ("Qwen2.5-VL-7B-Instruct", "qwen2_5_vl"),
+        ("Qwen3-VL-2B-Instruct", "qwen3_vl"),
+        ("Qwen3-VL-8B-Instruct", "qwen3_vl"),
+    ],
 )
-def test_one_template_for_the_family(model):
+def test_one_template_for_the_family(model, kind):
     from llamafactory.extras.constants import DEFAULT_TEMPLATE
 
     settings = TrainingSettings(hyperparameters=ROOT / "configs/llamafactory/tiny_lora.yaml", per_device_batch=1)
-    resolved = resolve({"global_batch_size": 1}, settings, Path(model), Path("out"), 100, LIMITS)
+    given = {"global_batch_size": 1}
+    resolved = resolve(given, settings, Path(model), Path("out"), 100, LIMITS, family=FAMILIES[kind])
     assert DEFAULT_TEMPLATE[model] == resolved["template"]
 
 
-@pytest.fixture(scope="module")
-def tiny_qwen2_5(tmp_path_factory) -> Path:
-    """A random Qwen2.5-VL of 0.3 M parameters with the tiny model's tokenizer."""
-    import torch
-    from transformers import (
-        GenerationConfig,
-        Qwen2_5_VLConfig,
-        Qwen2_5_VLForConditionalGeneration,
-        Qwen2_5_VLProcessor,
-        Qwen2VLImageProcessor,
-        Qwen2VLVideoProcessor,
-    )
-
-    from data_process import prompts
-    from data_process.sources import minigeo
-    from selftrain import tiny_model
-
-    torch.set_num_threads(1)
-    tokenizer = tiny_model.build_tokenizer(
-        [prompts.cot(p, prompts.SHORT) for p, _ in minigeo.generate("base", 12)] * 3, 384
-    )
-    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in tiny_model.SPECIAL_TOKENS}
-    config = Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": len(tokenizer),
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 2048,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 3, 3]},
-            "bos_token_id": ids["<|endoftext|>"],
-            "eos_token_id": ids["<|im_end|>"],
-            "pad_token_id": ids["<|endoftext|>"],
-            "tie_word_embeddings": True,
-        },
-        vision_config={
-            "depth": 2,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "out_hidden_size": 64,
-            "num_heads": 2,
-            "window_size": 56,
-            "fullatt_block_indexes": [1],
-        },
-        image_token_id=ids["<|image_pad|>"],
-        video_token_id=ids["<|video_pad|>"],
-        vision_start_token_id=ids["<|vision_start|>"],
-        vision_end_token_id=ids["<|vision_end|>"],
-        tie_word_embeddings=True,
-    )
-    torch.manual_seed(0)
-    model = Qwen2_5_VLForConditionalGeneration(config)
-    model.generation_config = GenerationConfig(eos_token_id=ids["<|im_end|>"], pad_token_id=ids["<|endoftext|>"])
-    processor = Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(size={"shortest_edge": LIMITS[0], "longest_edge": LIMITS[1]}),
-        tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(),
-        chat_template=tiny_model.CHAT_TEMPLATE,
-    )
-    folder = tmp_path_factory.mktemp("qwen2_5") / "model"
-    tiny_model.save(model, processor, folder)
-    return folder
-
-
 @pytest.mark.slow
-def test_qwen2_5_vl_trains_and_answers(tiny_qwen2_5, store, tmp_path):  # noqa: F811
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=list(FAMILIES))
+def test_a_family_trains_and_answers(family, tmp_path):
+    """Pre-flight, two steps, and the adapter merged: sampled from on the fly and from a folder of its own."""
     from transformers import AutoTokenizer
 
     from selftrain.engines.base import Request, SamplingParams
     from selftrain.engines.hf import HFEngine
-    from selftrain.training.adapter import verify_adapter
+    from selftrain.training.adapter import merge, verify_weights
     from selftrain.training.row_lengths import preflight
 
+    base = nano_models.write(family.model_type, tmp_path / "base")
+    low, high = nano_models.limits_of(family)
+    for i in range(16):
+        Image.new("L", (90 + 20 * (i % 4), 112), 10 * i).save(tmp_path / f"{i}.png")
+    store = ImageStore(tmp_path / "store", tmp_path, min_pixels=low, max_pixels=high, patch=family.token_side)
     settings = TrainingSettings(
         hyperparameters=ROOT / "configs/llamafactory/tiny_lora.yaml",
-        overrides={"global_batch_size": 8, "max_steps": 2, "lora_rank": 4, "lora_alpha": 8},
+        overrides={"global_batch_size": 8, "max_steps": 2, "lora_rank": 4, "lora_alpha": 8, "learning_rate": 0.01},
         per_device_batch=4,
     )
     result = train(
-        rows(16),
-        settings=settings,
-        base_model=tiny_qwen2_5,
-        image_path=store.path,
-        image_limits=LIMITS,
+        rows(16), settings=settings, base_model=base, image_path=store.path, image_limits=(low, high),
         out=tmp_path / "out",
-    )
+    )  # fmt: skip
     assert result.steps == 2
+    assert result.resolved["template"] == family.template
+    assert not any("visual" in name for name in read_tensors(result.weights / WEIGHTS)), "the vision tower is frozen"
     row = rows(16)[1]
     picture = store.path(row.images[0])
-    assert verify_adapter(tiny_qwen2_5, result.adapter, row.prompt, [picture]) > 0
-    with HFEngine(tiny_qwen2_5, result.adapter, settings=HFSettings(dtype="float32", threads=1)) as engine:
-        requests = [Request("a", row.prompt, (picture,), (1, 2)), Request("b", "How large is B?", (), (1,))]
-        answers = engine.generate(requests, SamplingParams(temperature=0.0, max_tokens=5))
-    assert [len(answer) for answer in answers] == [2, 1]
+    assert verify_weights(base, result.weights, row.prompt, [picture]) > 0
+    requests = [Request("a", row.prompt, (picture,), (1, 2)), Request("b", "How large is B?", (), (1,))]
+    on_cpu = HFSettings(dtype="float32", device="cpu", threads=1)
+    found = []
+    for model, adapter in (
+        (base, result.weights), (merge(base, result.weights, tmp_path / "merged"), None), (base, None)
+    ):  # fmt: skip
+        with HFEngine(model, adapter, settings=on_cpu) as engine:
+            found.append(engine.generate(requests, SamplingParams(temperature=0.0, max_tokens=12)))
+    assert [len(answer) for answer in found[0]] == [2, 1]
+    merged, written, untrained = ([c for answer in answers for c in answer] for answers in found)
+    for a, b, c in zip(merged, written, untrained, strict=True):
+        assert a.token_ids == b.token_ids
+        assert a.mean_logprob == pytest.approx(b.mean_logprob, abs=1e-5)
+        assert abs(a.mean_logprob - c.mean_logprob) > 1e-3
     # What was trained on is what is asked: the row is the prompt, the target, the end of the turn and a newline.
-    length = preflight([row], tiny_qwen2_5, store.path, 2048).lengths[0]
-    tokens = len(AutoTokenizer.from_pretrained(tiny_qwen2_5).encode(row.target, add_special_tokens=False))
-    assert answers[0][0].n_prompt_tokens + tokens + 2 == length
+    length = preflight([row], base, store.path, 2048).lengths[0]
+    tokens = len(AutoTokenizer.from_pretrained(base).encode(row.target, add_special_tokens=False))
+    assert found[0][0][0].n_prompt_tokens + tokens + 2 == length
+
+
+@pytest.mark.slow
+def test_what_cannot_be_trained_is_refused_before_llamafactory_starts(tmp_path):
+    """An unknown family, a template that opens a thought or is another one, an adapter of another family."""
+    settings = TrainingSettings(hyperparameters=ROOT / "configs/llamafactory/tiny_lora.yaml")
+
+    def refused(base: Path, message: str, start: Path | None = None) -> None:
+        given = {"settings": settings, "base_model": base, "image_path": Path, "image_limits": LIMITS}
+        with pytest.raises(FamilyError, match=message):
+            train([example(0)], out=tmp_path / "out", start=start, **given)
+        assert not (tmp_path / "out").exists()
+
+    thinking = nano_models.write("qwen3_vl", tmp_path / "thinking", thinking=True)
+    refused(thinking, "opens a thought by itself")
+    base = nano_models.write("qwen3_vl", tmp_path / "base")
+    start = tmp_path / "adapter"
+    start.mkdir()
+    (start / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "Qwen/Qwen2-VL-7B"}))
+    refused(base, "trained on a Qwen2-VL model", start)
+    template = base / "chat_template.jinja"
+    template.write_text(tiny_model.CHAT_TEMPLATE)
+    refused(base, "and LLaMA-Factory's qwen3_vl_nothink.*disagree .before: '<.im_start.>system")
+    (base / "config.json").write_text(json.dumps({"model_type": "llava"}))
+    refused(base, "is a llava model")

@@ -22,15 +22,18 @@ import yaml
 from PIL import Image
 
 from data_process.building.sharegpt import to_row
-from data_process.images.store import ImageError, ImageStore
+from data_process.images.opening import ImageError
+from data_process.images.store import ImageStore
 from data_process.schema import DataError, Example
 from selftrain.environment import DeviceError
+from selftrain.families import FAMILIES, QWEN2_VL
 from selftrain.processes.child import LOG_LINES
 from selftrain.training import hyperparameters, launcher, llamafactory
-from selftrain.training.adapter import AdapterError, check_adapter, merge, verify_adapter
+from selftrain.training.adapter import AdapterError, check_adapter, merge, verify_weights
 from selftrain.training.hyperparameters import HyperparameterError, TrainingError, TrainingSettings, divide_batch
 from selftrain.training.llamafactory import train
 from selftrain.training.row_lengths import PreflightReport, frame_of, preflight, row_lengths
+from tests.selftrain import nano_models
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "llamafactory"
 LIMITS = (56 * 56, 224 * 224)
@@ -331,7 +334,7 @@ STAND_IN = """
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         worker = subprocess.Popen(["sleep", "300"], start_new_session=True)  # as torchrun starts its ranks
         Path("pids").write_text(f"{os.getpid()} {worker.pid}")
-        time.sleep(300)
+        time.sleep(3000)
     adapter.mkdir()
     for step in (1, 2):
         with open(adapter / "trainer_log.jsonl", "a") as log:
@@ -374,6 +377,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(
         llamafactory, "preflight", lambda rows, *_: PreflightReport([100, 120], list(rows[:2]), Counter(too_long=1))
     )
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl"}')
 
     def go(settings: TrainingSettings, **options):
         return train(
@@ -393,7 +397,7 @@ def test_train_returns_a_checked_adapter(run, stand_in, tmp_path):
     progress = []
     before = (CONFIGS / "tiny_lora.yaml").read_bytes()
     result = run(stand_in("fine"), on_progress=progress.append)
-    assert result.adapter == tmp_path / "a folder" / "adapter"
+    assert result.weights == tmp_path / "a folder" / "adapter"
     assert (result.steps, result.train_loss, result.rows, result.dropped) == (2, 1.5, 2, {"too_long": 1})
     assert [line["current_steps"] for line in progress] == [1, 2]
     assert yaml.safe_load((tmp_path / "a folder" / "train.yaml").read_text()) == result.resolved
@@ -433,7 +437,7 @@ def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z" if Path("/proc").exists() else True
 
 
-def wait_for(condition, seconds: float = 20.0) -> bool:
+def wait_for(condition, seconds: float = 300.0) -> bool:
     until = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > until:
@@ -461,12 +465,12 @@ def test_an_interrupt_ends_every_process(run, stand_in, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(stand_in("hang"))
     assert len(pids) == 2
-    assert wait_for(lambda: not any(map(alive, pids)), 5)
+    assert wait_for(lambda: not any(map(alive, pids)), 300)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finding processes of other sessions needs /proc")
-def test_no_orphans_when_we_are_killed(stand_in, tmp_path):
+def test_no_orphans_when_our_process_group_is_killed(stand_in, tmp_path):
     settings = stand_in("hang")
     (tmp_path / "out").mkdir()
     program = textwrap.dedent(f"""
@@ -484,14 +488,14 @@ def test_no_orphans_when_we_are_killed(stand_in, tmp_path):
     config = {"dataset_dir": str(tmp_path / "out" / "data"), "output_dir": str(tmp_path / "out" / "adapter")}
     (tmp_path / "out" / "train.yaml").write_text(yaml.safe_dump(config))
     environment = {**os.environ, "PYTHONPATH": str(CONFIGS.parents[1])}
-    parent = subprocess.Popen([sys.executable, "-c", program], env=environment)
+    parent = subprocess.Popen([sys.executable, "-c", program], env=environment, start_new_session=True)
     try:
         pids = pids_in(tmp_path / "out")
         assert all(map(alive, pids))
     finally:
-        parent.kill()
+        os.killpg(parent.pid, signal.SIGKILL)  # as a scheduler does, or `kill -9 -- -PID`
         parent.wait()
-    assert wait_for(lambda: not any(map(alive, pids)), 5)
+    assert wait_for(lambda: not any(map(alive, pids)), 300)
 
 
 def test_importing_needs_no_torch():
@@ -585,25 +589,25 @@ def test_real_training_then_continuing_then_merging(tiny_model_path, store, tmp_
     first = train(rows(24), out=tmp_path / "first", on_progress=progress.append, **shared)
     assert (first.steps, first.rows) == (3, 24)
     assert [line["current_steps"] for line in progress if "loss" in line] == [1, 2, 3]
-    config = json.loads((first.adapter / "adapter_config.json").read_text())
+    config = json.loads((first.weights / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"]) == (4, 8)
     assert not (tmp_path / "first" / "cache").exists()
 
-    changed = verify_adapter(tiny_model_path, first.adapter, "How large is B?", [store.path("0.png")])
+    changed = verify_weights(tiny_model_path, first.weights, "How large is B?", [store.path("0.png")])
     assert changed > 0
 
-    second = train(rows(24), out=tmp_path / "second", init_adapter=first.adapter, **shared)
+    second = train(rows(24), out=tmp_path / "second", start=first.weights, **shared)
     assert second.train_loss < first.train_loss  # it went on from the first one's weights
-    again = verify_adapter(tiny_model_path, second.adapter, "How large is B?", [store.path("0.png")])
+    again = verify_weights(tiny_model_path, second.weights, "How large is B?", [store.path("0.png")])
     assert again != changed
 
-    merged = merge(tiny_model_path, second.adapter, tmp_path / "merged")
+    merged = merge(tiny_model_path, second.weights, tmp_path / "merged")
     names = {file.name for file in merged.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     untrained = tmp_path / "untrained"
-    zero_adapter(second.adapter, untrained)
+    zero_adapter(second.weights, untrained)
     with pytest.raises(AdapterError, match="does not change"):
-        verify_adapter(tiny_model_path, untrained, "How large is B?")
+        verify_weights(tiny_model_path, untrained, "How large is B?")
 
 
 def zero_adapter(source: Path, out: Path) -> None:
@@ -616,8 +620,9 @@ def zero_adapter(source: Path, out: Path) -> None:
 
 
 @pytest.mark.slow
-def test_training_and_sampling_see_the_same_tokens_and_pixels(tiny_model_path, tmp_path):
-    """200 pictures of random sizes: what LLaMA-Factory trains on is what the processor gives an engine."""
+@pytest.mark.parametrize(("kind", "count"), [("qwen2_vl", 200), ("qwen3_vl", 60)])
+def test_training_and_sampling_see_the_same_tokens_and_pixels(kind, count, tiny_model_path, tmp_path):
+    """Pictures of random sizes: what LLaMA-Factory trains on is what the processor gives an engine."""
     import torch
     from llamafactory.data import get_template_and_fix_tokenizer
     from llamafactory.data.collator import SFTDataCollatorWith4DAttentionMask
@@ -629,9 +634,12 @@ def test_training_and_sampling_see_the_same_tokens_and_pixels(tiny_model_path, t
     draw = random.Random(0)
     folder = tmp_path / "data"
     folder.mkdir()
-    store = ImageStore(tmp_path / "store", folder, min_pixels=LIMITS[0], max_pixels=LIMITS[1])
+    family = FAMILIES[kind]
+    base = tiny_model_path if family == QWEN2_VL else nano_models.write(kind, tmp_path / "base")
+    low, high = limits = nano_models.limits_of(family)
+    store = ImageStore(tmp_path / "store", folder, min_pixels=low, max_pixels=high, patch=family.token_side)
     examples = []
-    for i in range(200):
+    for i in range(count):
         height = int(10 ** draw.uniform(0.3, 2.8))
         width = max(1, min(int(height * 10 ** draw.uniform(-2.2, 2.2)), 199 * height, 3000))
         height = min(height, 199 * width)
@@ -644,9 +652,10 @@ def test_training_and_sampling_see_the_same_tokens_and_pixels(tiny_model_path, t
         examples.append(example(i, prompt, target, images))
     settings = TrainingSettings(hyperparameters=CONFIGS / "tiny_lora.yaml")
     values = hyperparameters.read_hyperparameters(settings.hyperparameters, {}, settings.interpreter)
-    report = preflight(examples, tiny_model_path, store.path, 2048)
-    assert len(report.kept) == 200
-    resolved = hyperparameters.resolve(values, settings, tiny_model_path, tmp_path / "out", max(report.lengths), LIMITS)
+    report = preflight(examples, base, store.path, 2048)
+    assert len(report.kept) == count
+    longest = max(report.lengths)
+    resolved = hyperparameters.resolve(values, settings, base, tmp_path / "out", longest, limits, family=family)
 
     model_args, data_args, *_ = get_train_args(resolved)
     module = load_tokenizer(model_args)
@@ -655,7 +664,7 @@ def test_training_and_sampling_see_the_same_tokens_and_pixels(tiny_model_path, t
     collator = SFTDataCollatorWith4DAttentionMask(
         template=template, pad_to_multiple_of=8, label_pad_token_id=-100, compute_dtype=torch.float32, **module
     )
-    engine_side = AutoProcessor.from_pretrained(tiny_model_path)
+    engine_side = AutoProcessor.from_pretrained(base)
     tokenizer = engine_side.tokenizer
     newline = tokenizer.encode("\n")
     for row, length in zip(report.kept, report.lengths, strict=True):

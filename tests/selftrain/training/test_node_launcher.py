@@ -92,7 +92,7 @@ STAND_IN = """
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         worker = subprocess.Popen(["sleep", "300"], start_new_session=True)  # as torchrun starts its ranks
         Path(f"pids-{node}").write_text(f"{os.getpid()} {worker.pid}\\n")
-        time.sleep(300)
+        time.sleep(3000)
 """
 
 
@@ -249,7 +249,7 @@ def test_a_failing_node_ends_the_others(launch, tmp_path):
     with pytest.raises(TrainingError, match="node node1: LLaMA-Factory ended with status 137"):
         launch("hang")
     thread.join()
-    assert wait_for(lambda: not any(map(alive, failed)), 5)
+    assert wait_for(lambda: not any(map(alive, failed)), 300)
 
 
 @pytest.mark.slow
@@ -275,7 +275,7 @@ def test_every_node_ends_when_the_driver_is_killed(launch, tmp_path):
     finally:
         driver.kill()
         driver.wait()
-    assert wait_for(lambda: not any(map(alive, pids)), 10)
+    assert wait_for(lambda: not any(map(alive, pids)), 300)
 
 
 @pytest.mark.slow

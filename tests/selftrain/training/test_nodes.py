@@ -50,13 +50,13 @@ def test_processes_and_nodes_train_the_same(tiny_model_path, store, tmp_path, mo
         return train(rows(32), settings=settings, out=tmp_path / name, **shared)
 
     alone = trained("alone", 4)
-    expected = read_tensors(alone.adapter / WEIGHTS)
+    expected = read_tensors(alone.weights / WEIGHTS)
     for name, place in PLACES.items():
         found = trained(name.replace(" ", "-"), 4, **place)
         assert found.resolved["gradient_accumulation_steps"] == 1
         assert found.steps == alone.steps == 4
-        assert losses(found.adapter) == pytest.approx(losses(alone.adapter), rel=1e-3)
-        tensors = read_tensors(found.adapter / WEIGHTS)
+        assert losses(found.weights) == pytest.approx(losses(alone.weights), rel=1e-3)
+        tensors = read_tensors(found.weights / WEIGHTS)
         assert tensors.keys() == expected.keys()
         scale = max(abs(values).max() for values in expected.values())
         for tensor, values in expected.items():
@@ -89,7 +89,7 @@ def test_several_processes_go_on_with_an_interrupted_training(tiny_model_path, s
     work, kept, said = tmp_path / "work", tmp_path / "kept", []
     shared = {"settings": settings, "base_model": tiny_model_path, "image_path": store.path, "image_limits": LIMITS}
     whole = train(rows(32), out=work, checkpoints=kept, **shared)
-    expected = (whole.adapter / WEIGHTS).read_bytes()
+    expected = (whole.weights / WEIGHTS).read_bytes()
     assert {path.name for path in kept.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-4"}
     shutil.rmtree(kept / "checkpoint-4")
     shutil.rmtree(work)
@@ -97,4 +97,4 @@ def test_several_processes_go_on_with_an_interrupted_training(tiny_model_path, s
     assert said == ["  resuming the interrupted training after step 2 of 4"]
     assert again.steps == whole.steps == 4
     assert again.train_loss == pytest.approx(whole.train_loss, abs=1e-5)
-    assert (again.adapter / WEIGHTS).read_bytes() == expected
+    assert (again.weights / WEIGHTS).read_bytes() == expected

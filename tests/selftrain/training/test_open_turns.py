@@ -43,8 +43,12 @@ def test_the_script_takes_the_place_of_the_command():
         "train",
         "train.yaml",
     ]
-    opened = train_command(SETTINGS, {"template": open_turns.TEMPLATE})
+    opened = train_command(SETTINGS, {"template": open_turns.opened("qwen2_vl")})
     assert opened == [python, "open_turns.py", "train", "train.yaml"]
+    for method, script in (("full", "open_turns.py"), ("lora", "-m")):
+        resolved = {"finetuning_type": method, "resume_from_checkpoint": "checkpoint-3"}
+        assert train_command(SETTINGS, resolved)[1] == script
+        assert train_command(SETTINGS, {"finetuning_type": method})[1] == "-m"
 
 
 @pytest.mark.parametrize(("argv", "called"), [(["x.py", "train", "t.yaml"], "launch"), (["x.py", "t.yaml"], "run_exp")])
@@ -57,6 +61,7 @@ def test_ranks_train_and_the_command_launches(monkeypatch, argv, called):
     for name, module in {**modules, "llamafactory.train.tuner": tuner}.items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(open_turns, "register", lambda: None)
+    monkeypatch.setattr(open_turns, "find_renamed", lambda: None)
     monkeypatch.setattr(sys, "argv", argv)
     open_turns.main()
     assert calls == [(called, "x.py" if called == "launch" else None)]
@@ -67,7 +72,7 @@ def test_a_row_without_history_keeps_the_published_template(tmp_path):
     plain = hyperparameters.resolve(values, SETTINGS, tmp_path, tmp_path, 300, LIMITS)
     opened = hyperparameters.resolve(values, SETTINGS, tmp_path, tmp_path, 300, LIMITS, history=True)
     assert plain["template"] == "qwen2_vl"
-    assert opened == plain | {"template": open_turns.TEMPLATE, "mask_history": True}
+    assert opened == plain | {"template": open_turns.opened("qwen2_vl"), "mask_history": True}
 
 
 @pytest.fixture(scope="module")

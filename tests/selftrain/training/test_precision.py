@@ -27,6 +27,9 @@ OLD_CPU, NEW_CPU = Device("CPU", False), Device("CPU", True)
 OLD_GPU, NEW_GPU = Device("GPU", False), Device("GPU", True)
 
 
+FULL = ("training.finetuning_type=full", "training.hyperparameters=configs/llamafactory/tiny_full.yaml")
+
+
 def base(folder: Path, **config) -> Path:
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": "qwen2_vl", **config}))
@@ -69,6 +72,8 @@ def run(tmp_path, monkeypatch):
         ("bfloat16", None, ("training.dtype=base",), "base", "training in bfloat16: training.dtype is base"),
         ("float32", None, ("training.dtype=bfloat16",), "bfloat16", "training.dtype is bfloat16"),
         ("bfloat16", None, ("training.launcher=[srun]",), "base", "because training.launcher starts it elsewhere"),
+        ("bfloat16", None, FULL, "float32", "full fine-tuning without mixed precision"),
+        ("bfloat16", NEW_CPU, (*FULL, "training.overrides={bf16: true}"), "base", "this CPU has bf16 kernels"),
     ],
 )
 def test_what_is_chosen(run, stored, device, words, dtype, text):

@@ -16,11 +16,11 @@ import yaml
 
 from data_process.io import write_jsonl
 from data_process.schema import to_json
-from selftrain import stages
 from selftrain.config import Config
 from selftrain.files import write_json
 from selftrain.progress import Progress
 from selftrain.runs.run_dir import RunDir
+from selftrain.stages import training as training_stage
 from selftrain.training import checkpoints, launcher, llamafactory
 from selftrain.training.checkpoints import newest_whole
 from selftrain.training.hyperparameters import HyperparameterError, TrainingError, TrainingSettings
@@ -106,6 +106,8 @@ def attempt(tmp_path, monkeypatch):
     interpreter.chmod(0o755)
     monkeypatch.setattr(llamafactory, "preflight", lambda rows, *_: PreflightReport([100] * len(rows), list(rows), {}))
 
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl"}')
+
     def go(die: str = "", n: int = 3, **changes):
         environment = {"DIE": die, "CALLS": str(tmp_path / "calls")}
         settings = TrainingSettings(
@@ -141,7 +143,7 @@ def calls(folder: Path) -> list[str]:
 def weight_of(result) -> float:
     from selftrain.training.adapter import WEIGHTS, read_tensors
 
-    return float(read_tensors(result.adapter / WEIGHTS)["x.lora_B.weight"][0])
+    return float(read_tensors(result.weights / WEIGHTS)["x.lora_B.weight"][0])
 
 
 WHOLE = (10, 5.5, 55.0)  # steps, mean loss, weight
@@ -171,9 +173,9 @@ def test_it_goes_on_from_the_last_whole_checkpoint(attempt, tmp_path, die):
     assert progress == list(range(11 - trained, 11))
     assert ("is not whole" in said[0]) == ("saving" in die)
     assert said[-1].endswith("left no whole checkpoint" if source == "None" else f"after step {10 - trained} of 10")
-    log = [json.loads(line)["current_steps"] for line in (result.adapter / "trainer_log.jsonl").open()]
+    log = [json.loads(line)["current_steps"] for line in (result.weights / "trainer_log.jsonl").open()]
     assert log == list(range(1, 11))
-    assert not list(result.adapter.glob("checkpoint-*"))
+    assert not list(result.weights.glob("checkpoint-*"))
     assert [path.name for path in (tmp_path / "kept").glob("checkpoint-*")] == ["checkpoint-10"]
 
 
@@ -203,7 +205,7 @@ def test_nothing_is_trained_after_the_last_step(attempt, tmp_path):
         result, said, _ = attempt("would die at once if it were started")
         assert (result.steps, result.train_loss, weight_of(result)) == WHOLE
         assert said == ["  resuming the interrupted training after step 10 of 10"]
-        assert not {"optimizer.pt", "scheduler.pt", "rng_state.pth"} & {path.name for path in result.adapter.iterdir()}
+        assert not {"optimizer.pt", "scheduler.pt", "rng_state.pth"} & {path.name for path in result.weights.iterdir()}
     assert calls(tmp_path) == ["None"]
 
 
@@ -243,7 +245,7 @@ def test_checkpoints_outlive_a_half_done_stage(tmp_path, monkeypatch):
     """They lie beside the stage while it is not done, and are gone when it is."""
     seen = []
 
-    def tune(config, store, examples, start, out, seed, update, *, checkpoints, say):  # noqa: F811
+    def tune(config, store, examples, start, out, seed, update, overrides, *, checkpoints, interval, say):  # noqa: F811
         seen.append(sorted(path.name for path in checkpoints.glob("*")))
         checkpoints.mkdir(exist_ok=True)
         (checkpoints / f"checkpoint-{len(seen)}").mkdir()
@@ -252,7 +254,7 @@ def test_checkpoints_outlive_a_half_done_stage(tmp_path, monkeypatch):
         save_adapter(out / "adapter", [1.0])
         return {"steps": 1}
 
-    monkeypatch.setattr(stages, "tune", tune)
+    monkeypatch.setattr(training_stage, "tune", tune)
     with RunDir(tmp_path / "run") as folder:
 
         def build(into: Path) -> None:
@@ -266,13 +268,15 @@ def test_checkpoints_outlive_a_half_done_stage(tmp_path, monkeypatch):
             folder=folder,
             store=None,
             progress=Progress(quiet=True),
-            adapter=lambda _: None,
+            base=0,
+            weights=lambda _: None,
+            weights_stage=lambda _: [],
             close_engine=int,
         )
         with pytest.raises(KeyboardInterrupt):
-            stages.train_stage(run, 1)
+            training_stage.train_stage(run, 1)
         assert not folder.done("iter1/train")
-        stages.train_stage(run, 1)
+        training_stage.train_stage(run, 1)
         assert seen == [[], ["checkpoint-1"]]
         assert {path.name for path in (tmp_path / "run/iter1").iterdir()} == {"build", "train"}
 
@@ -291,19 +295,26 @@ DRIVER = """
 """
 
 
+LORA = {"hyperparameters": CONFIGS / "tiny_lora.yaml", "overrides": OVERRIDES}
+FULL = {
+    "hyperparameters": CONFIGS / "tiny_full.yaml",
+    "overrides": {"global_batch_size": 8, "num_train_epochs": 2},
+    "finetuning_type": "full",
+}
+
+
 @pytest.mark.slow
-def test_killed_in_the_middle_it_ends_as_if_left_alone(tiny_model_path, store, tmp_path):  # noqa: F811
-    """kill -9 of the driver, with dropout; a torn checkpoint on top. The adapter is the same, byte for byte."""
+@pytest.mark.parametrize("method", [LORA, FULL], ids=["lora", "full"])
+def test_killed_in_the_middle_it_ends_as_if_left_alone(tiny_model_path, store, tmp_path, method):  # noqa: F811
+    """kill -9 of the driver, with dropout; a torn checkpoint on top. The weights are the same, byte for byte."""
     import pickle
 
     examples = rows(48)
-    settings = TrainingSettings(
-        hyperparameters=CONFIGS / "tiny_lora.yaml", overrides=OVERRIDES, per_device_batch=4, save_steps=4
-    )
+    settings = TrainingSettings(**method, per_device_batch=4, save_steps=4)
     shared = {"settings": settings, "base_model": tiny_model_path, "image_limits": LIMITS}
     whole = train(examples, out=tmp_path / "whole", image_path=store.path, **shared)
     assert whole.steps == 12
-    assert not list(whole.adapter.glob("checkpoint-*"))
+    assert not list(whole.weights.glob("checkpoint-*"))
 
     kept, work = tmp_path / "kept", tmp_path / "work"
     pictures = {image: store.path(image) for row in examples for image in row.images}
@@ -313,7 +324,7 @@ def test_killed_in_the_middle_it_ends_as_if_left_alone(tiny_model_path, store, t
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     child = subprocess.Popen(driver, env=environment, stdout=subprocess.DEVNULL)
     try:
-        assert wait_for(lambda: newest_whole(kept, 1) is not None or child.poll() is not None, 120)
+        assert wait_for(lambda: newest_whole(kept, 1) is not None or child.poll() is not None, 300)
     finally:
         child.kill()
         child.wait()
@@ -334,7 +345,10 @@ def test_killed_in_the_middle_it_ends_as_if_left_alone(tiny_model_path, store, t
     steps, loss = again.stdout.split("steps ")[1].split(" loss ")
     assert int(steps) == whole.steps
     assert float(loss) == pytest.approx(whole.train_loss, abs=1e-5)
-    for name in ("adapter_model.safetensors", "tokenizer.json"):
-        assert (work / "adapter" / name).read_bytes() == (whole.adapter / name).read_bytes()
-    state, expected = (json.loads((a / "trainer_state.json").read_text()) for a in (work / "adapter", whole.adapter))
+    names = ("model.safetensors", "config.json") if settings.full else ("adapter_model.safetensors",)
+    for name in (*names, "tokenizer.json"):
+        assert (work / settings.result / name).read_bytes() == (whole.weights / name).read_bytes()
+    if settings.full:
+        return
+    state, expected = (json.loads((a / "trainer_state.json").read_text()) for a in (work / "adapter", whole.weights))
     assert [entry.get("loss") for entry in state["log_history"]] == [e.get("loss") for e in expected["log_history"]]

@@ -1,0 +1,69 @@
+"""Whether a score between 0 and 1 says how likely something is right: Brier score, AUC, and a reliability table."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The scores in [low, high), or up to 1 in the last bin."""
+
+    low: float
+    high: float
+    n: int
+    mean: float  # score
+    right: float  # share
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How well scores agree with what is right."""
+
+    n: int
+    mean: float  # score
+    right: float  # share
+    brier: float  # mean of (score - right)^2 (Brier 1950)
+    auc: float | None  # None: all are right, or none is
+    ece: float  # expected calibration error over the bins (Naeini et al. 2015)
+    bins: tuple[Bin, ...]  # those that have scores
+
+
+def calibration(judged: Sequence[tuple[float, bool]], bins: int = BINS) -> Reliability:
+    """Of (score, whether it is right). ValueError for none, or a score outside [0, 1]."""
+    if not judged:
+        raise ValueError("the calibration of no scores")
+    if wrong := next((score for score, _ in judged if not 0 <= score <= 1), None):
+        raise ValueError(f"a score that is calibrated lies in [0, 1], not {wrong}")
+    n = len(judged)
+    held: dict[int, list[tuple[float, bool]]] = {}
+    for score, right in judged:
+        held.setdefault(min(int(score * bins), bins - 1), []).append((score, right))
+    found = tuple(
+        Bin(k / bins, (k + 1) / bins, len(few), _mean([s for s, _ in few]), _mean([float(r) for _, r in few]))
+        for k, few in sorted(held.items())
+    )
+    return Reliability(
+        n=n, mean=_mean([score for score, _ in judged]), right=_mean([float(right) for _, right in judged]),
+        brier=_mean([(score - right) ** 2 for score, right in judged]), auc=auc(judged),
+        ece=math.fsum(one.n / n * abs(one.mean - one.right) for one in found), bins=found,
+    )  # fmt: skip
+
+
+def auc(judged: Sequence[tuple[float, bool]]) -> float | None:
+    """The chance that a right one has a higher score than a wrong one, a tie counting half; None without both kinds."""
+    right = [score for score, is_right in judged if is_right]
+    wrong = sorted(score for score, is_right in judged if not is_right)
+    if not right or not wrong:
+        return None
+    below = sum(bisect_left(wrong, score) + bisect_right(wrong, score) for score in right)
+    return below / 2 / len(right) / len(wrong)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return min(1.0, math.fsum(values) / len(values))

@@ -55,7 +55,7 @@ def test_no_flag_is_needed(tmp_path, capsys, suffix):
     ("name", "words", "expected"),
     [
         ("my", ["--holdout", "0"], {"train": 40}),
-        ("my", ["--holdout", "0.2"], {"train": 26, "dev": 6, "test": 8}),
+        ("my", ["--holdout", "0.2"], {"train": 24, "dev": 8, "test": 8}),
         ("my", ["--holdout", "0.2", "--test-share", "0"], {"train": 32, "dev": 8}),
         ("my", ["--dev-share", "0"], {"train": 36, "test": 4}),
         ("my", ["--split", "train"], {"train": 32, "dev": 4, "test": 4}),

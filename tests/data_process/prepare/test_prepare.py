@@ -256,13 +256,13 @@ def test_shares(tmp_path):
     sizes = lambda card: {name: split["items"] for name, split in card["splits"].items()}  # noqa: E731
     assert sizes(prepared("table", raw, tmp_path / "a")) == {"train": 90, "dev": 10}
     assert sizes(prepared("table", raw, tmp_path / "b", dev_share=0)) == {"train": 100}
-    assert sizes(prepared("table", raw, tmp_path / "c", test_share=0.2)) == {"train": 72, "dev": 8, "test": 20}
+    assert sizes(prepared("table", raw, tmp_path / "c", test_share=0.2)) == {"train": 70, "dev": 10, "test": 20}
     first, other = (prepared("table", raw, tmp_path / f"s{seed}", seed=seed) for seed in (0, 1))
     assert first["splits"]["dev"]["digest"] != other["splits"]["dev"]["digest"]
     few = write_lines(tmp_path / "train_3.jsonl", rows(3))
     assert sizes(prepared("table", few, tmp_path / "d")) == {"train": 2, "dev": 1}
     two = write_lines(tmp_path / "train_2.jsonl", rows(2))
-    with pytest.raises(DataError, match="2 train problems are too few to hold 50% out as dev; give --dev-share 0"):
+    with pytest.raises(DataError, match="2 train problems are too few to hold 1 out as dev; give --dev-share 0"):
         prepared("table", two, tmp_path / "e")
 
 

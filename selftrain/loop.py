@@ -20,6 +20,7 @@ from selftrain.progress import Progress
 from selftrain.report.write import write_run_report
 from selftrain.reward.model import load_reward
 from selftrain.reward.rater import Rater
+from selftrain.reward.train import for_reward, make_reward
 from selftrain.runs.acceptance import accepted_of
 from selftrain.runs.forecast import Forecast
 from selftrain.runs.metrics import Metrics, collect
@@ -78,6 +79,8 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
         progress.say(str(room))
         check_room(room)
     started = time.time()
+    if config.reward.make:
+        make_reward(for_reward(config, None), progress=progress, opener=tools.get("open_engine", open_engine))
     with RunDir(config.output) as folder:
         clock = Clock(folder.path / "sessions.json", started)
         if config.engine.kind != "scripted":

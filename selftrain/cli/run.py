@@ -137,6 +137,7 @@ def plan(config: Config) -> str:
         temperature = f"the temperature of {grid} with the highest {adaptive.maximise} on dev"
     lines = [
         f"# Run folder {config.output}; samples are stored in {config.bank}.",
+        *([f"# Make the reward model {config.reward.model} first, if it is not there."] if config.reward.make else []),
         f"# Evaluate {config.model.path} on dev. {first}Then repeat {config.iters} times:",
         f"#   sample {each} completions for {problems} of train at {temperature}, and judge them;",
         *(f"#   mix in {one.file} ({one.kind}) at weight {one.weight:g};" for one in config.traces if one.weight),

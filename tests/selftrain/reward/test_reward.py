@@ -194,6 +194,19 @@ def test_a_loop_with_rewards(data, copied):
     run_loop(config, QUIET, open_engine=no_engine)
 
 
+def test_a_loop_makes_its_reward_model(data, tmp_path):
+    config = settings(data, tmp_path, "reward.make=true")
+    first = run_loop(config, QUIET)
+    with Bank(config.bank) as bank:
+        assert load_reward(config, bank) is not None
+    assert (config.output / "iter1/reward/rewards.jsonl").is_file()
+    assert run_loop(config, QUIET, open_engine=no_engine).metrics.to_json() == first.metrics.to_json()
+    with pytest.raises(RunError, match="other settings"):
+        run_loop(settings(data, tmp_path, "reward.make=true", "reward.traces=3"), QUIET)
+    with pytest.raises(ConfigError, match=r"set reward\.model to the folder"):
+        load_config(REHEARSAL, ["reward.make=true"])
+
+
 def test_scale_and_adaptive_temperatures_use_it(data, copied, monkeypatch):
     """Reward-weighted settings in the grid; Reward-Pass@2 as what the temperature maximises."""
     adaptive = "{every: 1, temperatures: [0.5, 1.0], maximise: reward_pass@4/2}"

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,17 @@ from data_process.images.store import ImageStore
 from data_process.io import load_problems, read_examples, write_jsonl
 from data_process.outputs import check_outputs
 from data_process.prompts import prompt_set
-from data_process.schema import DataError, Example, to_json
+from data_process.schema import DataError, Example, Problem, to_json
 from data_process.seeds import seed_for
-from data_process.traces.reader import TraceFile, read_traces
+from data_process.traces.forms import Trace
+from data_process.traces.leaks import leaking
+from data_process.traces.reader import TraceFile, read_traces, refuse_empty
 from selftrain.config import Config
 from selftrain.families import check_answers_at_once
 from selftrain.files import file_digest, read_json, write_json
 from selftrain.progress import Progress
 from selftrain.runs.run_dir import RunDir
-from selftrain.runs.splits import image_store
+from selftrain.runs.splits import HARD, image_store
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.weights import weights_digest
 from selftrain.training.checkpoints import discard
@@ -43,26 +46,75 @@ SECTIONS = ("seed", "model", "training")
 def rows_of(
     config: Config, files: Sequence[Path], images: Path, say: Callable[[str], None] = lambda _: None
 ) -> tuple[list[Example], Counter[str]]:
-    """The rows of files and of the outside traces that the configuration names, and reason -> unusable rows of `files`.
+    """The rows of files and of the outside traces that the configuration names, and reason -> rows left out of `files`.
 
     Traces are checked as the loop's are: rows whose response is not judged right are left out, and `say` tells how
     many. A row may name a problem of `data.train` if that file is there; otherwise it brings its own gold answer.
-    DataError for rows that fit no form, and if there are none.
+    All rows pass the leakage guard, by the dev and test problems of `data.folder` that are there; "leak" counts those
+    that do not. DataError for rows that fit no form, if there are none, and for leaks where `data.leakage` is error.
     """
     if not files and not config.traces:
         raise DataError("there is nothing to train on; give --rows FILE, or name files under traces: in the settings")
+    tests = _tests(config, say)
     examples, dropped = read_given(files, images) if files else ([], Counter[str]())
+    leaks = _leaks(config, tests, [Trace(row, None) for row in examples], images, ", ".join(map(str, files)))
+    if leaks:
+        examples = [row for k, row in enumerate(examples) if k not in leaks]
+        dropped["leak"] = len(leaks)
+        if not examples and not config.traces:
+            raise DataError(f"all {len(leaks)} rows ask dev or test problems of {config.data.folder}; give other rows")
     known = config.data.folder / config.data.train
     problems = load_problems(known, config.data.folder) if config.traces and known.is_file() else []
     for one in config.traces:
         source = TraceFile(one.file, one.kind, one.tags, one.unjudged, one.limit)
         found = read_traces(source, {p.id: p for p in problems}, prompt_set(config.prompts), images)
+        leaks = _leaks(config, tests, found.traces, images, str(one.file))
+        found = found.without({found.traces[k].example.id: "leak" for k in leaks})
         lost = "".join(f", {reason.replace('_', ' ')} {n}" for reason, n in found.dropped.most_common())
         say(f"  {one.file}: {len(found.traces)} of {found.offered} traces{lost}")
+        refuse_empty(source, found)
         seed = seed_for(config.seed, "outside", one.name, 0)
         own = [trace.example for trace in found.traces]
         examples += weigh(own, "outside", one.weight, seed, Counter(), Counter())
     return examples, dropped
+
+
+def _tests(config: Config, say: Callable[[str], None]) -> dict[str, list[Problem]]:
+    """The dev and test problems of the data folder, whole files; none where the guard is off."""
+    data = config.data
+    if data.leakage == "ignore":
+        say("leakage guard: off (data.leakage)")
+        return {}
+    files = {"dev": data.dev, "test": data.test} | ({HARD: data.hard} if data.hard else {})
+    found = {
+        name: load_problems(path, data.folder) for name, file in files.items() if (path := data.folder / file).is_file()
+    }
+    said = ", ".join(f"{len(problems)} problems of {name}" for name, problems in found.items())
+    say(
+        f"leakage guard: {said} in {data.folder}" if found else
+        f"leakage guard: {data.folder} has no dev or test problems; name your test problems with data.folder"
+    )  # fmt: skip
+    return found
+
+
+def _leaks(
+    config: Config, tests: Mapping[str, Sequence[Problem]], traces: Sequence[Trace], images: Path, where: str
+) -> set[int]:
+    """Places of the traces that ask dev or test problems. DataError for any where `data.leakage` is error."""
+    if not tests or not traces:
+        return set()
+    # No run has looked at the training problems; ids of rows may repeat, and places do not.
+    named = [replace(t, example=replace(t.example, id=str(k)), ours=False) for k, t in enumerate(traces)]
+    data = config.data
+    report, ids = leaking(named, tests, images, data.allow_sources, data.folder)
+    if ids and data.leakage == "error":
+        first = min(map(int, ids))
+        raise DataError(
+            f"{where}: {len(ids)} of {len(traces)} rows ask dev or test problems of {data.folder}, the first is "
+            f"{traces[first].example.id}.\n{report.summary()}\nLeave them out with data.leakage=drop, or correct the "
+            "rows"
+        )
+    return set(map(int, ids))
 
 
 def train_given(config: Config, files: Sequence[Path], images: Path, progress: Progress | None = None) -> Path:
@@ -90,9 +142,10 @@ def train_given(config: Config, files: Sequence[Path], images: Path, progress: P
         with progress.stage(f"resizing the images of {len(given)} rows", "rows"):
             usable, pictures, lost = usable_rows(given, store)
         dropped += lost
-        if dropped.total() > config.training.max_dropped_share * (len(usable) + dropped.total()) or not usable:
+        unusable = dropped.total() - dropped["leak"]
+        if unusable > config.training.max_dropped_share * (len(usable) + unusable) or not usable:
             raise DataError(
-                f"{dropped.total()} of {len(usable) + dropped.total()} rows cannot be trained on ({dict(dropped)}); "
+                f"{unusable} of {len(usable) + unusable} rows cannot be trained on ({dict(dropped)}); "
                 "correct them, or leave them out by raising training.max_dropped_share"
             )
         identity = {key: value for key, value in config.identity().items() if key in SECTIONS}

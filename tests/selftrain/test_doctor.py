@@ -88,11 +88,14 @@ def test_an_interpreter_that_is_not_there(tmp_path):
 
 def test_training(tmp_path):
     lora = tmp_path / "lora.yaml"
-    lora.write_text("lora_rank: 8\ndeepspeed: zero2.json\n")
-    interpreter = python(tmp_path, """echo '{"llamafactory": "0.9.5", "deepspeed": null}'""")
+    lora.write_text("lora_rank: 8\ndeepspeed: zero2.json\nenable_liger_kernel: true\n")
+    interpreter = python(
+        tmp_path, """echo '{"llamafactory": "0.9.5", "deepspeed": null, "liger-kernel": null}'"""
+    )
     training = {"interpreter": str(interpreter), "hyperparameters": str(lora)}
-    first, second = doctor._training(config(tmp_path, training=training))
-    assert (first.state, second.state, second.what) == ("ok", "fail", "DeepSpeed")
+    found = [*doctor._training(config(tmp_path, training=training))]
+    assert [(f.what, f.state) for f in found] == [("LLaMA-Factory", "ok"), ("DeepSpeed", "fail"), ("Liger", "fail")]
+    assert "`uv pip install liger-kernel`" in found[2].advice
     lora.unlink()
     assert [f.state for f in doctor._training(config(tmp_path, training=training))] == ["ok", "fail"]
     python(tmp_path, """echo '{"llamafactory": null, "deepspeed": null}'""")

@@ -69,6 +69,8 @@ def test_a_dry_run_of_one_training(name, asked_once, tmp_path, monkeypatch):
     assert "Train all weights of models/Qwen2" in text
     assert "GPU memory at the most" in text
     assert " accumulated" in text
+    assert "may not fit" not in text
+    assert "not checked" not in text
 
 
 @pytest.mark.parametrize("name", [name for name in LOOPS if not name.startswith(ELSEWHERE)])

@@ -90,7 +90,7 @@ def test_outside_traces(tmp_path, capsys, kind):
     rows, dropped = given_rows.rows_of(chosen, [], tmp_path, said.append)
     assert len(rows) == 2, "one is right, and its weight is 2"
     assert not dropped
-    assert (", wrong 1" in said[0]) == (kind in ("thinking", "cot"))
+    assert (", wrong 1" in said[-1]) == (kind in ("thinking", "cot"))
     if kind == "thinking":
         assert rows[0].target == "<think>Five and six.</think>\nSo \\boxed{11}"
     train_given(chosen, [], tmp_path, QUIET)
@@ -98,6 +98,53 @@ def test_outside_traces(tmp_path, capsys, kind):
     words = ["--set", "engine.kind=scripted", "--set", trace, "--output", str(tmp_path / "dry"), "--dry-run"]
     assert main(["train", "--config", "smoke", "--images", str(tmp_path), *words]) == 0
     assert f"on 2 rows of {tmp_path}/t.jsonl" in capsys.readouterr().out
+
+
+@pytest.fixture
+def held_out(rows) -> Path:
+    """A data folder that holds out two of the rows' questions: one of text, and one with the rows' image."""
+    folder = rows.parent / "data"
+    (folder / "images").mkdir(parents=True)
+    Image.open(rows.parent / "images/a.png").save(folder / "images/copy.png")
+    asked = [{"question": "What is 3 + 3?", "image": None}, {"question": "How large is B?", "image": "images/copy.png"}]
+    for split, row in zip(("dev", "test"), asked, strict=True):
+        write_jsonl(folder / f"{split}.jsonl", [{"id": split, "answer": "40", "answer_type": "number", **row}])
+    return folder
+
+
+def test_the_leakage_guard_looks_at_rows(rows, held_out, capsys):
+    """Whatever folder their images are in. What it leaves out does not count as unusable."""
+    given = config(rows.parent, f"data.folder={held_out}")
+    with pytest.raises(DataError, match=r"rows\.jsonl: 2 of 10 rows ask dev or test .*first is rows-000004(?s:.*)drop"):
+        train_given(given, [rows], rows.parent, QUIET)
+    assert not (rows.parent / "out/rows").exists()
+    words = ["data.leakage=drop", "training.max_dropped_share=0"]
+    train_given(config(rows.parent, f"data.folder={held_out}", *words), [rows], rows.parent, Progress())
+    assert read_json(rows.parent / "out/rows/counts.json") == {"examples": 8, "dropped": {"leak": 2}}
+    ids = {row.id for row in read_examples(rows.parent / "out/rows/examples.jsonl")}
+    assert not ids & {"rows-000004", "rows-000008"}
+    said = capsys.readouterr().err
+    assert "leakage guard: 1 problems of dev, 1 problems of test" in said
+    assert "left out: leak 2" in said
+    given = config(rows.parent, f"data.folder={held_out}", "data.leakage=ignore", f"output={rows.parent / 'all'}")
+    train_given(given, [rows], rows.parent, QUIET)
+    assert read_json(rows.parent / "all/train/result.json")["rows"] == 10
+
+
+def test_the_leakage_guard_looks_at_traces(rows, held_out):
+    asked = [{"question": f"What is {k} + {k}?", "solution": str(2 * k), "cot": f"Twice {k}: {2 * k}"} for k in (3, 4)]
+    write_jsonl(rows.parent / "t.jsonl", asked)
+    traced = f"traces=[{{file: {rows.parent}/t.jsonl, kind: cot}}]"
+    with pytest.raises(DataError, match=r"t\.jsonl: 1 of 2 rows ask dev or test problems"):
+        given_rows.rows_of(config(rows.parent, f"data.folder={held_out}", traced), [], rows.parent)
+    said: list[str] = []
+    chosen = config(rows.parent, f"data.folder={held_out}", traced, "data.leakage=drop")
+    found, _ = given_rows.rows_of(chosen, [], rows.parent, said.append)
+    assert [row.target for row in found] == ["Twice 4: 8"]
+    assert said[-1].endswith("t.jsonl: 1 of 2 traces, leak 1")
+    write_jsonl(rows.parent / "t.jsonl", asked[:1])
+    with pytest.raises(DataError, match=r"none of 1 traces can be used \(leak 1\)"):
+        given_rows.rows_of(chosen, [], rows.parent)
 
 
 def test_nothing_to_train_on_is_said(tmp_path, capsys):

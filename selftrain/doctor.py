@@ -207,9 +207,15 @@ def _training(config: Config) -> Iterator[Finding]:
     path = config.training.hyperparameters
     if not path.is_file():
         yield Finding("fail", "hyper-parameters", f"there is no {path}", "set training.hyperparameters")
-    elif "\ndeepspeed:" in path.read_text("utf-8"):
-        advice = f"`uv pip install deepspeed` there; {path} asks for it"
-        yield _installed(Requirement("DeepSpeed", ("deepspeed",), interpreter, advice))
+        return
+    asked = path.read_text("utf-8")
+    for line, name, package in (
+        ("deepspeed:", "DeepSpeed", "deepspeed"),
+        ("enable_liger_kernel: true", "Liger", "liger-kernel"),
+    ):
+        if f"\n{line}" in asked:
+            advice = f"`uv pip install {package}` there; {path} asks for it"
+            yield _installed(Requirement(name, (package,), interpreter, advice))
 
 
 def _trackers(config: Config) -> Iterator[Finding]:

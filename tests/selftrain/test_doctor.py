@@ -89,9 +89,7 @@ def test_an_interpreter_that_is_not_there(tmp_path):
 def test_training(tmp_path):
     lora = tmp_path / "lora.yaml"
     lora.write_text("lora_rank: 8\ndeepspeed: zero2.json\nenable_liger_kernel: true\n")
-    interpreter = python(
-        tmp_path, """echo '{"llamafactory": "0.9.5", "deepspeed": null, "liger-kernel": null}'"""
-    )
+    interpreter = python(tmp_path, """echo '{"llamafactory": "0.9.5", "deepspeed": null, "liger-kernel": null}'""")
     training = {"interpreter": str(interpreter), "hyperparameters": str(lora)}
     found = [*doctor._training(config(tmp_path, training=training))]
     assert [(f.what, f.state) for f in found] == [("LLaMA-Factory", "ok"), ("DeepSpeed", "fail"), ("Liger", "fail")]

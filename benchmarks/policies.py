@@ -61,7 +61,7 @@ def run_variant(table: Table, variant: str, seed: int, output: Path, extra: Sequ
     """Run, or resume, one variant with one seed; returns its folder."""
     folder = output / f"{variant.replace(' ', '_')}-{seed}"
     settings = {**table.shared, **table.variants[variant]}
-    overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    overrides = [f"{key}={json.dumps(value)}".replace("{seed}", str(seed)) for key, value in settings.items()]
     flags = {"seed": seed, "output": folder, "bank": output / f"bank-{seed}.sqlite", "name": folder.name}
     run_loop(load_config(table.config, [*overrides, *extra], flags))
     return folder

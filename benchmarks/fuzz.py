@@ -4,6 +4,8 @@
     python -m benchmarks.fuzz --inputs 2000 --only configs --only bank
     python -m benchmarks.fuzz --seed 7 --keep faults/    # keeps the inputs that led to a fault
 
+Ctrl-C and SIGTERM stop it at once.
+
 The seeds are real files: a rehearsal's run folder and bank, MiniGeo, tables in every format, images in every format,
 the configurations that ship. A fault is any exception but a UserError, a call that takes longer than 10 seconds, and a
 file that was changed by reading it.
@@ -18,6 +20,7 @@ import json
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import time
 import traceback
@@ -68,6 +71,30 @@ class Findings:
 
 class TooSlow(BaseException):
     """An input that takes longer than SECONDS. No Exception, so that no reader takes it for one of its own."""
+
+
+class Ended(BaseException):
+    """A signal asked the command to stop. No KeyboardInterrupt, which the commands that are fuzzed catch."""
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGHUP raise SystemExit with a shell's status; a second signal ends the process at once."""
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        raise Ended(number)
+
+    before = {n: signal.signal(n, end) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    except Ended as error:
+        number = signal.Signals(error.args[0])
+        print(f"stopped by {number.name}", file=sys.stderr)
+        raise SystemExit(128 + number) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def mutated(content: bytes, drawn: random.Random) -> bytes:
@@ -206,7 +233,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="name of a target; may be given several times")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="write the first input of each fault here")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with ended_by_signals(), tempfile.TemporaryDirectory() as folder:
         chosen = [one for one in targets(Path(folder)) if not args.only or one.name in args.only]
         total, faults = 0, 0
         print(f"{'target':20} {'inputs':>8} {'refused':>8} {'slowest':>9}  faults")

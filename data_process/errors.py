@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import io
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +35,12 @@ def naming(path: Path) -> Iterator[None]:
         if error.errno in FULL and error.filename is None:
             error.filename = str(path)
         raise
+
+
+def write_escapes() -> None:
+    """What standard output cannot encode, such as half of a surrogate pair, is written as an escape from now on."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # and not a stand-in without an encoding
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 class FailedError(UserError):

@@ -16,7 +16,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, NoReturn, cast
+from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import jsonlines
 
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from jsonlines.jsonlines import LoadsCallable
 
 Row = dict[str, Any]
+Record = TypeVar("Record")
 
 
 @contextlib.contextmanager
@@ -209,10 +210,19 @@ def each_row(path: str | Path) -> Iterator[Row]:
     return (row for _, _, row in _rows(Path(path)))
 
 
+def each_record(path: str | Path, from_json: Callable[[Row], Record]) -> Iterator[Record]:
+    """Yields `from_json` of each row. DataError as in `read_jsonl`; one that `from_json` raises names file and line."""
+    for where, row in numbered_rows(Path(path)):
+        try:
+            yield from_json(row)
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from error
+
+
 @paused_garbage_collection()
 def read_examples(path: str | Path) -> list[Example]:
-    """Training examples that were written with `to_json`. DataError as in `read_jsonl`."""
-    return [example_from_json(row) for row in each_row(path)]
+    """Training examples that were written with `to_json`. DataError as in `each_record`."""
+    return list(each_record(path, example_from_json))
 
 
 def _check_id(row: Row, where: str, first: dict[str, str]) -> None:
@@ -243,6 +253,13 @@ def write_aside(path: Path) -> Iterator[IO[bytes]]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def write_json(path: Path, value: Any, *, indent: int = 1) -> None:
+    """Write one JSON value as UTF-8, whole or not at all; half of a surrogate pair becomes its escape."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+    with write_aside(path) as file:
+        file.write(text.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, fields
 from functools import cache, wraps
 from operator import attrgetter
 from sys import intern
-from typing import Any, Literal, NamedTuple, NoReturn, TypeVar, get_args
+from types import UnionType
+from typing import Any, Literal, NamedTuple, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 from data_process.errors import UserError
 
@@ -236,7 +237,7 @@ def _reader(kind: type) -> tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...
 _Record = TypeVar("_Record")
 
 
-def _typed(read: Callable[[Mapping[str, Any]], _Record]) -> Callable[[Mapping[str, Any]], _Record]:
+def stored_row(read: Callable[[Mapping[str, Any]], _Record]) -> Callable[[Mapping[str, Any]], _Record]:
     """A reader of rows whose missing, unknown or mistyped fields are a DataError."""
 
     @wraps(read)
@@ -246,7 +247,7 @@ def _typed(read: Callable[[Mapping[str, Any]], _Record]) -> Callable[[Mapping[st
         except DataError:
             raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            what = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+            what = f"field {error} is missing" if isinstance(error, KeyError) else str(error)[:200]
             raise DataError(
                 f"a stored row is not what was written ({what}): {shown(row, 200)}; restore the file, or delete its "
                 "folder and run the command that made it again"
@@ -255,22 +256,49 @@ def _typed(read: Callable[[Mapping[str, Any]], _Record]) -> Callable[[Mapping[st
     return reader
 
 
-@_typed
+def _checked(record: _Record) -> _Record:
+    """The record; TypeError for a field whose value is of another type, or none of those that a Literal lists."""
+    for name, types, values in _expected(type(record)):
+        value = getattr(record, name)
+        if type(value) not in types or (values and value not in values):
+            raise TypeError(f"field {name!r} is {shown(value)}")
+    return record
+
+
+@cache
+def _expected(kind: type) -> list[tuple[str, frozenset[type], tuple[str, ...]]]:
+    """Of each field of a record: its name, the types that it may have, and the values where these are listed."""
+    found = []
+    for name, hint in get_type_hints(kind).items():
+        options = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+        types = {str if get_origin(one) is Literal else get_origin(one) or one for one in options}
+        values = get_args(hint) if get_origin(hint) is Literal else ()
+        found.append((name, frozenset(types | ({int} if float in types else set())), values))
+    return found
+
+
+@stored_row
+def candidate_from_json(row: Mapping[str, Any]) -> Candidate:
+    # One string for all candidates of a problem.
+    return _checked(Candidate(**{**row, "problem_id": intern(row["problem_id"])}))
+
+
+@stored_row
 def judged_from_json(row: Mapping[str, Any]) -> Judged:
-    candidate, verdict = row["candidate"], row["verdict"]
-    problem_id = intern(candidate["problem_id"])  # one string for all candidates of a problem
-    span = verdict.get("span")
-    return Judged(
-        Candidate(**{**candidate, "problem_id": problem_id}),
-        Verdict(**verdict) if span is None else Verdict(**{**verdict, "span": tuple(span)}),
-    )
+    verdict, span = row["verdict"], row["verdict"].get("span")
+    if span is not None:
+        start, end = span
+        if type(start) is not int or type(end) is not int:
+            raise TypeError(f"field 'span' is {shown(span)}")
+        verdict = {**verdict, "span": (start, end)}
+    return Judged(candidate_from_json(row["candidate"]), _checked(Verdict(**verdict)))
 
 
-@_typed
+@stored_row
 def example_from_json(row: Mapping[str, Any]) -> Example:
     # Strings that several rows of a problem share are kept once.
     same = {name: intern(row[name]) for name in ("kind", "problem_id", "prompt")}
     images = tuple(map(intern, images_of(row, f"example {row['id']!r}")))
     history = tuple((attempt, ignore) for attempt, ignore in row.get("history", ()))
     rest = {name: value for name, value in row.items() if name not in ("image", "images")}
-    return Example(**{**rest, **same, "images": images, "sources": tuple(row["sources"]), "history": history})
+    return _checked(Example(**{**rest, **same, "images": images, "sources": tuple(row["sources"]), "history": history}))

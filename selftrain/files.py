@@ -85,7 +85,8 @@ def write_json(path: Path, value: Any) -> None:
     """Write as `write_whole` does. `value` is JSON-able, or a `Record`."""
     if isinstance(value, Record):
         value = value.to_json()
-    write_whole(path, (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    write_whole(path, text.encode("utf-8", "backslashreplace"))  # half of a surrogate pair becomes its escape
 
 
 def read_json(path: Path) -> Any:

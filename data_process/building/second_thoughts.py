@@ -13,7 +13,7 @@ from typing import Any
 
 from data_process.judging import judge
 from data_process.judging.consistency import contradiction
-from data_process.schema import Candidate, Judged, Problem, judged_from_json, to_json
+from data_process.schema import Candidate, Judged, Problem, judged_from_json, stored_row, to_json
 
 _OPENING = re.compile(r"\s*<([A-Za-z]{1,20})>")  # the tag that thinking may begin with: <think>
 
@@ -164,6 +164,7 @@ def trace_to_json(trace: Trace) -> dict[str, Any]:
     return {**to_json(trace.judged), **parts, "continuation": trace.continuation}
 
 
+@stored_row
 def trace_from_json(row: Mapping[str, Any]) -> Trace:
     attempts = tuple((attempt, ignore) for attempt, ignore in row["attempts"])
     return Trace(judged_from_json(row), attempts, tuple(row["right"]), row["continuation"])
@@ -173,5 +174,6 @@ def selection_to_json(selection: Selection) -> dict[str, Any]:
     return {**to_json(selection.judged), "shown": list(selection.shown), "vote_right": selection.vote_right}
 
 
+@stored_row
 def selection_from_json(row: Mapping[str, Any]) -> Selection:
     return Selection(judged_from_json(row), tuple(row["shown"]), row["vote_right"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 
 from data_process.curate.choose import Chosen
 from data_process.curate.pool import Item, Pool, each_problem
-from data_process.io import load_problems, read_json, write_aside, write_jsonl
+from data_process.io import load_problems, read_json, write_json, write_jsonl
 from data_process.prepare.data_card import LISTED, Entry, digest_of, overlaps, row_of, split_card
 from data_process.prepare.folder import with_images
 from data_process.prepare.images import FOLDER, ImagePlacer
@@ -121,5 +120,4 @@ def domain_counts(items: Mapping[str, Sequence[Item]]) -> dict[str, Any]:
 
 
 def write_card(root: Path, card: dict[str, Any]) -> None:
-    with write_aside(root / "card.json") as file:
-        file.write(json.dumps(card, indent=1, ensure_ascii=False).encode() + b"\n")
+    write_json(root / "card.json", card)

@@ -6,14 +6,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_process.curate.pool import Item, file_digest
-from data_process.io import read_json, read_jsonl, write_aside, write_jsonl
+from data_process.io import read_json, read_jsonl, write_json, write_jsonl
 from data_process.schema import DataError
 
 MANIFEST, DECISIONS = "manifest.json", "decisions.jsonl.gz"
@@ -41,8 +40,7 @@ def decision(item: Item, models: Sequence[str]) -> dict[str, Any]:
 def write_manifest(folder: Path, content: Mapping[str, Any], items: Iterable[Item], models: Sequence[str]) -> None:
     """Both files; the same content and items give the same bytes."""
     write_jsonl(folder / DECISIONS, (decision(item, models) for item in items))
-    with write_aside(folder / MANIFEST) as file:
-        file.write(json.dumps({"format": FORMAT, **content}, indent=1, ensure_ascii=False).encode() + b"\n")
+    write_json(folder / MANIFEST, {"format": FORMAT, **content})
 
 
 def read_manifest(folder: Path) -> Manifest:

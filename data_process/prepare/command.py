@@ -23,7 +23,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_process.errors import printable
+from data_process.errors import printable, write_escapes
 from data_process.prepare.data_card import render
 from data_process.prepare.folder import BAD_SHARE, DEV_SHARE, IDS, MISSING, QUESTIONS, FolderPlan, prepare
 from data_process.schema import ANSWER_TYPES, DataError, wrong
@@ -212,6 +212,7 @@ def _shares(args: argparse.Namespace, source: Source) -> dict[str, float]:
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m data_process.prepare") -> int:
     args = parser(prog).parse_args(argv)
+    write_escapes()
     try:
         source = source_named(args.source)
         plan = FolderPlan(
@@ -223,5 +224,5 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m data_process.
     except DataError as error:
         print(printable(f"error: {error}"), file=sys.stderr)
         return 2
-    print(json.dumps(card, indent=1, ensure_ascii=False) if args.json else render(card))
+    print(json.dumps(card, indent=1, ensure_ascii=False) if args.json else printable(render(card)))
     return 0

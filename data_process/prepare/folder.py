@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ from typing import Any
 
 from data_process.images import standin
 from data_process.images.marks import PLACEHOLDER
-from data_process.io import load_problems, problem_from_row, write_aside, write_jsonl
+from data_process.io import load_problems, problem_from_row, read_json, write_json, write_jsonl
 from data_process.outputs import check_outputs
 from data_process.prepare.data_card import LISTED, Entry, digest_of, overlaps, row_of, split_card, without_details
 from data_process.prepare.holdout import LEVELS, groups, hold_out, question_key
@@ -223,8 +223,14 @@ def _borrow(splits: dict[str, list[Entry]], plan: FolderPlan, read: _Read, root:
         card = folder / "card.json"
         if not card.is_file():
             raise DataError(f"--borrow {name}={folder}: it has no card.json, so it is not a prepared folder")
-        about = json.loads(card.read_text(encoding="utf-8"))
-        placer = ImagePlacer(root, plan.link, below=f"{about['source']}-{name}")
+        try:
+            about = read_json(card, "prepare that folder again")
+            of = [about[key] for key in ("source", "licence", "citation")] + [about["splits"][name]["digest"]]
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{card}: not the card of a folder with {name}.jsonl; prepare that folder again") from error
+        source, licence, citation, digest = map(str, of)
+        # The name comes from a file of others, and must not lead out of the folder.
+        placer = ImagePlacer(root, plan.link, below=re.sub(r"[^\w.:-]", "_", f"{source}-{name}"))
         entries: list[Entry] = []
         for problem in load_problems(folder / f"{name}.jsonl", folder):
             where = f"{folder / name}.jsonl"
@@ -237,8 +243,7 @@ def _borrow(splits: dict[str, list[Entry]], plan: FolderPlan, read: _Read, root:
             read.offered += 1
         splits[name] = entries
         remarks.append(
-            f"{name} has {len(entries):,} problems of {folder}: {about['source']}, digest "
-            f"{about['splits'][name]['digest']}; {about['licence']}; {about['citation']}"
+            f"{name} has {len(entries):,} problems of {folder}: {source}, digest {digest}; {licence}; {citation}"
         )
     return remarks
 
@@ -337,8 +342,7 @@ def prepare(source: Source, request: PrepareRequest, plan: FolderPlan) -> dict[s
             write_jsonl(root / f"{name}.jsonl", (row_of(e.problem, labelled=labelled) for e in entries))
             if labelled and load_problems(root / f"{name}.jsonl", root) != [e.problem for e in entries]:
                 raise RuntimeError(f"{name}.jsonl reads back differently from what was written")
-        with write_aside(root / "card.json") as file:
-            file.write(json.dumps(card, indent=1, ensure_ascii=False).encode() + b"\n")
+        write_json(root / "card.json", card)
     return card
 
 

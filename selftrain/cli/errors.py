@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from data_process.errors import FULL, UserError, printable
+from data_process.errors import FULL, UserError, printable, write_escapes
 
 EXIT_CLOSED = 128 + signal.SIGPIPE  # the reader of the output has left, as `| head` does: what a shell reports then
 
@@ -49,6 +49,7 @@ def signals_raised() -> Iterator[None]:
 
 def guarded(action: Callable[[], int]) -> int:
     """Run an action. An error that the user can act on becomes one message and an exit status; others are raised."""
+    write_escapes()
     try:
         with signals_raised():
             status = action()

@@ -159,7 +159,7 @@ def _print_whole(run: StoredRun, split: str, name: str) -> None:
     console = _console()
     rows = list(_history(run, split, name))
     problem = run.problem(split, rows[0])
-    console.print(Text(f"{name}  ({split})", style="bold"))
+    console.print(Text(f"{visible(name)}  ({split})", style="bold"))
     console.print(visible(problem.question or "(the question is neither in the run folder nor in the data folder)"))
     for letter, choice in zip("ABCDEFGHIJ", problem.choices, strict=False):
         console.print(f"  {letter}. {visible(choice)}")
@@ -192,7 +192,7 @@ def _print_list(run: StoredRun, names: list[str], args: argparse.Namespace) -> N
     console.print(f"{split}, {args.strategy}: {called(run.base)} -> {called(k)}")
     for name in names:
         question = run.problem(split, now[name]).question or ""
-        line = Text(f"{name}  gold {now[name].gold}  ")
+        line = Text(f"{visible(name)}  gold {visible(now[name].gold)}  ")
         for mark, rows in ((" -> ", before if k != run.base else {}), ("  ", now)):
             if name in rows and args.strategy in rows[name].strategies:
                 line.append(*_answer(rows[name], args.strategy)).append(mark)

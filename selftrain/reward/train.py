@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_process.io import each_row, write_jsonl
+from data_process.io import each_record, write_jsonl
 from data_process.prompts import prompt_set
-from data_process.schema import to_json
+from data_process.schema import stored_row, to_json
 from data_process.seeds import seed_for
 from selftrain.config import Config, ConfigError
 from selftrain.config.preferences import DPOConfig
@@ -108,7 +108,7 @@ def make_reward(
             write_json(into / "counts.json", found.counts)
 
         def rows(into: Path) -> None:
-            labels = [StepLabel(**row) for row in each_row(folder.path / "label/labels.jsonl")]
+            labels = list(each_record(folder.path / "label/labels.jsonl", stored_row(lambda row: StepLabel(**row))))
             made = examples(labels, problems, config)
             write_jsonl(into / "examples.jsonl", map(to_json, made))
             write_json(into / "counts.json", {"examples": Counter(row.target for row in made)})

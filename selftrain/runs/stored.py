@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_process.io import each_row, load_problems
+from data_process.io import each_record, load_problems
 from data_process.schema import DataError, Finish, Verdict, judged_from_json
 from selftrain.config import Config
 from selftrain.files import RunError
@@ -135,8 +135,7 @@ class StoredRun:
     def _candidates(self) -> Iterator[StoredText]:
         known = self._known("train")
         for _, file in iteration_files(self.path, "judge/judged.jsonl"):
-            for row in each_row(file):
-                item = judged_from_json(row)
+            for item in each_record(file, judged_from_json):
                 c = item.candidate
                 yield StoredText(
                     known.get(c.problem_id, StoredProblem(c.problem_id)), "train", c.iteration, f"sample {c.sample}",

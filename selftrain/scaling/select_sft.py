@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from data_process.building.mixed_select import PER_SIZE, SIZES, build_mixed_select
 from data_process.building.rationale import build_rationale_select
-from data_process.io import read_examples, read_jsonl, write_jsonl
+from data_process.io import each_record, read_examples, write_jsonl
 from data_process.outputs import check_outputs
 from data_process.prompts import SelectFormat, prompt_set
 from data_process.schema import Example, Judged, judged_from_json, to_json
@@ -111,7 +111,7 @@ def pool_of_run(run: Path) -> list[Judged]:
     files = iteration_files(run, "judge/judged.jsonl")
     if not files:
         raise RunError(f"{run} holds no judged candidates (iter*/judge/judged.jsonl); run the loop first")
-    return [judged_from_json(row) for _, file in files for row in read_jsonl(file)]
+    return [item for _, file in files for item in each_record(file, judged_from_json)]
 
 
 def cot_rows(run: Path) -> list[Example]:

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from data_process.io import each_row, load_problems, write_jsonl
+from data_process.io import each_record, load_problems, write_jsonl
 from data_process.judging import JUDGE_VERSION, judge
 from data_process.outputs import check_outputs
 from data_process.predictions.score_forms import form_of, form_totals
@@ -69,8 +69,7 @@ def stored_answers(run: Path, splits: Sequence[str] = ("train", *EVALUATED)) -> 
 def _judged(file: Path, split: str) -> Iterator[tuple[str, str, str, Finish, Verdict]]:
     """(problem id, name, text, finish, verdict) of every judged text, whatever strategies the evaluation had."""
     if split == "train":
-        for row in each_row(file):
-            item = judged_from_json(row)
+        for item in each_record(file, judged_from_json):
             c = item.candidate
             yield c.problem_id, f"sample {c.sample}", c.text, c.finish, item.verdict
         return

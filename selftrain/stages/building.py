@@ -15,7 +15,7 @@ from data_process.building.second_thoughts import (
     selection_from_json,
     trace_from_json,
 )
-from data_process.io import each_row, write_jsonl
+from data_process.io import each_record, write_jsonl
 from data_process.prompts import prompt_set
 from data_process.schema import Kind, to_json
 from data_process.seeds import seed_for
@@ -44,8 +44,10 @@ def second_thoughts_in(
     """
     found = iteration_files(run, "rethink")
     folders = [(k, folder) for k, folder in found if first <= k and (iteration is None or k <= iteration)]
-    traces = ((k, trace_from_json(row)) for k, folder in folders for row in each_row(folder / "traces.jsonl"))
-    chosen = ((k, selection_from_json(row)) for k, folder in folders for row in each_row(folder / "selections.jsonl"))
+    traces = ((k, trace) for k, folder in folders for trace in each_record(folder / "traces.jsonl", trace_from_json))
+    chosen = (
+        (k, one) for k, folder in folders for one in each_record(folder / "selections.jsonl", selection_from_json)
+    )
     return SecondThoughts.of(
         (trace for k, trace in traces if (k, trace.judged.candidate.problem_id) not in stale),
         (one for k, one in chosen if (k, one.judged.candidate.problem_id) not in stale),

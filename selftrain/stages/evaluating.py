@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_process import prompts as wording
-from data_process.io import each_row, write_jsonl
+from data_process.io import each_record, each_row, write_jsonl
 from data_process.prompts import prompt_set
 from data_process.schema import judged_from_json
 from selftrain.engines.base import EngineError, GivesPromptIds, Request, StatesFacts
@@ -87,7 +87,7 @@ def dynamics_stage(run: RunContext, iteration: int) -> None:
 
     def make(folder: Path) -> None:
         path = run.folder.path / f"iter{iteration}"
-        items = map(judged_from_json, each_row(path / "judge/judged.jsonl"))
+        items = each_record(path / "judge/judged.jsonl", judged_from_json)
         judged = (item for item in items if item.candidate.guide is None)  # what is solved without help
         tally = dynamics.measure(judged, [*train_problems(run, iteration).values()])
         write_jsonl(folder / "rates.jsonl", (rate.to_json() for rate in tally.rates()))

@@ -6,16 +6,18 @@ counts as correct.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from data_process import prompts as wording
 from data_process.building.mixture import RULES
 from data_process.building.second_thoughts import derives
-from data_process.io import each_row, write_jsonl
+from data_process.io import each_record, write_jsonl
 from data_process.judging import judge
 from data_process.judging.consistency import contradiction
 from data_process.prompts import prompt_set
-from data_process.schema import Candidate, Example, Judged, Problem, judged_from_json, to_json
+from data_process.schema import Candidate, Example, Judged, Problem, judged_from_json, stored_row, to_json
 from data_process.traces.tags import mentions_being_told
 from selftrain.files import write_json
 from selftrain.runs.run_dir import iteration_files
@@ -90,6 +92,12 @@ def solved_problems(run: RunContext, iteration: int) -> tuple[set[str], set[str]
     return tried, solved
 
 
+@stored_row
+def _rationalised(row: Mapping[str, Any]) -> tuple[Candidate, str | None]:
+    """A candidate, and why its text was not kept."""
+    return judged_from_json(row).candidate, row["reason"]
+
+
 def rationalised_rows(run: RunContext, iteration: int, first: int = 1) -> list[Example]:
     """The newest kept text of each problem that is still unsolved, of the iterations from `first` up to this one."""
     if run.config.rationalise is None:
@@ -98,9 +106,8 @@ def rationalised_rows(run: RunContext, iteration: int, first: int = 1) -> list[E
     prompts, by_id = prompt_set(run.config.prompts), {problem.id: problem for problem in run.splits["train"]}
     newest: dict[str, Candidate] = {}
     for k, file in iteration_files(run.folder.path, "rationalise/judged.jsonl"):
-        for row in each_row(file) if first <= k <= iteration else ():
-            candidate = judged_from_json(row).candidate
-            if row["reason"] is None and candidate.problem_id not in solved:
+        for candidate, reason in each_record(file, _rationalised) if first <= k <= iteration else ():
+            if reason is None and candidate.problem_id not in solved:
                 newest[candidate.problem_id] = candidate
     return [
         Example(

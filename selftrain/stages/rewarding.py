@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from data_process.building.pool import by_reward, first_iteration
-from data_process.io import each_row, write_jsonl
-from data_process.schema import Candidate
+from data_process.io import each_record, write_jsonl
+from data_process.schema import Candidate, stored_row
 from selftrain.config import Config
 from selftrain.engines.base import Completion
 from selftrain.files import write_json
@@ -54,8 +54,8 @@ def rewards_of(run: RunContext, iteration: int) -> dict[str, float] | None:
     """Candidate id -> reward, as `reward_stage` left them; None where no policy asks for rewards."""
     if not rates(run.config, iteration):
         return None
-    rows = each_row(run.folder.path / f"iter{iteration}/reward/rewards.jsonl")
-    return {row["id"]: row["reward"] for row in rows}
+    reward = stored_row(lambda row: (str(row["id"]), float(row["reward"])))
+    return dict(each_record(run.folder.path / f"iter{iteration}/reward/rewards.jsonl", reward))
 
 
 def _completion(candidate: Candidate) -> Completion:

@@ -15,10 +15,10 @@ from data_process.building.second_thoughts import (
     selection_to_json,
     trace_to_json,
 )
-from data_process.io import each_row, write_jsonl
+from data_process.io import each_record, write_jsonl
 from data_process.judging import judge
 from data_process.prompts import PromptSet, prompt_set
-from data_process.schema import Candidate, Judged, Problem, Verdict, judged_from_json, to_json
+from data_process.schema import Candidate, Judged, Problem, Verdict, candidate_from_json, judged_from_json, to_json
 from selftrain.config import Config
 from selftrain.files import write_json
 from selftrain.sampling import pseudo_labels
@@ -158,8 +158,7 @@ def judge_stage(run: RunContext, iteration: int) -> None:
 
         def judged() -> Iterator[Judged]:
             nonlocal truncated
-            for row in each_row(run.folder.path / f"iter{iteration}/sample/candidates.jsonl"):
-                c = Candidate(**row)
+            for c in each_record(run.folder.path / f"iter{iteration}/sample/candidates.jsonl", candidate_from_json):
                 item = Judged(c, judge_with_label(c, answered.get(c.problem_id)))
                 census.add(item)
                 rules[item.verdict.rule] += 1
@@ -199,11 +198,11 @@ def vote_labels(run: RunContext, iteration: int) -> dict[str, PseudoLabel]:
     if settings.source != "vote":
         return {}
     by_id = {problem.id: problem for problem in run.splits["train"] if needs_label(problem, settings)}
-    rows = each_row(run.folder.path / f"iter{iteration}/sample/candidates.jsonl")
+    candidates = each_record(run.folder.path / f"iter{iteration}/sample/candidates.jsonl", candidate_from_json)
     # Guided samples have no vote. The other rows of a problem follow each other.
-    unguided = (candidate for row in rows if (candidate := Candidate(**row)).guide is None)
+    unguided = (candidate for candidate in candidates if candidate.guide is None)
     groups = groupby(unguided, key=lambda c: c.problem_id)
-    return {i: vote(by_id[i], list(candidates), settings) for i, candidates in groups if i in by_id}
+    return {i: vote(by_id[i], list(group), settings) for i, group in groups if i in by_id}
 
 
 def judge_with_label(candidate: Candidate, problem: Problem | None) -> Verdict:
@@ -228,7 +227,7 @@ def pool(run: RunContext, iteration: int, first: int = 1) -> Iterator[Judged]:
     votes = run.config.labels.source == "vote"
     problems = train_problems(run, iteration) if votes else {}
     for k in range(first, iteration + 1):
-        for item in map(judged_from_json, each_row(run.folder.path / f"iter{k}/judge/judged.jsonl")):
+        for item in each_record(run.folder.path / f"iter{k}/judge/judged.jsonl", judged_from_json):
             if not votes:
                 yield item
             elif (problem := problems.get(item.candidate.problem_id)) is not None:
@@ -249,8 +248,7 @@ def rethink_stage(run: RunContext, iteration: int) -> None:
     def make(folder: Path) -> None:
         sampler, weights = run.train_sampler(iteration), iteration - 1
         candidates: dict[str, list[Judged]] = {}
-        for row in each_row(run.folder.path / f"iter{iteration}/judge/judged.jsonl"):
-            item = judged_from_json(row)
+        for item in each_record(run.folder.path / f"iter{iteration}/judge/judged.jsonl", judged_from_json):
             if item.candidate.guide is None:
                 candidates.setdefault(item.candidate.problem_id, []).append(item)
         problems_by_id = train_problems(run, iteration)

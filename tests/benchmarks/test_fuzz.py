@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from benchmarks import fuzz, fuzz_targets
 from benchmarks.fuzz import Target
 from data_process.errors import UserError
+from selftrain.cli.errors import guarded
 
 SLOW = ("report", "bank")  # a third of a second and more for each input
 
@@ -38,6 +41,22 @@ def test_faults_are_found(tmp_path, error):
 
     found = fuzz.fuzz(Target("t", (("a.json", b'{"a": [1, 2]}'),), read), 20, 0)
     assert (found.refused, found.faults.total()) == {UserError: (20, 0), ValueError: (0, 20)}.get(type(error), (0, 0))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_stop_it_at_once(number, capsys):
+    """Also in a command that catches Ctrl-C itself."""
+    calls = []
+
+    def action() -> int:
+        calls.append(0)
+        os.kill(os.getpid(), number)
+        return 0
+
+    with pytest.raises(SystemExit) as ended, fuzz.ended_by_signals():
+        fuzz.fuzz(Target("t", (("a", b"text"),), lambda _: guarded(action)), 50, 0)
+    assert (ended.value.code, len(calls)) == (128 + number, 1)
+    assert f"stopped by {number.name}" in capsys.readouterr().err
 
 
 def test_a_file_that_is_written_to_is_a_fault():

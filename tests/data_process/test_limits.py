@@ -10,7 +10,7 @@ import zlib
 
 import pytest
 
-from data_process.io import load_problems, read_json, read_jsonl
+from data_process.io import each_record, load_problems, read_json, read_jsonl, write_jsonl
 from data_process.judging import judge
 from data_process.prepare.command import main as prepare
 from data_process.schema import DataError, Problem, example_from_json, judged_from_json, shown
@@ -152,6 +152,29 @@ def test_a_damaged_parquet_file(tmp_path, capsys):
 def test_stored_rows_of_another_form(read, row):
     with pytest.raises(DataError, match="is not what was written"):
         read(row)
+
+
+# fmt: off
+CANDIDATE = {"problem_id": "a", "iteration": 0, "sample": 0, "text": "5", "n_tokens": 1, "n_prompt_tokens": 1,
+             "finish": "stop"}
+VERDICT = {"status": "correct", "extracted": "5", "rule": "last"}
+EDITS = [
+    ({"finish": "banana"}, {}), ({"text": 5}, {}), ({"n_tokens": "x"}, {}), ({"sample": 1.5}, {}),
+    ({"iteration": True}, {}), ({"mean_logprob": "x"}, {}), ({"guide": []}, {}), ({"finish": []}, {}),
+    ({}, {"status": "banana"}), ({}, {"status": None}), ({}, {"extracted": 5}), ({}, {"rule": None}),
+    ({}, {"span": [0]}), ({}, {"span": ["a", "b"]}), ({}, {"span": 3}), ({}, {"note": {}}), ({}, {"status": ["wrong"]}),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("candidate", "verdict"), EDITS, ids=str)
+def test_edited_fields_of_stored_rows(tmp_path, candidate, verdict):
+    rows = [{"candidate": CANDIDATE, "verdict": VERDICT}] * 2
+    write_jsonl(tmp_path / "j.jsonl", [*rows, {"candidate": CANDIDATE | candidate, "verdict": VERDICT | verdict}])
+    with pytest.raises(DataError, match=r"j\.jsonl, line 3: .* is not what was written .*; restore the file, or"):
+        list(each_record(tmp_path / "j.jsonl", judged_from_json))
+    write_jsonl(tmp_path / "j.jsonl", rows)
+    assert [one.verdict.span for one in each_record(tmp_path / "j.jsonl", judged_from_json)] == [None] * 2
 
 
 @pytest.mark.parametrize(

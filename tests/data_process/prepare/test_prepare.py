@@ -294,14 +294,50 @@ def test_what_cannot_be_borrowed(tmp_path):
         prepared("table", mine, tmp_path / "out", borrow={"train": tmp_path / "same"})
     with pytest.raises(DataError, match=r"id 'q\d+' is also in .*train\.jsonl, row"):
         prepared("table", mine, tmp_path / "out", borrow={"dev": tmp_path / "same"})
-    with pytest.raises(DataError, match=r"test\.jsonl: no such file"):
+    with pytest.raises(DataError, match=r"not the card of a folder with test\.jsonl"):
         prepared("table", mine, tmp_path / "out", borrow={"test": tmp_path / "same"})
     for bad in (["test"], ["test="], ["tset=x"], ["test=a", "test=b"]):
         with pytest.raises(DataError, match="give each split once, as SPLIT=DIR"):
             borrowed(bad)
 
 
+@pytest.mark.parametrize("text", ["", "[", "null", "[1]", "{}", '"a"', '{"source": "x", "splits": []}', "\x80"])
+def test_a_damaged_card_of_a_borrowed_folder(tmp_path, text):
+    mine = write_lines(tmp_path / "train.jsonl", rows(20))
+    prepared("table", mine, tmp_path / "other", "train=test")
+    (tmp_path / "other/card.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match=r"card\.json: .*; prepare that folder again"):
+        prepared("table", mine, tmp_path / "out", borrow={"test": tmp_path / "other"})
+
+
+def test_a_borrowed_card_cannot_place_images_outside(tmp_path):
+    raw = raw_folder(tmp_path / "raw")
+    prepared("table", raw, tmp_path / "tests", "train=test")
+    card = json.loads((tmp_path / "tests/card.json").read_text())
+    (tmp_path / "tests/card.json").write_text(json.dumps({**card, "source": "../../../escaped\ud800"}))
+    mine = write_lines(tmp_path / "train.jsonl", [{**row, "id": f"m-{row['id']}"} for row in rows(20)])
+    prepared("table", mine, tmp_path / "out", "train", borrow={"test": tmp_path / "tests"})
+    assert {p.images[0].split("/")[1] for p in load(tmp_path / "out", "test")} == {".._.._.._escaped_-test"}
+
+
 # ---- the card -----------------------------------------------------------------------------------------------------
+
+
+def test_half_of_a_surrogate_pair_in_the_card(tmp_path, capfd):
+    """A column's name, or the path of the raw file, may hold one: it is written and printed as an escape."""
+    folder = tmp_path / "raw\udcff"
+    folder.mkdir()
+    mine = folder / "train.jsonl"
+    mine.write_text("".join(json.dumps({**row, "extra\ud800\x1b[2J": 1}) + "\n" for row in rows(20)))
+    for more in ([], ["--json", "--replace"]):
+        assert main(["table", "--raw", str(mine), "--out", str(tmp_path / "out"), *more]) == 0
+        said = capfd.readouterr().out
+        assert "extra\\ud800" in said
+        assert "\x1b" not in said
+    card = json.loads((tmp_path / "out/card.json").read_text())
+    assert card == json.loads(said)
+    assert card["unused_columns"] == ["extra\ud800\x1b[2J"]
+    assert card["raw"] == str(mine)
 
 
 def entry(i: int, answer: str, choices=("1", "2", "3", "4"), question="q?", digest=None, **meta) -> Entry:

@@ -148,6 +148,22 @@ def test_runs_that_cannot_be_judged_again(run, tmp_path):
         rejudge(run, tmp_path / "flips.jsonl")
 
 
+@pytest.mark.parametrize("field", ["status", "finish"])
+@pytest.mark.parametrize("file", ["judge/judged.jsonl", "dev/rows.jsonl"])
+def test_an_unknown_word_in_a_stored_answer(run, tmp_path, capsys, file, field):
+    def change(rows):
+        holder = rows[0]["greedy"] if "dev" in file else rows[0]
+        holder = holder["verdict"] if field == "status" else holder.get("candidate", holder)
+        holder[field] = "banana"
+
+    edit(run / "iter1" / file, change)
+    assert main(["rejudge", str(run), "--flips", str(tmp_path / "flips.jsonl")]) == 2
+    said = capsys.readouterr().err
+    assert f"iter1/{file}, line 1: " in said
+    assert f"{field}" in said
+    assert "restore the file, or delete" in said
+
+
 INPUTS = ("run/iter1/dev/rows.jsonl", "run/iter1/judge/judged.jsonl", "run/config.json", "data/dev.jsonl")
 
 

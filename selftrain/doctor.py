@@ -182,10 +182,12 @@ def _chat_template(config: Config) -> Iterator[Finding]:
     path = config.model.path
     try:
         family = family_of(path)
+    except FamilyError:
+        return  # `_model` has said it
+    try:
         opens = opens_thinking(path)
     except FamilyError as error:
-        if (path / "config.json").is_file():
-            yield Finding("fail", "chat template", str(error), "set model.path to an original checkpoint")
+        yield Finding("fail", "chat template", str(error), "set model.path to an original checkpoint")
         return
     if opens:
         why = thinking_untrained(path, family)

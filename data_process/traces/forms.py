@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data_process import prompts as wording
-from data_process.images.marks import PLACEHOLDER, place
+from data_process.images.marks import PLACEHOLDER, check_marks, place, without_marks
 from data_process.io import image_field, problem_from_row
 from data_process.prompts import PromptSet
 from data_process.schema import DataError, Example, Problem, example_from_json, shown, wrong
@@ -105,8 +105,9 @@ def read_sharegpt(row: Row, where: str, name: str, around: Surroundings) -> Trac
     if _FOREIGN_IMAGE.search(asked):
         raise Dropped("foreign_image_mark")
     images = _images(row, where, around)
-    if (marks := asked.count(PLACEHOLDER)) and marks != len(images):
+    if asked.count(PLACEHOLDER) not in (0, len(images)):
         raise Dropped("marks_and_images_differ" if images else "marks_without_images")
+    _check_marks(asked, images, where)
     (prompt,), order = place([asked], len(images), where)
     images = tuple(images[k] for k in order)
     problem, ours = _named(row, asked, around), True
@@ -168,6 +169,7 @@ def _of_problem(row: Row, target: str, where: str, name: str, around: Surroundin
                 raise Dropped("unknown_problem")
             wrong(where, f"neither the id of a training problem nor a 'question'; fields: {_names(row)}")
         images = _images(row, where, around)
+        _check_marks(asked, images, where)
         problem = _own_problem({**row, "question": asked}, where, name, images, around, golds)
         if problem is None:
             bare = Problem(name, asked, "", (), images, "text")
@@ -175,6 +177,16 @@ def _of_problem(row: Row, target: str, where: str, name: str, around: Surroundin
             return Trace(Example(name, "cot", name, prompt, target, wording.images(bare)), None)
     prompt = wording.cot(problem, around.prompts)
     return Trace(Example(name, "cot", problem.id, prompt, target, wording.images(problem)), problem, ours)
+
+
+def _check_marks(asked: str, images: tuple[str, ...], where: str) -> None:
+    """Dropped if the text marks an image that the row does not have."""
+    if not images and without_marks(asked) != asked:
+        raise Dropped("marks_without_images")
+    try:
+        check_marks([asked], len(images), where)
+    except DataError:
+        raise Dropped("marks_and_images_differ") from None
 
 
 def _named(row: Row, asked: Any, around: Surroundings) -> Problem | None:

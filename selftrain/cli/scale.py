@@ -23,7 +23,8 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--config", type=Path, help="with --problems: YAML settings of the engine and of sampling")
     parser.add_argument(
         "--weights",
-        help="with --run: comma-separated list of base, accepted, iterK or NAME=ADAPTER (default base,accepted)",
+        help="comma-separated list of base, accepted, iterK or NAME=FOLDER of weights (default base,accepted); with "
+        "--problems only the last, beside the base",
     )
     parser.add_argument("--grid", type=Path, help="YAML settings of the grid (default: made for the model)")
     add_set(parser, "override a setting of the grid")

@@ -59,7 +59,7 @@ class Target:
     """What is measured: a run folder's weights on its questions, or a model on files."""
 
     run: Path | None = None
-    weights: Sequence[str] = ("base", "accepted")
+    weights: Sequence[str] = ("base", "accepted")  # with files: NAME=FOLDER alone, beside the base
     files: FileTarget | None = None
 
     @property
@@ -76,8 +76,9 @@ class Target:
     def models(self, config: Config) -> list[ModelUnderTest]:
         if self.run is not None:
             return targets.models_of(self.run, self.weights)
-        named = targets.models_of(Path(), [name for name in self.weights if "=" in name])
-        return [ModelUnderTest(config.model.path.name, None, 0), *named]
+        if other := [name for name in self.weights if "=" not in name]:
+            raise ConfigError(f"--weights {other[0]!r}: with --problems write NAME=FOLDER; the base is always measured")
+        return [ModelUnderTest(config.model.path.name, None, 0), *targets.models_of(Path(), self.weights)]
 
 
 def scale(

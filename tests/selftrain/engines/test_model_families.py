@@ -94,6 +94,7 @@ def test_hf_equals_generate(engine, pictures, name):
     for row, [completion] in zip(rows, found, strict=True):
         end = next((i + 1 for i, token in enumerate(row) if token in stops), len(row))
         assert list(completion.token_ids) == row[:end]
+    assert len(found) == 12
     assert len({completion.token_ids for [completion] in found}) > 6, "the answers depend on the images"
 
 

@@ -389,6 +389,7 @@ def test_weights_that_are_the_same_stand_once(run):
     [
         (["scale"], "required"),
         (["scale", "--problems", "x.jsonl"], "--problems needs --model"),
+        (["scale", "--problems", "x", "--model", "m", "--weights", "adapter"], "with --problems write NAME=FOLDER"),
         (["scale", "--run", "nowhere"], "is not a run folder"),
         (["scale", "--run", "nowhere", "--model", "m"], "--model does not go with --run"),
     ],

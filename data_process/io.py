@@ -15,7 +15,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import jsonlines
@@ -24,7 +24,6 @@ from data_process.errors import naming
 from data_process.images.marks import check_marks
 from data_process.judging import check_gold
 from data_process.limits import (
-    MAX_NAME,
     MAX_NUMBER,
     Readable,
     check_precision,
@@ -33,15 +32,14 @@ from data_process.limits import (
     lines_of,
     read_whole,
 )
+from data_process.row_fields import choices_of, gold_letter, image_field, origin_of, text_field
 from data_process.schema import (
     ANSWER_TYPES,
-    LETTERS,
     MAX_IMAGES,
     PLACEHOLDERS,
     AnswerType,
     DataError,
     Example,
-    Origin,
     Problem,
     example_from_json,
     images_of,
@@ -311,24 +309,13 @@ def load_problems(path: str | Path, image_root: str | Path, *, unlabelled: bool 
     return problems
 
 
-def _text(row: Mapping[str, Any], field: str, where: str) -> str:
-    value = row.get(field)
-    if not isinstance(value, str):
-        found = f"{type(value).__name__} {shown(value)}" if field in row else "nothing"
-        wrong(where, f"{field!r} must be text, found {found}")
-    if not value.strip():
-        wrong(where, f"{field!r} is empty")
-    check_text(value, field, where)
-    return value
-
-
 def problem_from_row(row: Mapping[str, Any], where: str, root: Path, *, unlabelled: bool = False) -> Problem:
     """The problem of a row with the fields of `load_problems`; `where` names it in errors, `root` has its image."""
-    question = _text(row, "question", where)
+    question = text_field(row, "question", where)
     known = not unlabelled or row.get("answer") is not None
     if known and "answer" in row and row["answer"] is None:
         wrong(where, "'answer' is null; only training problems may lack it, with labels.source=vote")
-    answer = _text(row, "answer", where) if known else ""
+    answer = text_field(row, "answer", where) if known else ""
     choices = choices_of(row.get("choices"), where)
     others = row.get("alternatives") or ()
     if not isinstance(others, list | tuple) or not all(isinstance(other, str) and other.strip() for other in others):
@@ -339,8 +326,8 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path, *, unlabell
     if answer_type == "choice":
         if not choices:
             wrong(where, "a choice problem needs 'choices'")
-        answer = _gold_letter(answer, choices, where) if known else ""
-        others = [_gold_letter(other, choices, where) for other in others]
+        answer = gold_letter(answer, choices, where) if known else ""
+        others = [gold_letter(other, choices, where) for other in others]
     elif choices:
         wrong(where, f"a {answer_type} problem cannot have 'choices'; remove them or the answer_type")
     meta = row.get("meta")
@@ -359,7 +346,7 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path, *, unlabell
         check_text(other, "alternatives", where)
     if answer_type in ("integer", "float", "number") and len(answer) > MAX_NUMBER:
         wrong(where, f"'answer' has {len(answer):,} characters, and a number at most {MAX_NUMBER} ({shown(answer)})")
-    context = _text(row, "context", where) if row.get("context") else None
+    context = text_field(row, "context", where) if row.get("context") else None
     drawn = row.get("choices_in_image") or False
     if not isinstance(drawn, bool) or (drawn and not choices):
         wrong(where, f"'choices_in_image' must be true or false, and needs 'choices'; found {shown(drawn)}")
@@ -371,7 +358,7 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path, *, unlabell
     others = tuple(other for other in dict.fromkeys(others) if other != answer)
     problem = Problem(
         row["id"], question, answer, choices, images, answer_type, precision, unit or None, tolerance, meta, others,
-        origin=_origin(row.get("origin"), where), absolute_tolerance=absolute, context=context,
+        origin=origin_of(row.get("origin"), where), absolute_tolerance=absolute, context=context,
         choices_in_image=drawn,
     )  # fmt: skip
     if not known:
@@ -390,66 +377,3 @@ def problem_from_row(row: Mapping[str, Any], where: str, root: Path, *, unlabell
             message = message.replace(repr(gold), shown(gold))
         raise DataError(f"{where}: {re.sub('^gold ', 'answer ', message)}") from error
     return problem
-
-
-def choices_of(value: Any, where: str) -> tuple[str, ...]:
-    """The choices of a row, () for null or an empty list. DataError unless they are 2 to 10 texts, none empty."""
-    if value is None or value == []:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(choice, str) for choice in value):
-        wrong(where, f"'choices' must be a list of texts, found {shown(value)}")
-    if not 2 <= len(value) <= len(LETTERS):
-        wrong(where, f"{len(value)} choices; there must be 2 to {len(LETTERS)}")
-    if not all(choice.strip() for choice in value):
-        wrong(where, "a choice is empty")
-    for choice in value:
-        check_text(choice, "choices", where)
-    return tuple(value)
-
-
-def _origin(value: Any, where: str) -> Origin | None:
-    """ "GeoQA", ["GeoQA", null] or ["UniGeo", "MathVista"] as an Origin."""
-    if value is None:
-        return None
-    names = [value] if isinstance(value, str) else value
-    if isinstance(names, list | tuple) and len(names) == 2 and names[1] is None:
-        names = names[:1]
-    if (
-        not isinstance(names, list | tuple)
-        or not 1 <= len(names) <= 2
-        or not all(isinstance(name, str) and name.strip() for name in names)
-    ):
-        what = "'origin' must name a data set, or be a list of a data set and the collection that contains it"
-        wrong(where, f"{what}; found {shown(value)}")
-    return Origin(*(name.strip() for name in names))
-
-
-def _gold_letter(answer: str, choices: tuple[str, ...], where: str) -> str:
-    letters = LETTERS[: len(choices)]
-    if len(answer) == 1 and answer in letters:
-        return answer
-    if choices.count(answer) != 1:
-        wrong(
-            where, f"answer {shown(answer)} is neither one of the letters {letters} nor the text of exactly one choice"
-        )
-    return letters[choices.index(answer)]
-
-
-def image_field(value: Any, where: str, root: Path) -> str:
-    """An image's path relative to `root`, checked: inside of it, without `..`. The file may be missing."""
-    if not isinstance(value, str) or not value or "\0" in value:
-        wrong(where, f"'image' must be a relative path, or null for a problem without one; found {shown(value)}")
-    check_text(value, "image", where)
-    relative = PurePosixPath(value)
-    if not relative.name or any(len(part.encode()) > MAX_NAME for part in relative.parts):
-        wrong(where, f"image {shown(value)} is not the name of a file, whose parts have at most {MAX_NAME} bytes")
-    # `..` is refused even if it stays inside, since two spellings of one file would be two images.
-    if relative.is_absolute() or ".." in relative.parts or re.match(r"[A-Za-z]:[\\/]|[\\/]", value):
-        wrong(where, f"image {shown(value)} must be a path inside the image folder, without '..'")
-    try:
-        inside = (root / relative).resolve().is_relative_to(root)
-    except (OSError, RuntimeError) as error:  # a loop of links, a name too long
-        raise DataError(f"{where}: image {shown(value)} cannot be looked up ({type(error).__name__})") from error
-    if not inside:
-        wrong(where, f"image {shown(value)} leads out of the image folder through a link; copy the file inside")
-    return value

@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_process.io import choices_of, numbered_rows, problem_from_row
+from data_process.io import numbered_rows, problem_from_row
 from data_process.judging.maths.quantity import read_quantity
 from data_process.judging.published.registry import Response
 from data_process.predictions.harness_logs import MORE, inspect_rows, is_inspect_log, log_rows
+from data_process.row_fields import choices_of
 from data_process.schema import ANSWER_TYPES, LETTERS, AnswerType, DataError, Problem, shown, wrong
 from data_process.sources.base import LocatedRow, is_missing, refuse_unreadable, unreadable
 from data_process.sources.choices import (

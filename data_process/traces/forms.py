@@ -19,8 +19,9 @@ from typing import Any
 
 from data_process import prompts as wording
 from data_process.images.marks import PLACEHOLDER, check_marks, place, without_marks
-from data_process.io import image_field, problem_from_row
+from data_process.io import problem_from_row
 from data_process.prompts import PromptSet
+from data_process.row_fields import image_field
 from data_process.schema import DataError, Example, Problem, example_from_json, shown, wrong
 from data_process.sources.base import PrepareRequest, is_missing
 from data_process.sources.columns import TableForm, read_row

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
 LEAST_OF_NAMED = 0.9  # of gpu.memory_gib: drivers keep some of what a data sheet says
-TRACKERS = {"tensorboard": ("tensorboard", "tensorboardX")}  # the distributions of a name of `report_to`
 LOW_DISK = 5  # GiB: an adapter, its checkpoints and the bank of a small run
 
 
@@ -49,6 +48,7 @@ def quick(config: Config) -> Iterator[Finding]:
             yield from _training(config)
             yield from _gpu_memory(config, [])
     yield from map(_installed, config.engine.requirements())
+    yield from _trackers(config)
 
 
 def check_before_run(config: Config) -> None:
@@ -77,6 +77,7 @@ def examine(config: Config) -> Iterator[Finding]:
         yield from _precision(config)
         yield from _gpu_memory(config, gpus)
     yield from _engine(config)
+    yield from _trackers(config)
     yield from _data(config)
     yield from _room(config)
     yield from _full_weights(config)
@@ -205,7 +206,6 @@ def _training(config: Config) -> Iterator[Finding]:
     interpreter = config.training.interpreter
     advice = "`uv pip install llamafactory==0.9.5` there, or set training.interpreter to a Python that has it"
     yield _installed(Requirement("LLaMA-Factory", ("llamafactory",), interpreter, advice))
-    yield from _trackers(config)
     path = config.training.hyperparameters
     if not path.is_file():
         yield Finding("fail", "hyper-parameters", f"there is no {path}", "set training.hyperparameters")
@@ -221,16 +221,19 @@ def _training(config: Config) -> Iterator[Finding]:
 
 
 def _trackers(config: Config) -> Iterator[Finding]:
-    """Whether the trainer has what `report_to` names, and a key where it would ask for one."""
-    named = config.training.overrides.get("report_to", "none")
-    for name in [named] if isinstance(named, str) else named or []:
+    """Whether the loop and the trainer have what `report_to` names, and a key where they would be asked for one."""
+    own = config.training.overrides.get("report_to") or []  # of LLaMA-Factory alone: mlflow, comet_ml
+    names = dict.fromkeys([*config.report_to, *([own] if isinstance(own, str) else own)])
+    trains = config.engine.has_model and config.engine.why_no_loop is None
+    for name in names:
         if name in ("none", "all"):
             continue
-        need = TRACKERS.get(name, (name,))
-        advice = f"`uv pip install {need[0]}` there, or leave training.overrides.report_to out"
-        found = _installed(Requirement(f"tracker {name}", need, config.training.interpreter, advice))
-        yield found
-        if found.state == "ok" and name == "wandb" and not _knows_wandb():
+        pythons = [None] if name in config.report_to else []
+        pythons += [config.training.interpreter] if trains and config.training.interpreter not in pythons else []
+        for interpreter in pythons:
+            advice = f"`uv pip install {name}` there, or leave it out of report_to"
+            yield _installed(Requirement(f"tracker {name}", (name,), interpreter, advice))
+        if pythons and name == "wandb" and not _knows_wandb():
             advice = "`wandb login`, or set WANDB_API_KEY, or WANDB_MODE=offline"
             yield Finding("fail", "tracker wandb", "it has no key, and would ask for one while the run waits", advice)
 

@@ -27,6 +27,7 @@ from selftrain.runs.metrics import Metrics, collect
 from selftrain.runs.run_dir import RunDir, folder_of, iteration_files
 from selftrain.runs.splits import canonical_images, check_image_sizes, image_store, inputs, load_splits, without_leaks
 from selftrain.runs.timing import Clock
+from selftrain.runs.tracking import send
 from selftrain.sampling import second_thoughts
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import open_engine
@@ -119,11 +120,13 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
                 evaluating.parity_stage(run, run.base)
                 evaluating.first_look(run)
                 evaluating.evaluate_stage(run, run.base, "dev")
+                send(config, folder, progress.say)
                 try:
                     if config.warmup:
                         warm_up(run)
                     for iteration in range(1, config.iters + 1):
                         iterate(run, iteration)
+                        send(config, folder, progress.say)
                         if iteration < config.iters:
                             evaluating.stop_without_gain(run, iteration)
                 except LoopStopped as reason:
@@ -132,6 +135,7 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
                 finished = finished_iterations(run)
                 accepted = accepted_of(evaluating.decisions(run, finished), run.base)
                 evaluating.test_stages(run, iterations_to_test(config, finished, accepted))
+                send(config, folder, progress.say)
                 keeping.after_run(run, finished, accepted)
                 metrics = collect(config, folder, splits["test"], finished, accepted, stopped)
         write_json(folder.path / "metrics.json", metrics)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from data_process.sources import minigeo
+from selftrain import doctor
 from selftrain.cli.main import build_parser, main
 from selftrain.cli.run import run_main
 from selftrain.config import ConfigError, load_config
@@ -149,18 +150,25 @@ def test_a_hub_id_in_the_cache_is_its_folder(tmp_path, monkeypatch, capsys):
 
 
 def test_trackers_are_checked_before_the_start(monkeypatch):
-    absent = not_ready(load_config(None, ["training.report_to=no_such_tracker"]))
-    assert len(absent) == 1
-    assert "tracker no_such_tracker: " in absent[0]
-    assert "`uv pip install no_such_tracker` there" in absent[0]
-    assert not_ready(load_config(None, ["training.report_to=none"])) == []
-    assert not_ready(load_config(None, ["training.report_to=[none]"])) == []
-    monkeypatch.setattr("selftrain.doctor.TRACKERS", {"wandb": ("pyyaml",)})  # stands for an installed wandb
     monkeypatch.setenv("NETRC", "/nowhere")
     for name in ("WANDB_API_KEY", "WANDB_MODE"):
         monkeypatch.delenv(name, raising=False)
-    [line] = not_ready(load_config(None, ["training.report_to=wandb"]))
-    assert "it has no key, and would ask for one" in line
+    [absent] = not_ready(load_config(None, ["training.overrides.report_to=no_such_tracker"]))
+    assert absent.startswith("tracker no_such_tracker: ")
+    assert "`uv pip install no_such_tracker` there" in absent
+    with pytest.raises(ConfigError, match=r"report_to.*'tensorboard', 'wandb' or 'trackio'"):
+        load_config(None, ["report_to=no_such_tracker"])
+    for setting in ("report_to=none", "training.report_to=none", "training.report_to=[none]"):
+        assert not_ready(load_config(None, [setting])) == []
+    there = {"wandb": "ok", "tensorboard": "fail"}
+    monkeypatch.setattr(
+        doctor, "_installed", lambda need: doctor.Finding(there.get(need.packages[0], "ok"), need.name, "here", "do")
+    )
+    for engine in ("hf", "scripted"):  # the loop sends its results without a trainer too
+        given = [f"engine.kind={engine}", "report_to=[wandb,tensorboard]"]
+        wandb, tensorboard = not_ready(load_config(None, given))
+        assert "it has no key, and would ask for one" in wandb
+        assert tensorboard == "tracker tensorboard: here; do"
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert not_ready(load_config(None, ["training.report_to=wandb"])) == []
 

@@ -157,11 +157,12 @@ ALIASES = {
     "max_tokens": "sampling.max_tokens",
     "model": "model.path",
     "data": "data.folder",
+    "training.report_to": "report_to",
 }
 # Hyper-parameters that may stand directly under `training` there.
 HYPERPARAMETERS = (
     "learning_rate", "num_train_epochs", "max_steps", "global_batch_size", "warmup_ratio", "warmup_steps",
-    "lr_scheduler_type", "weight_decay", "max_grad_norm", "optim", "bf16", "fp16", "deepspeed", "fsdp", "report_to",
+    "lr_scheduler_type", "weight_decay", "max_grad_norm", "optim", "bf16", "fp16", "deepspeed", "fsdp",
     "run_name", "lora_rank", "lora_alpha", "lora_dropout", "lora_target", "neftune_noise_alpha", "pref_beta",
     "pref_loss",
 )  # fmt: skip
@@ -170,8 +171,8 @@ _SCIENTIFIC = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?[eE][+-]?[0-9]+")  # a number t
 
 def canonical_key(keys: list[str]) -> list[str]:
     """A setting's path in full: ["lr"] and ["training", "learning_rate"] are under training.overrides."""
-    if len(keys) == 1 and keys[0] in ALIASES:
-        return ALIASES[keys[0]].split(".")
+    if (name := ".".join(keys)) in ALIASES:
+        return ALIASES[name].split(".")
     if len(keys) == 2 and keys[0] == "training" and keys[1] in HYPERPARAMETERS:
         return ["training", "overrides", keys[1]]
     return keys

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, StrictBool, StrictStr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictStr, field_validator, model_validator
 
 from data_process.building.pool import choosing
 from data_process.errors import UserError
@@ -25,6 +25,13 @@ from selftrain.engine_settings.budget import BudgetSettings
 from selftrain.shipped import ShippedPath
 
 TrainingDtype = Literal["auto", "base", "float32", "bfloat16"]
+Tracker = Literal["tensorboard", "wandb", "trackio"]
+
+
+def trackers(value: Any) -> Any:
+    """One name for a list of it; "none" for none."""
+    names = [value] if isinstance(value, str) else value
+    return [name for name in names if name != "none"] if isinstance(names, list | tuple) else value
 
 
 class ConfigError(UserError, ValueError):
@@ -247,6 +254,8 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     acceptance: AcceptanceConfig = AcceptanceConfig()
     labels: LabelsConfig = LabelsConfig()
+    # Trackers that get the loop's results and the trainer's loss. The run folder stays the record.
+    report_to: Annotated[tuple[Tracker, ...], BeforeValidator(trackers), FreeToChange] = ()
     gpu: Annotated[GPUConfig | None, FreeToChange] = None  # what the run is meant for; an estimate above it is said
     reward: RewardConfig = RewardConfig()
 

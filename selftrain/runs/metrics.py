@@ -165,7 +165,7 @@ def collect(
         name=config.name, config_digest=config.digest(), seed=config.seed, model=str(config.model.path), recipe=recipe,
         n_samples=config.evaluation.n, chance=_chance(test), judge=JUDGE_VERSION,
     )  # fmt: skip
-    iterations = tuple(_iteration(folder, k, k == accepted) for k in finished)
+    iterations = tuple(iteration_of(folder, k, k == accepted) for k in finished)
     decisions: list[Decision] = []
     if config.acceptance.rule == "interval":
         decisions = decide({k: rows_of(folder.path, k, "dev") for k in finished}, config.acceptance, config.seed)
@@ -191,7 +191,8 @@ def untrained_ignores(config: Config) -> tuple[str, ...]:
     return tuple(sorted(set(forced) - set(trained if config.build.parts.reflect else ())))
 
 
-def _iteration(folder: RunDir, k: int, accepted: bool) -> Iteration:
+def iteration_of(folder: RunDir, k: int, accepted: bool | None = None) -> Iteration:
+    """What the finished stages of one iteration left. `accepted`: None before it is decided."""
     path = folder.path / folder_of(k)
     train = None
     if folder.done(f"{folder_of(k)}/train"):

@@ -124,7 +124,9 @@ def train(
         if settings.full:
             began = {path.name: file_digest(path) for path in weights_files(trained_on)}
         rows = file_digest(out / "data" / f"{DATASET}.jsonl")
-        attempt = {"settings": resolved, "ranks": settings.ranks, "rows": rows, "start": began}
+        free = ("report_to", "run_name", "project")  # where the loss is shown; nothing that is trained depends on it
+        told = {name: value for name, value in resolved.items() if name not in free}
+        attempt = {"settings": told, "ranks": settings.ranks, "rows": rows, "start": began}
         if interval is not None:
             inherited = state_digests(interval.inherited) if interval.inherited else None
             attempt |= {"schedule": settings.environment[SCHEDULE], "inherited": inherited}

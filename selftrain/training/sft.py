@@ -10,6 +10,7 @@ from data_process.images.store import ImageStore
 from data_process.schema import Example
 from selftrain.config import Config
 from selftrain.progress import Update
+from selftrain.runs.tracking import for_trainer
 from selftrain.training.continuous import Interval
 from selftrain.training.dry_run import settings_of
 
@@ -44,9 +45,12 @@ def tune(
     from selftrain.training.adapter import verify_weights
     from selftrain.training.llamafactory import train
 
+    chosen, variables = for_trainer(config, out)
+    settings = settings_of(config, seed, {**chosen, **config.training.overrides, **(overrides or {})})
     result = train(
-        examples, settings=settings_of(config, seed, overrides), base_model=config.model.path, image_path=store.path,
-        out=out, start=start, image_limits=store.limits, checkpoints=checkpoints, interval=interval, say=say,
+        examples, settings=settings.model_copy(update={"environment": variables}), base_model=config.model.path,
+        image_path=store.path, out=out, start=start, image_limits=store.limits, checkpoints=checkpoints,
+        interval=interval, say=say,
         on_progress=lambda line: update(int(line.get("current_steps", 0)), int(line.get("total_steps", 0))),
     )  # fmt: skip
     probe = examples[0]

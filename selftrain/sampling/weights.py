@@ -42,13 +42,13 @@ def weights_digest(bank: Bank, base: Path, trained: Path | None) -> str:
             parts.append((path.name, bank.known_digest(path)))
     if (adapter := trained) is not None:
         found = sorted(adapter.glob("adapter_model*"))
+        advice = f"give a whole adapter; in a run, delete {adapter.parent} to train it again"
         try:
             scale = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            advice = f"delete {adapter.parent} to train it again"
             raise EngineError(f"{adapter} holds no adapter ({error}); {advice}") from error
         if not found:
-            raise EngineError(f"{adapter} holds no adapter_model file; delete {adapter.parent} to train it again")
+            raise EngineError(f"{adapter} holds no adapter_model file; {advice}")
         parts += [(f"adapter/{path.name}", bank.known_digest(path)) for path in found]
         parts.append(("adapter/scale", str([scale.get("r"), scale.get("lora_alpha"), scale.get("use_rslora")])))
         patterns = {key: scale[key] for key in ("rank_pattern", "alpha_pattern") if scale.get(key)}

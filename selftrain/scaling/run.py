@@ -18,6 +18,7 @@ from data_process.outputs import check_outputs
 from data_process.prompts import prompt_set
 from selftrain.config import Config, ConfigError, load_config
 from selftrain.engines.base import EngineError
+from selftrain.families import check_weights_family, family_of
 from selftrain.files import write_json, write_whole
 from selftrain.progress import Progress
 from selftrain.reward.model import load_reward
@@ -102,6 +103,9 @@ def scale(
     config = target.config()
     check_outputs({"--output": output}, [config.data.folder, config.model.path], owner=target.run, resumes=True)
     models = target.models(config)
+    if config.engine.reads_checkpoint(config.model.path):
+        for weights in filter(None, (model.weights for model in models)):
+            check_weights_family(family_of(config.model.path), weights)
     if processes > 1 and len(models) > 1:
         with _bench(settings, target, progress, opener):
             pass  # refuses here, once and readably, what would fail in every process

@@ -20,6 +20,7 @@ from selftrain.cli.main import main
 from selftrain.config import ConfigError, load_config
 from selftrain.engines.base import EngineError, SamplingParams
 from selftrain.engines.budget_forcing.tags import ThinkingTags, thinking_tags
+from selftrain.families import FamilyError
 from selftrain.files import RunError, read_json
 from selftrain.loop import run_loop
 from selftrain.progress import Progress
@@ -329,6 +330,18 @@ def test_changed_data_are_refused(run, tmp_path):
             scale(ScaleConfig(**SMALL), tmp_path / "out", Target(run), progress=QUIET)
     finally:
         test.write_bytes(kept)
+
+
+def test_an_adapter_of_another_family_is_refused_before_anything_is_sampled(run, tmp_path, tiny_model_path):
+    """Otherwise the base would be measured first."""
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter/adapter_config.json").write_text('{"base_model_name_or_path": "Qwen/Qwen2.5-VL-3B-Instruct"}')
+    overrides = (f"model.path={tiny_model_path}", f"bank={tmp_path / 'b'}")
+    files = FileTarget(run.parent / "data/test.jsonl", None, run.parent / "data", ROOT / "configs/demo.yaml", overrides)
+    target = Target(weights=(f"x={tmp_path}/adapter",), files=files)
+    with pytest.raises(FamilyError, match=r"trained on a Qwen2\.5-VL model"):
+        scale(ScaleConfig(**SMALL), tmp_path / "out", target, progress=QUIET)
+    assert not (tmp_path / "b").exists()
 
 
 def test_names_in_the_grid_are_unique_and_each_family_is_tried():

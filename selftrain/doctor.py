@@ -335,7 +335,7 @@ def _data(config: Config) -> Iterator[Finding]:
     elif data.source == "minigeo":
         yield Finding("ok", "data", f"{folder} will be generated")
     else:
-        advice = "`python -m data_process.prepare` writes them"
+        advice = "`selftrain prepare` writes them"
         yield Finding("fail", "data", f"{folder} lacks {', '.join(lacking)}", advice)
 
 

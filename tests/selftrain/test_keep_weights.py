@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -18,7 +19,6 @@ from selftrain.loop import run_loop
 from selftrain.runs import run_dir
 from selftrain.runs.run_dir import weights_of
 from selftrain.scaling.targets import models_of
-from selftrain.stages import evaluating
 from tests.selftrain.test_loop import (
     KILLED,
     QUIET,
@@ -168,7 +168,7 @@ class Stopped(BaseException):
 
 @pytest.mark.slow
 def test_the_tiny_model_through_the_loop(data, tmp_path, monkeypatch):  # noqa: F811
-    """Real trainings, the second on the first one's weights; stopped in the last evaluation and continued."""
+    """Real trainings, the second on the first one's weights; stopped at the end of every stage and continued."""
     sizes = ("data.train_limit=24", "data.dev_limit=8", "sampling.n=3", "sampling.max_tokens=80", "build.max_rows=16")
     sizes += ("training.overrides={max_steps: 2, global_batch_size: 8}", "evaluation.strategies=[greedy, majority]")
     sizes += ("evaluation.test_strategies=[]", "evaluation.test=none", "build.parts={qa: 0, cot: 1, refine: 1}")
@@ -178,19 +178,27 @@ def test_the_tiny_model_through_the_loop(data, tmp_path, monkeypatch):  # noqa: 
         return load_config(ROOT / "configs/smoke_full.yaml", line)
 
     run_loop(config("whole"), QUIET)
-    write = evaluating.write_jsonl
+    stopped: dict[str, list[int]] = {}
+    digests = run_dir.folder_digests
 
-    def stopping(path, rows):
-        write(path, rows)
-        if path.parts[-3:] == ("iter2", "dev.partial", "rows.jsonl"):
+    def stopping(folder: Path) -> dict[str, str]:
+        """A stage is done when its digests are written."""
+        stage = str(folder.relative_to(tmp_path / "run"))
+        if stage.endswith(".partial") and stage not in stopped:
+            stopped[stage] = on_disk(tmp_path / "run")
             raise Stopped
+        return digests(folder)
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluating, "write_jsonl", stopping)
-        with pytest.raises(Stopped):
-            run_loop(config("run"), QUIET)
-    assert on_disk(tmp_path / "run") == [1, 2]
-    run_loop(config("run"), QUIET)
+        patch.setattr(run_dir, "folder_digests", stopping)
+        for _ in range(30):
+            with contextlib.suppress(Stopped):
+                run_loop(config("run"), QUIET)
+                break
+    assert stopped.keys() > {
+        f"iter{k}/{stage}.partial" for k in (1, 2) for stage in ("sample", "build", "train", "dev")
+    }
+    assert stopped["iter2/dev.partial"] == [1, 2]
     assert results(tmp_path / "run") == results(tmp_path / "whole")
     assert on_disk(tmp_path / "run") == [2]
     found = (tmp_path / name / "iter2/train/weights/model.safetensors" for name in ("run", "whole"))

@@ -184,8 +184,8 @@ def test_not_ready_in_time(model, tmp_path, fake_vllm, monkeypatch):
     monkeypatch.setenv("FAKE_VLLM", "never")
     log = tmp_path / "log"
     with (
-        pytest.raises(EngineError, match=r"(?s)not ready after 1 s.*child"),
-        serve(ServerConfig(model, port=0), log, wait_s=1),
+        pytest.raises(EngineError, match=r"(?s)not ready after 5 s.*child"),
+        serve(ServerConfig(model, port=0), log, wait_s=5),  # its interpreter has to have started
     ):
         pass
     assert not alive(child_of(log))

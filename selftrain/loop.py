@@ -6,7 +6,6 @@ again, so the same command resumes a run that was stopped anywhere.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,11 +78,10 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
     if (room := disk_plan(config)) is not None:
         progress.say(str(room))
         check_room(room)
-    started = time.time()
     if config.reward.make:
         make_reward(for_reward(config, None), progress=progress, opener=tools.get("open_engine", open_engine))
     with RunDir(config.output) as folder:
-        clock = Clock(folder.path / "sessions.json", started)
+        clock = Clock(folder.path / "sessions.json")
         if config.engine.kind != "scripted":
             config, precision = settle(config)
             progress.say(str(precision))

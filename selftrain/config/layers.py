@@ -63,8 +63,13 @@ def unknown_key(model: type[BaseModel], values: Any, path: Sequence[str]) -> str
         where = f"{'.'.join(above)}.kind"
         kind = section.model_fields["kind"].default
         return f"{unknown}: it belongs to {where} {' and '.join(others)}, and {where} is {kind}; leave it out"
-    if near := difflib.get_close_matches(key, names, n=1, cutoff=0.5):
-        return f"{unknown}; did you mean {'.'.join([*above, near[0]])!r}?"
+    meant = {name: ".".join([*above, name]) for name in names}
+    if model.__name__ == "Config" and above in ([], ["training"]):
+        short = {name: f"training.overrides.{name}" for name in HYPERPARAMETERS}
+        names_there = {name: full for name, full in ALIASES.items() if not above or full.startswith("training.")}
+        meant = {**short, **names_there, **meant}
+    if near := difflib.get_close_matches(key, meant, n=1, cutoff=0.5):
+        return f"{unknown}; did you mean {meant[near[0]]!r}?"
     return f"{unknown}; known: {', '.join(names)}"
 
 

@@ -80,18 +80,19 @@ def timing(path: Path) -> Timing:
 class Clock:
     """Adds this session's wall time and memory to those before it, also when it ends in an error."""
 
-    def __init__(self, path: Path, started: float) -> None:
-        self._path, self._started = path, started
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
     def __enter__(self) -> None:
         # Read now, so that a damaged file is reported at once and not after hours of work.
         self._sessions = read_json(self._path) if self._path.exists() else []
+        # The clock of the machine may be set while a run works, so that it says when, and not how long.
+        self._begun, self._started = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        begun = datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds")
-        session = {"started": begun, "seconds": round(time.time() - self._started, 3)}
+        session = {"started": self._begun, "seconds": round(time.monotonic() - self._started, 3)}
         # Largest resident memory in MiB (ru_maxrss is in KiB on Linux): of this process, and of its largest child.
         for name, who in (("peak_mib", resource.RUSAGE_SELF), ("peak_child_mib", resource.RUSAGE_CHILDREN)):
             session[name] = resource.getrusage(who).ru_maxrss // 1024

@@ -14,6 +14,9 @@ ROOT = Path(__file__).parents[2]
 
 REFUSED = {
     "near name": (["sampling.temprature=1"], "unknown key 'sampling.temprature'; did you mean 'sampling.temperature'"),
+    "near hyper-parameter": (["lerning_rate=1"], "did you mean 'training.overrides.learning_rate'"),
+    "near hyper-parameter in its section": (["training.lr=1"], "did you mean 'training.overrides.learning_rate'"),
+    "near short name": (["epoch=1"], "did you mean 'training.overrides.num_train_epochs'"),
     "near section": (["sampeling.n=1"], "did you mean 'sampling'"),
     "near nested": (["build.parts.refin=1"], "did you mean 'build.parts.refine'"),
     "nothing near": (["data.zzz=1"], "unknown key 'data.zzz'; known: source, folder"),

@@ -13,6 +13,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -37,6 +38,7 @@ from selftrain.runs import splits
 from selftrain.runs.metrics import Metrics
 from selftrain.runs.run_dir import folder_digests
 from selftrain.runs.splits import generate_data, load_splits
+from selftrain.runs.timing import timing
 from selftrain.sampling.engine_factory import open_engine
 from selftrain.stages import evaluating
 
@@ -461,6 +463,25 @@ def test_a_full_disk_at_any_moment(config, finished, no_report, monkeypatch, cap
     assert "run the same command again" in message
     run_loop(chosen, QUIET)
     assert artefacts(chosen.output) == artefacts(finished)
+
+
+@pytest.mark.parametrize("step", [-86400, 86400])
+def test_a_clock_that_is_set_while_a_run_works(config, finished, no_report, monkeypatch, step):
+    """Back or ahead by a day with every look, interrupted and resumed: the same artefacts, and times of this test."""
+    real, looks = time.time, [0]
+
+    def jumping() -> float:
+        looks[0] += 1
+        return real() + step * looks[0]
+
+    monkeypatch.setattr(time, "time", jumping)
+    monkeypatch.setattr(time, "time_ns", lambda: int(jumping() * 1e9))
+    started = time.monotonic()
+    for iters in (1, 3):
+        run_loop(config(f"iters={iters}"), QUIET)
+    assert looks[0] > 10
+    assert artefacts(config().output)["stages"].items() >= artefacts(finished)["stages"].items()
+    assert 0 < timing(config().output).wall_seconds < time.monotonic() - started + 1
 
 
 def test_the_bank_or_folder_of_another_run(config, finished, no_report, tmp_path):

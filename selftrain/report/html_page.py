@@ -19,11 +19,11 @@ from markupsafe import Markup
 
 from data_process.schema import LETTERS
 from selftrain.files import write_whole
-from selftrain.report import decisions, dynamics, rewards, tables
+from selftrain.report import decisions, dynamics, figures, prices, rewards, tables
 from selftrain.report.browser import Browser
 from selftrain.report.formatting import SPLITS, duration, number, percent, points, strategies, strategy_name
-from selftrain.report.plots import CURVES, inline_svg
-from selftrain.report.tokens_figure import inline_svgs
+from selftrain.report.plots import CURVES
+from selftrain.runs.losses import Losses
 from selftrain.runs.metrics import Metrics
 from selftrain.runs.timing import Timing
 from selftrain.test_time.results import Score
@@ -65,7 +65,9 @@ class Tile:
     change: str | None
 
 
-def html_page(m: Metrics, folder: Path, browser: Browser | None = None, time: Timing | None = None) -> Path:
+def html_page(
+    m: Metrics, folder: Path, browser: Browser | None = None, time: Timing | None = None, losses: Losses | None = None
+) -> Path:
     """Write report.html into `folder` and return its path."""
     time = time or Timing()
     environment = page_environment()
@@ -79,7 +81,11 @@ def html_page(m: Metrics, folder: Path, browser: Browser | None = None, time: Ti
     details_header, details_rows = tables.detail_rows(m)
     page = environment.get_template("page.html").render(
         title=m.run.name, headline=tables.headline(m), provenance=tables.provenance(m), tiles=_tiles(m),
-        figure=Markup(inline_svg(m)), token_figures=list(map(Markup, inline_svgs(m))), token_tables=_tokens(m),
+        accuracy=figures.accuracy(m), accuracy_note=figures.accuracy_note(m), token_figures=figures.tokens(m),
+        token_tables=_tokens(m), losses=figures.loss(losses or {}), dynamics_figures=figures.dynamics(m),
+        reward_figures=figures.calibration(rewards.measured(m), "Reward"),
+        vote_figures=figures.calibration(browser.confidence if browser else (), "Share of the vote"),
+        costs=figures.cost(prices.token_prices(m)),
         tokens_note=tables.TOKENS_NOTE, scores=_scores(m),
         comparisons=Table("Paired comparisons", header, rows, range(3)), decisions=chosen,
         training=_training(m, time),

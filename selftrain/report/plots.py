@@ -5,10 +5,7 @@ Drawn without pyplot and without the reader's matplotlibrc, so the same metrics 
 
 from __future__ import annotations
 
-import html
 import io
-import math
-import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -70,35 +67,6 @@ def draw(m: Metrics, folder: Path) -> list[Path]:
     """Write curve.svg, curve.pdf and curve.png (200 dots per inch) into `folder` and return their paths."""
     drawn = render(lambda: _figure(m), FORMATS)
     return [write_whole(folder / f"curve.{kind}", content) for kind, content in drawn.items()]
-
-
-def inline_svg(m: Metrics) -> str:
-    """The figure as an <svg> element for a page that defines the CSS variables of `VARIABLES`."""
-    content = render(lambda: _figure(m), {"svg": {**FORMATS["svg"], "transparent": True}})["svg"].decode()
-    content = content[content.index("<svg") :]
-    for colour, variable in VARIABLES.items():
-        content = content.replace(colour, variable)
-    label = html.escape(printable(description(m)))
-    return content.replace(
-        "<svg", f'<svg role="img" style="min-width:{_least_width(content)}px" aria-label="{label}"', 1
-    )
-
-
-def _least_width(svg: str) -> int:
-    """Pixels at which the smallest letters of an <svg>, of 8 points, are 12 pixels high. Narrower pages scroll it."""
-    found = re.search(r'viewBox="0 0 ([0-9.]+) ', svg)
-    assert found is not None
-    return math.ceil(float(found[1]) * 12 / 8)
-
-
-def description(m: Metrics) -> str:
-    """What the figure shows, for those who cannot see it."""
-    parts = []
-    for name in ("dev", "test"):
-        for strategy, points in _curves(m, name).items():
-            values = ", ".join(f"{percent(score.accuracy)} at {iteration}" for iteration, score in points)
-            parts.append(f"{name} {strategy_name(m, strategy)}: {values}")
-    return "Accuracy in percent by iteration. " + "; ".join(parts)
 
 
 def render(make: Callable[[], Figure], formats: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:

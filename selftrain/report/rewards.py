@@ -17,6 +17,17 @@ NOTE = (
 )
 
 
+def measured(m: Metrics) -> list[tuple[str, Calibration]]:
+    """The calibrations of the accepted iteration, or of the last one, by a name for a legend."""
+    last = m.accepted if m.accepted is not None else m.iterations[-1].iteration
+    return [
+        (f"{label}, {fmt.weights_name(m, row.iteration)}", split.calibration)
+        for name, label in SPLITS.items()
+        for row, split in m.splits(name)
+        if split.calibration is not None and row.iteration == last
+    ]
+
+
 def rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
     """Header and cells; no rows for a run without a reward model."""
     found = [

@@ -12,6 +12,7 @@ from data_process.derivations import meanings
 from selftrain.report import decisions, dynamics, rewards
 from selftrain.report import formatting as fmt
 from selftrain.report.formatting import NONE, SPLITS, Columns, number, p_value, percent, points, rate, strategies, text
+from selftrain.report.prices import time_per_point
 from selftrain.report.readings import test_readings
 from selftrain.runs.metrics import Iteration, Metrics, TrainCounts
 from selftrain.runs.timing import Timing
@@ -350,7 +351,7 @@ def run_facts(m: Metrics, time: Timing) -> list[tuple[str, str]]:
     facts = {
         "Model": run.model, "Recipe": run.recipe, "Samples per problem": number(run.n_samples),
         "Seed": NONE if run.seed is None else str(run.seed), "Config digest": run.config_digest,
-        "Started": time.started, "Wall clock": fmt.duration(time.wall_seconds),
+        "Started": time.started, "Wall clock": fmt.duration(time.wall_seconds), **time_per_point(m, time),
     }  # fmt: skip
     return [(name, value or NONE) for name, value in facts.items()]
 

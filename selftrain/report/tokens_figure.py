@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,11 @@ from typing import TYPE_CHECKING
 
 from selftrain.files import write_whole
 from selftrain.report import formatting as fmt
-from selftrain.report.formatting import percent, printable
-from selftrain.report.plots import CURVES, FORMATS, GRID, INK, MUTED, OTHER_CURVES, PAPER, VARIABLES, render
+from selftrain.report.plots import CURVES, FORMATS, GRID, INK, MUTED, OTHER_CURVES, PAPER, render
 from selftrain.runs.metrics import Metrics
 from selftrain.test_time.results import Score
 from selftrain.test_time.strategies import STRATEGIES
-from selftrain.test_time.variants import Variant, strategy_of, variant
+from selftrain.test_time.variants import Variant, variant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,31 +93,6 @@ def draw(m: Metrics, folder: Path) -> list[Path]:
     return [write_whole(folder / f"tokens.{kind}", content) for kind, content in drawn.items()]
 
 
-def inline_svgs(m: Metrics) -> list[str]:
-    """One <svg> for each model, so that they can stand below each other on a narrow screen."""
-    if not fmt.extras(m):
-        return []
-    figures = []
-    for title, scores in shown(m).items():
-        options = {"svg": {**FORMATS["svg"], "transparent": True}}
-        content = render(partial(_figure, m, {title: scores}), options)["svg"].decode()
-        content = content[content.index("<svg") :]
-        for colour, variable in VARIABLES.items():
-            content = content.replace(colour, variable)
-        label = html.escape(printable(f"Accuracy in percent at tokens per problem, {title}. {_said(m, scores)}"))
-        figures.append(content.replace("<svg", f'<svg role="img" aria-label="{label}"', 1))
-    return figures
-
-
-def _said(m: Metrics, scores: Mapping[str, Score]) -> str:
-    values = [
-        f"{fmt.strategy_name(m, name)}: {percent(score.accuracy)} at {score.tokens_per_problem.total:.0f}"
-        for name, score in scores.items()
-        if (strategy := strategy_of(name)) is not None and strategy.answers
-    ]
-    return "; ".join(values)
-
-
 def shown(m: Metrics) -> dict[str, Mapping[str, Score]]:
     """The strategies on test of the base and of the accepted model, by the title of their panel."""
     found: dict[str, Mapping[str, Score]] = {}
@@ -136,7 +109,7 @@ def _figure(m: Metrics, panels: Mapping[str, Mapping[str, Score]]) -> Figure:
     figure = Figure(figsize=(WIDTH * len(panels), HEIGHT), facecolor=PAPER, layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     everything = [points(m, scores) for scores in shown(m).values()]  # both models on the same axes, also when apart
-    low, high, least, most = _limits([point for several in everything for point in several])
+    low, high, least, most = limits_of([point for several in everything for point in several])
     for one, (title, scores) in zip(axes, panels.items(), strict=True):
         one.set_ylim(low, high)
         one.set_xlim(least, most)
@@ -153,7 +126,7 @@ def _figure(m: Metrics, panels: Mapping[str, Mapping[str, Score]]) -> Figure:
     return figure
 
 
-def _limits(everything: list[Point]) -> tuple[float, float, float, float]:
+def limits_of(everything: list[Point]) -> tuple[float, float, float, float]:
     """Percent and tokens: room for whiskers and labels."""
     low = min((100 * point.score.low for point in everything), default=0.0)
     high = max((100 * point.score.high for point in everything), default=100.0)
@@ -161,23 +134,30 @@ def _limits(everything: list[Point]) -> tuple[float, float, float, float]:
     return max(low - 2, 0), min(high + 5, 104), min(tokens) / 1.25, max(tokens) * 1.35
 
 
-def beside(several: Sequence[Point], limits: tuple[float, float, float, float]) -> list[tuple[float, float]]:
-    """Where each label stands beside its point, in points: the first place that is free of others.
+def beside(
+    several: Sequence[Point], limits: tuple[float, float, float, float], axes: tuple[float, float] = AXES,
+    letter: float = LETTER,
+) -> list[tuple[float, float]]:  # fmt: skip
+    """Where each label stands beside its point: the first place that is free of others.
 
-    `limits`: percent at the bottom and the top of the axes, tokens at the left and the right end.
+    `limits`: percent at the bottom and the top of the axes, tokens at the left and the right end. `axes`: their width
+    and height, in the unit of the result and of the width of a `letter`.
     """
     bottom, top, left, right = limits
-    x = [AXES[0] * math.log(point.tokens / left) / math.log(right / left) for point in several]
-    y = [AXES[1] * (100 * point.score.accuracy - bottom) / (top - bottom) for point in several]
+    x = [axes[0] * math.log(point.tokens / left) / math.log(right / left) for point in several]
+    y = [axes[1] * (100 * point.score.accuracy - bottom) / (top - bottom) for point in several]
     taken = [(a - 3, b - 3, a + 3, b + 3) for a, b in zip(x, y, strict=True)]
     found = []
     for point, a, b in zip(several, x, y, strict=True):
-        width = LETTER * len(point.label)
+        width = letter * len(point.label)
         boxes = {}
         for side, lift in product((1, -1), (6, -6, 14, -14, 22, -22)):
             start = a + 5 if side > 0 else a - 5 - width
             boxes[5.0 * side, float(lift)] = (start, b + lift - 4, start + width, b + lift + 4)
-        overlaps = {place: sum(_overlap(box, other) for other in taken) for place, box in boxes.items()}
+        overlaps = {
+            place: sum(_overlap(box, other) for other in taken) + 2 * (box[0] < 0 or box[2] > axes[0])
+            for place, box in boxes.items()
+        }
         place = min(overlaps, key=overlaps.__getitem__)  # the first of equals
         taken.append(boxes[place])
         found.append(place)

@@ -18,7 +18,7 @@ from selftrain.report.browser.pages import PROBLEMS_A_PAGE, ROWS_A_PAGE, Archive
 from selftrain.runs.metrics import EVALUATED
 from selftrain.runs.run_dir import called, folder_of
 from selftrain.runs.stored import StoredRun
-from selftrain.test_time.results import EvaluatedProblem
+from selftrain.test_time.results import Calibration, EvaluatedProblem
 
 EXAMPLES = (3, 2, 1)  # problems shown in full without a script: gained, lost, others; the last fill the rest
 QUESTION = 160  # characters of a question in the list
@@ -53,6 +53,7 @@ class Browser:
     examples: Sequence[Example]
     listed: Sequence[Listed]
     notes: Sequence[str]  # what is not in the page
+    confidence: Sequence[tuple[str, Calibration]] = ()  # of votes, by split and weights
 
 
 @dataclass
@@ -63,6 +64,7 @@ class _Evaluation:
     strategies: list[str]
     records: list[str] = field(default_factory=list)
     summaries: dict[str, list[Any]] = field(default_factory=dict)
+    votes: list[tuple[float, bool]] = field(default_factory=list)  # `entries.confidence` of problems that have one
 
 
 @dataclass
@@ -131,7 +133,12 @@ def browse(run: StoredRun, limits: Limits | None = None) -> Browser:
         "page": PROBLEMS_A_PAGE, "rows_page": ROWS_A_PAGE,
     }  # fmt: skip
     notes = _notes(run, missing, images, checks, lineage)
-    return Browser(compressed(index), {**archive.pages, **shelf.pages}, images.found, examples, listed, notes)
+    confidence = [
+        (f"{split.name}, {called(k)}", Calibration.of(split.evaluations[k].votes))
+        for split in splits for k in dict.fromkeys(pairs[split.name]) if split.evaluations[k].votes
+    ]  # fmt: skip
+    pages = {**archive.pages, **shelf.pages}
+    return Browser(compressed(index), pages, images.found, examples, listed, notes, confidence)
 
 
 def _main(strategies: Sequence[str]) -> str:
@@ -166,6 +173,8 @@ def _read(run: StoredRun, split: _Split, iteration: int, checks: entries.Checks)
         shown = entries.entry(row, checks.of(row, problem))
         found.records.append(written(shown))
         found.summaries[row.id] = entries.summary(row, _main([*row.strategies]), shown)
+        if (vote := entries.confidence(row)) is not None:
+            found.votes.append(vote)
     return found
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from data_process.judging.consistency import contradictions
 from data_process.schema import Problem
+from selftrain.test_time.records import equal_answers
 from selftrain.test_time.results import EvaluatedProblem, JudgedText, StrategyResult
 from selftrain.test_time.strategies import STRATEGIES
 from selftrain.test_time.variants import variant
 
 Check = Callable[[str, JudgedText], list[str]]  # what a text holds against itself; [] also where nobody looked
 VOTE_IS_NOT_SELECT, AGAINST_ITSELF = 1, 2  # bits
+LEAST_SAMPLES = 3  # whose agreement says anything
 
 
 def entry(row: EvaluatedProblem, check: Check) -> dict[str, Any]:
@@ -90,6 +93,17 @@ class Checks:
             return contradictions(text.text, about, text.verdict)
 
         return check
+
+
+def confidence(row: EvaluatedProblem) -> tuple[float, bool] | None:
+    """The share of the samples that the leading answer has, and whether it is right; None for fewer than three."""
+    verdicts = [sample.verdict for sample in row.samples]
+    votes = equal_answers(verdicts)
+    counts = Counter(answer for answer in votes if answer is not None)
+    if len(verdicts) < LEAST_SAMPLES or not counts:
+        return None
+    [(leader, n)] = counts.most_common(1)  # of equals the one that was drawn first
+    return n / len(votes), verdicts[votes.index(leader)].correct
 
 
 def main_strategy(row: EvaluatedProblem) -> str:

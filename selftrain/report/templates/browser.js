@@ -103,7 +103,7 @@
       const heads = ["Problem", "Gold", ...columns.map((one) => index.names[one]), "Question"];
       const rows = found.slice(start, start + LIST).map((problem) => make("tr", {},
         make("th", { scope: "row" }, make("a", { href: link(split(), problem) }, visible(problem[0]))),
-        make("td", {}, visible(problem[2])), ...columns.map((one) => make("td", {}, cell(problem, one))),
+        make("td", { "data-label": "Gold" }, visible(problem[2])), ...columns.map((one) => make("td", { "data-label": index.names[one] }, cell(problem, one))),
         make("td", { class: "said" }, visible(problem[1]))));
       $("browse-list").replaceChildren(
         make("thead", {}, make("tr", {}, ...heads.map((head) => make("th", { scope: "col" }, head)))), make("tbody", {}, ...rows));
@@ -167,9 +167,9 @@
         parts.push(make("div", { class: "scroll", tabindex: "0" }, make("table", {},
           make("caption", {}, "What each strategy answered, with its credit"),
           make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "Strategy"), ...names.map((name) => make("th", { scope: "col" }, name)))),
-          make("tbody", {}, ...strategies.map((name) => make("tr", {}, make("th", { scope: "row" }, visible(name)), ...shown.map((entry) => {
+          make("tbody", {}, ...strategies.map((name) => make("tr", {}, make("th", { scope: "row" }, visible(name)), ...shown.map((entry, i) => {
             const row = entry.strategies.find((other) => other[0] === name);
-            return make("td", {}, row ? `${visible(row[3].join(", ") || (row[2] === 1 ? "unreadable" : "–"))} (${row[1]})` : "–");
+            return make("td", { "data-label": names[i] }, row ? `${visible(row[3].join(", ") || (row[2] === 1 ? "unreadable" : "–"))} (${row[1]})` : "–");
           })))))));
         parts.push(...columns(names, shown.map((entry) => entry.texts)));
       }

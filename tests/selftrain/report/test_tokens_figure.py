@@ -129,8 +129,8 @@ def test_the_files(metrics, tmp_path):
     text = (tmp_path / "a/report.md").read_text()
     assert text.index("![Accuracy against tokens](tokens.svg)") < text.index("## What the tokens buy")
     page = (tmp_path / "a/report.html").read_text()
-    assert page.count('<svg role="img" aria-label="Accuracy in percent at tokens per problem') == 2
-    assert "Greedy +1 Wait: 50.0 at 260" in page
+    assert page.count("n = 100. Accuracy, % by Tokens per problem") == 2
+    assert "Greedy, with Waits: 40 at greedy, 50 at +1" in page
     assert "var(--select)" in page
 
 

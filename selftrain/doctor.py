@@ -337,6 +337,11 @@ def _data(config: Config) -> Iterator[Finding]:
     else:
         advice = "`selftrain prepare` writes them"
         yield Finding("fail", "data", f"{folder} lacks {', '.join(lacking)}", advice)
+    for file in (one.file for one in config.traces):
+        made = data.source == "minigeo" and file.parent == folder  # by the run itself
+        if not (file.is_file() or made):
+            advice = "correct `file` under traces, or make it first, for instance with `selftrain distill`"
+            yield Finding("fail", "traces", f"there is no {file}", advice)
 
 
 def _full_weights(config: Config) -> Iterator[Finding]:

@@ -144,6 +144,12 @@ def test_data(tmp_path):
     for name in ("train", "dev", "test"):
         (tmp_path / f"{name}.jsonl").touch()
     assert next(doctor._data(config(tmp_path, data=own))).state == "ok"
+    traced = {"data": own, "traces": [{"file": str(tmp_path / "teacher.jsonl"), "kind": "cot"}]}
+    _, finding = doctor._data(config(tmp_path, **traced))
+    assert (finding.what, finding.state, finding.found) == ("traces", "fail", f"there is no {tmp_path}/teacher.jsonl")
+    (tmp_path / "teacher.jsonl").touch()
+    (finding,) = doctor._data(config(tmp_path, **traced))
+    assert finding.state == "ok"
 
 
 def test_pins(tmp_path):

@@ -119,6 +119,8 @@ def session(place: Place, prepare: Callable[[], None] = lambda: None) -> tuple[i
         with log.open("w") as file, contextlib.redirect_stderr(file), contextlib.redirect_stdout(io.StringIO()):
             try:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
+                for number in (signal.SIGTERM, signal.SIGHUP):  # whatever the process that forks had set
+                    signal.signal(number, signal.SIG_DFL)
                 prepare()
                 status = (run_main if place.report else _without_report)(place.argv())
             except KeyboardInterrupt:  # before `run_main` catches it, or after

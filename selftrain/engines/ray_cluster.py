@@ -6,8 +6,10 @@ import functools
 import logging
 import math
 import os
+import signal
 import socket
 import sysconfig
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -105,7 +107,8 @@ def _connect(address: str) -> None:
         installed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
         found = dict.fromkeys(str(folder.parent) for folder in packages)
         path = [*(folder for folder in found if folder not in installed), os.environ.get("PYTHONPATH", "")]
-        with _environment(PYTHONPATH=os.pathsep.join(filter(None, path)), RAY_worker_niceness="0"):
+        search = os.pathsep.join(filter(None, path))
+        with _environment(PYTHONPATH=search, RAY_worker_niceness="0"), _our_sigterm():
             try:
                 init("local", num_cpus=allowed, include_dashboard=False, object_store_memory=STORE_BYTES)
             except Exception as error:
@@ -122,6 +125,17 @@ def _connect(address: str) -> None:
             f"cannot join the Ray cluster at {address}: {error or type(error).__name__}; start one with `ray start "
             "--head`, give its host:port as engine.address, or leave that out for a Ray on this machine"
         ) from error
+
+
+@contextmanager
+def _our_sigterm() -> Iterator[None]:
+    """Keeps this program's handler of SIGTERM, which says what is saved; that of a Ray started here just exits."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -181,9 +181,13 @@ def test_an_address_that_does_not_answer(address, told):
 )
 def test_ray_fails_to_start(address, told, monkeypatch):
     def fail(*args, **options):
+        if args == ("local",):  # as Ray does where it starts its processes
+            signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
         raise OSError("no space left")
 
     import ray
+
+    handler = signal.getsignal(signal.SIGTERM)
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setenv("PYTHONPATH", "as it was")
@@ -192,6 +196,7 @@ def test_ray_fails_to_start(address, told, monkeypatch):
         RayEngine(SCRIPTED, RaySettings(address=address))
     assert os.environ["PYTHONPATH"] == "as it was"
     assert "RAY_worker_niceness" not in os.environ
+    assert signal.getsignal(signal.SIGTERM) == handler
 
 
 # ---- with Ray --------------------------------------------------------------------------------------------------------

@@ -50,6 +50,18 @@ WORDS = Mixture(lookup=0.08, caption=0, draft=0.84, wait=0, refine=0.08, sums=1.
 IMAGES = Mixture(lookup=0, caption=0.3, draft=0.22, wait=0.4, refine=0.08, sums=0.13, mistakes=True, in_text=0.2)
 
 
+# The licence is where hubs and `selftrain export` look for it.
+CARD = """---
+license: apache-2.0
+pipeline_tag: image-text-to-text
+---
+# {name}
+
+A Qwen2-VL with 1.4 M parameters, trained on generated geometry for the demo of selftrain. `manifest.json` has the
+command that makes it, its data and its scores.
+"""
+
+
 def align(model: Any, collator: Collator, problems: Sequence[Problem], args: argparse.Namespace) -> None:
     """Train the vision tower to output the language model's own embedding of each label.
 
@@ -245,6 +257,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "scores": scores(args.out, args.data_seed, args.score_problems),
     }
     (args.out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    (args.out / "README.md").write_text(CARD.format(name=args.out.name))
     print(json.dumps(manifest, indent=1))
 
 

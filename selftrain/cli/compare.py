@@ -19,16 +19,21 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--split", choices=("dev", "test", "hard"), default="test", help="problems to compare on (default test)"
     )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write a page with the ids gained and lost")
     add_json(parser)
 
 
 def compare(args: argparse.Namespace) -> int:
-    """Print one line for each strategy that both runs measured, and with --json the ids that were gained and lost."""
+    """Print one line for each strategy that both runs measured; --json and --html also have the ids gained and lost."""
     from selftrain.report.formatting import points
     from selftrain.report.tables import p_sentence
     from selftrain.scoring.compare import compare_runs
 
     comparisons = [one for other in args.others for one in compare_runs(args.a, other, args.split)]
+    if args.html:
+        from selftrain.scoring.compare_page import write
+
+        write(comparisons, args.html)
     if args.json:
         print(json.dumps([one.to_json() for one in comparisons], indent=1, ensure_ascii=False))
         return 0

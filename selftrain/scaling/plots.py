@@ -95,7 +95,7 @@ def _tokens(axes: Axes, settings: Mapping[str, SettingResult], subject: ModelRes
     axes.set_xlabel("tokens per problem, generated and prompt (log scale)")
 
 
-def _plain(settings: Mapping[str, SettingResult], strategy: str) -> list[SettingResult]:
+def plain_settings(settings: Mapping[str, SettingResult], strategy: str) -> list[SettingResult]:
     found = [s for s in settings.values() if s.strategy == strategy and not s.forced and s.plain]
     return sorted(found, key=lambda s: s.n)
 
@@ -110,7 +110,7 @@ def _candidates(axes: Axes, settings: Mapping[str, SettingResult], subject: Mode
     one = settings["mean@1"]
     curves = {"pass": ("oracle", "pass@N (oracle)"), "majority": ("vote", "vote@N"), "select": ("select", "select@N")}
     for strategy, (family, label) in curves.items():
-        some = [one, *_plain(settings, strategy)]
+        some = [one, *plain_settings(settings, strategy)]
         _points(axes, some, [s.n for s in some], family, label)
     _greedy_line(axes, settings)
     axes.set_xlabel("N, candidates per problem")

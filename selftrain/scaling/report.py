@@ -6,10 +6,18 @@ from collections.abc import Mapping, Sequence
 
 from selftrain.report import formatting as fmt
 from selftrain.report.formatting import NONE, Columns, number, p_value, percent, points, text
+from selftrain.report.panels import plain
 from selftrain.report.tables import faults
 from selftrain.scaling import records
 from selftrain.scaling.grid import FAMILIES, Family
-from selftrain.scaling.records import ChosenSetting, LengthControl, ModelResult, SelectorAudit, SettingResult
+from selftrain.scaling.records import (
+    ChosenSetting,
+    LengthControl,
+    ModelResult,
+    ScaleResult,
+    SelectorAudit,
+    SettingResult,
+)
 
 
 def difference(pair: records.Difference | None) -> str:
@@ -74,6 +82,11 @@ def answer(subject: ModelResult) -> str:
                 f"(p = {p_value(pair.p_holm)}, corrected){sure}."
             )
     return " ".join([*sentences, *_idle(subject.settings["test"])])
+
+
+def plain_answers(result: ScaleResult) -> str:
+    """The answer for each model, for a page's headline."""
+    return " ".join(f"{subject.name}: {plain(answer(subject))}" for subject in result.subjects)
 
 
 def _idle(settings: Sequence[SettingResult]) -> list[str]:

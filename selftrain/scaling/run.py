@@ -32,7 +32,7 @@ from selftrain.sampling.engine_factory import Opener, open_engine, sampling_para
 from selftrain.sampling.engine_reuse import keeping
 from selftrain.sampling.sampler import Picture
 from selftrain.sampling.weights import sampler_of
-from selftrain.scaling import plots, report, targets
+from selftrain.scaling import page, plots, report, targets
 from selftrain.scaling.analysis import findings
 from selftrain.scaling.fit import Fit, demo_grid, is_demo, missing
 from selftrain.scaling.fit import fit as fit_grid
@@ -91,7 +91,7 @@ def scale(
     progress: Progress | None = None,
     opener: Opener = open_engine,
 ) -> ScaleResult:
-    """Measure the grid and write scale.json, scale.md, the figures and the raw results into `output`.
+    """Measure the grid and write scale.json, scale.md, scale.html, the figures and the raw results into `output`.
 
     `processes` models are sampled at once, each by an engine of its own; they share the bank. ConfigError, DataError or
     RunError before anything is sampled where something cannot work; EngineError later: samples stay in the bank.
@@ -138,6 +138,7 @@ def scale(
     write_jsonl(output / "results.jsonl.gz", (row.to_json() for row in raw))
     write_json(output / "scale.json", result)
     write_whole(output / "scale.md", report.markdown(result))
+    page.write(result, output / "scale.html")
     plots.draw(result, output)
     return result
 

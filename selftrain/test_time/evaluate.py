@@ -88,6 +88,7 @@ def evaluate(
             waits = plan.sampling.budget.num_ignore if plan.sampling.budget is not None else 0
             if len(known) > len(samples.get(f"+{waits}", ())):
                 samples[f"+{waits}"] = tuple(map(JudgedText.of, known))
+        plain = samples.pop("+0", ())
         rows.append(
             EvaluatedProblem(
                 id=problem.id,
@@ -95,8 +96,8 @@ def evaluate(
                 choices=problem.choices,
                 gold=problem.answer,
                 iteration=iteration,
-                samples=samples.pop("+0", ()),
-                strategies={name: StrategyResult.of(outcome) for name, outcome in of_problem.items()},
+                samples=plain,
+                strategies={name: StrategyResult.of(outcome, plain) for name, outcome in of_problem.items()},
                 forced=samples,
             )
         )

@@ -124,6 +124,7 @@ class SelectorCall:
     correct: bool
     named: int | None = None  # the prediction that the text calls correct, from 1; only the reasoning form asks for it
     left_out: int = 0  # candidates that the prompt had no room for
+    prompt: str = ""
 
     @property
     def novel(self) -> bool:

@@ -6,6 +6,7 @@ Proportions are fractions of 1. Counts are in problems, and fractional where tie
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any, ClassVar
@@ -14,9 +15,10 @@ from pydantic import Field, model_validator
 
 from data_process.schema import Finish, Verdict
 from selftrain import stats
+from selftrain.engines.budget import ClosedBy, ForcingRecord
 from selftrain.files import Record, SparseRecord
 from selftrain.runs.run_dir import BASE
-from selftrain.test_time.records import Attempt, Outcome
+from selftrain.test_time.records import Attempt, Outcome, SelectorCall
 from selftrain.test_time.tokens import generated_tokens, mean_cost
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -29,10 +31,22 @@ Difference = Annotated[float, Field(ge=-1, le=1)]
 _ADDED = ("forced", "question", "choices")  # fields of EvaluatedProblem that earlier versions lack
 
 
+class BudgetLedger(Record):
+    """What a budget did to one text, in tokens."""
+
+    thinking: Count  # with the ignore strings
+    ignored_at: tuple[Count, ...]  # where in the text each ignore string was put in
+    closed_by: ClosedBy | None  # None: truncated while thinking
+
+    @classmethod
+    def of(cls, record: ForcingRecord) -> BudgetLedger:
+        return cls(thinking=record.thinking_tokens, ignored_at=record.ignored_at, closed_by=record.closed_by)
+
+
 class JudgedText(SparseRecord):
     """One text of the model with its verdict."""
 
-    optional: ClassVar[frozenset[str]] = frozenset({"reward"})
+    optional: ClassVar[frozenset[str]] = frozenset({"reward", "budget", "prompt", "named"})
 
     text: str
     tokens: Count  # generated
@@ -40,14 +54,31 @@ class JudgedText(SparseRecord):
     finish: Finish
     verdict: Verdict
     reward: float | None = None  # None: no reward model has looked at it
+    budget: BudgetLedger | None = None  # None: nothing was forced
+    prompt: tuple[str | int, ...] | None = None  # of a selector, in parts: k stands for the text of sample k
+    named: Count | None = None  # the prediction that a selector calls correct, from 1, where it is asked for one
 
     @classmethod
-    def of(cls, attempt: Attempt) -> JudgedText:
+    def of(cls, attempt: Attempt, call: SelectorCall | None = None, samples: Sequence[JudgedText] = ()) -> JudgedText:
+        """`call`: the selector's call that `attempt` answers, which may have been shown some of `samples`."""
         c = attempt.completion
         return cls(
             text=c.text, tokens=generated_tokens(c), prompt_tokens=c.n_prompt_tokens, finish=c.finish,
             verdict=attempt.verdict, reward=None if attempt.rating is None else attempt.rating.score,
+            budget=None if c.forcing is None else BudgetLedger.of(c.forcing),
+            prompt=in_parts(call.prompt, [one.text for one in samples]) if call and call.prompt else None,
+            named=call.named if call else None,
         )  # fmt: skip
+
+
+def in_parts(prompt: str, texts: Sequence[str]) -> tuple[str | int, ...]:
+    """A prompt without the texts that it shows and that are stored already: k stands for `texts[k]`."""
+    places = {text: k for k, text in reversed([*enumerate(texts)]) if len(text) > 8}  # a short one saves nothing
+    if not places:
+        return (prompt,)
+    longest_first = sorted(places, key=len, reverse=True)
+    parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", prompt)
+    return tuple(places.get(part, part) if i % 2 else part for i, part in enumerate(parts) if part)
 
 
 class StrategyResult(SparseRecord):
@@ -62,12 +93,14 @@ class StrategyResult(SparseRecord):
     honest: Fraction | None = None  # the part of `credit` that is derived rightly; None: the data set cannot say
 
     @classmethod
-    def of(cls, outcome: Outcome) -> StrategyResult:
+    def of(cls, outcome: Outcome, samples: Sequence[JudgedText] = ()) -> StrategyResult:
+        """`samples`: the texts that its selectors may have been shown."""
+        calls = outcome.calls if len(outcome.calls) == len(outcome.texts) else (None,) * len(outcome.texts)
         return cls(
             credit=min(outcome.credit, 1.0),
             abstain=min(outcome.abstain, 1.0),
             answers=outcome.choices[0].answers if len(outcome.choices) == 1 else (),
-            texts=tuple(map(JudgedText.of, outcome.texts)),
+            texts=tuple(JudgedText.of(text, call, samples) for text, call in zip(outcome.texts, calls, strict=True)),
             honest=None if outcome.honest is None else min(outcome.honest, 1.0),
         )
 

@@ -302,7 +302,8 @@ def _play(
                     continue
                 (completion,) = drawn[f"{tasks[i].key}/select{turn}.{k}"]
                 said = read(completion, tasks[i].problem, group, plan)
-                calls[i].append(_call(displayed(tasks[i].problem, group, plan), said, size - len(group)))
+                prompt = show(tasks[i].problem, group, plan)
+                calls[i].append(_call(displayed(tasks[i].problem, group, plan), said, size - len(group), prompt))
                 texts[i].append(said)
                 costs[i] += cost_of([completion])
                 # A whole derivation meets the others in the next round, whether or not it is one of the candidates.
@@ -321,10 +322,10 @@ def _play(
     ]
 
 
-def _call(group: Sequence[Attempt], said: Attempt, left_out: int) -> SelectorCall:
+def _call(group: Sequence[Attempt], said: Attempt, left_out: int, prompt: str) -> SelectorCall:
     *shown, answer = ballots([*group, said])
     named = wording.named_prediction(said.completion.text, len(group))
-    return SelectorCall(tuple(shown), tuple(a.right for a in group), answer, said.right, named, left_out)
+    return SelectorCall(tuple(shown), tuple(a.right for a in group), answer, said.right, named, left_out, prompt)
 
 
 def _packed(problem: Problem, candidates: Sequence[Attempt], plan: StrategyConfig) -> list[list[Attempt]]:

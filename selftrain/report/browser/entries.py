@@ -32,6 +32,8 @@ def _text(name: str, judged: JudgedText, check: Check) -> dict[str, Any]:
         "name": name, "status": v.status, "answer": v.extracted, "rule": v.rule, "span": v.span, "note": v.note,
         "text": judged.text, "tokens": judged.tokens, "prompt_tokens": judged.prompt_tokens,
         "truncated": judged.finish == "length", "reward": judged.reward, "against": check(name, judged),
+        "budget": judged.budget and judged.budget.to_json(), "prompt": judged.prompt and [*judged.prompt],
+        "named": judged.named,
     }  # fmt: skip
     return {key: value for key, value in values.items() if value not in (None, False, [])}
 

@@ -122,22 +122,32 @@
       }
       return body;
     };
-    const card = (title, item) => {
+    // Samples stand in a selector's prompt by their numbers.
+    const prompt = (parts, texts) => make("pre", {}, ...parts.map((part) => typeof part === "number"
+      ? make("b", {}, visible((texts.find((text) => text.name === `sample ${part}`) || { text: "" }).text)) : visible(part)));
+    const CLOSED = { model: "the model closed its thinking", budget: "the budget closed its thinking", loop: "closed in a loop",
+      end_of_turn: "the model ended its turn while thinking" };
+    const ledger = ({ thinking, ignored_at, closed_by }) => {
+      const forced = ignored_at.length ? `${ignored_at.length} ignore string${ignored_at.length > 1 ? "s" : ""} put in after ${ignored_at.join(", ")} tokens` : "nothing put in";
+      return `Budget: ${forced}; ${thinking} tokens of thinking; ${CLOSED[closed_by] || "truncated while thinking"}.`;
+    };
+    const card = (title, item, texts) => {
       if (!item) return make("article", {}, make("header", {}, make("b", {}, title), " –"));
       const facts = [`read ${visible(item.answer === undefined || item.answer === null ? "–" : item.answer)} by rule ${visible(item.rule || "–")}`, `${item.tokens} tokens`];
+      if (item.named) facts.push(`calls prediction ${item.named} correct`);
       if (item.truncated) facts.push("truncated");
       if (item.reward !== undefined) facts.push(`reward ${Number(item.reward).toFixed(3)}`);
       return make("article", {},
         make("header", {}, item.status ? badge(STATUS[item.status]) : "", " ", make("b", {}, title), " ", make("span", { class: "soft" }, facts.join(", "))),
         ...(item.note ? [make("p", { class: "soft" }, visible(item.note))] : []),
         ...(item.against || []).map((one) => make("p", { class: "against" }, `Against its own reasoning: ${visible(one)}`)),
-        marked(item), ...(item.budget ? [make("p", { class: "soft" }, `Budget: ${item.budget}`)] : []),
-        ...(item.prompt ? [make("details", {}, make("summary", {}, "The selector's prompt"), make("pre", {}, visible(item.prompt)))] : []));
+        marked(item), ...(item.budget ? [make("p", { class: "soft" }, ledger(item.budget))] : []),
+        ...(item.prompt ? [make("details", {}, make("summary", {}, "The selector's prompt"), prompt(item.prompt, texts))] : []));
     };
     const columns = (names, texts) => {
       const labels = [...new Set(texts.flatMap((several) => (several || []).map((text) => text.name)))];
       return labels.map((label) => make("div", { class: "side" }, ...names.map((name, i) =>
-        card(`${visible(label)}, ${name}`, (texts[i] || []).find((text) => text.name === label)))));
+        card(`${visible(label)}, ${name}`, (texts[i] || []).find((text) => text.name === label), texts[i]))));
     };
 
     const open = async (one, number, scroll) => {

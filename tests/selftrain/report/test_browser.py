@@ -27,6 +27,11 @@ HOSTILE = (
     '</script><script>document.title="owned"</script><img src=x onerror=alert(1)> "\' javascript:alert(1) \u202eabc'
 )
 N = 6
+# What a selector was asked, with a budget in its second thought.
+ASKED = {
+    "prompt": ["Which is correct? 1. ", 0, " 2. ", 1], "named": 1,
+    "budget": {"thinking": 9, "ignored_at": [4], "closed_by": "model"},
+}  # fmt: skip
 
 
 def photo(k: int) -> Image.Image:
@@ -53,7 +58,7 @@ def evaluated(identifier: str, gold: str, answer: str | None, vote: str, select:
             "greedy": {"credit": float(answer == gold), "abstain": float(answer is None), "texts": [one],
                        "answers": [answer] if answer else []},
             "majority": {"credit": float(vote == gold), "abstain": 0.0, "answers": [vote]},
-            "select": {"credit": float(select == gold), "abstain": 0.0, "answers": [select], "texts": [one]},
+            "select": {"credit": float(select == gold), "abstain": 0.0, "answers": [select], "texts": [one | ASKED]},
         },
     }  # fmt: skip
 
@@ -123,6 +128,9 @@ def test_every_problem_is_there_with_every_iteration(browser):
     [first, *_] = unpacked(browser.pages["dev/1"][0])
     greedy = next(one for one in first["texts"] if one["name"] == "greedy")
     assert greedy["text"][slice(*greedy["span"])] == "(B)"
+    [asked] = [one for one in first["texts"] if one["name"] == "select"]
+    assert {key: asked[key] for key in ASKED} == ASKED
+    assert not ASKED.keys() & greedy.keys()
     assert browser.notes == ["1 image could not be read."]
 
 

@@ -229,6 +229,19 @@ def test_a_link_opens_its_problem(page, browser, anchor, title):
     assert browser.errors == []
 
 
+def test_a_selector_shows_what_it_was_asked_and_what_a_budget_did(page, browser):
+    browser.open(page, width=360, anchor="#p0")
+    ready(browser)
+    browser.wait("!document.getElementById('browse-problem').hidden")
+    cards = "[...document.querySelectorAll('#browse-problem article')].filter(a => a.textContent.includes('select, '))"
+    assert browser.value(f"{cards}.length") == 2
+    shown = browser.value(f"{cards}[1].textContent")
+    assert "calls prediction 1 correct" in shown
+    assert "1 ignore string put in after 4 tokens; 9 tokens of thinking; the model closed its thinking" in shown
+    asked = browser.value(f"{cards}[1].querySelector('details pre').textContent")
+    assert asked == "Which is correct? 1. I look. Answer: (B) 2. \U0001f600 I say (A)"
+
+
 def test_where_a_training_row_came_from_is_shown_when_it_is_opened(page, browser):
     browser.open(page, width=360)
     ready(browser)

@@ -139,7 +139,7 @@ def _curve(curve: Curve, to_x: Callable[[float], float], down: Callable[[float],
         return to_x(value) + curve.shift
 
     points = sorted(curve.points, key=lambda p: p.x)
-    colour, parts = Markup("var(--{})").format(curve.colour), []
+    colour, parts = Markup("var(--{})").format(curve.colour), list[Markup]()
     known = [(p, p.low, p.high) for p in points if p.low is not None and p.high is not None]
     if curve.band:
         edge = [(p.x, high) for p, _, high in known] + [(p.x, low) for p, low, _ in reversed(known)]

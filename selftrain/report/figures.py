@@ -105,12 +105,8 @@ def calibration(found: Sequence[tuple[str, Calibration]], what: str) -> list[Mar
     if not curves:
         return []
     equal = Curve("equal", [Point(0, 0), Point(100, 100)], "pass", "", dashed=True)
-    limits = {"low": 0.0, "high": 100.0}
-    return [
-        chart(
-            f"{what} against correctness", [equal, *curves], Axis(f"{what}, %", **limits), Axis("Correct, %", **limits)
-        )
-    ]
+    axes = (Axis(f"{what}, %", low=0, high=100), Axis("Correct, %", low=0, high=100))
+    return [chart(f"{what} against correctness", [equal, *curves], *axes)]
 
 
 def loss(losses: Losses) -> list[Markup]:

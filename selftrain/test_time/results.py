@@ -95,7 +95,8 @@ class StrategyResult(SparseRecord):
     @classmethod
     def of(cls, outcome: Outcome, samples: Sequence[JudgedText] = ()) -> StrategyResult:
         """`samples`: the texts that its selectors may have been shown."""
-        calls = outcome.calls if len(outcome.calls) == len(outcome.texts) else (None,) * len(outcome.texts)
+        each = len(outcome.calls) == len(outcome.texts)  # the texts are those of selectors
+        calls: Sequence[SelectorCall | None] = outcome.calls if each else [None] * len(outcome.texts)
         return cls(
             credit=min(outcome.credit, 1.0),
             abstain=min(outcome.abstain, 1.0),

@@ -58,7 +58,7 @@ def rows(number: int, candidates: int, iteration: int) -> Iterator[dict[str, Any
         gold = rng.choice("ABCD")
         samples = [text(rng, rng.choice("ABCD"), gold) for _ in range(candidates)]
         greedy, select = text(rng, rng.choice("ABCD"), gold), text(rng, rng.choice("ABCD"), gold)
-        select["prompt"] = ["Which is correct?", *range(candidates), "Answer with one letter."]
+        select["prompt"] = ["Which is correct?", *(part for i in range(candidates) for part in (str(i), "\n"))]
         read = [one["verdict"]["extracted"] for one in (greedy, select)]
         yield {
             "id": f"p{k}", "question": f"Find x in figure {k}: {' '.join(rng.choices(WORDS, k=20))}?", "gold": gold,

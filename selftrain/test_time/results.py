@@ -55,7 +55,7 @@ class JudgedText(SparseRecord):
     verdict: Verdict
     reward: float | None = None  # None: no reward model has looked at it
     budget: BudgetLedger | None = None  # None: nothing was forced
-    prompt: tuple[str | int, ...] | None = None  # of a selector, in parts: k stands for the text of sample k
+    prompt: tuple[str, ...] | None = None  # of a selector, as `in_parts` writes it
     named: Count | None = None  # the prediction that a selector calls correct, from 1, where it is asked for one
 
     @classmethod
@@ -71,14 +71,17 @@ class JudgedText(SparseRecord):
         )  # fmt: skip
 
 
-def in_parts(prompt: str, texts: Sequence[str]) -> tuple[str | int, ...]:
-    """A prompt without the texts that it shows and that are stored already: k stands for `texts[k]`."""
+def in_parts(prompt: str, texts: Sequence[str]) -> tuple[str, ...]:
+    """A prompt without the texts that it shows and that are stored already: every second part is a number in `texts`.
+
+    Numbers are written as text, because readers of columns want one type in a list.
+    """
     places = {text: k for k, text in reversed([*enumerate(texts)]) if len(text) > 8}  # a short one saves nothing
     if not places:
         return (prompt,)
     longest_first = sorted(places, key=len, reverse=True)
     parts = re.split(f"({'|'.join(map(re.escape, longest_first))})", prompt)
-    return tuple(places.get(part, part) if i % 2 else part for i, part in enumerate(parts) if part)
+    return tuple(str(places[part]) if i % 2 else part for i, part in enumerate(parts))
 
 
 class StrategyResult(SparseRecord):

@@ -122,8 +122,8 @@
       }
       return body;
     };
-    // Samples stand in a selector's prompt by their numbers.
-    const prompt = (parts, texts) => make("pre", {}, ...parts.map((part) => typeof part === "number"
+    // Every second part of a selector's prompt is the number of a sample.
+    const prompt = (parts, texts) => make("pre", {}, ...parts.map((part, i) => i % 2
       ? make("b", {}, visible((texts.find((text) => text.name === `sample ${part}`) || { text: "" }).text)) : visible(part)));
     const CLOSED = { model: "the model closed its thinking", budget: "the budget closed its thinking", loop: "closed in a loop",
       end_of_turn: "the model ended its turn while thinking" };

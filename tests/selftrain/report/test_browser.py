@@ -29,7 +29,7 @@ HOSTILE = (
 N = 6
 # What a selector was asked, with a budget in its second thought.
 ASKED = {
-    "prompt": ["Which is correct? 1. ", 0, " 2. ", 1], "named": 1,
+    "prompt": ["Which is correct? 1. ", "0", " 2. ", "1", ""], "named": 1,
     "budget": {"thinking": 9, "ignored_at": [4], "closed_by": "model"},
 }  # fmt: skip
 

@@ -244,7 +244,7 @@ def test_settings_of_before_are_read():
 def test_what_is_written(result, run):
     names = {path.name for path in (run / "scale").iterdir()}
     curves = {f"{name}.{kind}" for name in ("tokens", "candidates", "ignores") for kind in ("svg", "pdf", "png")}
-    assert names == curves | {"scale.json", "scale.md", "results.jsonl.gz"}
+    assert names == curves | {"scale.json", "scale.md", "scale.html", "results.jsonl.gz"}
     text = (run / "scale/scale.md").read_text()
     for subject in result["subjects"]:
         assert f"## {subject['name']}" in text

@@ -86,8 +86,8 @@ class Collator:
         """What an image says, a token for each of its cells in reading order: a label, or <|vision_pad|> for none."""
         _, height, width = self.images.grid(index)
         grid = torch.full((height // 2, width // 2), self.tokenizer.convert_tokens_to_ids("<|vision_pad|>"))
-        for row, column, label in problem.meta["cells"]:
-            (grid[row, column],) = self.tokenizer(label)["input_ids"]
+        for cell in problem.meta["cells"]:
+            (grid[cell["row"], cell["column"]],) = self.tokenizer(cell["label"])["input_ids"]
         return grid.flatten()
 
     def __call__(self, rows: Sequence[Row]) -> Batch:

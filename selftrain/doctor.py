@@ -228,7 +228,7 @@ def _trackers(config: Config) -> Iterator[Finding]:
     for name in names:
         if name in ("none", "all"):
             continue
-        pythons = [None] if name in config.report_to else []
+        pythons: list[Path | None] = [None] if name in config.report_to else []
         pythons += [config.training.interpreter] if trains and config.training.interpreter not in pythons else []
         for interpreter in pythons:
             advice = f"`uv pip install {name}` there, or leave it out of report_to"

@@ -10,10 +10,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import field_validator
 
 from selftrain.files import Record, RunError
 from selftrain.runs.run_dir import iteration_files
@@ -32,6 +35,18 @@ class Reading(Record):
     splits: tuple[str, ...]
     settings: str | None  # digest of the configuration; None for what was read before there was this file
     strategies: tuple[str, ...]
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _as_in_the_file(cls, weights: Any) -> Any:
+        """Iterations are words in the file beside the names of `scale`: readers of tables want one type in a column."""
+        if not isinstance(weights, list | tuple):
+            return weights
+        return [int(one) if isinstance(one, str) and re.fullmatch(r"-?\d+", one) else one for one in weights]
+
+    def to_row(self, when: str | None) -> dict[str, Any]:
+        """Its line in the file."""
+        return {**self.to_json(), "weights": [str(one) for one in self.weights], "time": when}
 
     def covers(self, other: Reading) -> bool:
         """Whether nothing of `other` lies outside this one."""
@@ -58,9 +73,9 @@ def record(run: Path, reading: Reading) -> int:
                 if before.covers(reading) and (not finished or reading.by == "scale"):
                     return number
             if reading.by == "run" and (old := _unrecorded(run, [before for before, _ in known])) is not None:
-                _append(file.fileno(), {**old.to_json(), "time": None})
+                _append(file.fileno(), old.to_row(None))
                 known.append((old, True))
-            _append(file.fileno(), {**reading.to_json(), "time": _now()})
+            _append(file.fileno(), reading.to_row(_now()))
             return len(known) + 1
     except OSError as error:
         raise RunError(

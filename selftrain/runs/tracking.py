@@ -153,7 +153,9 @@ def for_trainer(config: Config, out: Path) -> tuple[dict[str, object], dict[str,
     home, stage = config.output.resolve(), out.resolve().parent
     where = stage.relative_to(home) if stage.is_relative_to(home) else Path(stage.name)
     name = "-".join(where.parts).removesuffix(".partial")
-    chosen = {"report_to": list(config.report_to), "run_name": f"{config.name}-{name}", "project": project("trackio")}
+    chosen: dict[str, object] = {
+        "report_to": list(config.report_to), "run_name": f"{config.name}-{name}", "project": project("trackio"),
+    }  # fmt: skip
     variables = {
         "TENSORBOARD_LOGGING_DIR": str(home / "tensorboard" / name), "WANDB_DIR": str(home),
         "WANDB_PROJECT": project("wandb"), "WANDB_RUN_GROUP": config.name,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
-VERSION = 3  # changes whenever the same seed would give other bytes
+VERSION = 3  # changes whenever the same seed would give other problems or other images
 SIZES = ((112, 112), (140, 112))  # width, height in pixels; the second for one image in WIDE_EVERY
 WIDE_EVERY = 8
 NEAR = 12  # the answer for misread labels is at most this far from the right one, so that a rough sum does not do
@@ -76,7 +76,8 @@ def make_problem(
         images=(f"images/{identifier}.png",),
         meta={
             "family": variant.family, "variant": variant.name, "difficulty": variant.difficulty,
-            "params": list(params), "labels": labels, "cells": [list(cell) for cell in cells],
+            "params": list(params), "labels": labels,
+            "cells": [{"row": row, "column": column, "label": label} for row, column, label in cells],
             "steps": steps, "value": answer, "rationale": rationale(labels, steps, answer, letter),
         },
     )  # fmt: skip

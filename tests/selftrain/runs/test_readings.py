@@ -117,7 +117,8 @@ def test_a_torn_line_and_a_damaged_one(tmp_path):
     (tmp_path / FILE).write_bytes(whole + b'{"by": "run", "wei')  # killed while it was written
     assert weights(tmp_path) == [(0, 1)]
     assert record(tmp_path, reading(2)) == 2
-    assert [json.loads(line)["weights"] for line in (tmp_path / FILE).read_text().splitlines()] == [[0, 1], [2]]
+    assert [json.loads(line)["weights"] for line in (tmp_path / FILE).read_text().splitlines()] == [["0", "1"], ["2"]]
+    assert weights(tmp_path) == [(0, 1), (2,)]
     (tmp_path / FILE).write_bytes(b"{\n" + whole)
     with pytest.raises(RunError, match=r"test_readings\.jsonl, line 1: .*restore the file"):
         record(tmp_path, reading(3))

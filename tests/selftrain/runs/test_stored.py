@@ -10,6 +10,7 @@ import pytest
 
 from data_process.io import read_jsonl, write_jsonl
 from data_process.prepare.command import main as prepare
+from data_process.sources import minigeo
 from selftrain import load
 from selftrain.cli.main import main
 from selftrain.config import load_config
@@ -17,6 +18,7 @@ from selftrain.files import RunError
 from selftrain.loop import run_loop
 from selftrain.progress import Progress
 from selftrain.report.formatting import visible
+from selftrain.runs.readings import Reading, record
 
 ROOT = Path(__file__).parents[3]
 
@@ -185,7 +187,13 @@ def test_every_file_of_rows_opens_in_one_line(folder, tmp_path):
     import datasets
     import pandas as pd
 
-    files = [*folder.glob("data/*.jsonl"), *folder.glob("runs/a/**/*.jsonl")]
+    minigeo.write(tmp_path / "minigeo", {"train": 4, "dev": 2, "test": 2}, seed=0)
+    by_scale = Reading(
+        by="scale", weights=("base", "iter1"), splits=("test",), settings="a", strategies=("greedy",), iters=None
+    )
+    record(folder / "runs/b", by_scale)  # beside the loop's, whose weights are numbers
+    files = [*folder.glob("data/*.jsonl"), *folder.glob("runs/a/**/*.jsonl"), *tmp_path.glob("minigeo/*.jsonl")]
+    files.append(folder / "runs/b/test_readings.jsonl")
     assert {file.name for file in files} >= {
         "train.jsonl", "rows.jsonl", "candidates.jsonl", "judged.jsonl", "examples.jsonl", "rates.jsonl",
     }  # fmt: skip

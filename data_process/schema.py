@@ -258,7 +258,8 @@ def stored_row(read: Callable[[Mapping[str, Any]], _Record]) -> Callable[[Mappin
 
 def _checked(record: _Record) -> _Record:
     """The record; TypeError for a field whose value is of another type, or none of those that a Literal lists."""
-    for name, types, values in _expected(type(record)):
+    kind: type = type(record)
+    for name, types, values in _expected(kind):
         value = getattr(record, name)
         if type(value) not in types or (values and value not in values):
             raise TypeError(f"field {name!r} is {shown(value)}")

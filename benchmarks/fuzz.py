@@ -7,14 +7,15 @@
 Ctrl-C and SIGTERM stop it at once.
 
 The seeds are real files: a rehearsal's run folder and bank, MiniGeo, tables in every format, images in every format,
-the configurations that ship. A fault is any exception but a UserError, a call that takes longer than 10 seconds, and a
-file that was changed by reading it.
+the configurations that ship. A fault is any exception but a UserError, a call that takes more than 10 seconds
+or 600 MB of memory, and a file that was changed by reading it.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import gzip
 import io
 import json
 import random
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import time
 import traceback
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -33,6 +35,7 @@ from typing import Any
 from data_process.errors import UserError
 
 SECONDS = 10  # for one input
+MEMORY = 600_000_000  # bytes by which one input may make the process grow
 ROOT = Path(__file__).parents[1]
 # fmt: off
 HOSTILE: list[Any] = [
@@ -98,7 +101,22 @@ def ended_by_signals() -> Iterator[None]:
 
 
 def mutated(content: bytes, drawn: random.Random) -> bytes:
-    """A file with something wrong: a value of its JSON replaced, or bytes changed, removed, added or repeated."""
+    """A file with something wrong: a value of its JSON replaced, or bytes changed, removed, added or repeated.
+
+    Half of the compressed files are sound, with something wrong in what they hold.
+    """
+    if content.startswith(b"\x1f\x8b") and drawn.random() < 0.5:
+        return gzip.compress(mutated(gzip.decompress(content), drawn), 1)
+    if content.startswith(b"PK") and drawn.random() < 0.5:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        one = drawn.choice(list(members))
+        members[one] = mutated(members[one], drawn)
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+        return out.getvalue()
     if drawn.random() < 0.5 and (changed := _with_other_value(content, drawn)) is not None:
         return changed
     data = bytearray(content)
@@ -155,11 +173,19 @@ def _alarm(*_: object) -> None:
     raise TooSlow
 
 
+def _size(name: str) -> int:
+    """Bytes of this process in memory now (VmRSS), or at most (VmHWM)."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(name))
+
+
 def run_one(target: Target, content: bytes, name: str, folder: Path) -> tuple[str | None, bool, float]:
     """(fault or None, whether it was refused, seconds) of one input."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+    Path("/proc/self/clear_refs").write_text("5")  # the largest size is counted from here on
+    before = _size("VmRSS")
     started, refused, fault = time.perf_counter(), False, None
     for limit in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(limit, _alarm)
@@ -180,6 +206,8 @@ def run_one(target: Target, content: bytes, name: str, folder: Path) -> tuple[st
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
+    if fault is None and (grown := _size("VmHWM") - before) > MEMORY:
+        fault = f"{grown / 1e6:,.0f} MB of memory"
     if fault is None and target.folder is None and path.exists() and path.read_bytes() != content:
         fault = "the file was changed"
     return fault, refused, time.perf_counter() - started

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import gzip
 import io
 import json
 import random
 import shutil
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +24,7 @@ def all_targets(work: Path) -> list[Target]:
     run = _run(work)
     return [
         *_rows(work, run), _tables(work), *_images(work), _configs(), _overrides(), _bank(run), *_run_files(run),
-        _logs(work), *_texts(), _replies(),
+        _logs(work), *_texts(), _replies(), _model_lists(), _predictions(work), _traces(run), _adapters(work),
     ]  # fmt: skip
 
 
@@ -130,21 +135,35 @@ def _images(work: Path) -> list[Target]:
     saved = []
     forms = [("PNG", "RGB"), ("PNG", "RGBA"), ("PNG", "I;16"), ("PNG", "P"), ("PNG", "1"), ("JPEG", "RGB"),
              ("JPEG", "CMYK"), ("WEBP", "RGB"), ("GIF", "P"), ("BMP", "RGB"), ("TIFF", "RGB"), ("PPM", "RGB"),
-             ("AVIF", "RGB"), ("JPEG2000", "RGB"), ("TGA", "RGB"), ("PCX", "RGB"), ("DDS", "RGB"), ("ICO", "RGB"),
-             ("ICNS", "RGB"), ("EPS", "RGB")]  # fmt: skip
+             ("AVIF", "RGB"), ("JPEG2000", "RGB"), ("TGA", "RGB"), ("PCX", "RGB"), ("TIFF", "CMYK"), ("TIFF", "I;16"),
+             ("TIFF", "F"), ("DDS", "RGB"), ("ICO", "RGB"), ("ICNS", "RGB"), ("EPS", "RGB")]  # fmt: skip
     exif = Image.Exif()
     exif[0x0112] = 6
     for form, mode in forms:
         out = io.BytesIO()
         noise.convert(mode).save(out, form, **({"exif": exif} if form in ("JPEG", "PNG", "WEBP") else {}))
         saved.append((f"a.{'png' if form == 'EPS' else form.lower()}", out.getvalue()))
+    for form in ("GIF", "WEBP", "PNG", "TIFF"):  # animated, or of several pages
+        out = io.BytesIO()
+        noise.save(out, form, save_all=True, append_images=[noise.rotate(angle) for angle in (90, 180)])
+        saved.append((f"several.{form.lower()}", out.getvalue()))
+    huge = []  # headers of 12,000 x 12,000 pixels
+    for mode in ("1", "P", "RGBA", "I;16"):
+        out = io.BytesIO()
+        Image.new(mode, (12_000, 1)).save(out, "PNG", transparency=b"\0" if mode == "P" else None)
+        raw = out.getvalue()
+        header = b"IHDR" + struct.pack(">II", 12_000, 12_000) + raw[24:29]
+        huge.append((f"huge-{mode[0]}.png", raw[:12] + header + struct.pack(">I", zlib.crc32(header)) + raw[33:]))
     store = work / "store"
 
     def add(path: Path) -> None:
         ImageStore(store, path.parent, min_pixels=3136, max_pixels=100_000).add(path.name)
         shutil.rmtree(store, ignore_errors=True)
 
-    return [Target("images", tuple(saved), add), Target("image prints", tuple(saved[:10]), fingerprint)]
+    return [
+        Target("images", tuple(saved), add), Target("image bombs", tuple(huge), add, share=0.5),
+        Target("image prints", tuple(saved[:10]), fingerprint),
+    ]  # fmt: skip
 
 
 def _configs() -> Target:
@@ -190,7 +209,7 @@ def _bank(run: Path) -> Target:
             bank.count()
             bank.known_digest(run / "config.json")
 
-    return Target("bank", (("b.sqlite", content),), read, folder=_empty(run.parent / "banks"))
+    return Target("bank", (("b.sqlite", content),), read, folder=_empty(run.parent / "banks"), share=0.3)
 
 
 def _empty(folder: Path) -> Path:
@@ -224,7 +243,7 @@ def _run_files(run: Path) -> list[Target]:
         "show": (seeds, lambda path: command("show", at(path), "--wrong")),
         "list": (seeds, lambda path: command("list", at(path).parent)),
     }
-    share = {"report": 0.02, "rejudge": 0.3}
+    share = {"report": 0.02, "rejudge": 0.3, "score a run": 0.3, "show": 0.5, "compare": 0.5, "list": 0.5}
     return [Target(name, some, read, folder=run, share=share.get(name, 1.0)) for name, (some, read) in commands.items()]
 
 
@@ -266,12 +285,13 @@ def _texts() -> list[Target]:
         for problem in problems:
             judge(text, problem)
 
-    return [Target("responses", tuple(("r.txt", text.encode()) for text in texts), read)]
+    return [Target("responses", tuple(("r.txt", text.encode()) for text in texts), read, share=0.5)]
 
 
 def _replies() -> Target:
-    """What a server may answer."""
+    """What a server may answer to a request for a completion: of the engine, and of the extractor."""
     from data_process.http import Answer, _message
+    from data_process.judging.extractor import MalformedReply, _content
     from selftrain.engines.openai_api.chat_completions import read_answer
 
     reply = {
@@ -282,12 +302,140 @@ def _replies() -> Target:
 
     def read(path: Path) -> None:
         body = path.read_bytes()
-        _message(body)
+        answer = Answer(200, {}, body, _message(body))
+        with contextlib.suppress(MalformedReply):
+            _content(answer)
         try:
-            found = Answer(200, {}, body, "").json()
+            found = answer.json()
         except ValueError:
             return
         if isinstance(found, dict):
             read_answer(found, name="r", url="http://h/v1", logprobs=True)
 
     return Target("server replies", (("r.json", json.dumps(reply).encode()),), read)
+
+
+def _model_lists() -> Target:
+    """What a server may answer when it is asked for its models."""
+    from data_process.errors import UserError
+    from selftrain.engines.openai_api.chat_completions import dialect_of, look_up
+
+    card = {"id": "m", "object": "model", "owned_by": "vllm", "root": "/m", "parent": None, "max_model_len": 4096}
+
+    class Client:
+        url = "http://h/v1"
+
+        def __init__(self, found: Any) -> None:
+            self.found = found
+
+        async def call(self, path: str, *, name: str) -> Any:
+            return self.found
+
+    def read(path: Path) -> None:
+        try:
+            found = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise UserError("no JSON") from error
+        if isinstance(found, dict):
+            client: Any = Client(found)
+            dialect_of(client, asyncio.run(look_up(client, "m", optional=False)))
+
+    return Target("model lists", (("m.json", json.dumps({"object": "list", "data": [card] * 2}).encode()),), read)
+
+
+def _predictions(work: Path) -> Target:
+    """Files of engines and logs of other evaluation programs."""
+    from selftrain.scoring.answer_file import score_files
+
+    said = [(row["id"], row["question"], f"The answer is {row['answer']}.") for row in PROBLEMS]
+    batch = [{"custom_id": i, "response": {"status_code": 200, "body": {"choices": [{"message": {"content": text},
+              "finish_reason": "stop"}]}}, "error": None} for i, _, text in said]  # fmt: skip
+    lmms = [{"doc_id": k, "target": "x", "filtered_resps": text, "input": f"<image>\n{asked}"}
+            for k, (_, asked, text) in enumerate(said)]  # fmt: skip
+    vlm = [{"index": k, "id": i, "question": asked, "prediction": text} for k, (i, asked, text) in enumerate(said)]
+    inspect = [{"id": i, "epoch": 1, "input": asked, "target": "x", "output": {"choices": [
+                {"message": {"content": text}, "stop_reason": "stop"}]}} for i, asked, text in said]  # fmt: skip
+    head = {"version": 2, "status": "success", "eval": {}}
+    space = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+    table = [list(vlm[0]), *(list(row.values()) for row in vlm)]
+    cells = ""
+    for n, line in enumerate(table, 1):
+        values = zip("ABCD", line, strict=True)
+        cells += f'<row r="{n}">'
+        cells += "".join(f'<c r="{c}{n}" t="inlineStr"><is><t>{value}</t></is></c>' for c, value in values) + "</row>"
+    files = {
+        "batch.jsonl": _lines(batch), "20260801_101010_samples_t.jsonl": _lines(lmms),
+        "v.json": json.dumps(vlm).encode(),
+        "v.tsv": "\n".join("\t".join(map(str, row)) for row in table).encode(),
+        "lists.jsonl": _lines([{"id": i, "responses": [text, "no"]} for i, _, text in said]),
+        "generated_predictions.jsonl": _lines(
+            [{"prompt": asked, "predict": text, "label": row["answer"]}
+             for row, (_, asked, text) in zip(PROBLEMS, said, strict=True)]),
+        "i.json": json.dumps({**head, "samples": inspect}).encode(),
+        "i.eval": _zip({"header.json": head, **{f"samples/{s['id']}_epoch_1.json": s for s in inspect}}),
+        "v.xlsx": _zip({"xl/worksheets/sheet1.xml": f"<worksheet {space}><sheetData>{cells}</sheetData></worksheet>"}),
+    }  # fmt: skip
+    for name, content in files.items():
+        (work / name).write_bytes(content)
+
+    def read(path: Path) -> None:
+        score_files(work / "problems.jsonl", path, "auto", per_item=work / "scored.jsonl")
+
+    for name in files:
+        with quiet():
+            read(work / name)  # every form is known
+    return Target("prediction files", tuple(files.items()), read)
+
+
+def _zip(members: dict[str, Any]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, value in members.items():
+            archive.writestr(name, value if isinstance(value, str) else json.dumps(value))
+    return out.getvalue()
+
+
+def _traces(run: Path) -> Target:
+    """Outside traces in every form."""
+    from data_process.io import load_problems
+    from data_process.prompts import prompt_set
+    from data_process.traces.reader import TraceFile, read_traces
+
+    data = run.parent / "data"
+    train = {problem.id: problem for problem in load_problems(data / "train.jsonl", data)}
+    problem, prompts = next(iter(train.values())), prompt_set("minigeo")
+    cot = [{"problem_id": problem.id, "response": f"So it is.\nAnswer: {problem.answer}"},
+           {"question": "How many?", "answer": "5", "response": "2 + 3 = 5.\nAnswer: 5"}]  # fmt: skip
+    thinking = [{**row, "thinking": "2 + 3 = 5"} for row in cot]
+    shared = [{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b c d"}]}]
+    examples = next(run.glob("iter1/build/examples.jsonl")).read_bytes()
+    seeds = (("cot.jsonl", _lines(cot)), ("thinking.jsonl", _lines(thinking)), ("sharegpt.jsonl", _lines(shared)),
+             ("rows.jsonl", examples[:9000].rpartition(b"\n")[0] + b"\n"))  # fmt: skip
+
+    def read(path: Path) -> None:
+        kind: Any = path.stem
+        read_traces(TraceFile(path, kind, unjudged=True), train, prompts, data)
+
+    return Target("traces", seeds, read)
+
+
+def _adapters(work: Path) -> Target:
+    from selftrain.training.adapter import CONFIG, WEIGHTS, check_adapter, shape_of
+    from selftrain.training.weight_files import header_of
+
+    folder = _empty(work / "adapter")
+    header = {"__metadata__": {"format": "pt"}, "a.lora_B": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]},
+              "a.lora_A": {"dtype": "BF16", "shape": [4], "data_offsets": [16, 24]}}  # fmt: skip
+    text = json.dumps(header).encode()
+    weights = struct.pack("<Q", len(text)) + text + struct.pack("<4f", 1, 2, 3, 4) + bytes(8)
+    config = json.dumps({"r": 8, "lora_alpha": 16, "lora_dropout": 0.0, "base_model_name_or_path": "m"}).encode()
+    seeds = ((WEIGHTS, weights), (CONFIG, config))
+    for name, content in seeds:
+        (folder / name).write_bytes(content)
+
+    def read(path: Path) -> None:
+        shape_of(path.parent)
+        header_of(path.parent / WEIGHTS)
+        check_adapter(path.parent)
+
+    return Target("adapters", seeds, read, folder=folder)

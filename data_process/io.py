@@ -14,6 +14,7 @@ import json
 import os
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn, TypeVar, cast
@@ -74,11 +75,26 @@ def _not_json(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")  # Python reads NaN and Infinity, but other readers of the file do not
 
 
+class _TwiceError(ValueError):
+    """A key stands twice in one object; Python would take the last without a word."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Row:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        [(name, times)] = Counter(name for name, _ in pairs).most_common(1)
+        raise _TwiceError(f"key {shown(name)} stands {times} times in one object; keep one of them")
+    return row
+
+
 # Made once: json.loads and json.dumps make one for every row when they are given options. The check for circular
 # references takes a quarter of the time, and a circular row ends in RecursionError all the same.
-_DECODER = json.JSONDecoder(parse_constant=_not_json)
+_DECODER = json.JSONDecoder(parse_constant=_not_json)  # of files that this program wrote
+_UNIQUE_DECODER = json.JSONDecoder(parse_constant=_not_json, object_pairs_hook=_unique)
 # For files of others: pandas writes a missing value as NaN.
-_NAN_DECODER = json.JSONDecoder(parse_constant=lambda name: None if name == "NaN" else _not_json(name))
+_NAN_DECODER = json.JSONDecoder(
+    parse_constant=lambda name: None if name == "NaN" else _not_json(name), object_pairs_hook=_unique
+)
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False)
 _ASCII_ENCODER = json.JSONEncoder(allow_nan=False, check_circular=False)
 _BOM = b"\xef\xbb\xbf"
@@ -92,6 +108,8 @@ def _parse(data: bytes, path: Path, line: int | None, decoder: json.JSONDecoder)
         raise DataError(f"{_where(path, line)}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
     except RecursionError as error:
         raise DataError(f"{_where(path, line)}: nested too deeply; correct the line") from error
+    except _TwiceError as error:
+        raise DataError(f"{_where(path, line)}: {error}") from error
     except ValueError as error:
         raise DataError(
             f"{_where(path, line)}: not complete JSON ({error}); a file whose writing was interrupted ends like "
@@ -123,9 +141,10 @@ def numbered_rows(
 ) -> Iterator[tuple[str, Row]]:
     """(where, row) of every row; `where` names the file and the line for messages. `nan_is_null`: as pandas writes.
 
-    `bad` makes the row that stands for a line that cannot be read; without it, such a line is a DataError.
+    `bad` makes the row that stands for a line that cannot be read; without it, such a line is a DataError. So is one
+    in which a key stands twice.
     """
-    rows = _rows(path, _NAN_DECODER if nan_is_null else _DECODER, bad)
+    rows = _rows(path, _NAN_DECODER if nan_is_null else _UNIQUE_DECODER, bad)
     return ((_where(path, number, unit), row) for unit, number, row in rows)
 
 
@@ -210,11 +229,12 @@ def each_row(path: str | Path) -> Iterator[Row]:
 
 def each_record(path: str | Path, from_json: Callable[[Row], Record]) -> Iterator[Record]:
     """Yields `from_json` of each row. DataError as in `read_jsonl`; one that `from_json` raises names file and line."""
-    for where, row in numbered_rows(Path(path)):
+    path = Path(path)
+    for unit, number, row in _rows(path):
         try:
             yield from_json(row)
         except DataError as error:
-            raise DataError(f"{where}: {error}") from error
+            raise DataError(f"{_where(path, number, unit)}: {error}") from error
 
 
 @paused_garbage_collection()
@@ -292,6 +312,15 @@ _FIELDS = (
 )  # fmt: skip
 
 
+def refuse_file(folder: Path) -> None:
+    """DataError for a file where a folder of problems should be."""
+    if folder.is_file():
+        raise DataError(
+            f"{folder} is a file, and the folder of the problems is needed; make one with `selftrain prepare table "
+            f"--raw {folder} --out data/{folder.name.partition('.')[0]}`, and set data.folder to it"
+        )
+
+
 def load_problems(path: str | Path, image_root: str | Path, *, unlabelled: bool = False) -> list[Problem]:
     """The problems of a JSON Lines file, every field checked. Images are relative to `image_root` and may be missing.
 
@@ -301,6 +330,7 @@ def load_problems(path: str | Path, image_root: str | Path, *, unlabelled: bool 
     number problem. Other fields go to `meta`. With `unlabelled`, `answer` may be null. Raises DataError naming the row.
     """
     root = Path(image_root).resolve()
+    refuse_file(Path(image_root))
     first: dict[str, str] = {}
     problems = []
     for where, row in numbered_rows(Path(path)):

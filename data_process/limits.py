@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -86,6 +87,16 @@ def read_whole(file: Readable, path: Path) -> bytes:
     if len(data) > limit:
         raise DataError(f"{path}: holds more than {limit:,} bytes, {MAX_RATIO} times its size; decompress it yourself")
     return data
+
+
+def check_member(info: zipfile.ZipInfo, path: Path) -> None:
+    """DataError for a member of a zip that says that it holds far more than text can be compressed to.
+
+    Python reads no more of a member than it says.
+    """
+    limit = max(ALWAYS, MAX_RATIO * info.compress_size)
+    if info.file_size > limit:
+        raise DataError(f"{path}: {shown(info.filename)} holds more than {limit:,} bytes; unpack the file yourself")
 
 
 def piece_limit(path: Path) -> int:

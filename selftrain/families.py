@@ -92,7 +92,7 @@ def read_model_config(model: Path) -> dict[str, Any]:
         raise FamilyError(f"model folder {model} {what}; set model.path to a complete checkpoint folder")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise FamilyError(f"{path} cannot be read ({error}); copy the checkpoint again") from error
     if not isinstance(found, dict):
         raise FamilyError(f"{path} is no JSON object; copy the checkpoint again")
@@ -140,7 +140,7 @@ def family_of_adapter(adapter: Path) -> Family | None:
     try:
         named = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
         base = Path(named)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # whether it is an adapter at all is checked where it is opened
     if (base / "config.json").is_file():
         return FAMILIES.get(read_model_config(base).get("model_type", ""))
@@ -170,11 +170,11 @@ def pixel_limits(model: Path) -> tuple[int, int] | None:
     for name in ("preprocessor_config.json", "processor_config.json"):
         try:
             found = json.loads((model / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found = found.get("image_processor") or found
+            size = {"shortest_edge": found.get("min_pixels"), "longest_edge": found.get("max_pixels")}
+            size |= {key: value for key, value in (found.get("size") or {}).items() if key in size}
+        except (OSError, ValueError, AttributeError, RecursionError):
             continue  # where a processor is opened, it says what is wrong
-        found = found.get("image_processor") or found
-        size = {"shortest_edge": found.get("min_pixels"), "longest_edge": found.get("max_pixels")}
-        size |= {key: value for key, value in (found.get("size") or {}).items() if key in size}
         low, high = size["shortest_edge"], size["longest_edge"]
         if isinstance(low, int) and isinstance(high, int):
             return low, high
@@ -188,7 +188,7 @@ def chat_template(model: Path) -> str | None:
     for name in ("chat_template.json", "processor_config.json", "tokenizer_config.json"):
         try:
             found = json.loads((model / name).read_text(encoding="utf-8")).get("chat_template")
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError, RecursionError):
             continue
         if isinstance(found, str):
             return found

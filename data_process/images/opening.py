@@ -24,9 +24,9 @@ FORMATS = (
     "PNG", "JPEG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA", "PCX",
 )  # fmt: skip
 STARTS_PROGRAMS = ("EPS", "WMF")
-# Of one image: its file, what the decoder needs, and copies in other modes. With Python and Pillow themselves the
-# process stays below 600 MB. A 130-megapixel photo passes; 50 megapixels of a progressive one.
-MAX_MEMORY = 520_000_000  # bytes
+# Of one image: its file, what the decoder needs, and copies in other modes. With Python, Pillow and the canonical image
+# the process stays below 600 MB. A 120-megapixel photo passes; 48 megapixels of a progressive one.
+MAX_MEMORY = 480_000_000  # bytes
 _PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}  # bytes in memory; 4 of other modes
 # Bytes for each pixel that decoders need besides, measured with Pillow 11.3 as the growth of the process.
 _DECODER = {"WEBP": 13, "AVIF": 16, "JPEG2000": 24, "TIFF": 4, "GIF": 4, "MPO": 6}
@@ -153,6 +153,21 @@ def by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image])
     rows = max(1, _STRIP // image.width)
     for top in range(0, image.height, rows):
         whole.paste(convert(image.crop((0, top, image.width, min(top + rows, image.height)))), (0, top))
+    return whole
+
+
+def resized(image: Image.Image, width: int, height: int) -> Image.Image:
+    """An image resized by bicubic interpolation, in bands where the rows between its two passes would take much."""
+    from PIL import Image
+
+    band = max(1, round(_STRIP / image.height * height / width))  # rows of the result from a strip of the image
+    if width * image.height <= 8 * _STRIP or band >= height:
+        return image.resize((width, height), Image.Resampling.BICUBIC)
+    whole = Image.new(image.mode, (width, height))
+    for top in range(0, height, band):
+        end = min(top + band, height)
+        box = (0, top * image.height / height, image.width, end * image.height / height)
+        whole.paste(image.resize((width, end - top), Image.Resampling.BICUBIC, box=box), (0, top))
     return whole
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from data_process.errors import naming
-from data_process.images.opening import MAX_MEMORY, ImageError, Reason, by_strips, decoded
+from data_process.images.opening import MAX_MEMORY, ImageError, Reason, by_strips, decoded, resized
 from data_process.schema import Problem
 
 if TYPE_CHECKING:
@@ -216,8 +216,6 @@ class ImageStore:
 
     def _make(self, source: Path, raw: bytes) -> dict[str, Any]:
         """Decode, resize and save one image; returns the part of its index entry that depends on its pixels."""
-        from PIL import Image
-
         image = decode(source, raw)
         try:
             height, width = canonical_size(image.height, image.width, self.patch, *self.limits)
@@ -225,7 +223,7 @@ class ImageStore:
             advice = "crop it, or widen the image store's pixel limits"
             raise ImageError("too_extreme", f"{source}: {error}; {advice}") from error
         if (width, height) != image.size:
-            image = image.resize((width, height), Image.Resampling.BICUBIC)
+            image = resized(image, width, height)
         content = hashlib.sha256(image.tobytes())
         content.update(json.dumps([width, height, self.min_pixels, self.max_pixels, self.patch]).encode())
         entry = {"id": content.hexdigest(), "width": width, "height": height}

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from data_process.limits import check_member
 from data_process.schema import DataError, Problem, shown, wrong
 from data_process.sources.base import LocatedRow, Row, plain_value, refuse_unreadable, unreadable
 from data_process.sources.workbook import MAX_CELL
@@ -101,7 +102,7 @@ def log_rows(
             parsed.append(found if reader not in _IN_ORDER or found.ids else replace(found, place=place))
         except DataError as error:
             yield where, unreadable(error, path)
-        except (KeyError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
             yield where, unreadable(DataError(f"not a sample as the rows before it ({error!r:.80})"), path)
     samples = _merged(parsed)
     if not samples:
@@ -155,7 +156,7 @@ def _ids(path: Path, samples: Sequence[LogSample], problems: Mapping[str, Proble
     ways = {column: [one.numbers.get(column) for one in samples] for one in samples[:1] for column in one.numbers}
     if all(one.place is not None for one in samples):
         ways["place in the data set"] = [
-            ordered[one.place] if one.place is not None and one.place < len(ordered) else None for one in samples
+            ordered[one.place] if one.place is not None and 0 <= one.place < len(ordered) else None for one in samples
         ]
     for names in ways.values():
         meant = [(one, problems[name]) for one, name in zip(samples, names, strict=True) if name and name in problems]
@@ -204,7 +205,7 @@ def _of_choice(value: Any, where: str, cut: bool = False) -> Text:
 
 def _listed(path: Path, where: str, row: Row) -> LogSample:
     """A row of an id, or a prompt, and n completions, or one under an engine's own name."""
-    value = next(row[name] for name in _TEXTS if name in row)
+    value = next((row[name] for name in _TEXTS if name in row), None)
     several = value if isinstance(value, list) else [value]
     while len(several) == 1 and isinstance(several[0], list):  # as pipelines of transformers write them
         several = several[0]
@@ -310,9 +311,12 @@ def inspect_rows(path: Path) -> Iterator[LocatedRow]:
         version, samples = _read_eval(path) if path.suffix == ".eval" else _read_json_log(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except (
+        ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError, NotImplementedError,
+        EOFError, zipfile.BadZipFile, zlib.error,
+    ) as error:  # fmt: skip
         raise DataError(
             f"{path}: not a whole log of inspect-ai ({error!r:.200}); a log of a run that was killed is repaired by "
             "`inspect log recover`"
@@ -321,13 +325,20 @@ def inspect_rows(path: Path) -> Iterator[LocatedRow]:
         raise DataError(f"{path}: a log of version {version}, and {INSPECT_VERSION} is the newest that is known here")
     if not samples:
         raise DataError(f"{path}: a log without samples; log them (INSPECT_LOG_SAMPLES), and evaluate again")
-    for number, row in enumerate(sorted(samples, key=lambda row: int(row.get("epoch", 1))), start=1):
+    for number, row in enumerate(sorted(samples, key=_epoch), start=1):
+        if not isinstance(row, dict):
+            wrong(f"{path}, sample {number}", f"a sample must be a JSON object, this is a {type(row).__name__}")
         yield f"{path}, sample {number}", row
+
+
+def _epoch(sample: Any) -> int:
+    number = sample.get("epoch") if isinstance(sample, dict) else None
+    return number if isinstance(number, int) else 1
 
 
 def _read_json_log(path: Path) -> tuple[int, list[Row]]:
     log = json.loads(path.read_bytes())
-    return int(log["version"]), log.get("samples") or []
+    return int(log["version"]), list(log.get("samples") or [])
 
 
 def _read_eval(path: Path) -> tuple[int, list[Row]]:
@@ -341,6 +352,7 @@ def _read_eval(path: Path) -> tuple[int, list[Row]]:
 
 def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """The bytes of a member, also of one that Python's zipfile cannot unpack yet."""
+    check_member(info, Path(str(archive.filename)))
     if info.compress_type != ZSTANDARD:
         return archive.read(info)
     import pyarrow as pa

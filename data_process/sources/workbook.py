@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 from xml.etree import ElementTree
 
+from data_process.limits import check_member
 from data_process.schema import DataError
 
 MAX_CELL = 32_767  # characters of a cell: programs that write workbooks cut longer texts
@@ -29,6 +30,8 @@ def read_workbook(path: Path) -> Iterator[dict[str, Any]]:
             sheets = [(int(m[1]), m[0]) for name in archive.namelist() if (m := _SHEET.fullmatch(name))]
             if not sheets:
                 raise DataError(f"{path}: a workbook without a sheet; save it again, or as CSV")
+            for info in archive.infolist():
+                check_member(info, path)
             texts: list[str] = []
             if "xl/sharedStrings.xml" in archive.namelist():
                 with archive.open("xl/sharedStrings.xml") as file:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Coroutine, Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from data_process.http import Retry
-from data_process.schema import DataError
+from data_process.schema import DataError, shown
 from selftrain.engine_settings import EngineJob, ServerSettings
 from selftrain.engines.base import (
     Completion,
@@ -71,6 +72,7 @@ class ServerEngine(StreamsResults):
         settings = settings or ServerSettings()
         self.url = check_url(settings.url)
         self.model = model
+        self._named = False  # whether it was said that replies name another model
         self._logprobs = settings.logprobs
         client = JsonClient(
             self.url,
@@ -277,6 +279,10 @@ class ServerEngine(StreamsResults):
         found = await self._client.call("/chat/completions", sent, name=name)
         stop = more.get("stop", ())
         answer = chat_completions.read_answer(found, name=name, url=self.url, logprobs=self._logprobs, stop=stop)
+        if not self._named and isinstance(replied := found.get("model"), str) and replied != self.model:
+            self._named = True
+            what = f"{self.url} was asked for the model {self.model!r} and replies as {shown(replied)}"
+            print(f"note: {what}; see that it serves what you mean", file=sys.stderr, flush=True)
         self._tokens["prompt_tokens"] += answer.n_prompt_tokens
         self._tokens["completion_tokens"] += len(answer.tokens)
         return answer

@@ -17,6 +17,7 @@ from typing import Any
 from data_process.schema import MAX_IMAGES
 from selftrain.engine_settings import VLLMSettings
 from selftrain.engines.base import EngineError
+from selftrain.families import read_model_config
 
 CPU_BATCHED_TOKENS = 8192
 CPU_ENVIRONMENT = {
@@ -111,7 +112,7 @@ def engine_arguments(config: VLLMWorkerConfig, cpu: bool) -> dict[str, Any]:
 
 def _positions(model: Path) -> int:
     """The longest prompt and answer that the checkpoint is made for, in tokens."""
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config = read_model_config(model)
     return int(config.get("text_config", config).get("max_position_embeddings", 0))
 
 

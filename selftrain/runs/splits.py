@@ -13,7 +13,7 @@ from typing import Any
 
 from data_process.images.opening import ImageError
 from data_process.images.store import ImageStore, smart_resize
-from data_process.io import load_problems
+from data_process.io import load_problems, refuse_file
 from data_process.judging import JUDGE_VERSION
 from data_process.prompts import BASE, prompt_set
 from data_process.schema import DataError, Problem, to_json
@@ -36,6 +36,7 @@ def generate_data(config: Config, progress: Progress) -> None:
     from data_process.sources import minigeo
 
     data = config.data
+    refuse_file(data.folder)
     if (data.folder / "card.json").is_file():
         card = read_json(data.folder / "card.json")
         seed, version = card.get("seed"), card.get("version")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -19,6 +18,7 @@ from data_process.seeds import seed_for
 from selftrain.config import Config, ConfigError
 from selftrain.engines.budget_forcing.tags import refuse_letters
 from selftrain.engines.decoding.lora_merge import is_checkpoint
+from selftrain.families import read_model_config
 from selftrain.files import RunError, read_json
 from selftrain.progress import Progress
 from selftrain.runs.metrics import Metrics
@@ -182,7 +182,7 @@ def context_limit_of(config: Config, picture: Callable[[str], Picture], processo
     """The model's positions and a counter of prompt tokens, image tokens included."""
     from selftrain.training.row_lengths import count_image_tokens
 
-    model = json.loads((config.model.path / "config.json").read_text(encoding="utf-8"))
+    model = read_model_config(config.model.path)
     limit = (model.get("text_config") or model).get("max_position_embeddings")
     if not isinstance(limit, int):
         raise ConfigError(f"{config.model.path}/config.json has no max_position_embeddings")

@@ -53,7 +53,7 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
             if entry["dtype"] == "BF16":
                 values = (values.astype(np.uint32) << 16).view(np.float32)
             tensors[name] = values.reshape(entry["shape"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise AdapterError(f"{path} is not a whole safetensors file ({error}); train this adapter again") from error
     return tensors
 
@@ -83,7 +83,7 @@ def shape_of(adapter: Path) -> dict[str, float]:
     try:
         config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
         return {"lora_rank": config["r"], "lora_alpha": config["lora_alpha"], "lora_dropout": config["lora_dropout"]}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise AdapterError(f"{adapter} is not a LoRA adapter ({error!r}); give the folder of a training") from error
 
 

@@ -8,11 +8,11 @@ opens it, and prompts become the same tokens.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from selftrain.engines.decoding.lora_merge import core, shapes_of, tensor_of
+from selftrain.families import read_model_config
 from selftrain.training.hyperparameters import TrainingError
 from selftrain.training.weight_files import header_of, weights_files, write_like
 
@@ -67,5 +67,5 @@ def _names(file: Path) -> list[str]:
 
 
 def _is_tied(model: Path) -> bool:
-    config: dict[str, Any] = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config = read_model_config(model)
     return bool(config.get("tie_word_embeddings", config.get("text_config", {}).get("tie_word_embeddings", False)))

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_process.io import read_json
+from data_process.schema import DataError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -21,10 +24,13 @@ _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 
 
 def weights_files(model: Path) -> list[Path]:
-    """The files that hold a checkpoint's weights, whether they are there or not."""
+    """The files that hold a checkpoint's weights, whether they are there or not. DataError for a damaged index."""
     if (model / INDEX).is_file():
-        index: dict[str, Any] = json.loads((model / INDEX).read_text(encoding="utf-8"))
-        return [model / name for name in sorted(set(index["weight_map"].values()))]
+        index = read_json(model / INDEX, "copy the checkpoint again")
+        try:
+            return [model / name for name in sorted(set(index["weight_map"].values()))]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{model / INDEX} is not the index of a checkpoint; copy the checkpoint again") from error
     return sorted(model.glob("*.safetensors")) or [model / "model.safetensors"]
 
 
@@ -34,18 +40,20 @@ def weights_bytes(model: Path) -> int:
 
 
 def header_of(file: Path) -> tuple[bytes, dict[str, dict[str, Any]]]:
-    """The bytes before the tensors, and each tensor's entry. ValueError if the file is cut or of another format."""
+    """The bytes before the tensors, and each tensor's entry. DataError if the file is cut or of another format."""
+    size = file.stat().st_size
     with file.open("rb") as source:
         length = source.read(8)
-        text = source.read(int.from_bytes(length, "little")) if file.stat().st_size > 8 else b""
+        text = source.read(min(int.from_bytes(length, "little"), size))
     try:
         entries: dict[str, dict[str, Any]] = json.loads(text)
         entries.pop("__metadata__", None)
         end = max(entry["data_offsets"][1] for entry in entries.values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is not a whole safetensors file ({error})") from error
-    if file.stat().st_size != 8 + len(text) + end:
-        raise ValueError(f"{file} is not a whole safetensors file: it has {file.stat().st_size} bytes")
+        whole = size == 8 + len(text) + end
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{file} is not a whole safetensors file ({str(error)[:200]}); copy it again") from error
+    if not whole:
+        raise DataError(f"{file} is not a whole safetensors file: it has {size} bytes; copy it again")
     return length + text, entries
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_process.io import load_problems, read_examples, read_jsonl, write_jsonl
+from data_process.io import load_problems, numbered_rows, read_examples, read_jsonl, write_jsonl
 from data_process.schema import DataError, Example, to_json
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "geoqa"
@@ -106,6 +106,27 @@ def test_round_trip(tmp_path_factory, rows):
 def test_half_of_a_surrogate_pair_survives(tmp_path):
     write_jsonl(tmp_path / "x.jsonl", [{"text": "\ud800"}])
     assert read_jsonl(tmp_path / "x.jsonl") == [{"text": "\ud800"}]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"id": "a", "answer": 1, "answer": 2}', '{"id": "a", "meta": {"answer": 1, "answer": 2}}']
+)
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json"])
+def test_a_key_that_stands_twice(tmp_path, text, name):
+    whole = '{"id": "b"}'
+    (tmp_path / name).write_text(f"{whole}\n{text}\n" if name == "x.jsonl" else f"[{whole}, {text}]")
+    where = "line 2" if name == "x.jsonl" else r"x\.json"
+    for nan_is_null in (False, True):
+        with pytest.raises(DataError, match=rf"{where}: key 'answer' stands 2 times in one object; keep one of them"):
+            list(numbered_rows(tmp_path / name, nan_is_null=nan_is_null))
+
+
+def test_a_file_in_place_of_the_folder(tmp_path):
+    (tmp_path / "my.csv").write_text("question,answer\n1 + 1,2\n")
+    with pytest.raises(
+        DataError, match=r"my\.csv is a file, .*`selftrain prepare table --raw .*my\.csv --out data/my`"
+    ):
+        load_problems(tmp_path / "my.csv/train.jsonl", tmp_path / "my.csv")
 
 
 @pytest.mark.parametrize("bad", [{"x": float("nan")}, {"x": object()}, {"x": {1, 2}}])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from selftrain.engines.base import EngineError
 from selftrain.engines.decoding import kv_cache
 from selftrain.engines.decoding.lora_merge import is_checkpoint
+from selftrain.families import read_model_config
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ def merging_dtype(path: Path, dtype: torch.dtype) -> torch.dtype:
     """The narrowest dtype that holds both the base as it is stored and `dtype`; float32 where the base names none."""
     import torch
 
-    config: dict[str, Any] = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    config = read_model_config(path)
     stored = getattr(torch, str(config.get("dtype") or config.get("torch_dtype")), torch.float32)
     return torch.promote_types(stored, dtype)
 

@@ -299,6 +299,12 @@ def named(name: str, content: str) -> Callable[[Path], Path]:
     return write
 
 
+def zipped(path: Path, member: str, content: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(member, content)
+    return path
+
+
 @pytest.mark.parametrize(
     ("write", "message"),
     [
@@ -319,6 +325,19 @@ def named(name: str, content: str) -> Callable[[Path], Path]:
         (lambda folder: lmms(folder, doc_id=lambda k: None), "'doc_id' must be a number"),
         (named("x.xlsx", "no zip"), "not a whole Excel workbook"),
         (named("x.eval", "no zip"), "not a whole log of inspect-ai"),
+        (lambda folder: zipped(folder / "x.eval", "header.json", b'{"version": Infinity}'), "not a whole log of"),
+        (named("log.json", '{"version": 2, "status": "x", "samples": {"a": 1}}'), "a sample must be a JSON object"),
+        (named("log.json", '{"version": 2, "status": "x", "samples": 3}'), "not a whole log of inspect-ai"),
+        (named("log.json", '{"version": 2, "status": ' + "[" * 10**5), "not a whole log of inspect-ai"),
+        (
+            lambda folder: zipped(folder / "x.eval", "header.json", bytes(80 * 2**20)),
+            "holds more than .* bytes; unpack the file",
+        ),
+        (lambda folder: zipped(folder / "x.xlsx", "xl/worksheets/sheet1.xml", bytes(80 * 2**20)), "holds more"),
+        (
+            named("x.jsonl", '{"id": "geo-0", "responses": ["A"]}\n' + '{"id": "geo-1", "rsponses": ["A"]}\n' * 9),
+            "a response must be text, found None",
+        ),
     ],
 )
 def test_a_log_that_cannot_be_used(tmp_path, problems, write, message):

@@ -107,6 +107,16 @@ def test_a_repeated_key_in_any_status_or_header(key, status):
     no_key(str(caught.value))
 
 
+@pytest.mark.parametrize(("replied", "notes"), [("another\x1b[2J", 1), (None, 0), (7, 0)])
+def test_a_reply_that_names_another_model_is_said_once(replied, notes, capsys):
+    with ChatServer(say) as server, open_(server, logprobs=False) as engine:
+        server.misbehave = always(Reply(200, answer(model=replied)))
+        engine.generate(ask(3), SAMPLE)
+    said = capsys.readouterr().err
+    assert said.count(f"replies as {replied!r}; see that it serves") == notes
+    assert "\x1b" not in said
+
+
 def test_a_key_in_an_answer_is_not_stored(key, tmp_path):
     with ChatServer(say) as server, open_(server, api_key_env="A_KEY", logprobs=False) as engine:
         server.misbehave = always(Reply(200, answer(message={"content": f"The key is {KEY}."})))

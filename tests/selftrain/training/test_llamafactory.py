@@ -29,10 +29,11 @@ from selftrain.environment import DeviceError
 from selftrain.families import FAMILIES, QWEN2_VL
 from selftrain.processes.child import LOG_LINES
 from selftrain.training import hyperparameters, launcher, llamafactory
-from selftrain.training.adapter import AdapterError, check_adapter, merge, verify_weights
+from selftrain.training.adapter import AdapterError, check_adapter, merge, shape_of, verify_weights
 from selftrain.training.hyperparameters import HyperparameterError, TrainingError, TrainingSettings, divide_batch
 from selftrain.training.llamafactory import train
 from selftrain.training.row_lengths import PreflightReport, frame_of, preflight, row_lengths
+from selftrain.training.weight_files import header_of
 from tests.selftrain import nano_models
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "llamafactory"
@@ -84,6 +85,22 @@ def test_a_cut_adapter_does_not(tmp_path, length):
     weights.write_bytes(weights.read_bytes()[:length])
     with pytest.raises(AdapterError, match="not a whole safetensors file"):
         check_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[" * 10**5, "3", "[]", "null", "{}", '{"r": 8}'])
+def test_a_damaged_config_of_an_adapter(tmp_path, text):
+    (save_adapter(tmp_path, [1.0]) / "adapter_config.json").write_text(text)
+    with pytest.raises(AdapterError, match="is not a LoRA adapter"):
+        shape_of(tmp_path)
+
+
+@pytest.mark.parametrize("header", [b"", b"[" * 10**5, b"3", b"[]", b"null", b"{}", b'{"a": {"data_offsets": [0]}}'])
+@pytest.mark.parametrize("length", [None, 2**62])
+def test_a_damaged_header(tmp_path, header, length):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes((len(header) if length is None else length).to_bytes(8, "little") + header)
+    with pytest.raises(DataError, match="is not a whole safetensors file"):
+        header_of(path)
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])

@@ -157,11 +157,14 @@ def by_strips(image: Image.Image, convert: Callable[[Image.Image], Image.Image])
 
 
 def resized(image: Image.Image, width: int, height: int) -> Image.Image:
-    """An image resized by bicubic interpolation, in bands where the rows between its two passes would take much."""
+    """An RGB image resized by bicubic interpolation; a huge one in bands, to keep what lies between the passes small.
+
+    Bands may differ by 1 of 255 here and there, because Pillow keeps their places as 32-bit floats.
+    """
     from PIL import Image
 
     band = max(1, round(_STRIP / image.height * height / width))  # rows of the result from a strip of the image
-    if width * image.height <= 8 * _STRIP or band >= height:
+    if 4 * (image.width + width) * image.height <= MAX_MEMORY:
         return image.resize((width, height), Image.Resampling.BICUBIC)
     whole = Image.new(image.mode, (width, height))
     for top in range(0, height, band):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from data_process.errors import naming
 from data_process.images.opening import ImageError, opened
 from data_process.sources.base import SourceImage
 
@@ -63,7 +64,8 @@ class ImagePlacer:
             self._names[relative.lower()] = digest
             self.counts["renamed"] += relative not in self._placed
         if relative not in self._placed:
-            self._write(relative, source, data)
+            with naming(self.root / relative):
+                self._write(relative, source, data)
             self._placed[relative] = PlacedImage(relative, digest, *size, len(data))
         return self._placed[relative]
 

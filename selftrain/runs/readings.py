@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
+from data_process.errors import naming
 from selftrain.files import Record, RunError
 from selftrain.runs.run_dir import iteration_files
 from selftrain.test_time.results import Count, IterationNumber
@@ -89,7 +90,7 @@ def close(run: Path) -> None:
     unfinished = [(number, one) for number, (one, finished) in enumerate(_lines(run), 1) if not finished]
     for number, reading in unfinished:
         if reading.by == "run" and _pairs(reading) <= _evaluated(run):
-            with (run / FILE).open("ab+") as file:
+            with naming(run / FILE), (run / FILE).open("ab+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 _append(file.fileno(), {"finished": number, "time": _now()})
 

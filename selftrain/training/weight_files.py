@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_process.errors import naming
 from data_process.io import read_json
 from data_process.schema import DataError
 
@@ -68,7 +69,7 @@ def write_like(model: Path, value: Callable[[str], Tensor], out: Path) -> None:
 
     for file in weights_files(model):
         head, entries = header_of(file)
-        with (out / file.name).open("wb") as target:
+        with naming(out / file.name), (out / file.name).open("wb") as target:
             target.write(head)
             for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
                 tensor = value(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +122,22 @@ def test_images_that_are_not_there(tmp_path, data, why):
         (tmp_path / "a.png").write_bytes(data)
     assert ImagePlacer(tmp_path / "out").place(SourceImage("a.png", (tmp_path / "a.png",))) == why
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("attribute", ["write_bytes", "copyfile"])
+def test_a_full_disk_names_the_image(tmp_path, monkeypatch, attribute):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "a.png").write_bytes(png("red"))
+    image = (
+        SourceImage("a.png", data=png("red"))
+        if attribute == "write_bytes"
+        else SourceImage("a.png", (tmp_path / "a.png",))
+    )
+    monkeypatch.setattr(Path if attribute == "write_bytes" else shutil, attribute, full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*out/images/a\.png'"):
+        ImagePlacer(tmp_path / "out").place(image)
 
 
 def damaged(root):

@@ -111,6 +111,22 @@ def test_nothing_is_read_without_a_record(config, monkeypatch):
     assert not (config(1).output / "iter0/test").exists()
 
 
+def test_a_full_disk_at_the_end_names_the_file(config, monkeypatch):
+    append = readings._append
+
+    def full(file, row):
+        if "finished" in row:
+            raise OSError(28, "No space left on device")
+        append(file, row)
+
+    monkeypatch.setattr(readings, "_append", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*test_readings\.jsonl'"):
+        run_loop(config(1), QUIET)
+    monkeypatch.undo()
+    run_loop(config(1), QUIET)
+    assert len(readings_of(config(1).output)) == 1
+
+
 def test_a_torn_line_and_a_damaged_one(tmp_path):
     assert record(tmp_path, reading(0, 1)) == 1
     whole = (tmp_path / FILE).read_bytes()

@@ -403,7 +403,7 @@ def _traces(run: Path) -> Target:
 
     data = run.parent / "data"
     train = {problem.id: problem for problem in load_problems(data / "train.jsonl", data)}
-    problem, prompts = next(iter(train.values())), prompt_set("minigeo")
+    problem, prompts = next(iter(train.values())), prompt_set("short")
     cot = [{"problem_id": problem.id, "response": f"So it is.\nAnswer: {problem.answer}"},
            {"question": "How many?", "answer": "5", "response": "2 + 3 = 5.\nAnswer: 5"}]  # fmt: skip
     thinking = [{**row, "thinking": "2 + 3 = 5"} for row in cot]

@@ -301,5 +301,7 @@ def example_from_json(row: Mapping[str, Any]) -> Example:
     same = {name: intern(row[name]) for name in ("kind", "problem_id", "prompt")}
     images = tuple(map(intern, images_of(row, f"example {row['id']!r}")))
     history = tuple((attempt, ignore) for attempt, ignore in row.get("history", ()))
+    if not all(isinstance(text, str) for turn in history for text in turn):
+        raise TypeError(f"field 'history' is {shown(row['history'])}")
     rest = {name: value for name, value in row.items() if name not in ("image", "images")}
     return _checked(Example(**{**rest, **same, "images": images, "sources": tuple(row["sources"]), "history": history}))

@@ -95,7 +95,7 @@ def read_sharegpt(row: Row, where: str, name: str, around: Surroundings) -> Trac
     said: list[tuple[str, str]] = []
     for turn in turns:
         role, text = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-        if role not in _ROLES or not isinstance(text, str):
+        if not isinstance(role, str) or role not in _ROLES or not isinstance(text, str):
             wrong(where, f"a turn has a role of {', '.join(_ROLES)} and a text; found {shown(turn)}")
         said.append((_ROLES[role], text))
     if said and said[0][0] == "system":
@@ -138,6 +138,11 @@ def read_thinking(row: Row, where: str, name: str, around: Surroundings) -> Trac
         taken = {*pairs[0]}
         if is_missing(answer):
             raise Dropped("no_answer")
+        answer = str(answer) if type(answer) in (int, float) else answer
+        if not (isinstance(thinking, str) and isinstance(answer, str)):
+            wrong(
+                where, f"{' and '.join(pairs[0])} are texts; found {shown({field: row[field] for field in pairs[0]})}"
+            )
         if any(tag in part for tag in (OPEN, CLOSE) for part in (thinking, answer)):
             raise Dropped("malformed_thinking")
         target = f"{OPEN}{thinking.strip()}{CLOSE}\n{answer.strip()}"

@@ -73,6 +73,8 @@ FORMS = [
      "outside/gpt/1"),
     ("thinking", {"question": "1 + 1?", "thinking_trajectories": ["One", "more."], "attempt": "2", "solution": "2"},
      "1 + 1?\nThink step by step.", "<think>One\nmore.</think>\n2", (), "outside/gpt/1"),
+    ("thinking", {"question": "1 + 1?", "thinking_trajectories": ["One."], "attempt": 2, "solution": 2},
+     "1 + 1?\nThink step by step.", "<think>One.</think>\n2", (), "outside/gpt/1"),
     ("thinking", {"id": "t1", "thinking": "90-30=60", "answer": "Answer: (B)"}, cot(ANGLE, SHORT),
      "<think>90-30=60</think>\nAnswer: (B)", ("images/1.png",), "t1"),
     ("thinking", {"image": "images/1.png", "prompt": "How large?", "response": THOUGHT, "answer": "(B) 60",
@@ -160,8 +162,12 @@ REFUSED = [
     ("cot", [{"question": "Why?", "response": "x"}], {}, "unjudged: true"),
     ("cot", [{**COT, "response": f"<thinking>x</thinking>{RIGHT}"}], {}, r"tags: \[OPENING, CLOSING\]"),
     ("thinking", [COT | {"response": None}], {}, "no trace: a row of kind thinking"),
+    ("thinking", [{"question": "1?", "thinking": {"a": 1}, "answer": "2"}], {}, "thinking and answer are texts; found"),
+    ("thinking", [{"question": "1?", "thinking": "1", "answer": {"a": 1}}], {}, "thinking and answer are texts; found"),
     ("sharegpt", [COT], {}, "no 'messages' or 'conversations'"),
     ("sharegpt", [messages("a", ["b"])], {}, "a turn has a role"),
+    ("sharegpt", [{"messages": [{"role": ["user"], "content": "a"}]}], {}, "a turn has a role"),
+    ("rows", [{**OURS, "history": [["a", 5]]}], {}, "not a training row .*field 'history'"),
     ("rows", [COT], {}, "not a training row"),
 ]
 

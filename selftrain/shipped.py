@@ -6,6 +6,7 @@ A file below the working directory wins, so a copy that was edited is the one th
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,15 +18,16 @@ ROOT = _PACKAGE / "shipped" if (_PACKAGE / "shipped").is_dir() else _PACKAGE.par
 
 def find(path: Path) -> Path:
     """`path` if it exists or nothing of that name ships, otherwise the shipped file or folder."""
-    if path.is_absolute() or path.exists() or path.parts[:1] not in (("configs",), ("models",)):
+    exists = os.path.exists  # unlike Path's, False for a name that is too long, which whoever opens it says
+    if path.is_absolute() or exists(path) or path.parts[:1] not in (("configs",), ("models",)):
         return path
-    return ROOT / path if (ROOT / path).exists() else path
+    return ROOT / path if exists(ROOT / path) else path
 
 
 def find_config(path: Path) -> Path:
     """As `find`; "demo" alone means `configs/demo.yaml`."""
     named = Path("configs", f"{path}.yaml")
-    if len(path.parts) == 1 and not path.suffix and not path.exists() and find(named).exists():
+    if len(path.parts) == 1 and not path.suffix and not os.path.exists(path) and os.path.exists(find(named)):
         return find(named)
     return find(path)
 

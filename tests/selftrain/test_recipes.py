@@ -64,7 +64,10 @@ RECIPES = sorted(path.name for path in (ROOT / "configs").glob("*.yaml") if path
 def test_a_shipped_recipe_rehearses(data, tmp_path, name):
     """One iteration more than has a predecessor, with the scripted engine."""
     more = ("engine.kind=scripted", "sampling.n=4", "data.source=jsonl", "iters=2")
-    chosen = load_config(ROOT / "configs" / name, [*settings(data, tmp_path / "run", tmp_path / "bank.sqlite"), *more])
+    own = [*settings(data, tmp_path / "run", tmp_path / "bank.sqlite"), *more]
+    if load_config(ROOT / "configs" / name).reward.make:
+        own.append(f"reward.model={tmp_path / 'reward'}")
+    chosen = load_config(ROOT / "configs" / name, own)
     assert chosen.build.pool[0] == "newest"
     outcome = run_loop(chosen, QUIET)
     assert outcome.stopped is None

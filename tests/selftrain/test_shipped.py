@@ -37,6 +37,7 @@ def root(request, tmp_path, monkeypatch) -> Path:
         ("configs/llamafactory/tiny_lora.yaml", True),
         ("configs/none.yaml", False),
         ("models/none", False),
+        (f"models/{'x' * 300}", False),
         ("selftrain/config/sections.py", False),
         ("/models/tiny-qwen2vl", False),
         ("../configs/demo.yaml", False),

@@ -199,7 +199,7 @@ def run_one(target: Target, content: bytes, name: str, folder: Path) -> tuple[st
             fault = f"a message of {len(str(error)):,} characters from {type(error).__name__}"
     except TooSlow:
         fault = f"more than {SECONDS} s"
-    except Exception as error:
+    except Exception as error:  # whatever is no UserError is what this looks for
         frames = traceback.extract_tb(error.__traceback__)
         ours = [frame for frame in frames if str(ROOT) in frame.filename and "fuzz.py" not in frame.filename] or frames
         fault = f"{type(error).__name__} at {Path(ours[-1].filename).name}:{ours[-1].lineno} ({str(error)[:80]})"

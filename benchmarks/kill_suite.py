@@ -125,7 +125,7 @@ def session(place: Place, prepare: Callable[[], None] = lambda: None) -> tuple[i
                 status = (run_main if place.report else _without_report)(place.argv())
             except KeyboardInterrupt:  # before `run_main` catches it, or after
                 status = 128 + signal.SIGINT
-            except BaseException:
+            except BaseException:  # a fork may not return into its parent's code
                 traceback.print_exc()
     finally:
         os._exit(status)

@@ -93,7 +93,6 @@ def test_points_are_the_numbers_of_the_report(finished):  # noqa: F811
 
 def test_tensorboard_has_each_number_once(config):
     """Through its own library, and read back by it: after a run, after the same again, and after one more iteration."""
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for iters in (1, 1, 2):

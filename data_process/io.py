@@ -136,6 +136,14 @@ def read_json(path: Path, remedy: str) -> Any:
         raise DataError(f"{path}: not complete JSON ({error}); {remedy}") from error
 
 
+def read_object(path: Path, remedy: str) -> Row:
+    """The object of a JSON file. DataError, which ends in `remedy`, for a file without one."""
+    found = read_json(path, remedy)
+    if not isinstance(found, dict):
+        raise DataError(f"{path} is no JSON object; {remedy}")
+    return found
+
+
 def numbered_rows(
     path: Path, *, nan_is_null: bool = False, bad: Callable[[DataError], Row] | None = None
 ) -> Iterator[tuple[str, Row]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -13,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from data_process.errors import UserError
+from data_process.schema import DataError
 from selftrain.config.hub_ids import hub_id
 from selftrain.engine_settings import Requirement
 from selftrain.environment import DeviceError, ask
 from selftrain.families import FamilyError, family_of, opens_thinking, pixel_limits, thinking_untrained
+from selftrain.training.weight_files import INDEX, weights_files
 
 if TYPE_CHECKING:
     from selftrain.config import Config
@@ -148,10 +149,13 @@ def _model(config: Config) -> Iterator[Finding]:
         yield Finding("fail", "model", *no_checkpoint(path))
         return
     weights = [*path.glob("*.safetensors"), *path.glob("pytorch_model*.bin")]
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        if lacking := sorted(wanted - {file.name for file in weights}):
+    if (path / INDEX).is_file():
+        try:
+            wanted = weights_files(path)
+        except DataError as error:
+            yield Finding("fail", "model", str(error), "the download is damaged")
+            return
+        if lacking := [file.name for file in wanted if file not in weights]:
             advice = "the download is incomplete; download the missing files"
             yield Finding("fail", "model", f"{path} lacks {len(lacking)} of {len(wanted)} shards: {lacking[0]}", advice)
             return

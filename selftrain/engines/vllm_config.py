@@ -6,7 +6,6 @@ which vLLM needs itself.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from data_process.io import read_object
 from data_process.schema import MAX_IMAGES
 from selftrain.engine_settings import VLLMSettings
 from selftrain.engines.base import EngineError
@@ -121,5 +121,5 @@ def generation_eos(model: Path) -> int | list[int] | None:
     path = model / "generation_config.json"
     if not path.is_file():
         return None
-    found: int | list[int] | None = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    found: int | list[int] | None = read_object(path, "copy the checkpoint again").get("eos_token_id")
     return found

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from data_process.io import read_object
 from data_process.schema import MAX_IMAGES
 from selftrain.engines.base import EngineError
 from selftrain.engines.decoding.inputs import known_family
@@ -98,11 +99,11 @@ def _template(model: Path) -> Path | None:
     """The folder's chat template where it is a file of its own; None where the tokenizer's settings hold it."""
     if (model / TEMPLATES[0]).is_file():
         return model / TEMPLATES[0]
-    with contextlib.suppress(OSError, ValueError):
-        # vLLM's processor finds a .json by itself.
-        settings = model / "tokenizer_config.json"
-        if (model / TEMPLATES[1]).is_file() or "chat_template" in json.loads(settings.read_text(encoding="utf-8")):
-            return None
+    if (model / TEMPLATES[1]).is_file():
+        return None  # vLLM's processor finds it by itself
+    settings = model / "tokenizer_config.json"
+    if settings.is_file() and "chat_template" in read_object(settings, "copy it from the base checkpoint"):
+        return None
     raise EngineError(f"{model} holds no chat template ({' or '.join(TEMPLATES)}); copy it from the base checkpoint")
 
 
@@ -111,8 +112,8 @@ def _lora_rank(adapters: Sequence[Path]) -> int:
     largest = 0
     for folder in adapters:
         try:
-            largest = max(largest, int(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            largest = max(largest, int(read_object(folder / "adapter_config.json", "train it again")["r"]))
+        except (ValueError, KeyError, TypeError) as error:
             raise EngineError(f"{folder} holds no LoRA adapter ({error}); train it again, or leave it out") from error
     fitting = [rank for rank in LORA_RANKS if rank >= largest]
     if not fitting:

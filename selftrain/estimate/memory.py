@@ -34,10 +34,8 @@ estimate but for fragmentation; CONTEXT stands for CUDA's own memory.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from selftrain.config import Config, read_yaml
@@ -45,6 +43,7 @@ from selftrain.engine_settings import EngineSettings, HFSettings, RaySettings, V
 from selftrain.engines.hf import GPU_PREFILL_TOKENS
 from selftrain.estimate.sizes import Known, lora_parameters
 from selftrain.estimate.workload import Call, Workload, longest_row
+from selftrain.training.hyperparameters import zero_settings
 from selftrain.training.precision import stored_dtype
 
 GIB = 1024**3
@@ -176,10 +175,7 @@ def method_of(config: Config) -> Method:
     training = config.training
     values: Mapping[str, Any] = {**read_yaml(training.hyperparameters), **training.overrides}
     stored = training.dtype if training.dtype in WIDTHS else stored_dtype(config.model.path)
-    zero: Mapping[str, Any] = {}
-    if path := values.get("deepspeed"):
-        found = training.hyperparameters.parent / Path(str(path))
-        zero = json.loads(found.read_text(encoding="utf-8")).get("zero_optimization", {})
+    zero = zero_settings(values.get("deepspeed"), training.hyperparameters.parent)
     return Method(
         width=WIDTHS.get(stored or "bfloat16", 2),
         zero=int(zero.get("stage", 0)),

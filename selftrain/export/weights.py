@@ -6,11 +6,11 @@ the functions.
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+from data_process.io import read_object
 from selftrain.export.source import Exported, ExportError
 from selftrain.files import read_json, write_json
 
@@ -100,7 +100,7 @@ def generation_config(base: Path) -> dict[str, Any]:
     known: dict[str, Any] = {}
     for name in ("config.json", "generation_config.json"):  # the latter is the one that `generate` reads
         if (path := base / name).is_file():
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_object(path, "copy the checkpoint again")
             text = values.get("text_config") or {}
             known |= {key: value for key in _SPECIAL_TOKENS if (value := values.get(key, text.get(key))) is not None}
     return {"do_sample": False, **known}

@@ -7,7 +7,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from data_process.schema import Problem
+from data_process.io import read_object
+from data_process.schema import DataError, Problem
 from selftrain.config import Config
 from selftrain.engines.base import EngineError
 from selftrain.engines.decoding.lora_merge import is_checkpoint
@@ -44,9 +45,9 @@ def weights_digest(bank: Bank, base: Path, trained: Path | None) -> str:
         found = sorted(adapter.glob("adapter_model*"))
         advice = f"give a whole adapter; in a run, delete {adapter.parent} to train it again"
         try:
-            scale = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise EngineError(f"{adapter} holds no adapter ({error}); {advice}") from error
+            scale = read_object(adapter / "adapter_config.json", advice)
+        except DataError as error:
+            raise EngineError(f"{adapter} holds no adapter: {error}") from error
         if not found:
             raise EngineError(f"{adapter} holds no adapter_model file; {advice}")
         parts += [(f"adapter/{path.name}", bank.known_digest(path)) for path in found]

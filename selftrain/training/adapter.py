@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from data_process.errors import FailedError
 from data_process.images.marks import segments
 from data_process.images.opening import canonical
+from data_process.io import read_object
 from selftrain.engines.decoding.lora_merge import is_checkpoint, reader
 from selftrain.training.weight_files import write_like
 
@@ -81,9 +82,9 @@ def check_adapter(adapter: Path) -> None:
 def shape_of(adapter: Path) -> dict[str, float]:
     """Rank, alpha and dropout as LLaMA-Factory's settings call them. AdapterError without a readable config."""
     try:
-        config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+        config = read_object(adapter / CONFIG, "give the folder of a training")
         return {"lora_rank": config["r"], "lora_alpha": config["lora_alpha"], "lora_dropout": config["lora_dropout"]}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError) as error:
         raise AdapterError(f"{adapter} is not a LoRA adapter ({error!r}); give the folder of a training") from error
 
 

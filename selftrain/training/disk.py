@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 from selftrain.config import Config
 from selftrain.files import RunError
-from selftrain.training.hyperparameters import read_hyperparameters
+from selftrain.training.hyperparameters import read_hyperparameters, zero_settings
 from selftrain.training.precision import interpreter_of
 from selftrain.training.weight_files import header_of, weights_bytes, weights_files
 
@@ -110,10 +109,7 @@ def check_room(plan: DiskPlan) -> None:
 
 def _zero_stage(hyperparameters: Mapping[str, Any]) -> int:
     """The stage of DeepSpeed's ZeRO; 0 without DeepSpeed. A stage-3 training leaves weights of 16 bits."""
-    if not (path := hyperparameters.get("deepspeed")):
-        return 0
-    zero: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8")).get("zero_optimization", {})
-    return int(zero.get("stage", 0))
+    return int(zero_settings(hyperparameters.get("deepspeed")).get("stage", 0))
 
 
 def _size(folder: Path) -> int:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from data_process.errors import FailedError
+from data_process.io import read_object
 from data_process.schema import DataError
 from selftrain.config import ConfigError, TrainingConfig, read_yaml
 from selftrain.config.overrides import holds_secret
@@ -109,9 +110,25 @@ def read_hyperparameters(path: Path, overrides: Mapping[str, Any], interpreter: 
         raise HyperparameterError(f"global_batch_size ({path}) must be a whole number of rows >= 1, not {batch!r}")
     if isinstance(deepspeed := merged.get("deepspeed"), str):  # relative to the file, not to the working directory
         merged["deepspeed"] = str((path.parent / deepspeed).resolve())
-        if not Path(merged["deepspeed"]).is_file():
-            raise HyperparameterError(f"there is no DeepSpeed configuration {merged['deepspeed']} ({path})")
+    zero_settings(merged.get("deepspeed"))
     return merged
+
+
+def zero_settings(deepspeed: Any, folder: Path = Path()) -> Mapping[str, Any]:
+    """`zero_optimization` of a DeepSpeed configuration, a mapping or the path of a file from `folder`; {} without one.
+
+    DataError if it cannot be read, HyperparameterError if its numbers are none.
+    """
+    if not deepspeed:
+        return {}
+    remedy = "correct deepspeed in the hyper-parameter file"
+    content = deepspeed if isinstance(deepspeed, Mapping) else read_object(folder / str(deepspeed), remedy)
+    zero = content.get("zero_optimization", {})
+    numbers = ("stage", "stage3_max_live_parameters")
+    if not isinstance(zero, Mapping) or not all(isinstance(zero.get(key, 0), int | float) for key in numbers):
+        name = "the DeepSpeed configuration" if content is deepspeed else folder / str(deepspeed)
+        raise HyperparameterError(f"{name}: zero_optimization is no mapping with numbers for {' and '.join(numbers)}")
+    return zero
 
 
 def known_fields(interpreter: Path) -> set[str]:

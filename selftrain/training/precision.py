@@ -8,20 +8,20 @@ and the disk holds them once.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_process.schema import DataError
+from data_process.io import read_object
 from selftrain.config import Config, TrainingConfig, TrainingDtype, read_yaml
 from selftrain.environment import training_device
 from selftrain.files import write_json
 from selftrain.runs.run_dir import claimed_inputs
 
 CONFIG = "config.json"
+COPY = "copy the checkpoint again"
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Precision:
 
 def stored_dtype(base_model: Path) -> str | None:
     """The dtype that a checkpoint's config.json names, such as "bfloat16"; None if it names none or is not there."""
-    config = _read_config(base_model / CONFIG) if (base_model / CONFIG).is_file() else {}
+    config = read_object(base_model / CONFIG, COPY) if (base_model / CONFIG).is_file() else {}
     return config.get("dtype") or config.get("torch_dtype")
 
 
@@ -91,7 +91,7 @@ def link_base(base_model: Path, dtype: str, folder: Path) -> Path:
     for path in base_model.resolve().iterdir():
         if path.name != CONFIG:
             (folder / path.name).symlink_to(path)
-    write_json(folder / CONFIG, _with_dtype({**_read_config(base_model / CONFIG), "dtype": dtype}, dtype))
+    write_json(folder / CONFIG, _with_dtype({**read_object(base_model / CONFIG, COPY), "dtype": dtype}, dtype))
     return folder
 
 
@@ -103,15 +103,7 @@ def unlink_base(folder: Path, base_model: Path, adapter: Path | None) -> None:
     if adapter is None:
         return
     path = adapter / "adapter_config.json"
-    write_json(path, {**_read_config(path), "base_model_name_or_path": str(base_model.resolve())})
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}); copy the checkpoint again") from error
-    return config
+    write_json(path, {**read_object(path, COPY), "base_model_name_or_path": str(base_model.resolve())})
 
 
 def _with_dtype(config: dict[str, Any], dtype: str) -> dict[str, Any]:

@@ -7,13 +7,13 @@ torch and safetensors are imported inside the functions.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_process.io import read_object
 from selftrain.engines.base import EngineError
 
 if TYPE_CHECKING:
@@ -115,9 +115,9 @@ def _read(adapter: Path) -> tuple[float, dict[str, dict[str, Shape]]]:
     from safetensors import SafetensorError
 
     try:
-        config: dict[str, Any] = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        config = read_object(adapter / "adapter_config.json", "train it again")
         kind, rank, alpha = config["peft_type"], int(config["r"]), float(config["lora_alpha"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise EngineError(f"{adapter} holds no adapter ({error!r}); train it again") from error
     strange = [key for key, plain in _PLAIN.items() if config.get(key, plain) not in (plain, None)]
     if kind != "LORA" or strange:

@@ -144,7 +144,7 @@ def test_links_stand_for_the_base_and_go_again(tmp_path):
 
 def test_a_damaged_config_is_named(tmp_path):
     (base(tmp_path / "base") / "config.json").write_text("{")
-    with pytest.raises(DataError, match=r"base/config.json is not JSON.*copy the checkpoint again"):
+    with pytest.raises(DataError, match=r"base/config.json: not complete JSON.*copy the checkpoint again"):
         stored_dtype(tmp_path / "base")
 
 

@@ -13,7 +13,7 @@ WITH_VLLM := SELFTRAIN_VLLM_PYTHON=$(abspath $(VLLM)/bin/python)
 CACHES := .pytest_cache .ruff_cache .mypy_cache .hypothesis
 PROJECT := selftrain data_process tests benchmarks scripts examples
 
-.PHONY: help demo quick test check fast lint docs clean clean-results
+.PHONY: help demo quick test check fast lint audit docs clean clean-results
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -28,7 +28,10 @@ test: lint $(VLLM)/.cpu  ## lint and run all tests, as continuous integration do
 	$(WITH_VLLM) $(FAST)
 	$(WITH_VLLM) $(SLOW)
 
-check: lint fast  ## lint and run the fast tests
+check: lint fast audit  ## lint, run the fast tests, look for advisories on the packages
+
+audit: $(VENV)/.dev  ## look for published advisories on the packages that are installed
+	$(PYTHON) -m scripts.audit
 
 fast: $(VENV)/.dev  ## run the fast tests on all cores
 	$(FAST)

@@ -29,7 +29,7 @@ def test_readings(m: Metrics) -> str:
 def _occasion(one: Reading) -> str:
     if one.by == "scale":
         settings = f"{len(one.strategies)} setting{'s' if len(one.strategies) > 1 else ''}"
-        return f"by `selftrain scale` for {_listed(list(map(str, one.weights)))}, in {settings}"
+        return f"by selftrain scale for {_listed(list(map(str, one.weights)))}, in {settings}"
     more = "" if one.iters == 1 else "s"
     when = "before readings were recorded" if one.settings is None else f"when the run had {one.iters} iteration{more}"
     return f"for {_weights(one.weights)} {when}"

@@ -143,7 +143,7 @@ def test_summary_table(metrics):
         (
             [read(0, 1), read(3, iters=3), read("base", "accepted", by="scale", iters=None)],
             "Test was read 3 times: for iterations 0 and 1 when the run had 2 iterations; for iteration 3 when the run "
-            "had 3 iterations; by `selftrain scale` for base and accepted, in 1 setting. No rule chose by it, but "
+            "had 3 iterations; by selftrain scale for base and accepted, in 1 setting. No rule chose by it, but "
             "whoever went on could have seen the earlier readings.",
         ),
         (

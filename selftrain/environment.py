@@ -24,6 +24,11 @@ _ONEDNN_WITHOUT_BF16 = {*("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "A
 
 # One of these exists wherever torch can use an accelerator: NVIDIA, NVIDIA in WSL, AMD, Huawei, Intel Gaudi.
 _ACCELERATORS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd", "/dev/davinci_manager", "/dev/accel")
+_users_threads: str | None = None  # OMP_NUM_THREADS as the user set it, once `prepare_environment` sets another
+# Turns for which a thread of libgomp waits awake. Measured on the tiny model and two cores, against one thread: its own
+# default (300,000) makes two threads 1.6 times as fast, and 4 times as slow where both cores have other work; sleeping
+# at once gains nothing; 2,000 gives 1.5 times and 2 times.
+_SPINS = 2000
 _ASK_LIMIT = 120.0  # seconds; a cold import of torch takes long
 
 
@@ -42,11 +47,27 @@ class Device:
 
 
 def prepare_environment(threads: int | None) -> None:
-    """Set before torch is imported: waiting threads sleep instead of spinning, and nothing asks a hub."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    """Set before torch is imported: waiting threads soon sleep instead of spinning, and nothing asks a hub."""
+    global _users_threads
+    if _users_threads is None:
+        _users_threads = os.environ.get("OMP_NUM_THREADS", "")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", str(_SPINS))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if threads:
-        os.environ["OMP_NUM_THREADS"] = str(threads)
+        os.environ["OMP_NUM_THREADS"] = str(usable_threads(threads))
+
+
+def share_cores(workers: int) -> None:
+    """In one of several worker processes, first of all: no more threads than its share of the cores."""
+    os.environ["OMP_NUM_THREADS"] = str(max(1, usable_threads(os.cpu_count() or 1) // workers))
+
+
+def usable_threads(wanted: int) -> int:
+    """`wanted`, or as many as this process may have: by its cores, and by the user's OMP_NUM_THREADS."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    users = os.environ.get("OMP_NUM_THREADS", "") if _users_threads is None else _users_threads
+    return max(1, min(wanted, cores, int(users) if users.isdecimal() else wanted))
 
 
 def training_device(interpreter: Path, *, use_cpu: bool = False) -> Device:

@@ -90,6 +90,11 @@ def read_model_config(model: Path) -> dict[str, Any]:
     if not path.is_file():
         what = "holds no config.json" if model.is_dir() else "does not exist"
         raise FamilyError(f"model folder {model} {what}; set model.path to a complete checkpoint folder")
+    return read_settings(path)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The object of a JSON file of a model folder. FamilyError if it cannot be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -9,6 +9,9 @@ from hypothesis import settings
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
     os.environ.pop(name, None)
 
+# Several tests run at a time, and their threads would wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Timings belong in benchmarks: on a busy machine a deadline of 200 ms fails tests that are right.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")

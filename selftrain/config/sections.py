@@ -117,7 +117,8 @@ class TrainingConfig(Section):
     launcher: Annotated[tuple[str, ...], FreeToChange] = ()
     # HOST:PORT of the first node as the others reach it; None: its host name, a free port
     master: Annotated[str | None, FreeToChange] = None
-    threads: Annotated[Positive | None, FreeToChange] = None  # OpenMP threads per rank; None: cores / ranks
+    # OpenMP threads per rank, no more than OMP_NUM_THREADS where that is set; None: cores / ranks
+    threads: Annotated[Positive | None, FreeToChange] = None
     # Of the base model's weights. "base": as they are stored; "auto": the same where this machine has matrix kernels
     # for it, float32 elsewhere. A run keeps the dtype that it started with: it is among the inputs of the run.
     dtype: Annotated[TrainingDtype, FreeToChange] = "auto"

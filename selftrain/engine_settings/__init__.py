@@ -100,7 +100,8 @@ class EngineSettings(Section):
     unit_batches: ClassVar[int] = 1  # batches in one call; engines that stream results lose none in a longer call
 
     kind: str
-    threads: Annotated[Positive | None, FreeToChange] = None  # OpenMP threads of a process; None: one per core
+    # OpenMP threads of a process; of hf no more than OMP_NUM_THREADS where that is set. None: one per core
+    threads: Annotated[Positive | None, FreeToChange] = None
 
     @property
     def rows_at_once(self) -> int:

@@ -32,6 +32,7 @@ from selftrain.engines.decoding.inputs import Picture, Prompt, check_lengths, kn
 from selftrain.engines.decoding.loading import load_trained
 from selftrain.engines.decoding.tensors import additive_mask, chunks, equal_parts, only, out_of_memory, positions_of
 from selftrain.engines.decoding.token_sampling import draw, penalise, uniforms
+from selftrain.environment import usable_threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,7 +93,7 @@ class HFEngine(Engine):
         settings = settings or HFSettings()
         self._family = known_family(model_path, settings.kind, weights)
         if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
+            torch.set_num_threads(usable_threads(settings.threads))
         found = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(found if settings.device == "auto" else settings.device)
         dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -18,6 +18,7 @@ from data_process.outputs import check_outputs
 from data_process.prompts import prompt_set
 from selftrain.config import Config, ConfigError, load_config
 from selftrain.engines.base import EngineError
+from selftrain.environment import prepare_environment, share_cores
 from selftrain.families import check_weights_family, family_of
 from selftrain.files import write_json, write_whole
 from selftrain.progress import Progress
@@ -110,8 +111,8 @@ def scale(
         with _bench(settings, target, progress, opener):
             pass  # refuses here, once and readably, what would fail in every process
         try:
-            with ProcessPoolExecutor(min(processes, len(models)), multiprocessing.get_context("spawn")) as pool:
-                numbers = range(len(models))
+            workers, numbers = min(processes, len(models)), range(len(models))
+            with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), share_cores, (workers,)) as pool:
                 for future in [pool.submit(_fill, settings, target, k, progress.quiet, opener) for k in numbers]:
                     future.result()
         except BrokenProcessPool as error:
@@ -241,8 +242,6 @@ def _fit(
 
 def _fill(settings: ScaleConfig, target: Target, which: int, quiet: bool, opener: Opener) -> None:
     """In a process of its own: put one model's samples into the bank."""
-    from selftrain.environment import prepare_environment
-
     config = target.config()
     prepare_environment(config.engine.threads)
     progress = Progress(quiet=quiet, live=False)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from selftrain.config import Config, TrainingConfig
-from selftrain.environment import DeviceError
+from selftrain.environment import DeviceError, usable_threads
 from selftrain.families import QWEN2_VL, FamilyError
 from selftrain.files import RunError
 from selftrain.training.continuous import steps_of
@@ -32,7 +32,7 @@ def settings_of(config: Config, seed: int, overrides: Mapping[str, Any] | None =
         "overrides": {**training.overrides, **(overrides or {})},
         "interpreter": interpreter_of(training),
         "dtype": choose(training, config.model.path).dtype,
-        "threads": training.threads or max(1, (os.cpu_count() or 1) // training.processes),
+        "threads": usable_threads(training.threads or max(1, (os.cpu_count() or 1) // training.processes)),
         "seed": seed % 2**31,
     }
     return TrainingSettings.model_validate(training.model_dump() | decided)

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from selftrain import environment
-from selftrain.environment import Device, DeviceError, cpu_has_bf16, training_device
+from selftrain.environment import (
+    Device,
+    DeviceError,
+    cpu_has_bf16,
+    prepare_environment,
+    share_cores,
+    training_device,
+    usable_threads,
+)
 
 ZEN3 = "processor\t: 0\nflags\t\t: fpu sse4_2 avx2 fma\n"
 SKYLAKE_X = "flags\t\t: avx2 avx512f avx512bw avx512vl\n"
@@ -100,3 +108,45 @@ def test_an_emulated_cpu_trains_in_float32():
         [sys.executable, "-c", script], env=variables, cwd=root, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "float32 | training in float32: this CPU has no bf16 kernels"
+
+
+@pytest.mark.parametrize(
+    ("cores", "users", "wanted", "expected"),
+    [
+        (8, None, 2, 2),
+        (1, None, 2, 1),
+        (8, "3", 6, 3),
+        (8, "3", 2, 2),
+        (8, "many", 6, 6),
+        (8, "", 6, 6),
+        (2, "0", 6, 1),
+    ],
+)
+def test_threads(monkeypatch, cores, users, wanted, expected):
+    monkeypatch.setattr(environment, "_users_threads", None)
+    monkeypatch.setattr(os, "environ", {} if users is None else {"OMP_NUM_THREADS": users})
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores), raising=False)
+    assert usable_threads(wanted) == expected
+    prepare_environment(1)
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+    assert usable_threads(wanted) == expected, "our own setting is taken for the user's"
+
+
+@pytest.mark.parametrize(("cores", "users", "workers", "expected"), [(8, None, 2, 4), (2, None, 2, 1), (1, "4", 3, 1)])
+def test_cores_are_shared(monkeypatch, cores, users, workers, expected):
+    monkeypatch.setattr(environment, "_users_threads", None)
+    monkeypatch.setattr(os, "environ", {} if users is None else {"OMP_NUM_THREADS": users})
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores), raising=False)
+    share_cores(workers)
+    assert usable_threads(8) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "2000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "PASSIVE"}, None)]
+)
+def test_waiting_threads(monkeypatch, given, spins):
+    monkeypatch.setattr(environment, "_users_threads", None)
+    monkeypatch.setattr(os, "environ", dict(given))
+    prepare_environment(None)
+    assert os.environ.get("GOMP_SPINCOUNT") == spins

@@ -11,13 +11,17 @@ from selftrain.report.browser import browse
 from selftrain.runs.metrics import Metrics
 from selftrain.runs.stored import StoredRun
 from selftrain.runs.timing import Timing
+from selftrain.scoring import compare_page
+from selftrain.scoring.compare import compare_runs
 from selftrain.test_time.results import Calibration
 from tests.chromium import Chromium, chromium, needs_chromium
 from tests.selftrain.report import test_browser
 from tests.selftrain.report.test_browser import N
+from tests.selftrain.scaling import test_run
 
 pytestmark = [needs_chromium, pytest.mark.slow]
 finished = test_browser.run  # the fixture: a run folder with six photos
+run, result = test_run.run, test_run.result  # the fixtures: a rehearsal, measured by `scale`
 WIDTHS = (360, 768, 1440)
 # Elements that are wider than what they stand in, unless that scrolls, and letters that are too small.
 CUT = """[...document.querySelectorAll('main *')].filter(e => {
@@ -150,6 +154,11 @@ def test_everything_fits_and_can_be_read(page, browser, width, dark):
     browser.value("document.querySelectorAll('details').forEach(one => { one.open = true; })")
     browser.value("location.hash = 'p1'")
     browser.wait("!document.getElementById('browse-problem').hidden")
+    check(browser, width, dark)
+
+
+def check(browser: Chromium, width: int, dark: bool) -> None:
+    """Nothing of the open page overflows, is cut, too small or too pale, or was fetched."""
     assert browser.value("innerWidth") == width
     assert browser.value("document.documentElement.scrollWidth") <= width
     assert browser.value(CUT) == []
@@ -160,6 +169,18 @@ def test_everything_fits_and_can_be_read(page, browser, width, dark):
     assert (browser.errors, browser.requests) == ([], [])
     paper = browser.value("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(245, 246, 248)") != dark
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", ["scale", "compare"])
+def test_pages_of_scale_and_compare(run, result, browser, tmp_path, name, width, dark):
+    file = run / "scale/scale.html"
+    if name == "compare":
+        file = compare_page.write(compare_runs(run, run, "test"), tmp_path / "compare.html")
+    browser.open(file, width=width, dark=dark)
+    browser.value("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    check(browser, width, dark)
 
 
 def test_section_links_lead_to_sections(page, browser):

@@ -113,8 +113,13 @@ def scale(
         try:
             workers, numbers = min(processes, len(models)), range(len(models))
             with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), share_cores, (workers,)) as pool:
-                for future in [pool.submit(_fill, settings, target, k, progress.quiet, opener) for k in numbers]:
-                    future.result()
+                try:
+                    for future in [pool.submit(_fill, settings, target, k, progress.quiet, opener) for k in numbers]:
+                        future.result()
+                except BaseException:  # the pool would wait until they are done, also after SIGTERM
+                    for worker in multiprocessing.active_children():
+                        worker.terminate()
+                    raise
         except BrokenProcessPool as error:
             raise EngineError(
                 "a process that was sampling was killed, most often for memory; lower --processes or engine.batch_size"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -485,6 +488,30 @@ def test_a_killed_process_is_told_and_several_processes_find_the_same(run, resul
     more = ScaleConfig(**{**SMALL, "limits": (9,)})  # not in the bank, so an engine is opened
     with pytest.raises(EngineError, match="killed, most often for memory"):
         scale(more, tmp_path / "killed", what, processes=2, progress=QUIET, opener=killed)
+
+
+def busy(*args):
+    """An opener that takes long, and says that it has begun."""
+    Path(os.environ["BEGUN"]).touch()
+    time.sleep(300)
+
+
+def test_processes_end_with_the_command(run, tmp_path, no_figures, monkeypatch):
+    """One that is stopped by a signal of its own, as a batch system sends it, does not wait for them."""
+    begun = tmp_path / "begun"
+    monkeypatch.setenv("BEGUN", str(begun))
+
+    def interrupt() -> None:
+        while not begun.exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt, daemon=True)
+    thread.start()
+    more = ScaleConfig(**{**SMALL, "limits": (7,)})  # not in the bank, so an engine is opened
+    with pytest.raises(KeyboardInterrupt):
+        scale(more, tmp_path / "out", Target(run, ("base", "iter1")), processes=2, progress=QUIET, opener=busy)
+    assert multiprocessing.active_children() == []
 
 
 def test_no_process_at_all(run, tmp_path):

@@ -271,7 +271,7 @@ def sandbox(tmp_path_factory) -> Path:
     ]
     harness_logs.inspect_eval(folder, samples)
     run_in(folder, "python -m data_process.prepare table --raw testmini.jsonl --split train=test --out data/mathvista")
-    for name in ("demo", "demo-star"):
+    for name in ("demo", "demo-star", "demo-1"):
         run_in(
             folder, f"selftrain run --config configs/rehearsal.yaml --quiet --output outputs/{name} --set name={name}"
         )

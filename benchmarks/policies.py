@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ def read_tables(path: Path = TABLES) -> dict[str, Table]:
 
 def run_variant(table: Table, variant: str, seed: int, output: Path, extra: Sequence[str]) -> Path:
     """Run, or resume, one variant with one seed; returns its folder."""
-    folder = output / f"{variant.replace(' ', '_')}-{seed}"
+    folder = output / f"{re.sub('[^a-z0-9@-]+', '_', variant.lower())}-{seed}"
     settings = {**table.shared, **table.variants[variant]}
     overrides = [f"{key}={json.dumps(value)}".replace("{seed}", str(seed)) for key, value in settings.items()]
     flags = {"seed": seed, "output": folder, "bank": output / f"bank-{seed}.sqlite", "name": folder.name}

@@ -29,7 +29,7 @@ def write(result: ScaleResult, file: Path) -> Path:
         sections[at].charts += _charts(subject)
     about = Section("What was measured", parts=[*lead])
     name = f"Test-time compute: {result.name}"
-    return write_page(file, name, report.plain_answers(result), [*sections, about])
+    return write_page(file, name, report.headline(result), [*sections, about])
 
 
 def _charts(subject: ModelResult) -> list[Markup]:

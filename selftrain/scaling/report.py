@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from selftrain.report import formatting as fmt
 from selftrain.report.formatting import NONE, Columns, number, p_value, percent, points, text
-from selftrain.report.panels import plain
 from selftrain.report.tables import faults
 from selftrain.scaling import records
 from selftrain.scaling.grid import FAMILIES, Family
@@ -66,7 +65,7 @@ def answer(subject: ModelResult) -> str:
     chosen = subject.findings.chosen
     if not chosen:
         return "No setting was measured."
-    best = max(chosen, key=lambda family: (chosen[family].dev_accuracy, -chosen[family].tokens_per_problem.total))
+    best = _best(subject)
     record = chosen[best]
     sentences = [
         f"Of {sum(c.n_settings for c in chosen.values())} settings dev chooses {text(record.setting)} "
@@ -84,9 +83,24 @@ def answer(subject: ModelResult) -> str:
     return " ".join([*sentences, *_idle(subject.settings["test"])])
 
 
-def plain_answers(result: ScaleResult) -> str:
-    """The answer for each model, for a page's headline."""
-    return " ".join(f"{subject.name}: {plain(answer(subject))}" for subject in result.subjects)
+def headline(result: ScaleResult) -> str:
+    """A sentence for each model: what dev chooses, and how good that is."""
+    return " ".join(_headline(subject) for subject in result.subjects)
+
+
+def _headline(subject: ModelResult) -> str:
+    chosen = subject.findings.chosen
+    if not chosen:
+        return f"{subject.name}: no setting was measured."
+    record = chosen[_best(subject)]
+    tokens = record.tokens_per_problem.total
+    return f"{subject.name}: {record.setting}, {100 * record.test_accuracy:.1f}% on test at {tokens:,.0f} tokens."
+
+
+def _best(subject: ModelResult) -> str:
+    """The family whose setting dev finds best; the cheapest of equals."""
+    chosen = subject.findings.chosen
+    return max(chosen, key=lambda family: (chosen[family].dev_accuracy, -chosen[family].tokens_per_problem.total))
 
 
 def _idle(settings: Sequence[SettingResult]) -> list[str]:
@@ -134,7 +148,7 @@ def _chosen(chosen: Mapping[Family, ChosenSetting]) -> str:
         "tokens": lambda row: number(row[1].tokens_per_problem.total),
         "unreadable": lambda row: fmt.rate(row[1].abstain, 1),
     }
-    return fmt.markdown_table(*fmt.tabulate(columns, chosen.items()))
+    return fmt.markdown_table(*fmt.tabulate(columns, chosen.items()), left=2)
 
 
 def _budgets(budgets: Sequence[records.BudgetRow]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import difflib
 import math
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -194,6 +195,14 @@ def _is_init(default: ast.expr | None) -> bool:
     )
 
 
+def _adapter_name(start: Path, out: Path) -> str:
+    """As LLaMA-Factory, which runs in `out`, is told of an adapter: it takes a comma for the end of one's name."""
+    name = str(start) if "," not in str(start) else os.path.relpath(start, out)
+    if "," in name:
+        raise HyperparameterError(f"LLaMA-Factory cannot read {start}: the path has a comma; move or rename the folder")
+    return name
+
+
 def divide_batch(global_batch: int, per_device: int, processes: int) -> int:
     """Steps of gradient accumulation that make the global batch exact; else HyperparameterError with what would."""
     steps, rest = divmod(global_batch, per_device * processes)
@@ -252,7 +261,7 @@ def resolve(
     family: Family = QWEN2_VL,
     pairs: bool = False,
 ) -> dict[str, Any]:
-    """Everything in train.yaml: every path is absolute, and no setting that matters is left to a default.
+    """Everything in train.yaml: paths are absolute, and no setting that matters is left to a default.
 
     `longest` is the length in tokens of the longest row, image tokens included. If a hyper-parameter file turns on
     packing, the global batch counts packs of up to that length instead of rows. `start`: the adapter that is trained
@@ -312,7 +321,7 @@ def resolve(
                 raise HyperparameterError(
                     f"{key} is {chosen[key]}, but {start} was trained with {value}; set it to {value}"
                 )
-        resolved |= {"adapter_name_or_path": str(start.resolve()), "create_new_adapter": False}
+        resolved |= {"adapter_name_or_path": _adapter_name(start.resolve(), out.resolve()), "create_new_adapter": False}
         if pairs and LOSSES[chosen.get("pref_loss", "sigmoid")]:
             # Without these the reference would be the model without any adapter, which is another one. The adapter is
             # folded into its weights, and so rounded to their dtype.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -253,6 +254,10 @@ def test_what_is_written(result, run):
         assert f"## {subject['name']}" in text
         for s in subject["settings"]["test"]:
             assert s["name"] in text
+    page = (run / "scale/scale.html").read_text()
+    (headline,) = re.findall(r'<p class="headline">(.*?)</p>', page)
+    found = [f"{s['name']}: .*?, [0-9.]+% on test at [0-9,]+ tokens\\." for s in result["subjects"]]
+    assert re.fullmatch(" ".join(found), headline)
 
 
 def test_honest_accuracy_stands_beside_accuracy(result, run):

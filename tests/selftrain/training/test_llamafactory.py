@@ -239,6 +239,16 @@ def test_continuing_needs_the_same_shape(tmp_path):
         resolve(tmp_path, tmp_path / "nowhere")
 
 
+def test_an_adapter_with_a_comma_in_its_path(tmp_path):
+    """LLaMA-Factory would take it for two. It runs in the folder of train.yaml."""
+    run, elsewhere = tmp_path / "a, b", tmp_path / "c,d"
+    run.mkdir(), elsewhere.mkdir()
+    adapter = save_adapter(run / "previous", [1.0])
+    assert resolve(run, adapter)["adapter_name_or_path"] == "../previous"
+    with pytest.raises(HyperparameterError, match=r"c,d/other: the path has a comma; move or rename"):
+        resolve(run, save_adapter(elsewhere / "other", [1.0]))
+
+
 @pytest.mark.parametrize("field", ["per_device_batch", "processes", "nodes", "max_length", "threads", "save_steps"])
 def test_settings_are_checked(field):
     with pytest.raises(ValueError, match=field):
@@ -602,18 +612,19 @@ def test_real_training_then_continuing_then_merging(tiny_model_path, store, tmp_
     overrides = {"global_batch_size": 8, "num_train_epochs": 1, "lora_rank": 4, "lora_alpha": 8}
     settings = TrainingSettings(hyperparameters=CONFIGS / "tiny_lora.yaml", overrides=overrides, per_device_batch=4)
     shared = {"settings": settings, "base_model": tiny_model_path, "image_path": store.path, "image_limits": LIMITS}
-    progress = []
-    first = train(rows(24), out=tmp_path / "first", on_progress=progress.append, **shared)
+    runs, progress = tmp_path / "runs, two", []  # a comma ends the name of an adapter for LLaMA-Factory
+    runs.mkdir()
+    first = train(rows(24), out=runs / "first", on_progress=progress.append, **shared)
     assert (first.steps, first.rows) == (3, 24)
     assert [line["current_steps"] for line in progress if "loss" in line] == [1, 2, 3]
     config = json.loads((first.weights / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"]) == (4, 8)
-    assert not (tmp_path / "first" / "cache").exists()
+    assert not (runs / "first" / "cache").exists()
 
     changed = verify_weights(tiny_model_path, first.weights, "How large is B?", [store.path("0.png")])
     assert changed > 0
 
-    second = train(rows(24), out=tmp_path / "second", start=first.weights, **shared)
+    second = train(rows(24), out=runs / "second", start=first.weights, **shared)
     assert second.train_loss < first.train_loss  # it went on from the first one's weights
     again = verify_weights(tiny_model_path, second.weights, "How large is B?", [store.path("0.png")])
     assert again != changed

@@ -97,7 +97,7 @@ def _headline(subject: ModelResult) -> str:
     return f"{subject.name}: {record.setting}, {100 * record.test_accuracy:.1f}% on test at {tokens:,.0f} tokens."
 
 
-def _best(subject: ModelResult) -> str:
+def _best(subject: ModelResult) -> Family:
     """The family whose setting dev finds best; the cheapest of equals."""
     chosen = subject.findings.chosen
     return max(chosen, key=lambda family: (chosen[family].dev_accuracy, -chosen[family].tokens_per_problem.total))

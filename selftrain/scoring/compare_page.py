@@ -13,7 +13,7 @@ from selftrain.report.panels import Section, write_page
 from selftrain.report.tables import change
 from selftrain.scoring.compare import RunComparison
 
-COLOURS = ("greedy", "majority", "select", "pass", "other0", "other1", "other2")
+LOOKS = ((False, "right answer", "greedy", "o"), (True, "every step right", "select", "s"))  # of a curve: honest or not
 LISTED = 500  # ids of a cell
 
 
@@ -22,12 +22,21 @@ def write(comparisons: Sequence[RunComparison], file: Path) -> Path:
     sections = []
     for (a, b), several in groupby(comparisons, key=lambda c: (c.run_a, c.run_b)):
         found = list(several)
-        curves = [
-            Curve(_name(c), [Point(k, 100 * c.difference, _points(c.low), _points(c.high))], COLOURS[k % len(COLOURS)])
-            for k, c in enumerate(found)
-        ]
-        axis = Axis("Strategies", low=-0.5, high=len(found) - 0.5, form=lambda k: "")
-        drawn = chart(f"{b} minus {a}", curves, axis, Axis("Points"), rules=[("equal", 0.0)])
+        places = {strategy: k for k, strategy in enumerate(dict.fromkeys(c.strategy for c in found))}
+        curves = []
+        for honest, name, look in (
+            (False, "right answer", ("greedy", "o")),
+            (True, "every step right", ("select", "s")),
+        ):
+            some = [
+                Point(places[c.strategy], 100 * c.difference, _points(c.low), _points(c.high))
+                for c in found
+                if c.honest == honest
+            ]
+            if some:
+                curves.append(Curve(name, some, *look, joined=False, shift=5.0 * honest))
+        axis = Axis("Strategies, in the order of the table", low=-0.5, high=len(places) - 0.5, form=lambda k: "")
+        drawn = chart("Differences", curves, axis, Axis("Points"), rules=[("equal", 0.0)])
         rows = [
             [_name(c), change(c), p_value(c.p), number(c.n), number(len(c.gained_ids)), number(len(c.lost_ids))]
             for c in found

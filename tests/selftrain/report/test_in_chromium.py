@@ -177,7 +177,9 @@ def check(browser: Chromium, width: int, dark: bool) -> None:
 def test_pages_of_scale_and_compare(run, result, browser, tmp_path, name, width, dark):
     file = run / "scale/scale.html"
     if name == "compare":
-        file = compare_page.write(compare_runs(run, run, "test"), tmp_path / "compare.html")
+        found = compare_runs(run, run, "test")
+        long = [one.model_copy(update={"run_a": f"outputs/{'a_long_name/' * 5}run-0"}) for one in found]
+        file = compare_page.write([*found, *long], tmp_path / "compare.html")
     browser.open(file, width=width, dark=dark)
     browser.value("document.querySelectorAll('details').forEach(one => { one.open = true; })")
     check(browser, width, dark)

@@ -30,9 +30,6 @@ test: lint $(VLLM)/.cpu  ## lint and run all tests, as continuous integration do
 
 check: lint fast audit  ## lint, run the fast tests, look for advisories on the packages
 
-audit: $(VENV)/.dev  ## look for published advisories on the packages that are installed
-	$(PYTHON) -m scripts.audit
-
 fast: $(VENV)/.dev  ## run the fast tests on all cores
 	$(FAST)
 
@@ -40,6 +37,9 @@ lint: $(VENV)/.dev  ## check style and types
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+audit: $(VENV)/.dev  ## look for published advisories on the packages that are installed
+	$(PYTHON) -m scripts.audit
 
 docs: $(VENV)/.dev  ## build the documentation into site/
 	$(VENV)/bin/mkdocs build --strict

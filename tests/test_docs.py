@@ -289,6 +289,7 @@ def run_in(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
 MAKES_DATA = "selftrain prepare"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", sorted(of_mode("run"), key=lambda c: MAKES_DATA not in c.values[0].text))
 def test_command_runs(command, sandbox):
     """Those that make data come first, as on the pages."""

@@ -75,6 +75,7 @@ def test_a_bad_row_of_the_source_is_named(folder, tmp_path):
     assert said in command(folder, *words, "data/rest").stdout  # one of 24 rows is left out and shown
 
 
+@pytest.mark.slow
 def test_the_engine_ran_the_loop(run):
     metrics = json.loads((run / "metrics.json").read_text())
     assert [entry["iteration"] for entry in metrics["iterations"]] == [0, 1]

@@ -27,6 +27,7 @@ def test_variants_differ_and_load(name):
     assert len(digests) == len(table.variants)
 
 
+@pytest.mark.slow
 def test_a_table_runs_and_resumes(tmp_path, monkeypatch, capsys):
     table = policies.read_tables()["ablations"]
     short = replace(table, strategies=["greedy"])

@@ -99,6 +99,7 @@ def finished(data, tmp_path_factory) -> Path:
     return output
 
 
+@pytest.mark.slow
 def test_a_whole_rehearsal(finished):
     first, *later = ([*read_examples(finished / f"iter{k}/build/examples.jsonl")] for k in (1, 2, 3))
     assert not any(example.rejected for example in first)
@@ -120,6 +121,7 @@ def test_a_whole_rehearsal(finished):
     assert metrics.iterations[2].train.examples.keys() == {"cot", "select"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["iter2/build", "iter3/train"])
 def test_a_rehearsal_resumes(data, finished, tmp_path, monkeypatch, lost):
     """From the stage on that the stop came before, with the same result."""

@@ -75,6 +75,7 @@ def finished(data, banks, tmp_path_factory):  # noqa: F811
     return go
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gain", [0.1, -0.1])
 @pytest.mark.parametrize("keep", ["all", "accepted", "last"])
 def test_what_stays_at_the_end(finished, keep, gain):
@@ -104,6 +105,7 @@ def test_no_more_than_three_sets_are_there_at_a_time(data, banks, tmp_path, monk
 SLOW = ("sample", "metrics")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["train", "dev", *(pytest.param(stop, marks=pytest.mark.slow) for stop in SLOW)])
 def test_killed_and_continued(data, banks, tmp_path, finished, where):  # noqa: F811
     """As the loop's own test of stops, while weights are removed on the way."""

@@ -103,6 +103,7 @@ def artefacts(run: Path) -> dict[str, Any]:
 # ---- a second test split -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_hard_split_is_read_once_like_test(data, banks, tmp_path):
     """It is measured for the base and the accepted iteration, chooses nothing, and is bound to the run."""
     folder = tmp_path / "with_hard"
@@ -385,6 +386,7 @@ STOPS = {
 SLOW = ("test", "metrics")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "where", [pytest.param(stop, marks=pytest.mark.slow) if stop in SLOW else stop for stop in STOPS]
 )

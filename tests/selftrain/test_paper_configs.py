@@ -73,6 +73,7 @@ def test_a_dry_run_of_one_training(name, asked_once, tmp_path, monkeypatch):
     assert "not checked" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in LOOPS if not name.startswith(ELSEWHERE)])
 def test_a_rehearsal(name, data, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)

@@ -60,6 +60,7 @@ def config(data, tmp_path):
 RECIPES = sorted(path.name for path in (ROOT / "configs").glob("*.yaml") if path.name.split("_")[0] in RECIPE_NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_shipped_recipe_rehearses(data, tmp_path, name):
     """One iteration more than has a predecessor, with the scripted engine."""
@@ -159,6 +160,7 @@ def kill(where: str, overrides: list[str], **environment: str) -> None:
     assert child.returncode == -signal.SIGKILL, child.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["trained", "before the old state is removed", "evaluated"])
 def test_a_killed_continuous_run_ends_as_if_left_alone(continuous, data, tmp_path, where):
     overrides = settings(data, tmp_path / "run", continuous.parent / "bank.sqlite", *SMALL, *CONTINUOUS)
@@ -408,6 +410,7 @@ def test_only_missing_samples_are_drawn(config):
     ).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("where", "writes"), [("sampled", 0), ("in the second draw", 18)])
 def test_a_killed_head_tail_run_ends_as_if_left_alone(head_tail, data, tmp_path, where, writes):
     overrides = settings(data, tmp_path / "run", tmp_path / "bank.sqlite", *SMALL, *HEAD_TAIL)

@@ -142,6 +142,7 @@ def artefacts(run: Path) -> dict:
     return {str(f.parent.relative_to(run)): folder_digests(f.parent) for f in sorted(run.glob("iter*/*/stage.json"))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [1, 2, 3, 4])
 def test_killed_and_continued_is_as_if_left_alone(data, finished, tmp_path, monkeypatch, call):
     """Between the files of the second thoughts of both iterations."""

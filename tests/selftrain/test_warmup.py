@@ -138,6 +138,7 @@ def test_other_commands_on_a_run_with_a_warm_up(warmed, data, tmp_path):
     assert {c.a for c in compare_runs(warmed, tmp_path / "run")} == {read_json(warmed / "metrics.json")["accepted"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped_at", [3, 60, 100, 170])  # in base, warm-up, iterations 1 and 2
 def test_a_warm_up_resumes(warmed, data, tmp_path, stopped_at):
     """The same bytes, wherever the engine failed before."""

@@ -149,6 +149,7 @@ def test_pass_rates_from_a_bank_and_lengths_of_samples(pool, tmp_path, monkeypat
     assert not (tmp_path / "bank.sqlite").exists()
 
 
+@pytest.mark.slow
 def test_samples_of_a_run_and_of_a_file(pool, tmp_path, monkeypatch, capsys):
     """The loop runs on a curated folder, and its judged candidates curate another."""
     monkeypatch.chdir(tmp_path)

@@ -100,6 +100,7 @@ def test_problems_without_an_answer_in_files(tmp_path, row, allowed, message):
     assert load_problems(tmp_path / "again.jsonl", tmp_path, unlabelled=True) == [problem]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hide", [True, False])
 def test_a_loop_on_votes(tmp_path, hide):
     """With hidden gold, the report of labels is true; without gold, the same loop runs on `answer: null`."""

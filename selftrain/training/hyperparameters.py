@@ -118,12 +118,15 @@ def read_hyperparameters(path: Path, overrides: Mapping[str, Any], interpreter: 
 def zero_settings(deepspeed: Any, folder: Path = Path()) -> Mapping[str, Any]:
     """`zero_optimization` of a DeepSpeed configuration, a mapping or the path of a file from `folder`; {} without one.
 
-    DataError if it cannot be read, HyperparameterError if its numbers are none.
+    HyperparameterError if it cannot be read, or its numbers are none.
     """
     if not deepspeed:
         return {}
     remedy = "correct deepspeed in the hyper-parameter file"
-    content = deepspeed if isinstance(deepspeed, Mapping) else read_object(folder / str(deepspeed), remedy)
+    try:
+        content = deepspeed if isinstance(deepspeed, Mapping) else read_object(folder / str(deepspeed), remedy)
+    except DataError as error:
+        raise HyperparameterError(str(error)) from error
     zero = content.get("zero_optimization", {})
     numbers = ("stage", "stage3_max_live_parameters")
     if not isinstance(zero, Mapping) or not all(isinstance(zero.get(key, 0), int | float) for key in numbers):

@@ -13,7 +13,7 @@ from data_process.judging import JUDGE_VERSION
 from data_process.schema import Problem
 from data_process.seeds import seed_for
 from selftrain.config import Config
-from selftrain.files import Record, SparseRecord, read_json
+from selftrain.files import Record, RunError, SparseRecord, read_json
 from selftrain.runs.acceptance import Decision, decide
 from selftrain.runs.dynamics import Dynamics
 from selftrain.runs.readings import Reading, readings_of
@@ -150,7 +150,16 @@ class Metrics(Record):
 
 def rows_of(path: Path, iteration: int, split: str) -> list[EvaluatedProblem]:
     """The evaluated problems of one iteration in a run folder; RunError names what is wrong with the file."""
-    return EvaluatedProblem.read_rows(path / folder_of(iteration) / f"{split}/rows.jsonl")
+    folder = path / folder_of(iteration) / split
+    rows = EvaluatedProblem.read_rows(folder / "rows.jsonl")
+    for row in rows:
+        if row.strategies.keys() != rows[0].strategies.keys():
+            one, first = (
+                f"{problem.id} was answered with {', '.join(problem.strategies)}" for problem in (row, rows[0])
+            )
+            advice = f"restore the file, or delete {folder} and run the same command again"
+            raise RunError(f"{folder / 'rows.jsonl'}: {one}, and {first}; {advice}")
+    return rows
 
 
 def collect(

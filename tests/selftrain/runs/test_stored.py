@@ -18,6 +18,7 @@ from selftrain.files import RunError
 from selftrain.loop import run_loop
 from selftrain.progress import Progress
 from selftrain.report.formatting import visible
+from selftrain.runs.metrics import rows_of
 from selftrain.runs.readings import Reading, record
 
 ROOT = Path(__file__).parents[3]
@@ -206,3 +207,18 @@ def test_every_file_of_rows_opens_in_one_line(folder, tmp_path):
 
 def test_control_characters_do_not_reach_the_terminal():
     assert visible("a\x1b[2Jb\n\tü\x00") == "a\\x1b[2Jb\n\tü\\x00"
+
+
+def test_rows_of_other_strategies_are_refused(tmp_path):
+    path = tmp_path / "iter1/test/rows.jsonl"
+    path.parent.mkdir(parents=True)
+    one = {"credit": 1.0, "abstain": 0.0}
+    same = {"greedy": one, "select": one}
+    rows = [{"id": name, "iteration": 1, "gold": "A", "strategies": same, "samples": []} for name in "ab"]
+    write_jsonl(path, rows)
+    assert [row.id for row in rows_of(tmp_path, 1, "test")] == ["a", "b"]
+    write_jsonl(path, [*rows, {**rows[0], "id": "c", "strategies": {"greedy": one, "sele": one}}])
+    with pytest.raises(
+        RunError, match=r"rows\.jsonl: c was answered with greedy, sele, and a with greedy, select; rest"
+    ):
+        rows_of(tmp_path, 1, "test")

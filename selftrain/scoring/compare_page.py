@@ -24,17 +24,14 @@ def write(comparisons: Sequence[RunComparison], file: Path) -> Path:
         found = list(several)
         places = {strategy: k for k, strategy in enumerate(dict.fromkeys(c.strategy for c in found))}
         curves = []
-        for honest, name, look in (
-            (False, "right answer", ("greedy", "o")),
-            (True, "every step right", ("select", "s")),
-        ):
+        for honest, name, colour, marker in LOOKS:
             some = [
                 Point(places[c.strategy], 100 * c.difference, _points(c.low), _points(c.high))
                 for c in found
                 if c.honest == honest
             ]
             if some:
-                curves.append(Curve(name, some, *look, joined=False, shift=5.0 * honest))
+                curves.append(Curve(name, some, colour, marker, joined=False, shift=5.0 * honest))
         axis = Axis("Strategies, in the order of the table", low=-0.5, high=len(places) - 0.5, form=lambda k: "")
         drawn = chart("Differences", curves, axis, Axis("Points"), rules=[("equal", 0.0)])
         rows = [

@@ -11,6 +11,8 @@ FAST := $(PYTHON) -m pytest -m "not slow" -n auto --dist loadfile
 SLOW := $(PYTHON) -m pytest -m slow -n 2 --dist loadfile
 WITH_VLLM := SELFTRAIN_VLLM_PYTHON=$(abspath $(VLLM)/bin/python)
 CACHES := .pytest_cache .ruff_cache .mypy_cache .hypothesis
+# Tests start hundreds of Pythons. Without stored bytecode each would compile the packages again.
+unexport PYTHONDONTWRITEBYTECODE
 PROJECT := selftrain data_process tests benchmarks scripts examples
 
 .PHONY: help demo quick test check fast lint audit docs clean clean-results

@@ -46,8 +46,9 @@ def imports_of(tree: ast.Module, module: str, modules: set[str]) -> set[str]:
     return found & modules - {module}
 
 
-TREES = {name: ast.parse(file.read_text(encoding="utf-8")) for name, file in FILES.items()}
-IMPORTS = {name: imports_of(tree, name, set(FILES)) for name, tree in TREES.items()}
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    return {name: imports_of(ast.parse(file.read_text("utf-8")), name, set(FILES)) for name, file in FILES.items()}
 
 
 def inside(name: str, package: str) -> bool:
@@ -71,17 +72,17 @@ def circle(graph: dict[str, set[str]]) -> str | None:
         ("data_process", "selftrain"),
     ],
 )
-def test_an_arrow_points_one_way(source, target):
+def test_an_arrow_points_one_way(imports, source, target):
     """Also not by way of a third module."""
-    assert any(inside(name, source) for name in IMPORTS), f"there is no {source}"
-    reached = [name for name in IMPORTS if inside(name, source)]
+    assert any(inside(name, source) for name in imports), f"there is no {source}"
+    reached = [name for name in imports if inside(name, source)]
     for name in reached:
-        reached += sorted(IMPORTS[name] - set(reached))
+        reached += sorted(imports[name] - set(reached))
     assert [name for name in reached if inside(name, target)] == []
 
 
-def test_no_circle_of_modules():
-    assert circle(IMPORTS) is None
+def test_no_circle_of_modules(imports):
+    assert circle(imports) is None
 
 
 def test_few_loose_modules():

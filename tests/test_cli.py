@@ -142,6 +142,7 @@ def test_bad_input(name, tmp_path, monkeypatch, capsys):
     assert "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_bad_input_from_the_shell():
     done = command("run.py", "--iters", "0")
     assert (done.returncode, done.stdout) == (2, "")
@@ -151,6 +152,7 @@ def test_bad_input_from_the_shell():
     assert done.stderr.startswith("error: configs/demo.yaml: unknown key 'iter'; did you mean 'iters'?")
 
 
+@pytest.mark.slow
 def test_dry_run_shows_everything_and_makes_nothing(tmp_path):
     data = tmp_path / "data"
     before = sorted(tmp_path.rglob("*"))
@@ -185,6 +187,7 @@ def test_score(finished, capsys):
     assert "iteration 0 dev: greedy " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", [(), ("--json",)])
 @pytest.mark.parametrize("errors_too", [False, True])
 def test_a_closed_pipe_ends_quietly(finished, option, errors_too):
@@ -298,6 +301,7 @@ def test_failed_training_is_status_4_and_a_bug_keeps_its_traceback(capsys):
             guarded(fail(bug))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_in_process(data, tmp_path, monkeypatch, capsys, number):
     """In a stage: the status of the signal, what is saved and how to go on; the lock is free, the same command ends it.
@@ -360,6 +364,7 @@ def test_an_ignored_hangup_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.slow
 def test_a_run_for_programs(data, tmp_path, monkeypatch, capsys):
     """Every line of standard output is an event, in order; nobody else writes there."""
     monkeypatch.setattr(loop, "write_run_report", lambda path: [path / "report.html"])

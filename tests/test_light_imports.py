@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "torchvision", "transformers", "peft", "accelerate", "datasets", "llamafactory")
 
@@ -46,6 +48,7 @@ def import_all(names: list[str], *heavy: str) -> tuple[dict[str, str], set[str]]
     return failed, set(loaded)
 
 
+@pytest.mark.slow
 def test_every_module_imports_without_torch():
     """Also those that hold a model: they import torch in the functions that need it."""
     names = modules()
@@ -60,6 +63,7 @@ def test_the_hook_of_these_tests_sees_an_import():
     assert failed == {"torch.nn": "torch is heavy", "peft": "peft is heavy"}
 
 
+@pytest.mark.slow
 def test_text_work_needs_only_the_standard_library_and_jsonlines():
     """`data_process` imports no `selftrain`, and neither NumPy nor Pillow until an image is drawn."""
     names = [name for name in modules() if name.startswith("data_process")]
@@ -75,6 +79,7 @@ def test_the_front_doors_load_nothing():
     assert not loaded & {"numpy", "pydantic"}
 
 
+@pytest.mark.slow
 def test_the_loop_itself_is_light():
     """A rehearsal never needs NumPy's or Pillow's import time before it has read its settings and data."""
     failed, loaded = import_all(
@@ -84,6 +89,7 @@ def test_the_loop_itself_is_light():
     assert not loaded & {"numpy", "PIL"}
 
 
+@pytest.mark.slow
 def test_the_vllm_worker_needs_only_what_vllm_brings():
     """Its environment holds vLLM and what vLLM depends on; of our requirements only those."""
     ours = (
@@ -102,6 +108,7 @@ def test_the_vllm_worker_needs_only_what_vllm_brings():
     assert failed == {}
 
 
+@pytest.mark.slow
 def test_the_judge_alone_needs_only_its_own_requirements(tmp_path):
     """`requirements-judge.txt` is enough to judge, to score a file, to show a run and to prepare a table."""
 

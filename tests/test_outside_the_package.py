@@ -66,6 +66,7 @@ def test_the_source(folder):
     assert json.loads((folder / "data/additions/card.json").read_text())["source"] == "additions"
 
 
+@pytest.mark.slow
 def test_a_bad_row_of_the_source_is_named(folder, tmp_path):
     shutil.copytree(folder / "raw", tmp_path / "raw")
     (tmp_path / "raw/dev.txt").write_text("1+2\n3-4")
@@ -86,11 +87,13 @@ def test_the_engine_ran_the_loop(run):
     assert trained["wrong"] > 0
 
 
+@pytest.mark.slow
 def test_settings_of_the_engine_are_checked(folder):
     words = (str(ROOT / "run.py"), "--config", "additions.yaml", "--set", "engine.slip=0.1")
     assert "unknown key 'engine.slip'; did you mean 'engine.slips'?" in command(folder, *words, status=2).stderr
 
 
+@pytest.mark.slow
 def test_the_strategy_is_in_the_report_and_in_compare(run):
     metrics = json.loads((run / "metrics.json").read_text())
     assert all("last" in entry["eval"]["dev"]["strategies"] for entry in metrics["iterations"])
@@ -100,6 +103,7 @@ def test_the_strategy_is_in_the_report_and_in_compare(run):
     assert [line.split(":")[0] for line in lines] == ["test, greedy", "test, majority", "test, last"]
 
 
+@pytest.mark.slow
 def test_without_the_plugin_nothing_of_it_is_known(folder):
     (folder / "plain.yaml").write_text(yaml.safe_dump({k: v for k, v in SETTINGS.items() if k != "plugins"}))
     error = command(folder, str(ROOT / "run.py"), "--config", "plain.yaml", status=2).stderr

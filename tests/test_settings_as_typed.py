@@ -93,6 +93,7 @@ def test_a_setting_is_explained(key):
     assert isinstance(found.value, type(value))
 
 
+@pytest.mark.slow
 def test_every_setting_has_a_meaning():
     config = load_config()
 
@@ -104,6 +105,7 @@ def test_every_setting_has_a_meaning():
     assert sum(map(look, type(config).model_fields)) > 100
 
 
+@pytest.mark.slow
 def test_the_command_config(capsys):
     assert main(["config", "n=9", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["sampling"]["n"] == 9
@@ -127,6 +129,7 @@ def test_completion(shell, capsys):
         assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_hub_id_is_told_by_the_dry_run_and_refused_by_the_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda name, file: None)
     words = ["--config", "configs/demo.yaml", "--model", HUB, "--output", str(tmp_path / "run")]
@@ -149,6 +152,7 @@ def test_a_hub_id_in_the_cache_is_its_folder(tmp_path, monkeypatch, capsys):
     assert str(load_config(None, ["engine.kind=scripted", f"model.path={HUB}"]).model.path) == HUB
 
 
+@pytest.mark.slow
 def test_trackers_are_checked_before_the_start(monkeypatch):
     monkeypatch.setenv("NETRC", "/nowhere")
     for name in ("WANDB_API_KEY", "WANDB_MODE"):

@@ -36,6 +36,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_example(folder):
     assert block("python").count("\n") <= 35
     words = block("bash").split()[1:]

@@ -95,6 +95,7 @@ def test_a_file_that_is_no_report(tmp_path, text):
 # ---- parts that fail -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_failed_part_is_noted_and_what_was_measured_stays(tmp_path, capsys):
     notes = Notes(tmp_path / "notes.jsonl")
     with notes.part("one"):
@@ -356,6 +357,7 @@ def test_the_parts_that_fail_are_named_and_the_status_says_so(nano, tmp_path, ca
     assert "**vllm: start-up failed**" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_a_failed_part(tmp_path, monkeypatch):
     """And the next parts run, each leaving what there is so far."""
     killed = gpu_profile.in_own_process

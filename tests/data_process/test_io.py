@@ -90,6 +90,7 @@ _JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(rows=st.lists(st.dictionaries(st.text(), _JSON, max_size=4), max_size=4))
 def test_round_trip(tmp_path_factory, rows):
@@ -257,6 +258,7 @@ def test_a_link_that_stays_inside_is_fine(tmp_path):
     assert load(tmp_path, ROW)[0].images == ("a/p.png",)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data/geoqa is not here: the real questions are not shipped")
 def test_real_problems(tmp_path):
     problems = load_problems(DATA / "train_questions.jsonl", tmp_path)

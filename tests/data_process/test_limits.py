@@ -82,6 +82,7 @@ def bomb(n: int, head: bytes, tail: bytes) -> bytes:
     return b"".join([*parts, packer.compress(tail), packer.flush()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "head"), [("a.jsonl.gz", b'{"id": "'), ("b.jsonl.gz", b'[{"id": "'), ("c.json.gz", b'[{"id": "')]
 )

@@ -87,6 +87,7 @@ def finished(data, tmp_path_factory) -> Path:
 # ---- whole loops ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_temperature_is_chosen_every_second_iteration(finished):
     metrics = Metrics.read(finished / "metrics.json")
     assert [(c.iteration, c.weights, c.used, c.chosen) for c in metrics.temperatures] == [
@@ -108,6 +109,7 @@ def test_a_temperature_is_chosen_every_second_iteration(finished):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_samples_are_drawn_at_the_chosen_temperature(finished):
     texts: dict[str, set[float]] = {}
     with sqlite3.connect(finished.parent / "bank.sqlite") as bank:
@@ -122,6 +124,7 @@ def test_samples_are_drawn_at_the_chosen_temperature(finished):
     assert rates[3] > 0.45  # at 0.5 it would be 0.2
 
 
+@pytest.mark.slow
 def test_tokens_of_a_choice_are_charged(finished):
     """All that were looked at, the bank's included, and in the cost at which recipes are compared."""
     metrics = Metrics.read(finished / "metrics.json")
@@ -131,6 +134,7 @@ def test_tokens_of_a_choice_are_charged(finished):
     assert compute(finished, 3)[0] == sum(row["n_tokens"] for row in rows) + charged
 
 
+@pytest.mark.slow
 def test_samples_come_from_the_bank_first(data, tmp_path, monkeypatch):
     """The evaluation of dev has drawn three of the four at its own temperature."""
     asked: Counter[float] = Counter()
@@ -151,6 +155,7 @@ def test_samples_come_from_the_bank_first(data, tmp_path, monkeypatch):
     assert artefacts(tmp_path / "again") == artefacts(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_stopped_in_a_choice_it_ends_as_if_left_alone(finished, data, tmp_path, monkeypatch):
     write, left = run_dir.write_json, ["iter1", "iter3"]
 
@@ -170,6 +175,7 @@ def test_stopped_in_a_choice_it_ends_as_if_left_alone(finished, data, tmp_path, 
     assert artefacts(config.output) == artefacts(finished)
 
 
+@pytest.mark.slow
 def test_the_report_shows_the_evidence(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     write_run_report(run)

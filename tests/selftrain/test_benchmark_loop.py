@@ -40,6 +40,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["answer", "rationale"])
 @pytest.mark.parametrize("name", ["tabmwp", "chartqa"])
 def test_a_loop_with_the_benchmarks_wording(folder, tmp_path, monkeypatch, name, form):

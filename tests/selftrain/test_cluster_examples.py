@@ -109,6 +109,7 @@ def cluster(tmp_path, monkeypatch):
 CONFIG = ("--config", "configs/geoqa_qwen2vl_7b.yaml", "--dry-run", "--set", "model.path=/models/Qwen2-VL-7B")
 
 
+@pytest.mark.slow
 def test_one_node(cluster):
     status, output, settings, calls = cluster("sbatch", CLUSTER / "slurm_one_node.sbatch", *CONFIG)
     assert status == 0, output
@@ -123,6 +124,7 @@ def test_one_node(cluster):
     assert not calls
 
 
+@pytest.mark.slow
 def test_what_is_said_on_the_command_line_wins(cluster):
     words = ("--set", "engine.kind=hf", "--set", "training.save_steps=7", "--set", "training.processes=2")
     status, output, settings, _ = cluster(
@@ -175,6 +177,7 @@ def test_ray_that_does_not_start_ends_the_job(cluster, monkeypatch, node):
     assert "the step that starts Ray has ended; its output above says why" in output
 
 
+@pytest.mark.slow
 def test_ray_job(cluster, monkeypatch):
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://head:8265")
     monkeypatch.setenv("NODES", "2")

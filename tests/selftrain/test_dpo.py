@@ -147,6 +147,7 @@ def test_a_rehearsal_resumes(data, finished, tmp_path, monkeypatch, lost):
             assert folder_digests(config.output / f"iter{k}/{part}") == folder_digests(finished / f"iter{k}/{part}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -167,6 +168,7 @@ def test_nothing_to_prefer_stops_the_loop_with_the_reason(data, tmp_path, monkey
     assert re.search(message, outcome.stopped), outcome.stopped
 
 
+@pytest.mark.slow
 def test_max_rows_draws_pairs_and_counts_the_others(data, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "write_run_report", lambda path: [])
     run_loop(rehearsal(data, tmp_path / "run", "iters=1", "training.dpo.sft_iterations=0", "build.max_rows=7"), QUIET)
@@ -175,6 +177,7 @@ def test_max_rows_draws_pairs_and_counts_the_others(data, tmp_path, monkeypatch)
     assert counts["dropped"]["row:above_max_rows"] > 0
 
 
+@pytest.mark.slow
 def test_pairs_are_no_self_cot_rows_of_a_selector(finished, tmp_path):
     from selftrain.scaling.select_sft import cot_rows
 
@@ -185,6 +188,7 @@ def test_pairs_are_no_self_cot_rows_of_a_selector(finished, tmp_path):
     assert cot_rows(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_export_of_rows_refuses_pairs(data, finished, tmp_path):
     """It has no column for the rejected text."""
     found = SimpleNamespace(run=finished, iteration=2, config=rehearsal(data, tmp_path / "run"))

@@ -93,6 +93,7 @@ def test_the_question_to_torch_can_be_answered():
     environment._accelerator_bf16(Path(sys.executable))
 
 
+@pytest.mark.slow
 def test_an_emulated_cpu_trains_in_float32():
     """The plan of the demo, in a process that is restricted to AVX2."""
     variables = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}

@@ -46,6 +46,7 @@ OVERRIDES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", OVERRIDES, ids=lambda text: repr(text[:30]))
 def test_overrides(text):
     with pytest.raises(ConfigError) as caught:

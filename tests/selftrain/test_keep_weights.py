@@ -87,6 +87,7 @@ def test_what_stays_at_the_end(finished, keep, gain):
     assert results(run) == results(finished("all", gain))  # what is kept changes no result
 
 
+@pytest.mark.slow
 def test_no_more_than_three_sets_are_there_at_a_time(data, banks, tmp_path, monkeypatch):  # noqa: F811
     """The best, the last and the one that is being written: that is what the disk is planned for."""
     seen = []
@@ -120,6 +121,7 @@ def test_killed_and_continued(data, banks, tmp_path, finished, where):  # noqa: 
     assert on_disk(tmp_path / "run") == [4]
 
 
+@pytest.mark.slow
 def test_a_longer_run_goes_on_from_what_was_kept(data, banks, tmp_path, finished):  # noqa: F811
     more = ("engine.gain=0.1", "engine.accuracy=0.4")
     overrides = words(data, tmp_path / "run", banks / "keep-longer.sqlite", "last", *more)
@@ -130,6 +132,7 @@ def test_a_longer_run_goes_on_from_what_was_kept(data, banks, tmp_path, finished
     assert {name: digest for name, digest in results(tmp_path / "run")["stages"].items() if name in alone} == alone
 
 
+@pytest.mark.slow
 def test_removed_weights_are_named(finished):
     run = finished("last")
     config = load_config(REHEARSAL, [*FULL, "training.keep_weights=last"])
@@ -142,6 +145,7 @@ def test_removed_weights_are_named(finished):
     assert kept.weights == run / "iter4/train/weights"
 
 
+@pytest.mark.slow
 def test_a_stop_while_weights_are_removed(data, banks, tmp_path, monkeypatch, finished):  # noqa: F811
     """Noted first, removed then: half a folder is removed by the next run, and nothing complains of it."""
     remove = shutil.rmtree

@@ -148,6 +148,7 @@ def test_the_stages_of_a_loop(finished):
     }
 
 
+@pytest.mark.slow
 def test_a_first_look_before_dev_draws_nothing_twice(config, monkeypatch, no_report):
     """A part of dev is measured first; the evaluation of dev asks the engine for the other problems only."""
     monkeypatch.setattr(evaluating, "FIRST_LOOK", 10)
@@ -270,6 +271,7 @@ def test_running_again_changes_nothing(finished, data, banks, no_report):
     assert artefacts(finished) == before
 
 
+@pytest.mark.slow
 def test_more_iterations_go_on_from_where_it_was(config, finished, no_report):
     run = run_loop(config("iters=2"), QUIET) and config().output
     two = artefacts(run)["stages"]
@@ -280,12 +282,14 @@ def test_more_iterations_go_on_from_where_it_was(config, finished, no_report):
     assert {name: three[name] for name in alone} == alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("test", ["all", "none"])
 def test_which_iterations_are_tested(config, no_report, test):
     metrics = run_loop(config("iters=1", f"evaluation.test={test}"), QUIET).metrics
     assert ["test" in entry.evaluation for entry in metrics.iterations] == [test == "all"] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
@@ -304,6 +308,7 @@ def test_other_settings(config, no_report, more):
         assert [e.train.sampled_problems for e in metrics.iterations[1:]] == [20, 20]
 
 
+@pytest.mark.slow
 def test_the_strategies_are_settings(config, no_report):
     """The loop measures what it is told to, `metrics.json` is the record that the loop returns, and both compare."""
     strategies = ("greedy", "majority", "refine", "permuted")
@@ -467,6 +472,7 @@ def test_a_full_disk_at_any_moment(config, finished, no_report, monkeypatch, cap
     assert artefacts(chosen.output) == artefacts(finished)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [-86400, 86400])
 def test_a_clock_that_is_set_while_a_run_works(config, finished, no_report, monkeypatch, step):
     """Back or ahead by a day with every look, interrupted and resumed: the same artefacts, and times of this test."""
@@ -486,6 +492,7 @@ def test_a_clock_that_is_set_while_a_run_works(config, finished, no_report, monk
     assert 0 < timing(config().output).wall_seconds < time.monotonic() - started + 1
 
 
+@pytest.mark.slow
 def test_the_bank_or_folder_of_another_run(config, finished, no_report, tmp_path):
     """A second run with the same settings and bank draws nothing."""
     run_loop(config("iters=1"), QUIET)
@@ -552,6 +559,7 @@ def change_pixels(folder: Path) -> None:
     shutil.copyfile(folder / other["image"], folder / row["image"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [change_question, change_order, change_pixels])
 def test_changed_data_are_refused(config, own, no_report, change):
     chosen = config("iters=1", data_folder=own)
@@ -563,6 +571,7 @@ def test_changed_data_are_refused(config, own, no_report, change):
     assert artefacts(chosen.output) == before
 
 
+@pytest.mark.slow
 def test_changed_settings_are_refused(config, no_report):
     run_loop(config("iters=1"), QUIET)
     with pytest.raises(RunError, match=r"config\.sampling\.n: 3 -> 4"):
@@ -588,6 +597,7 @@ def test_a_changed_model_is_refused(config, tmp_path, no_report):
         run_loop(config(*more), QUIET, open_engine=no_engine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), [("JUDGE_VERSION", "next"), ("prompt_set", None)])
 def test_a_changed_judge_or_wording_is_refused(config, no_report, monkeypatch, name, value):
     run_loop(config("iters=1"), QUIET)
@@ -597,6 +607,7 @@ def test_a_changed_judge_or_wording_is_refused(config, no_report, monkeypatch, n
         run_loop(config("iters=1"), QUIET)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lost", ["iter1/train/adapter/adapter_model.rehearsal", "iter1/judge/judged.jsonl", "iter0/dev/rows.jsonl"]
 )
@@ -667,6 +678,7 @@ def test_unusable_pictures_are_counted_or_too_many(config, own, reason):
         splits_of(chosen)
 
 
+@pytest.mark.slow
 def test_a_left_out_problem_is_reported_with_the_run(config, own, no_report):
     chosen = config("iters=1", "data.max_dropped_share=0.1", data_folder=own)
     [*_, last] = read_jsonl(own / "train.jsonl")
@@ -827,11 +839,13 @@ def leaking(data, tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_test_questions_in_train_are_refused(config, leaking, no_report):
     with pytest.raises(DataError, match=r"(?s)3 .*data\.leakage=drop"):
         run_loop(config("data.leakage=error", data_folder=leaking), QUIET)
 
 
+@pytest.mark.slow
 def test_test_questions_in_train_can_be_left_out(config, leaking, no_report):
     chosen = config("data.leakage=drop", "iters=1", data_folder=leaking)
     run_loop(chosen, QUIET)
@@ -843,6 +857,7 @@ def test_test_questions_in_train_can_be_left_out(config, leaking, no_report):
     assert (chosen.output / "leakage/report.json").read_bytes() == report
 
 
+@pytest.mark.slow
 def test_data_sets_that_contain_each_other_are_refused_and_can_be_accepted(config, data, tmp_path, no_report):
     """The rows name their data sets, so a run needs no setting to know."""
     folder = tmp_path / "overlapping"
@@ -857,6 +872,7 @@ def test_data_sets_that_contain_each_other_are_refused_and_can_be_accepted(confi
     assert read_json(chosen.output / "leakage/report.json")["sources"][0]["blocking"] is False
 
 
+@pytest.mark.slow
 def test_the_guard_can_be_switched_off(config, leaking, no_report):
     chosen = config("data.leakage=ignore", "iters=1", data_folder=leaking)
     run_loop(chosen, QUIET)
@@ -880,6 +896,7 @@ def paired(data, tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_loop_on_problems_of_two_images(config, paired):
     """Images stand in every prompt where the question has them; a second run draws nothing and changes nothing."""
     asked: list[Request] = []

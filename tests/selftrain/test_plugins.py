@@ -77,6 +77,7 @@ def test_the_working_directory_shadows_nothing(folder):
     assert sys.path[-1] == str(folder)
 
 
+@pytest.mark.slow
 def test_from_the_shell(tmp_path):
     """In a folder of its own, where only the working directory has the plugin."""
     (tmp_path / "broken.py").write_text("import no_such_library")

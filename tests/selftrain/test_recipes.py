@@ -96,6 +96,7 @@ def continuous(data, tmp_path_factory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_each_iteration_inherits_the_state_of_the_one_before(continuous, config):
     """And nothing is left of it at the end but its digest."""
     assert list(continuous.rglob("state")) == []
@@ -178,6 +179,7 @@ SPOIL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", SPOIL)
 def test_a_missing_state_is_an_error_before_anything_is_sampled(config, continuous, tmp_path, how):
     spoil, message = SPOIL[how]
@@ -201,6 +203,7 @@ def test_a_missing_state_is_an_error_before_anything_is_sampled(config, continuo
     assert artefacts(run.output)["stages"] == artefacts(continuous)["stages"]
 
 
+@pytest.mark.slow
 def test_the_number_of_iterations_binds_a_continuous_run(config, continuous):
     """The schedule ends with the last one; other runs may be prolonged."""
     run = config(*CONTINUOUS, "iters=4")
@@ -227,6 +230,7 @@ def test_disjoint_shares_cover_everything_once_a_pass(total, n):
     assert share_for(problems, n, 0, 1) == passes[0][0]
 
 
+@pytest.mark.slow
 def test_iterations_with_disjoint_problems(config):
     run = config("sampling.problems=20", "sampling.disjoint=true")
     run_loop(run, QUIET)
@@ -242,6 +246,7 @@ def test_iterations_with_disjoint_problems(config):
 # ---- which candidates -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pool", "oldest"), [("all", [0, 0, 0]), ("newest", [0, 1, 2]), ("window@2", [0, 0, 1])])
 def test_rows_come_from_the_iterations_of_the_pool(config, pool, oldest):
     run = config(f"build.pool={pool}", "build.max_cot_per_problem=99")
@@ -254,6 +259,7 @@ def test_rows_come_from_the_iterations_of_the_pool(config, pool, oldest):
         assert counts["dropped"].get("pool:older", 0) == 180 * oldest[k - 1]
 
 
+@pytest.mark.slow
 def test_a_window_holds_for_second_thoughts_too(config):
     """Selections among candidates that are no longer in the pool make no rows."""
     parts = "build.parts={qa: 0, cot: 1, refine: 0.5, select: 1, reflect: 0.5}"
@@ -265,6 +271,7 @@ def test_a_window_holds_for_second_thoughts_too(config):
     assert {source.split("/")[-2] for row in rows for source in row["sources"]} == {"2"}
 
 
+@pytest.mark.slow
 def test_a_list_of_policies(config):
     run = config("build.pool=[newest, diverse, random@1]", "build.max_cot_per_problem=9")
     run_loop(run, QUIET)
@@ -281,6 +288,7 @@ def test_rewards_that_nothing_supplies_are_refused_before_anything_is_sampled(co
         config("build.pool=reward")
 
 
+@pytest.mark.slow
 def test_an_empty_pool_says_what_was_left_out(config):
     """Everything is right in the second iteration."""
     run = config("build.pool=newest", "engine.accuracy=0.5", "engine.gain=0.5", "engine.abstain=0")
@@ -309,6 +317,7 @@ def head_tail(data, tmp_path_factory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_samples_follow_failures_at_equal_tokens(head_tail):
     """Recounted from the verdicts of earlier iterations; a solved problem gets none, a failing one the most."""
     earlier: dict[str, list[bool]] = {}
@@ -333,6 +342,7 @@ def test_samples_follow_failures_at_equal_tokens(head_tail):
                 earlier.setdefault(row["candidate"]["problem_id"], []).append(row["verdict"]["status"] == "correct")
 
 
+@pytest.mark.slow
 def test_hard_problems_refine_their_own_attempts(head_tail):
     attempts = {}
     for k in (1, 2, 3):
@@ -352,6 +362,7 @@ def test_hard_problems_refine_their_own_attempts(head_tail):
         assert sum(counted.values()) == len(guided)
 
 
+@pytest.mark.slow
 def test_hard_problems_continue_their_right_solutions(config):
     """Where there are some; the others refine their attempts, and may then continue the refinement."""
     run = config(*HEAD_TAIL, "sampling.head_tail.guide=prefix", "engine.accuracy=0.15", "engine.gain=0.02")
@@ -392,6 +403,7 @@ def test_how_a_problem_is_guided_is_part_of_a_run(config):
     assert prefix == refine | {"guide": "prefix", "prefix_share": 0.5}
 
 
+@pytest.mark.slow
 def test_only_missing_samples_are_drawn(config):
     """After a uniform run with the same weights and bank, the first samples of each problem are there already."""
     uniform = config("sampling.n=4", "iters=1", name="uniform")
@@ -424,6 +436,7 @@ def test_a_killed_head_tail_run_ends_as_if_left_alone(head_tail, data, tmp_path,
     }
 
 
+@pytest.mark.slow
 def test_nothing_is_sampled_where_everything_is_solved(config):
     """The first iteration learns from what is wrong; then all is right."""
     run = config(*HEAD_TAIL, "engine.accuracy=1", "engine.gain=0", "engine.abstain=0")

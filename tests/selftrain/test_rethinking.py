@@ -61,6 +61,7 @@ def finished(data, tmp_path_factory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_the_mixture_has_all_parts(finished):
     for k in (1, 2):
         rows = read_examples(finished / f"iter{k}/build/examples.jsonl")
@@ -73,6 +74,7 @@ def test_the_mixture_has_all_parts(finished):
         assert metrics["examples"] == kinds
 
 
+@pytest.mark.slow
 def test_rows_are_of_the_runs_own_samples(finished, data):
     """Every text of a row, attempt or target, was sampled; every target is judged right."""
     problems = {p.id: p for p in load_problems(data / "train.jsonl", data)}
@@ -104,6 +106,7 @@ def test_rows_are_of_the_runs_own_samples(finished, data):
             assert row.prompt == wording.select(problem, [texts[s] for s in shown], SHORT, "rationale", limit=limit)
 
 
+@pytest.mark.slow
 def test_the_selectors_own_choices_come_back_in_the_next_round(finished):
     """A choice of iteration 1 that differed from the vote is a row of iteration 1 and of 2."""
     past = [selection_from_json(row) for row in read_jsonl(finished / "iter1/rethink/selections.jsonl")]
@@ -116,6 +119,7 @@ def test_the_selectors_own_choices_come_back_in_the_next_round(finished):
         assert back <= differ | {f"{name.rpartition('/')[0].rpartition('/')[0]}/1/0" for name in back}
 
 
+@pytest.mark.slow
 def test_the_data_set_opens_turns(finished):
     """All rows of it, for one template serves all; a plain row ends its turn itself."""
     rows = read_jsonl(finished / "iter1/train/work/data/selftrain.jsonl")
@@ -124,6 +128,7 @@ def test_the_data_set_opens_turns(finished):
     assert {m["role"] for row in rows for m in row["messages"]} == {"user", "assistant", "observation"}
 
 
+@pytest.mark.slow
 def test_selections_are_no_longer_than_trained(finished):
     trained = read_json(finished / "iter1/build/counts.json")["select_characters"]
     assert trained_limit(finished, ShowLimit(5), [1]) == ShowLimit(5, trained)
@@ -220,6 +225,7 @@ def test_settings_that_nothing_uses_leave_the_identity_alone():
     assert four["build"]["parts"]["reflect"] == 0.5
 
 
+@pytest.mark.slow
 def test_ignore_strings_without_rows_are_named(finished):
     plain = SamplingParams(0.9, 110)
     points = grid(ScaleConfig(), plain, plain, SHORT)

@@ -73,6 +73,7 @@ def finished(request, data, tmp_path_factory) -> tuple[Path, tuple[str, ...]]:
 only_continuous = pytest.mark.parametrize("finished", ["continuous"], indirect=True)
 
 
+@pytest.mark.slow
 def test_a_worse_iteration_is_rolled_back(finished):
     """Iteration 3 samples and trains from iteration 1, new samples; the records say so."""
     folder, _ = finished
@@ -94,6 +95,7 @@ def test_a_worse_iteration_is_rolled_back(finished):
     assert texts[2] != texts[3]
 
 
+@pytest.mark.slow
 @only_continuous
 def test_nothing_is_left_of_the_states(finished):
     folder, _ = finished
@@ -145,6 +147,7 @@ def test_stopped_at_every_stage_it_ends_as_if_left_alone(finished, data, tmp_pat
     assert list(config.output.rglob("state")) == []
 
 
+@pytest.mark.slow
 @only_continuous
 def test_a_missing_state_of_the_accepted_iteration(finished, data, tmp_path):
     """It is said before anything is sampled."""
@@ -159,6 +162,7 @@ def test_a_missing_state_of_the_accepted_iteration(finished, data, tmp_path):
     assert not (config.output / "iter3").exists()
 
 
+@pytest.mark.slow
 @only_continuous
 def test_the_report_says_so(finished):
     folder, _ = finished
@@ -169,6 +173,7 @@ def test_the_report_says_so(finished):
     assert "worse, rolled back" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_without_rollback_the_worse_weights_go_on(data, tmp_path):
     said = io.StringIO()
     config = settings(data, tmp_path / "run", "acceptance.rule=interval", "training.restart=previous", "iters=3")
@@ -184,6 +189,7 @@ def test_without_rollback_the_worse_weights_go_on(data, tmp_path):
     assert "rolled back" not in said.getvalue()
 
 
+@pytest.mark.slow
 def test_rolled_back_to_the_base_model(data, tmp_path, monkeypatch):
     """No iteration was accepted yet: training starts anew, also where it is continuous."""
     monkeypatch.setitem(globals(), "ACCURACY", (0.8, 0.2, 0.75))
@@ -196,6 +202,7 @@ def test_rolled_back_to_the_base_model(data, tmp_path, monkeypatch):
     assert list(config.output.rglob("state")) == []
 
 
+@pytest.mark.slow
 def test_a_warm_up_is_rolled_back(data, tmp_path, monkeypatch):
     """The base model, iteration -1, samples and is trained on in the place of the warm-up, iteration 0."""
     monkeypatch.setitem(globals(), "ACCURACY", {-1: 0.8, 0: 0.2, 1: 0.75})
@@ -213,6 +220,7 @@ def test_a_warm_up_is_rolled_back(data, tmp_path, monkeypatch):
     assert {*made_from["train"]} == {"iter1/build"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [False, True])
 def test_a_collapse_that_was_rolled_back_stops_nothing(data, tmp_path, monkeypatch, stops):
     monkeypatch.setitem(globals(), "ACCURACY", (0.8, 0.1, 0.8))

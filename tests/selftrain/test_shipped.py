@@ -79,6 +79,7 @@ def test_settings_do_not_depend_on_where_the_package_is(root, monkeypatch):
     assert elsewhere == (json.loads(config.model_dump_json()), config.digest())
 
 
+@pytest.mark.slow
 def test_a_dry_run_in_an_empty_folder(root, capsys):
     assert main(["run", "--config", "demo", "--dry-run"]) == 0
     assert "path: models/tiny-qwen2vl" in capsys.readouterr().out

@@ -70,6 +70,7 @@ def files(run: Path) -> dict[str, bytes]:
     return {str(file.relative_to(run)): file.read_bytes() for file in names}
 
 
+@pytest.mark.slow
 def test_the_other_splits_are_as_without(data, finished, tmp_path):
     """What is measured on test alone changes nothing else, and without it metrics.json has its old fields."""
     run_loop(config(data, tmp_path), QUIET)
@@ -83,6 +84,7 @@ def test_the_other_splits_are_as_without(data, finished, tmp_path):
         assert set(many) - set(few) == set(MORE)
 
 
+@pytest.mark.slow
 def test_it_resumes_to_the_same_bytes(data, finished, tmp_path):
     """The engine dies in each part of the reading of test, again and again."""
     deaths = 0
@@ -103,6 +105,7 @@ def test_it_resumes_to_the_same_bytes(data, finished, tmp_path):
     assert files(tmp_path / "run") == files(finished)
 
 
+@pytest.mark.slow
 def test_tokens_are_those_of_the_texts(finished):
     """Recounted from the rows: samples, ignore strings and all."""
     for k in (0, 1):
@@ -128,6 +131,7 @@ def test_tokens_are_those_of_the_texts(finished):
         assert {len(row["samples"]) for row in rows} <= set(range(5, 9))
 
 
+@pytest.mark.slow
 def test_what_is_said_of_it(data, finished, tmp_path):
     metrics = Metrics.read(finished / "metrics.json")
     names = [*read_json(finished / "iter0/test/split.json")["strategies"]]
@@ -153,6 +157,7 @@ def test_a_bad_name_is_refused_before_anything_is_sampled(data, tmp_path):
         run_loop(config(data, tmp_path, "evaluation.test_strategies=[elect@3]"), QUIET, open_engine=no_engine)
 
 
+@pytest.mark.slow
 def test_the_table_over_seeds_shows_what_the_runs_measured(finished, monkeypatch, capsys):
     metrics = Metrics.read(finished / "metrics.json")
     monkeypatch.setattr("sys.argv", ["seeds", str(finished), str(finished)])

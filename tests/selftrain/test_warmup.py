@@ -71,6 +71,7 @@ def warmed(data, tmp_path_factory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_the_stages_of_a_warm_up(warmed):
     stages = {str(f.parent.relative_to(warmed)) for f in warmed.rglob("stage.json")}
     accepted = read_json(warmed / "metrics.json")["accepted"]
@@ -85,6 +86,7 @@ def test_the_stages_of_a_warm_up(warmed):
     assert (counts["offered"], counts["kept"], counts["dropped"]) == (20, 19, {"unreadable": 1})
 
 
+@pytest.mark.slow
 def test_rows_of_the_warm_up_and_of_iterations(warmed, data):
     rows = {k: read_examples(warmed / f"iter{k}/build/examples.jsonl") for k in range(3)}
     assert Counter(row.id.partition("/")[0] for row in rows[0]) == {"outside": 19, "qa": 10}
@@ -103,6 +105,7 @@ def test_rows_of_the_warm_up_and_of_iterations(warmed, data):
     }
 
 
+@pytest.mark.slow
 def test_report_of_a_warm_up(warmed):
     metrics = Metrics.read(warmed / "metrics.json")
     assert [row.iteration for row in metrics.iterations] == [BASE, 0, 1, 2]
@@ -119,6 +122,7 @@ def test_report_of_a_warm_up(warmed):
     assert "base model" in (warmed / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_ignore_strings_of_traces_are_trained(data, tmp_path):
     """The headline warns of ignore strings that no row holds; rows of traces count."""
     rows = [json.loads(line) for line in (data / "gpt.jsonl").read_text().splitlines()]
@@ -129,6 +133,7 @@ def test_ignore_strings_of_traces_are_trained(data, tmp_path):
         assert run_loop(config_of(data, tmp_path / name, *own), QUIET).metrics.untrained == untrained
 
 
+@pytest.mark.slow
 def test_other_commands_on_a_run_with_a_warm_up(warmed, data, tmp_path):
     assert [(m.name, m.weights is None) for m in models_of(warmed, ["base", "iter0"])] == [
         ("base", True),
@@ -226,6 +231,7 @@ def test_another_file_of_traces_is_another_run(data, tmp_path):
         run_loop(config, QUIET)
 
 
+@pytest.mark.slow
 def test_traces_of_dev_problems_and_lost_images(data, tmp_path):
     """With data.leakage=error a run does not start; with drop, the rows are left out and counted."""
     rows = [json.loads(line) for line in (data / "dev.jsonl").read_text().splitlines()][:2]
@@ -270,6 +276,7 @@ def rationalised(data, tmp_path_factory) -> Path:
     return config.output
 
 
+@pytest.mark.slow
 def test_rationalised_rows(rationalised, data):
     by_id = {problem.id: problem for problem in load_problems(data / "train.jsonl", data)}
     counts = read_json(rationalised / "iter1/rationalise/counts.json")
@@ -285,10 +292,12 @@ def test_rationalised_rows(rationalised, data):
         assert (judged["candidates"], judged["correct"]) == (120, 60)  # hinted samples are no candidates
 
 
+@pytest.mark.slow
 def test_report_of_rationalisation(rationalised):
     assert "24 of 40 samples on 20 unsolved problems" in (rationalised / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_model_that_solves_nothing_goes_on_with_other_rows(data, tmp_path):
     """Without them the loop stops; traces and rationalised rows are what such a model learns from."""
     for name, more, rows in (("alone", (), None), ("traces", (traces(data),), {"outside": 19})):
@@ -307,6 +316,7 @@ def test_the_hint(data):
     assert hinted(problem, SHORT).startswith(f"{cot(problem, SHORT)}\n{shown}")
 
 
+@pytest.mark.slow
 def test_the_wording_for_a_base_model(data, tmp_path):
     """It asks for the first samples alone, and not after a warm-up."""
     for name, more in (("plain", ()), ("warmed", (traces(data), "warmup=true"))):

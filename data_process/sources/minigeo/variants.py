@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import mul
 
 from data_process.sources.minigeo import figures
 from data_process.sources.minigeo.figures import Params, Sketch
@@ -75,7 +76,7 @@ def _tuples(
     return lambda: (
         p
         for p in itertools.product(range(low, high + 1), repeat=n)
-        if sum(v * w for v, w in zip(p, weights, strict=True)) % modulus == 0 and (not larger_first or p[0] > p[1])
+        if sum(map(mul, p, weights)) % modulus == 0 and (not larger_first or p[0] > p[1])
     )
 
 

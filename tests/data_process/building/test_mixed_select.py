@@ -35,6 +35,7 @@ def build(pools: dict[str, str], **more):
     return build_mixed_select([problem(name) for name in pools], items, prompts=SHORT, seed=1, **more)
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.sampled_from("abcdef"), st.text("TF?CX", max_size=9), min_size=1, max_size=6),
     st.lists(st.integers(2, 6), min_size=1, max_size=5, unique=True),

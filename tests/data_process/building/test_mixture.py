@@ -273,6 +273,7 @@ _OPTIONS = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(rows=_POOLS, options=_OPTIONS, shuffle=st.randoms(use_true_random=False))
 def test_any_pool_adds_up_and_does_not_depend_on_order(rows, options, shuffle: random.Random):
@@ -292,6 +293,7 @@ def test_any_pool_adds_up_and_does_not_depend_on_order(rows, options, shuffle: r
     )
 
 
+@pytest.mark.slow
 @given(rows=_POOLS)
 def test_records_as_json(rows):
     _, candidates = pool(rows)

@@ -49,6 +49,7 @@ def build(pools: dict[str, str], per_problem=BOTH, **more):
     return build_pairs([problem(name) for name in pools], items, per_problem=per_problem, **settings)
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.sampled_from("abcdef"), st.text("TF?CXBSE", max_size=9), min_size=1, max_size=6),
     st.fixed_dictionaries({"cot": st.integers(0, 5), "select": st.integers(0, 4)}),

@@ -51,6 +51,7 @@ def mixture(pools: dict[str, str], kind: str = "choice", thoughts: SecondThought
     return build(problems, items, sets=sets, thoughts=thoughts, **options)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(
     pools=st.dictionaries(st.sampled_from("abcd"), st.text("TDACF?", max_size=9), min_size=1, max_size=4),
@@ -261,6 +262,7 @@ def select_data(pools: dict[str, str], **more):
     return build_rationale_select(problems, items, prompts=SHORT, seed=1, **more)
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.sampled_from("abcd"), st.text("TDACF?", max_size=9), min_size=1, max_size=4),
     st.lists(st.integers(2, 6), min_size=1, max_size=4, unique=True),

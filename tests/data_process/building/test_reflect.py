@@ -146,6 +146,7 @@ def test_what_is_left_out(text, more, reason):
     assert {k: n for k, n in result.dropped.items() if k.startswith("reflect:")} == {f"reflect:{reason}": 1}
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.sampled_from([RIGHT, WRONG]), min_size=1, max_size=4), max_size=8), st.randoms())
 def test_attempts_keep_their_ratio_and_the_order_does_not_matter(several, shuffle):

@@ -163,6 +163,7 @@ SAME = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", SAME)
 @pytest.mark.parametrize(
     "make",

@@ -169,6 +169,7 @@ def figures(tmp_path_factory):
     return folder, split("train", range(120)), split("test", range(1000, 1040))
 
 
+@pytest.mark.slow
 def test_few_wordings_do_not_leak_with_images_or_without(figures):
     folder, train, test = figures
     assert not find_leaks(train, test, folder).blocking
@@ -187,6 +188,7 @@ def test_minigeo_does_not_leak(tmp_path):
     assert not find_leaks(splits["train"], splits["test"]).blocking
 
 
+@pytest.mark.slow
 def test_planted_copies_are_found_all_and_alone(figures):
     folder, train, test = figures
     planted = []
@@ -200,6 +202,7 @@ def test_planted_copies_are_found_all_and_alone(figures):
     assert clean([*train, *planted], report) == train
 
 
+@pytest.mark.slow
 def test_the_order_of_problems_changes_nothing(figures):
     folder, train, test = figures
     train = [*train, *(replace(item, id=f"copy-{item.id}") for item in test[:5])]
@@ -321,6 +324,7 @@ GEOMETRY3K_ROWS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "rows", "flags", "leaks"),
     [
@@ -356,6 +360,7 @@ def test_a_prepared_folder_names_its_sources(source, rows, flags, leaks, tmp_pat
     assert main(["--train", mine, "--test", mine, "--allow-source", family]) == 0
 
 
+@pytest.mark.slow
 def test_the_former_command(capsys):
     done = subprocess.run(
         [sys.executable, "-m", "data_process.curate.leakage", "--help"], capture_output=True, text=True, check=True

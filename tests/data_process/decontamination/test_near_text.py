@@ -114,6 +114,7 @@ def wordings(seed: int, n: int) -> set[tuple[str, ...]]:
     return made
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None)
 @given(st.integers(0, 10**6))
 def test_proposals_miss_no_near_pair_and_everything_proposed_is_verified(seed):
@@ -150,6 +151,7 @@ def test_a_question_in_a_long_text_is_found_though_its_rarest_words_are_changed(
     assert [(m.contained, m.score) for m in matches if m.test == long] == [(True, 10 / 11)]
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=60, deadline=None)
 def test_what_matches_may_match(data):

@@ -54,6 +54,7 @@ def test_marks_of_images_that_do_not_exist(texts, n_images, message):
 PIECE = st.sampled_from(["<image>", "<image 1>", "<image2>", "<image_3>", "<|im_end|>", "<", ">", "image", " ", "a"])
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.lists(PIECE, max_size=8).map("".join), min_size=1, max_size=3), st.integers(0, 4))
 def test_every_image_has_one_place(texts, n_images):

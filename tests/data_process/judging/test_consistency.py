@@ -101,6 +101,7 @@ ARITHMETIC = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "found"), ARITHMETIC)
 def test_false_arithmetic(text, found):
     assert false_arithmetic(text) == found

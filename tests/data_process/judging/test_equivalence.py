@@ -126,6 +126,7 @@ def test_algebra_refuses_what_it_could_not_finish(monkeypatch):
         assert not algebra.same_by_algebra.__wrapped__(text, "\\pm1")
 
 
+@pytest.mark.slow
 def test_algebra_works_in_threads_without_signals():
     found = []
     workers = [
@@ -142,6 +143,7 @@ def test_algebra_works_in_threads_without_signals():
 _TERMS = st.tuples(st.fractions(min_value=-9, max_value=9, max_denominator=9), st.sampled_from([1, 2, 3, 5, 12]))
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(a=st.lists(_TERMS, min_size=1, max_size=3), b=st.lists(_TERMS, min_size=1, max_size=3))
 def test_exact_values_agree_with_floats_and_equivalence_is_symmetric(a, b):
@@ -169,6 +171,7 @@ def test_terms_in_another_order_are_the_same_function(parts, seed):
     assert same_function("+".join(parts), "+".join(shuffled) + "+1") is False
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(a=st.text(max_size=40), b=st.text("x2+-*/^(){}[]\\,.=<|√π ", max_size=30))
 def test_any_two_texts_compare_without_error_and_symmetrically(a, b):

@@ -408,6 +408,7 @@ _WORDS = r"Answer: answer \boxed{ } { ( ) A B E 40 40.0 / 0 \frac <answer> </ans
 _PIECES = st.lists(st.sampled_from([*_WORDS.split(" "), "\n", " ", "the answer is "]), max_size=14).map("".join)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(text=_PIECES | st.text(max_size=60), truncated=st.booleans(), number_problem=st.booleans())
 def test_any_text_gets_a_consistent_verdict(text, truncated, number_problem):
@@ -485,6 +486,7 @@ def test_real_outputs():
     assert sum(v.status == "abstain" for v in verdicts.values()) == 37
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="../shared/data/geoqa is not here: the real questions are not shipped")
 def test_real_choices_are_found_by_value():
     lines = (DATA / "train_questions.jsonl").read_text("utf-8").splitlines()

@@ -293,6 +293,7 @@ def test_r1v_agrees_with_every_published_verdict():
     )
 
 
+@pytest.mark.slow
 def test_r1v_hands_the_response_over_as_the_gold_answer():
     inequality, interval = "$x<5$", r"$(-\infty,5)$"
     assert legacy.r1v(inequality, free(interval)).status == "correct"

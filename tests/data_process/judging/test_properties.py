@@ -110,6 +110,7 @@ def test_the_gold_answer_does_not_decide_what_is_read(text):
 HOSTILE = hostile()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_text_of_a_megabyte_is_quick(name):
     """0.2 s each is what the benchmark shows; the bound here leaves room for a busy machine."""

@@ -305,6 +305,7 @@ def zipped(path: Path, member: str, content: bytes) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("write", "message"),
     [

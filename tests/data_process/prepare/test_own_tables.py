@@ -36,6 +36,7 @@ def sizes(card: dict[str, Any]) -> dict[str, int]:
     return {name: split["items"] for name, split in card["splits"].items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_no_flag_is_needed(tmp_path, capsys, suffix):
     raw = written(tmp_path / f"my{suffix}", SUMS)

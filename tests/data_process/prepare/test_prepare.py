@@ -607,6 +607,7 @@ def test_a_prepared_folder_runs_through_the_loop(tmp_path):
     assert outcome.metrics.run.chance == pytest.approx(1 / 3)
 
 
+@pytest.mark.slow
 def test_real_questions_with_stand_ins(tmp_path):
     raw = shared("geoqa/train_questions.jsonl")
     sample = write_lines(

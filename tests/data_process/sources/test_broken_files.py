@@ -63,6 +63,7 @@ def test_the_row_is_good(tmp_path, name):
     assert read(name, tmp_path, [ROWS[name], another(name, 2)], bad_share=0.0)["splits"]["test"]["items"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_question_of_megabytes_fills_no_message(tmp_path, name):
     row = another(name, 2, **{QUESTION.get(name, "question"): LONG, "answer": None, "label": None})

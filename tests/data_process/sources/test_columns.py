@@ -61,6 +61,7 @@ def test_refused_choices(name):
 LABELS = st.text(st.characters(categories=["L", "N"]), min_size=2).filter(lambda text: not is_missing(text))
 
 
+@pytest.mark.slow
 @given(st.lists(LABELS, min_size=2, max_size=10))
 def test_every_form_of_choices_says_the_same(choices):
     letters = "ABCDEFGHIJ"[: len(choices)]

@@ -79,6 +79,7 @@ def test_splits_are_disjoint_and_large_enough(seed):
         assert sum(map(len, dealt[split].values())) >= n
 
 
+@pytest.mark.slow
 def test_the_bytes_of_a_seed_are_the_published_ones(tmp_path):
     """A change of these digests makes other data of every recorded seed: raise `minigeo.VERSION` with it."""
     card = minigeo.write(tmp_path, {"train": 12, "dev": 5, "test": 8}, seed=3)
@@ -96,6 +97,7 @@ def test_the_command_writes_the_same(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == minigeo.write(tmp_path / "b", sizes, seed=3)
 
 
+@pytest.mark.slow
 def test_other_seed_other_deal():
     assert deal(0)["test"] != deal(1)["test"]
 

@@ -12,12 +12,15 @@ from data_process.sources.minigeo.derivation import fault
 from data_process.sources.minigeo.traces import WAIT, in_small_steps, main, solution
 from data_process.traces.tags import thinking_fault
 
-PROBLEMS = [problem for problem, _ in minigeo.generate("train", 60)]
+
+@pytest.fixture(scope="module")
+def problems() -> list[Problem]:
+    return [problem for problem, _ in minigeo.generate("train", 60)]
 
 
 @pytest.mark.parametrize("checked", [False, True])
-def test_solutions_are_right(checked):
-    for problem in PROBLEMS:
+def test_solutions_are_right(problems, checked):
+    for problem in problems:
         text = solution(problem, checked)
         verdict = judge(text, problem)
         assert verdict.correct
@@ -27,11 +30,11 @@ def test_solutions_are_right(checked):
             assert fault(f"<think>{thought}</think>\nAnswer: ({problem.answer})", verdict, problem) is None
 
 
-def test_the_command_writes_rows(tmp_path, capsys):
-    write_jsonl(tmp_path / "train.jsonl", map(to_json, PROBLEMS))
+def test_the_command_writes_rows(problems, tmp_path, capsys):
+    write_jsonl(tmp_path / "train.jsonl", map(to_json, problems))
     main(["--problems", str(tmp_path / "train.jsonl"), "--out", str(tmp_path / "traces.jsonl"), "--n", "10"])
     rows = read_jsonl(tmp_path / "traces.jsonl")
-    assert [row["id"] for row in rows] == [problem.id for problem in PROBLEMS[:10]]
+    assert [row["id"] for row in rows] == [problem.id for problem in problems[:10]]
     assert [WAIT in row["response"] for row in rows] == [False, True] * 5
     assert "10 solutions" in capsys.readouterr().out
 

@@ -174,6 +174,7 @@ def test_asking_for_testmini_downloads_testmini(monkeypatch, tmp_path):
     assert asked == [(("AI4Math/MathVista", None), settings)]
 
 
+@pytest.mark.slow
 def test_a_hub_data_set_keeps_the_bytes(monkeypatch, tmp_path):
     """Through the real library, with image columns as the hub has them; a JPEG is not decoded on the way."""
     import datasets
@@ -204,6 +205,7 @@ def test_splits_the_hub_does_not_have(monkeypatch, tmp_path):
         prepared("table", None, tmp_path / "out", hub="a/b")
 
 
+@pytest.mark.slow
 def test_importing_a_source_imports_nothing_heavy():
     code = (
         "import sys; import data_process.prepare.command\n"

@@ -60,6 +60,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+@pytest.mark.slow
 def test_every_problem_has_a_reason(pool, tmp_path, capsys):
     out = tmp_path / "out"
     curate("--pool", pool, "--policy", "diverse", "--size", 20, "--set", "domain.of=variant", "--out", out)
@@ -89,6 +90,7 @@ def test_every_problem_has_a_reason(pool, tmp_path, capsys):
     assert card["curated"]["domains"]["different"]["train"] >= 8
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_and_again_from_the_manifest(pool, tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         curate("--pool", pool, "--policy", "random", "--size", 20, "--seed", seed, "--out", tmp_path / name)
@@ -98,6 +100,7 @@ def test_same_seed_same_bytes_and_again_from_the_manifest(pool, tmp_path):
     assert a["train.jsonl"] != c["train.jsonl"]
 
 
+@pytest.mark.slow
 def test_again_needs_the_same_pool_and_the_same_decisions(pool, tmp_path, capsys):
     own = tmp_path / "pool"
     shutil.copytree(pool, own)
@@ -116,6 +119,7 @@ def test_again_needs_the_same_pool_and_the_same_decisions(pool, tmp_path, capsys
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.slow
 def test_pass_rates_from_a_bank_and_lengths_of_samples(pool, tmp_path, monkeypatch):
     """s1's policy with samples through the bank; made again, nothing is sampled."""
     monkeypatch.chdir(tmp_path)
@@ -187,6 +191,7 @@ class NamesADomain(Engine):
         pass
 
 
+@pytest.mark.slow
 def test_domains_of_a_model(pool, tmp_path, monkeypatch):
     """A model behind any engine chooses among labels. Problems without a domain cannot be drawn."""
     monkeypatch.chdir(tmp_path)

@@ -235,6 +235,7 @@ def drip(parts: bytes):
     return listener
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parts", [b"HTTP/1.1 200 OK\r\nX-A: b\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"x"])
 def test_slow_headers_meet_the_deadline(parts, tmp_path, monkeypatch):
     """The deadline counts from the start of the call, headers included."""

@@ -83,6 +83,7 @@ def test_fails_once_at_the_kth_request():
     assert len(engine.generate(pair, SAMPLE)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", [TRIANGLE, SUM])
 @pytest.mark.parametrize("kind", ["cot", "qa", "refine", "select"])
 def test_gold_noise_rates(problem, kind):

@@ -229,6 +229,7 @@ def test_wrong_words(rehearsal, tmp_path, capsys, words, message):
     assert not (tmp_path / "r.py").exists()
 
 
+@pytest.mark.slow
 def test_nothing_is_overwritten(tmp_path, capsys):
     out = tmp_path / "r.py"
     out.write_text("mine")

@@ -114,6 +114,7 @@ def unpacked(page: str) -> Any:
     return json.loads(gzip.decompress(base64.b64decode(page)))
 
 
+@pytest.mark.slow
 def test_every_problem_is_there_with_every_iteration(browser):
     index = unpacked(browser.index)
     assert [split["name"] for split in index["splits"]] == ["dev", "test"]
@@ -134,6 +135,7 @@ def test_every_problem_is_there_with_every_iteration(browser):
     assert browser.notes == ["1 image could not be read."]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("problem", "before", "after", "flags"),
     [(0, "0", "1", 0), (1, "1", "0", 0), (2, "1", "a", 0), (3, "1", "1", 1), (4, "1", "1", 2), (5, "0", "0", 0)],
@@ -144,6 +146,7 @@ def test_what_filters_go_by(browser, problem, before, after, flags):
     assert summaries["1"][2] == flags
 
 
+@pytest.mark.slow
 def test_where_a_training_row_came_from(browser):
     assert unpacked(browser.index)["rows"] == [[1, "cot/train0/0/3", "cot", "train0"]]
     [row] = unpacked(browser.pages["rows"][0])
@@ -156,6 +159,7 @@ def test_where_a_training_row_came_from(browser):
     )
 
 
+@pytest.mark.slow
 def test_images_of_any_format_are_small_turned_and_there_once(browser):
     """dev and test show the same files, and the page holds each of them once."""
     assert len(browser.images) == N - 1
@@ -169,6 +173,7 @@ def test_images_of_any_format_are_small_turned_and_there_once(browser):
     assert problems[5]["images"] == ["The image cannot be shown (corrupt)."]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limits", "note"),
     [
@@ -191,6 +196,7 @@ def report(browser: Browser, folder: Path) -> str:
     return html_page(m, folder, browser).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_one_script_and_no_other_can_run(browser, tmp_path):
     page = report(browser, tmp_path)
     scripts = re.findall(r"<script([^>]*)>(.*?)</script>", page, re.DOTALL)
@@ -208,6 +214,7 @@ def test_one_script_and_no_other_can_run(browser, tmp_path):
     assert len(page) < 500_000  # six photos
 
 
+@pytest.mark.slow
 def test_without_a_script_problems_and_examples_can_be_read(browser, tmp_path):
     page = report(browser, tmp_path)
     for shown in (
@@ -219,11 +226,13 @@ def test_without_a_script_problems_and_examples_can_be_read(browser, tmp_path):
     assert page.count("<img id=") == N - 1
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_page(run, browser, tmp_path):
     again = browse(StoredRun(run))
     assert report(again, tmp_path / "a") == report(browser, tmp_path / "b")
 
 
+@pytest.mark.slow
 def test_every_section_has_a_link(browser, tmp_path):
     page = report(browser, tmp_path)
     contents = page[page.index("<nav") : page.index("</nav>")]

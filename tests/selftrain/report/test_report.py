@@ -413,6 +413,7 @@ def test_strategies_that_were_added_are_drawn(metrics, tmp_path):
     assert "| my vote |" in summary_table(record(metrics))
 
 
+@pytest.mark.slow
 def test_importing_draws_nothing_in():
     heavy = ("matplotlib", "numpy", "rich", "torch")
     code = f"import sys, selftrain.report; sys.exit(sum(m in sys.modules for m in {heavy}))"
@@ -429,6 +430,7 @@ def with_honest(metrics):
     return metrics
 
 
+@pytest.mark.slow
 def test_honest_accuracy_stands_beside_accuracy(metrics, tmp_path):
     m = record(with_honest(metrics))
     assert headline(m).endswith("With every step right: 40.0% → 50.0% (+10.0 points [+6.0, +14.0], p < 0.0001).")
@@ -442,12 +444,14 @@ def test_honest_accuracy_stands_beside_accuracy(metrics, tmp_path):
     assert "Greedy, honest" in report
 
 
+@pytest.mark.slow
 def test_nothing_is_said_of_honest_accuracy_where_it_is_unknown(metrics, tmp_path):
     write_report(record(metrics), tmp_path)
     for name in ("report.md", "report.html"):
         assert "onest" not in (tmp_path / name).read_text()
 
 
+@pytest.mark.slow
 def test_rewards_against_verdicts(metrics, tmp_path):
     """A table where a reward model rated samples, and none elsewhere."""
     write_report(record(metrics), tmp_path)

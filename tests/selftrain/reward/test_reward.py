@@ -139,6 +139,7 @@ def test_solutions_that_cannot_be_labelled(data, tmp_path):
 # ---- resuming -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_stop_costs_nothing(data, made, tmp_path):
     """An engine that fails on the way: the same command draws what is missing, and leaves the same folder."""
     config = for_reward(settings(data, tmp_path, "engine.batch_size=8"), None)
@@ -163,6 +164,7 @@ def test_a_stop_costs_nothing(data, made, tmp_path):
 # ---- a loop that uses it --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_loop_with_rewards(data, copied):
     config = settings(data, copied)
     outcome = run_loop(config, QUIET)
@@ -194,6 +196,7 @@ def test_a_loop_with_rewards(data, copied):
     run_loop(config, QUIET, open_engine=no_engine)
 
 
+@pytest.mark.slow
 def test_a_loop_makes_its_reward_model(data, tmp_path):
     config = settings(data, tmp_path, "reward.make=true")
     first = run_loop(config, QUIET)
@@ -207,6 +210,7 @@ def test_a_loop_makes_its_reward_model(data, tmp_path):
         load_config(REHEARSAL, ["reward.make=true"])
 
 
+@pytest.mark.slow
 def test_scale_and_adaptive_temperatures_use_it(data, copied, monkeypatch):
     """Reward-weighted settings in the grid; Reward-Pass@2 as what the temperature maximises."""
     adaptive = "{every: 1, temperatures: [0.5, 1.0], maximise: reward_pass@4/2}"
@@ -225,6 +229,7 @@ def test_scale_and_adaptive_temperatures_use_it(data, copied, monkeypatch):
     assert cost["reward-weighted vote@3"] > cost["vote@3"]
 
 
+@pytest.mark.slow
 def test_another_reward_model_is_another_run(data, copied):
     config = settings(data, copied)
     run_loop(config, QUIET)
@@ -292,6 +297,7 @@ def test_a_verifier_that_says_something_else(data, copied):
         run_loop(config, QUIET, open_engine=mumbling)
 
 
+@pytest.mark.slow
 def test_the_command(data, tmp_path, capsys):
     more = ["--config", str(REHEARSAL), *(
         word for setting in (f"data.folder={data}", f"bank={tmp_path / 'bank.sqlite'}", "reward.problems=4")

@@ -48,6 +48,7 @@ def reading(*weights, by="run", **more):
     return Reading(by=by, weights=weights, **values)
 
 
+@pytest.mark.slow
 def test_each_continuation_is_a_reading(config):
     """2, 3 and 4 iterations read test three times; the same command again does not; fewer are refused."""
     for iters in (2, 3, 3, 4):
@@ -71,6 +72,7 @@ def test_each_continuation_is_a_reading(config):
     assert weights(run) == [(0, 1, 2), (3,), (4,), (4,)]
 
 
+@pytest.mark.slow
 def test_a_reading_is_recorded_first_and_resumed(config, monkeypatch):
     """It stands in the file while the first problem of test is evaluated; a run that stops there goes on with it."""
     seen, evaluate = [], evaluating.evaluate
@@ -92,6 +94,7 @@ def test_a_reading_is_recorded_first_and_resumed(config, monkeypatch):
     assert read_json(config(1).output / "metrics.json")["readings"][0]["weights"] == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_folder_from_before_there_was_a_record(config):
     run_loop(config(1), QUIET)
     run = config(1).output
@@ -101,6 +104,7 @@ def test_a_folder_from_before_there_was_a_record(config):
     assert read_jsonl(run / FILE)[0]["time"] is None
 
 
+@pytest.mark.slow
 def test_nothing_is_read_without_a_record(config, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
@@ -111,6 +115,7 @@ def test_nothing_is_read_without_a_record(config, monkeypatch):
     assert not (config(1).output / "iter0/test").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_the_end_names_the_file(config, monkeypatch):
     append = readings._append
 

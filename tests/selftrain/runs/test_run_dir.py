@@ -77,6 +77,7 @@ with run_dir.RunDir(path) as run:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["make", "stage.json", "rename"])
 def test_killed_in_a_stage(tmp_path, where):
     done = subprocess.run([sys.executable, "-c", KILLED, where, tmp_path], cwd=ROOT)
@@ -97,6 +98,7 @@ with RunDir(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused(tmp_path):
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, tmp_path], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE

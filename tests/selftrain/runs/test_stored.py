@@ -78,6 +78,7 @@ def test_one_problem_with_every_iteration(run, capsys):
     assert (whole["question"], whole["gold"]) == (row["question"], "A")
 
 
+@pytest.mark.slow
 def test_lists_by_filter(run, capsys):
     """Every filter, against what the rows say."""
     before, after = ({row["id"]: row for row in read_jsonl(run / f"iter{k}/dev/rows.jsonl")} for k in (0, 1))

@@ -70,6 +70,7 @@ def stand_ins(monkeypatch):
     return logged, started
 
 
+@pytest.mark.slow
 def test_points_are_the_numbers_of_the_report(finished):  # noqa: F811
     found = {point.stage: point for point in points(RunDir(finished))}
     metrics = read_json(finished / "metrics.json")
@@ -91,6 +92,7 @@ def test_points_are_the_numbers_of_the_report(finished):  # noqa: F811
     assert found == {}
 
 
+@pytest.mark.slow
 def test_tensorboard_has_each_number_once(config):
     """Through its own library, and read back by it: after a run, after the same again, and after one more iteration."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -108,6 +110,7 @@ def test_tensorboard_has_each_number_once(config):
     assert sorted(sent.Tags()["scalars"]) == sorted(expected)
 
 
+@pytest.mark.slow
 def test_wandb_and_trackio_through_their_own_calls(config, stand_ins, monkeypatch):
     logged, started = stand_ins
     monkeypatch.setenv("WANDB_PROJECT", "ours")
@@ -125,6 +128,7 @@ def test_wandb_and_trackio_through_their_own_calls(config, stand_ins, monkeypatc
     assert {given["id"] for given in started["wandb"]} == {known}
 
 
+@pytest.mark.slow
 def test_one_that_fails_costs_nothing_and_is_caught_up(config, stand_ins, monkeypatch):
     logged, _ = stand_ins
     monkeypatch.setattr(sys.modules["trackio"], "log", None)

@@ -39,6 +39,7 @@ numbers = st.integers(1, 8).flatmap(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text("abcdefghij", min_size=1, max_size=3), numbers, min_size=1), st.integers(1, 6))
 def test_the_budget_is_spent_and_never_exceeded(seen, n):
     problems, most = sorted(seen), 4

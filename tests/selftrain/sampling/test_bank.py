@@ -113,6 +113,7 @@ def _differ(name: str, params: SamplingParams) -> bool:
     return getattr(params, name) != getattr(PARAMS, name)
 
 
+@pytest.mark.slow
 def test_a_key_is_the_same_everywhere():
     """In every process, and in every version: a change here makes the samples of every bank out there unfindable."""
     assert KEY.digest() == _digest_in_another_process() == "440a452015920f4e9a8699eb3eb6ab52"
@@ -187,6 +188,7 @@ completions = st.builds(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(completions, texts, texts)
 def test_round_trip(shared_bank, answer, prompt, other):

@@ -80,6 +80,7 @@ def test_swapped_rows_are_noticed(copy):
         bank.read(DIGESTS, 1)
 
 
+@pytest.mark.slow
 def test_damaged_bytes(whole, contents, tmp_path):
     """Random bytes changed, cut, or pages exchanged: what was written, or BankError."""
     raw, drawn, refused = whole.read_bytes(), random.Random(5), 0

@@ -171,6 +171,7 @@ def measure(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_a_model_without_a_grid_is_measured_with_its_own(measure, tmp_path):
     found = measure(ScaleConfig(**SMALL))
     text = (tmp_path / "out/scale.md").read_text()

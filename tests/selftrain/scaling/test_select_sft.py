@@ -66,6 +66,7 @@ def run(rehearsed, monkeypatch):
     (rehearsed / "config.json").write_bytes(kept)
 
 
+@pytest.mark.slow
 def test_rows_are_of_the_runs_own_candidates(run, tmp_path):
     folder, calls = run
     adapter = select_sft.select_data(folder, SelectData(max_rows=30), tmp_path / "out", QUIET)
@@ -93,6 +94,7 @@ def test_rows_are_of_the_runs_own_candidates(run, tmp_path):
             assert example.target == f"Answer: ({problems[example.problem_id].answer})"
 
 
+@pytest.mark.slow
 def test_selections_with_a_rationale(run, tmp_path):
     """Natural draws of the run's candidates, with a whole right response as the target."""
     folder, calls = run
@@ -107,6 +109,7 @@ def test_selections_with_a_rationale(run, tmp_path):
         assert example.target.startswith("From the figure")
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was(run, tmp_path):
     folder, calls = run
     for _ in range(2):
@@ -116,6 +119,7 @@ def test_it_goes_on_where_it_was(run, tmp_path):
         select_sft.select_data(folder, SelectData(max_rows=30, per_size=2), tmp_path / "out", QUIET)
 
 
+@pytest.mark.slow
 def test_from_the_base(run, tmp_path):
     folder, calls = run
     select_sft.select_data(folder, SelectData(start="base", max_steps=7, cot_share=0), tmp_path / "out", QUIET)
@@ -124,12 +128,14 @@ def test_from_the_base(run, tmp_path):
     assert {example.kind for example in examples} == {"select"}
 
 
+@pytest.mark.slow
 def test_nothing_to_choose_from(run, tmp_path):
     folder, _ = run
     with pytest.raises(RunError, match=r"no selection could be built .*too_few_candidates"):
         select_sft.select_data(folder, SelectData(sizes=(50,), cot_share=0), tmp_path / "out", QUIET)
 
 
+@pytest.mark.slow
 def test_a_rehearsal_cannot_be_trained_on(rehearsed, tmp_path):
     with pytest.raises(ConfigError, match="rehearsal without a model"):
         select_sft.select_data(rehearsed, SelectData(), tmp_path / "out", QUIET)
@@ -170,6 +176,7 @@ def test_bad_mixtures(bad):
         mixture(rows("select", 2), [], SelectData(**bad))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "match"),
     [

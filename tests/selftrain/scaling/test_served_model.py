@@ -42,6 +42,7 @@ def overrides(server: ChatServer, folder: Path, *more: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_a_served_model_is_measured(data, tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "draw", lambda result, folder: [])
     with ChatServer(lambda request, seed: f"<think>so</think>\nAnswer: ({'ABCD'[seed % 4]})") as server:

@@ -87,6 +87,7 @@ def test_contract(files, capsys, suffix):
     assert sum(result["rules"].values()) == 5
 
 
+@pytest.mark.slow
 def test_as_a_program(files):
     problems, answers = files()
     done = subprocess.run(
@@ -168,6 +169,7 @@ def test_gold_text_and_gold_letter(files, capsys):
     assert {i: row["verdict"] for i, row in rows.items()} == {"text": "correct", "letter": "wrong", "twice": "correct"}
 
 
+@pytest.mark.slow
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(seed=st.integers(0, 10**6), name=st.sampled_from(["auto", "geoqa", "mathvista", "legacy:chartqa"]))
 def test_no_order_of_rows_changes_a_score(tmp_path, seed, name):

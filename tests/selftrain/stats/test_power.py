@@ -32,6 +32,7 @@ def test_power_is_exact(difference, discordance, level):
     assert mcnemar_power(14, difference, discordance, level) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_power_against_simulation():
     rng = np.random.default_rng(0)
     found, rejects = 0, {}

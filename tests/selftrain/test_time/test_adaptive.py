@@ -56,6 +56,7 @@ def test_how_many_are_drawn(answers, n, exact, posterior):
     assert drawn(POSTERIOR, cast(answers), n) == posterior
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.lists(st.sampled_from("AABC-"), min_size=1, max_size=5))
 def test_the_exact_rule_is_exact(answers):

@@ -79,6 +79,7 @@ def test_position_bias_by_hand():
     assert (nothing.chi_square, nothing.p, nothing.left_out, nothing.reliable) == (None, None, 3, False)
 
 
+@pytest.mark.slow
 def test_position_bias_finds_bias_and_no_other():
     """Size of the test under no bias (5% expected of 400: 20, standard deviation 4.4), power under bias."""
     random = Random(0)

@@ -80,6 +80,7 @@ def test_a_score_of_zero_is_written(tmp_path):
     assert results.StrategyResult.of(found).to_json()["honest"] == 0
 
 
+@pytest.mark.slow
 @given(helpers.attempts)
 def test_without_a_measure_nothing_changes(attempts: list[Attempt]):
     assert all(one.derivation is None and not one.honest for one in attempts)

@@ -137,6 +137,7 @@ def test_numbers_are_as_near_for_the_vote_as_for_the_judge(tmp_path):
 marks = st.sampled_from("ABCD?")
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(
     table=st.lists(st.tuples(marks, st.lists(marks, min_size=2, max_size=2), marks), min_size=1, max_size=8),

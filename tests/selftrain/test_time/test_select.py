@@ -195,6 +195,7 @@ def test_permutation_vote(tmp_path):
         assert {call.shown for call in outcome.calls} == {("A", "B"), ("B", "A")}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.randoms(use_true_random=False), st.sampled_from(SELECTIONS))
 def test_order_of_problems_changes_nothing(tmp_path_factory, random, name):
@@ -230,6 +231,7 @@ def test_select_at_n_over_subsets(tmp_path):
         assert run("select", asked[:2], held, plan(2))[0].error == 0
 
 
+@pytest.mark.slow
 def test_the_stated_error_is_honest(tmp_path):
     """Over many seeds, the spread of select@n around its exact value is no larger than the error says."""
     asked = problems(1)

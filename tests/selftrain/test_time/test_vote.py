@@ -158,6 +158,7 @@ def test_refusals():
         vote.mean([])
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(attempts, st.data())
 def test_reward_pass(samples, data):

@@ -122,6 +122,7 @@ def test_the_plan_says_where_dpo_begins(monkeypatch):
     assert of_dpo == {"max_steps": 100, "learning_rate": 2e-4, "pref_beta": 0.1}
 
 
+@pytest.mark.slow
 def test_a_pair_is_as_long_as_its_longer_text(monkeypatch):
     """Either text must fit; LLaMA-Factory would truncate both to the longer one's share."""
     import transformers

@@ -165,6 +165,7 @@ def test_the_identity_of_a_run_names_full_fine_tuning_only():
 # ---- the disk ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "sets", "trainer", "checkpoints"),
     [

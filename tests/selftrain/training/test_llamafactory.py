@@ -446,6 +446,7 @@ def test_what_can_go_wrong_in_the_child(run, stand_in, act, message):
         run(stand_in(act))
 
 
+@pytest.mark.slow
 def test_nan_and_untrained_adapters_are_refused(run, stand_in, tmp_path):
     with pytest.raises(TrainingError, match="NaN or infinity"):
         run(stand_in("fine", values=[math.nan]))
@@ -525,6 +526,7 @@ def test_no_orphans_when_our_process_group_is_killed(stand_in, tmp_path):
     assert wait_for(lambda: not any(map(alive, pids)), 300)
 
 
+@pytest.mark.slow
 def test_importing_needs_no_torch():
     code = (
         "import sys, selftrain.training.llamafactory, selftrain.training.dry_run, data_process.images.store, "

@@ -179,6 +179,7 @@ def test_it_goes_on_from_the_last_whole_checkpoint(attempt, tmp_path, die):
     assert [path.name for path in (tmp_path / "kept").glob("checkpoint-*")] == ["checkpoint-10"]
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_when_gone_on_with_says_how_to_start_anew(attempt, tmp_path):
     with pytest.raises(TrainingError) as first:
         attempt("at 5")
@@ -197,6 +198,7 @@ def test_it_can_die_again_and_again(attempt, tmp_path):
     assert (result.steps, result.train_loss, weight_of(result)) == WHOLE
 
 
+@pytest.mark.slow
 def test_nothing_is_trained_after_the_last_step(attempt, tmp_path):
     """Killed after the last checkpoint, or after the end but before the stage was marked as done."""
     with pytest.raises(TrainingError):
@@ -228,6 +230,7 @@ def test_another_training_starts_anew(attempt, tmp_path, changes, told):
     assert said[0].startswith("  training starts again: the interrupted one had other settings or rows (")
 
 
+@pytest.mark.slow
 def test_checkpoints_of_a_bad_adapter_are_not_gone_on_from(attempt, tmp_path):
     with pytest.raises(TrainingError, match="NaN"):
         attempt("with NaN")

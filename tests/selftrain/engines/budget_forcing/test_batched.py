@@ -53,6 +53,7 @@ def decode(budget, tapes, shuffle: random.Random):
     return steering, kept, drawn, written
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(policy=policies, tapes=st.lists(streams, min_size=1, max_size=5), seed=st.integers(0, 99))
 def test_a_batch_equals_its_rows(policy, tapes, seed):

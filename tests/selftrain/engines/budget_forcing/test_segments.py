@@ -53,6 +53,7 @@ def tape_of(tape):
         yield from tape
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400)
 @given(policy=policies, tape=streams, stops=st.booleans())
 def test_segments_equal_single_tokens(policy, tape, stops):
@@ -108,6 +109,7 @@ def test_what_an_engine_must_not_give():
         sample.segment()
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.integers(0, 2), max_size=120), st.integers(2, 4), st.integers(1, 12))
 def test_loops_are_those_of_the_definition(tokens, repeats, longest):

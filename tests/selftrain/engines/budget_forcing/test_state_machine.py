@@ -202,6 +202,7 @@ streams = st.lists(
 ).map(lambda parts: list(chain(*parts)))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=400)
 @given(policy=policies, stream=streams, max_tokens=st.integers(40, 70))
 def test_the_ledger_always_adds_up(policy, stream, max_tokens):
@@ -258,6 +259,7 @@ def test_a_budget_that_does_nothing_changes_nothing(stream, max_tokens):
     assert (forcer.record().forced, forcer.record().discarded) == ((), 0)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(policy=policies, stream=streams)
 def test_triggers_miss_nothing(policy, stream):

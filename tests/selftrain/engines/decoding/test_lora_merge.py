@@ -35,6 +35,7 @@ def write_adapter(folder: Path, *, rank=2, module=LAYER, shape=(6, 4), b=1.0, ha
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "config", "expected"),
     [

@@ -66,6 +66,7 @@ def chi_square(counts: torch.Tensor, p: torch.Tensor) -> tuple[float, int]:
     return float(((observed - expected) ** 2 / expected).sum()), len(expected) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "params",
     [

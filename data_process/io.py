@@ -23,6 +23,7 @@ import jsonlines
 
 from data_process.errors import naming
 from data_process.images.marks import check_marks
+from data_process.json_files import BOM
 from data_process.judging import check_gold
 from data_process.limits import (
     MAX_NUMBER,
@@ -97,13 +98,12 @@ _NAN_DECODER = json.JSONDecoder(
 )
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False)
 _ASCII_ENCODER = json.JSONEncoder(allow_nan=False, check_circular=False)
-_BOM = b"\xef\xbb\xbf"
 
 
 def _parse(data: bytes, path: Path, line: int | None, decoder: json.JSONDecoder) -> Any:
     """The JSON value of a line, or of a whole file where `line` is None. Raises DataError."""
     try:
-        return decoder.decode(data.removeprefix(_BOM).decode("utf-8"))
+        return decoder.decode(data.removeprefix(BOM).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise DataError(f"{_where(path, line)}: not UTF-8 at byte {error.start}; save the file as UTF-8") from error
     except RecursionError as error:
@@ -119,29 +119,6 @@ def _parse(data: bytes, path: Path, line: int | None, decoder: json.JSONDecoder)
 
 def _where(path: Path, number: int | None, unit: str = "line") -> str:
     return str(path) if number is None else f"{path}, {unit} {number}"
-
-
-def read_json(path: Path, remedy: str) -> Any:
-    """The value of a JSON file. DataError, which ends in `remedy`, for a file that is missing or not JSON."""
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            return json.loads(read_whole(file, path).removeprefix(_BOM).decode("utf-8"))
-    except DataError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist; {remedy}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 at byte {error.start}; {remedy}") from error
-    except (ValueError, RecursionError, OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: not complete JSON ({error}); {remedy}") from error
-
-
-def read_object(path: Path, remedy: str) -> Row:
-    """The object of a JSON file. DataError, which ends in `remedy`, for a file without one."""
-    found = read_json(path, remedy)
-    if not isinstance(found, dict):
-        raise DataError(f"{path} is no JSON object; {remedy}")
-    return found
 
 
 def numbered_rows(
@@ -180,7 +157,7 @@ def _rows(
             first = next(rest, None)
             if first is None:
                 return
-            if first.removeprefix(_BOM).lstrip().startswith(b"["):  # one JSON array, as GeoQA is shipped
+            if first.removeprefix(BOM).lstrip().startswith(b"["):  # one JSON array, as GeoQA is shipped
                 for item, row in enumerate(_parse(first + read_whole(file, path), path, None, decoder), start=1):
                     yield "item", item, _object(row, path, item, "item")
                 return

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_process.json_files import read_object
 from data_process.schema import DataError
 
 
@@ -90,18 +91,10 @@ def read_model_config(model: Path) -> dict[str, Any]:
     if not path.is_file():
         what = "holds no config.json" if model.is_dir() else "does not exist"
         raise FamilyError(f"model folder {model} {what}; set model.path to a complete checkpoint folder")
-    return read_settings(path)
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """The object of a JSON file of a model folder. FamilyError if it cannot be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise FamilyError(f"{path} cannot be read ({error}); copy the checkpoint again") from error
-    if not isinstance(found, dict):
-        raise FamilyError(f"{path} is no JSON object; copy the checkpoint again")
-    return found
+        return read_object(path, "copy the checkpoint again")
+    except DataError as error:
+        raise FamilyError(str(error)) from error
 
 
 def family_of(model: Path) -> Family:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from data_process.images.marks import PLACEHOLDER, neutralise, segments
-from data_process.io import read_json, write_aside, write_jsonl
+from data_process.io import write_aside, write_jsonl
+from data_process.json_files import read_json
 from data_process.schema import DataError, Example, wrong
 
 INFO = "dataset_info.json"

@@ -11,7 +11,8 @@ from typing import Any
 
 from data_process.curate.choose import Chosen
 from data_process.curate.pool import Item, Pool, each_problem
-from data_process.io import load_problems, read_json, write_json, write_jsonl
+from data_process.io import load_problems, write_json, write_jsonl
+from data_process.json_files import read_json
 from data_process.prepare.data_card import LISTED, Entry, digest_of, overlaps, row_of, split_card
 from data_process.prepare.folder import with_images
 from data_process.prepare.images import FOLDER, ImagePlacer

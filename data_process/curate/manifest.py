@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from data_process.curate.pool import Item, file_digest
-from data_process.io import read_json, read_jsonl, write_json, write_jsonl
+from data_process.io import read_jsonl, write_json, write_jsonl
+from data_process.json_files import read_json
 from data_process.schema import DataError
 
 MANIFEST, DECISIONS = "manifest.json", "decisions.jsonl.gz"

@@ -15,7 +15,8 @@ from typing import Any
 
 from data_process.images import standin
 from data_process.images.marks import PLACEHOLDER
-from data_process.io import load_problems, problem_from_row, read_json, write_json, write_jsonl
+from data_process.io import load_problems, problem_from_row, write_json, write_jsonl
+from data_process.json_files import read_json
 from data_process.outputs import check_outputs
 from data_process.prepare.data_card import LISTED, Entry, digest_of, overlaps, row_of, split_card, without_details
 from data_process.prepare.holdout import LEVELS, groups, hold_out, question_key

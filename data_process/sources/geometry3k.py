@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_process.images.marks import without_leading_marks
-from data_process.io import read_json
+from data_process.json_files import read_json
 from data_process.schema import LETTERS, DataError, wrong
 from data_process.sources.base import (
     Item,

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from data_process.io import read_json
+from data_process.json_files import read_json
 from data_process.schema import LETTERS, wrong
 from data_process.sources.base import (
     Item,

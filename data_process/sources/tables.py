@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_process.io import numbered_rows, read_json
+from data_process.io import numbered_rows
+from data_process.json_files import read_json
 from data_process.schema import DataError
 from data_process.sources.base import LocatedRow, PrepareRequest, Row, Source, SplitRows, is_missing, unreadable
 from data_process.sources.workbook import read_workbook

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from data_process.io import read_json
+from data_process.json_files import read_json
 from data_process.schema import shown, wrong
 from data_process.sources.base import Item, PrepareRequest, Row, Source, SplitRows, text_of
 from data_process.sources.columns import TableForm, read_row

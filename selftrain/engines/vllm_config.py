@@ -13,10 +13,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from data_process.json_files import read_object
 from data_process.schema import MAX_IMAGES
 from selftrain.engine_settings import VLLMSettings
 from selftrain.engines.base import EngineError
-from selftrain.families import read_model_config, read_settings
+from selftrain.families import read_model_config
 
 CPU_BATCHED_TOKENS = 8192
 CPU_ENVIRONMENT = {
@@ -120,5 +121,5 @@ def generation_eos(model: Path) -> int | list[int] | None:
     path = model / "generation_config.json"
     if not path.is_file():
         return None
-    found: int | list[int] | None = read_settings(path).get("eos_token_id")
+    found: int | list[int] | None = read_object(path, "copy it again").get("eos_token_id")
     return found

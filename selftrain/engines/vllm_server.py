@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from data_process.io import read_object
+from data_process.json_files import read_object
 from data_process.schema import MAX_IMAGES
 from selftrain.engines.base import EngineError
 from selftrain.engines.decoding.inputs import known_family

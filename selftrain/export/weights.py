@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from data_process.io import read_object
+from data_process.json_files import read_object
 from selftrain.export.source import Exported, ExportError
 from selftrain.files import read_json, write_json
 

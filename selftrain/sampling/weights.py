@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from data_process.io import read_object
+from data_process.json_files import read_object
 from data_process.schema import DataError, Problem
 from selftrain.config import Config
 from selftrain.engines.base import EngineError

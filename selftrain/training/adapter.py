@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from data_process.errors import FailedError
 from data_process.images.marks import segments
 from data_process.images.opening import canonical
-from data_process.io import read_object
+from data_process.json_files import read_object
 from selftrain.engines.decoding.lora_merge import is_checkpoint, reader
 from selftrain.training.weight_files import write_like
 

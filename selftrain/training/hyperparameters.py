@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from data_process.errors import FailedError
-from data_process.io import read_object
+from data_process.json_files import read_object
 from data_process.schema import DataError
 from selftrain.config import ConfigError, TrainingConfig, read_yaml
 from selftrain.config.overrides import holds_secret

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_process.io import read_object
+from data_process.json_files import read_object
 from selftrain.config import Config, TrainingConfig, TrainingDtype, read_yaml
 from selftrain.environment import training_device
 from selftrain.files import write_json

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_process.errors import naming
-from data_process.io import read_json
+from data_process.json_files import read_json
 from data_process.schema import DataError
 
 if TYPE_CHECKING:

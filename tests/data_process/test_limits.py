@@ -10,7 +10,8 @@ import zlib
 
 import pytest
 
-from data_process.io import each_record, load_problems, read_json, read_jsonl, write_jsonl
+from data_process.io import each_record, load_problems, read_jsonl, write_jsonl
+from data_process.json_files import read_json
 from data_process.judging import judge
 from data_process.prepare.command import main as prepare
 from data_process.schema import DataError, Problem, example_from_json, judged_from_json, shown

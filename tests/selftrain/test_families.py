@@ -94,7 +94,7 @@ def test_geometry():
         ({"model_type": "qwen3_vl_moe"}, "is a qwen3_vl_moe model"),
         ({}, "without a model_type"),
         ({"model_type": ["qwen2_vl"]}, "not supported"),
-        ("{", "config.json cannot be read"),
+        ("{", "config.json: not complete JSON"),
         ("[]", "no JSON object"),
         ({"model_type": "qwen3_vl", "vision_config": {"patch_size": 14}}, "patch_size 14, and Qwen3-VL has 16"),
     ],

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_process.json_files import read_object
 from selftrain.engines.base import EngineError
-from selftrain.families import read_settings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,7 +115,7 @@ def _read(adapter: Path) -> tuple[float, dict[str, dict[str, Shape]]]:
     from safetensors import SafetensorError
 
     try:
-        config = read_settings(adapter / "adapter_config.json")
+        config = read_object(adapter / "adapter_config.json", "copy it again")
         kind, rank, alpha = config["peft_type"], int(config["r"]), float(config["lora_alpha"])
     except (ValueError, KeyError, TypeError) as error:
         raise EngineError(f"{adapter} holds no adapter ({error!r}); train it again") from error

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from data_process import prompts as wording
 from data_process.building.pairs import PAIR_KINDS, build_pairs
 from data_process.building.sharegpt import rejection_reason, to_row, write_dataset
-from data_process.io import read_json, read_jsonl
+from data_process.io import read_jsonl
+from data_process.json_files import read_json
 from data_process.prompts import SHORT, ShowLimit
 from data_process.schema import Candidate, DataError, Example, Judged, Problem, Verdict, example_from_json, to_json
 

@@ -65,8 +65,11 @@ def not_ready(config: Config) -> list[str]:
     return [f"{one.what}: {one.found}; {one.advice}" for one in quick(config) if one.state == "fail"]
 
 
-def examine(config: Config) -> Iterator[Finding]:
-    """Check everything that a run of `config` needs, in the order in which the run needs it."""
+def examine(config: Config, rows_given: bool = False) -> Iterator[Finding]:
+    """Check everything that a run of `config` needs, in the order in which the run needs it.
+
+    With `rows_given`, what `selftrain train` needs: it samples nothing and reads no problems.
+    """
     yield Finding("ok", "Python", f"{'.'.join(map(str, sys.version_info[:3]))} ({sys.executable})")
     if config.engine.has_model:
         gpus: list[float] = []
@@ -76,10 +79,12 @@ def examine(config: Config) -> Iterator[Finding]:
         yield from _chat_template(config)
         yield from _training(config)
         yield from _precision(config)
-        yield from _gpu_memory(config, gpus)
-    yield from _engine(config)
+        yield from _gpu_memory(config, gpus, rows_given)
+    if not rows_given:
+        yield from _engine(config)
+        yield from _data(config)
+    yield from _traces(config)
     yield from _trackers(config)
-    yield from _data(config)
     yield from _room(config)
     yield from _full_weights(config)
 
@@ -264,7 +269,7 @@ def _precision(config: Config) -> Iterator[Finding]:
     yield Finding("note" if converted else "ok", "precision", str(precision))
 
 
-def _gpu_memory(config: Config, gpus: Sequence[float]) -> Iterator[Finding]:
+def _gpu_memory(config: Config, gpus: Sequence[float], rows_given: bool = False) -> Iterator[Finding]:
     """The estimate of memory and hours, against the GPUs that the configuration names, or else those of `gpus` (GiB).
 
     Without any there is nothing to compare with, and a tiny model is not worth a line.
@@ -277,13 +282,13 @@ def _gpu_memory(config: Config, gpus: Sequence[float]) -> Iterator[Finding]:
     if named is None and not gpus:
         return
     try:
-        found = estimate(config)
+        found = estimate(config, rows_given)
     except (FamilyError, ConfigError, OSError, ValueError) as error:
         yield Finding("note", "GPU memory", f"not estimated: {error}", "the other checks say what is wrong")
         return
     gib, count = (named.memory_gib, named.count) if named else (min(gpus), len(gpus))
     memories = [*found.memories.items()]
-    if found.training is not None:  # what `selftrain train` may be given
+    if found.training is not None and not rows_given:  # what `selftrain train` may be given
         memories.append(("training", training_memory(config, found.model, found.work, given=True)))
     for name, memory in dict.fromkeys(memories):
         state, advice = fits(name, memory, gib, count)
@@ -341,8 +346,11 @@ def _data(config: Config) -> Iterator[Finding]:
     else:
         advice = "`selftrain prepare` writes them"
         yield Finding("fail", "data", f"{folder} lacks {', '.join(lacking)}", advice)
+
+
+def _traces(config: Config) -> Iterator[Finding]:
     for file in (one.file for one in config.traces):
-        made = data.source == "minigeo" and file.parent == folder  # by the run itself
+        made = config.data.source == "minigeo" and file.parent == config.data.folder  # by the run itself
         if not (file.is_file() or made):
             advice = "correct `file` under traces, or make it first, for instance with `selftrain distill`"
             yield Finding("fail", "traces", f"there is no {file}", advice)

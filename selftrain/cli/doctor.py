@@ -14,6 +14,7 @@ def add_parser(commands: Commands) -> None:
         example="selftrain doctor --config configs/geoqa_qwen2vl_7b.yaml",
     )  # fmt: skip
     add_config(parser)
+    parser.add_argument("--rows-given", action="store_true", help="check what `selftrain train` needs, not a run")
     add_json(parser)
 
 
@@ -22,7 +23,7 @@ def doctor_command(args: argparse.Namespace) -> int:
     from selftrain.config import load_config
     from selftrain.doctor import examine
 
-    found = list(examine(load_config(args.config, args.set, layers=args.layer)))
+    found = list(examine(load_config(args.config, args.set, layers=args.layer), args.rows_given))
     if args.json:
         print(json.dumps([finding.__dict__ for finding in found], indent=1))
     else:

@@ -145,11 +145,10 @@ def test_data(tmp_path):
         (tmp_path / f"{name}.jsonl").touch()
     assert next(doctor._data(config(tmp_path, data=own))).state == "ok"
     traced = {"data": own, "traces": [{"file": str(tmp_path / "teacher.jsonl"), "kind": "cot"}]}
-    _, finding = doctor._data(config(tmp_path, **traced))
+    (finding,) = doctor._traces(config(tmp_path, **traced))
     assert (finding.what, finding.state, finding.found) == ("traces", "fail", f"there is no {tmp_path}/teacher.jsonl")
     (tmp_path / "teacher.jsonl").touch()
-    (finding,) = doctor._data(config(tmp_path, **traced))
-    assert finding.state == "ok"
+    assert list(doctor._traces(config(tmp_path, **traced))) == []
 
 
 def test_pins(tmp_path):
@@ -175,6 +174,16 @@ def test_a_rehearsal_needs_nothing(capsys, tmp_path):
     assert main(["doctor", "--config", "configs/rehearsal.yaml", "--json", *own]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [finding["what"] for finding in found] == ["Python", "data", "disk", "machine"]
+
+
+def test_with_given_rows_nothing_is_sampled_and_no_problem_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "_torch", lambda gpus: [])
+    size = {"path": "models/Qwen2-VL-7B-Instruct"}
+    sections = {"model": size, "gpu": {"memory_gib": 80}, "data": {"source": "jsonl", "folder": str(tmp_path)}}
+    run, rows = (list(doctor.examine(config(tmp_path, **sections), given)) for given in (False, True))
+    assert {finding.what for finding in run} - {finding.what for finding in rows} == {"data"}
+    memory = [[one.found.partition(",")[0] for one in found if one.what == "GPU memory"] for found in (run, rows)]
+    assert memory == [["sampling", "training", "training"], ["training"]]
 
 
 def test_what_fails_is_an_exit_status(capsys, tmp_path):

@@ -26,7 +26,7 @@ from selftrain.runs import run_dir
 from selftrain.runs.metrics import Metrics
 from selftrain.runs.temperature import choose, decision_iteration
 from selftrain.test_time.results import EvaluatedProblem, Score, SplitResult, StrategyResult, Tokens
-from tests.selftrain.test_loop import Interrupted, artefacts
+from tests.selftrain.whole_loops import Interrupted, artefacts
 
 ROOT = Path(__file__).parents[2]
 QUIET = Progress(quiet=True)

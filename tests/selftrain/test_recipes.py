@@ -22,7 +22,7 @@ from selftrain.loop import run_loop
 from selftrain.progress import Progress
 from selftrain.sampling.engine_factory import open_engine
 from selftrain.stages.context import share_for
-from tests.selftrain.test_loop import artefacts
+from tests.selftrain.whole_loops import artefacts
 
 ROOT = Path(__file__).parents[2]
 REHEARSAL = ROOT / "configs/rehearsal.yaml"

@@ -21,7 +21,7 @@ from selftrain.report.write import write_run_report
 from selftrain.runs import run_dir
 from selftrain.runs.metrics import Metrics
 from selftrain.stages import keeping
-from tests.selftrain.test_loop import Interrupted, artefacts
+from tests.selftrain.whole_loops import Interrupted, artefacts
 
 ROOT = Path(__file__).parents[2]
 QUIET = Progress(quiet=True)

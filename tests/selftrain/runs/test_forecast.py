@@ -8,7 +8,7 @@ from selftrain.config import load_config
 from selftrain.files import write_json
 from selftrain.runs.forecast import Forecast
 from selftrain.runs.run_dir import RunDir
-from tests.selftrain.test_loop import REHEARSAL
+from tests.selftrain.whole_loops import REHEARSAL
 
 SPLITS = {"train": [None] * 9, "dev": [None] * 10, "test": [None] * 20}
 BASE = {"iter0/dev": 10}

@@ -17,7 +17,7 @@ from selftrain.runs import readings
 from selftrain.runs.metrics import Metrics
 from selftrain.runs.readings import FILE, Reading, readings_of, record
 from selftrain.stages import evaluating
-from tests.selftrain.test_loop import QUIET, REHEARSAL, settings
+from tests.selftrain.whole_loops import QUIET, REHEARSAL, settings
 
 
 @pytest.fixture(scope="module")

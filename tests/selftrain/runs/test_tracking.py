@@ -16,7 +16,8 @@ from selftrain.progress import Progress
 from selftrain.runs import tracking
 from selftrain.runs.run_dir import RunDir
 from selftrain.runs.tracking import FILE, for_trainer, points
-from tests.selftrain.test_loop import QUIET, REHEARSAL, banks, data, finished, settings  # noqa: F401
+from tests.selftrain.loop.conftest import banks, data, finished  # noqa: F401
+from tests.selftrain.whole_loops import QUIET, REHEARSAL, settings
 
 
 class Said(Progress):

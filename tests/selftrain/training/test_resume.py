@@ -159,10 +159,8 @@ DEATHS = {
 }
 
 
-QUICK = ("at 8", "while saving 6")
-
-
-@pytest.mark.parametrize("die", [die if die in QUICK else pytest.param(die, marks=pytest.mark.slow) for die in DEATHS])
+@pytest.mark.slow
+@pytest.mark.parametrize("die", DEATHS)
 def test_it_goes_on_from_the_last_whole_checkpoint(attempt, tmp_path, die):
     source, trained = DEATHS[die]
     with pytest.raises(TrainingError, match="ended by signal 9"):

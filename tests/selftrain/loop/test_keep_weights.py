@@ -19,14 +19,12 @@ from selftrain.loop import run_loop
 from selftrain.runs import run_dir
 from selftrain.runs.run_dir import weights_of
 from selftrain.scaling.targets import models_of
-from tests.selftrain.test_loop import (
+from tests.selftrain.whole_loops import (
     KILLED,
     QUIET,
     REHEARSAL,
     ROOT,
     artefacts,
-    banks,  # a fixture  # noqa: F401
-    data,  # a fixture  # noqa: F401
     settings,
 )
 
@@ -54,12 +52,12 @@ def results(run: Path) -> dict:
     return {**found, "stages": kept}
 
 
-def words(data: Path, run: Path, bank: Path, keep: str, *more: str) -> list[str]:  # noqa: F811
+def words(data: Path, run: Path, bank: Path, keep: str, *more: str) -> list[str]:
     return [*settings(data, run, bank, *FULL), f"training.keep_weights={keep}", "iters=4", *more]
 
 
 @pytest.fixture(scope="module")
-def finished(data, banks, tmp_path_factory):  # noqa: F811
+def finished(data, banks, tmp_path_factory):
     """run(keep, gain): a whole run of four iterations; accuracy rises or falls by `gain` with each."""
     made = {}
 
@@ -88,7 +86,7 @@ def test_what_stays_at_the_end(finished, keep, gain):
 
 
 @pytest.mark.slow
-def test_no_more_than_three_sets_are_there_at_a_time(data, banks, tmp_path, monkeypatch):  # noqa: F811
+def test_no_more_than_three_sets_are_there_at_a_time(data, banks, tmp_path, monkeypatch):
     """The best, the last and the one that is being written: that is what the disk is planned for."""
     seen = []
     rehearse = loop.training.train_stage
@@ -103,12 +101,9 @@ def test_no_more_than_three_sets_are_there_at_a_time(data, banks, tmp_path, monk
     assert max(seen) <= 3
 
 
-SLOW = ("sample", "metrics")
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["train", "dev", *(pytest.param(stop, marks=pytest.mark.slow) for stop in SLOW)])
-def test_killed_and_continued(data, banks, tmp_path, finished, where):  # noqa: F811
+@pytest.mark.parametrize("where", ["sample", "train", "dev", "metrics"])
+def test_killed_and_continued(data, banks, tmp_path, finished, where):
     """As the loop's own test of stops, while weights are removed on the way."""
     more = ("engine.gain=0.1", "engine.accuracy=0.4")
     overrides = words(data, tmp_path / "run", banks / f"keep-killed-{where}.sqlite", "last", *more)
@@ -122,7 +117,7 @@ def test_killed_and_continued(data, banks, tmp_path, finished, where):  # noqa: 
 
 
 @pytest.mark.slow
-def test_a_longer_run_goes_on_from_what_was_kept(data, banks, tmp_path, finished):  # noqa: F811
+def test_a_longer_run_goes_on_from_what_was_kept(data, banks, tmp_path, finished):
     more = ("engine.gain=0.1", "engine.accuracy=0.4")
     overrides = words(data, tmp_path / "run", banks / "keep-longer.sqlite", "last", *more)
     run_loop(load_config(REHEARSAL, [*overrides, "iters=2"]), QUIET)
@@ -146,7 +141,7 @@ def test_removed_weights_are_named(finished):
 
 
 @pytest.mark.slow
-def test_a_stop_while_weights_are_removed(data, banks, tmp_path, monkeypatch, finished):  # noqa: F811
+def test_a_stop_while_weights_are_removed(data, banks, tmp_path, monkeypatch, finished):
     """Noted first, removed then: half a folder is removed by the next run, and nothing complains of it."""
     remove = shutil.rmtree
 
@@ -173,7 +168,7 @@ class Stopped(BaseException):
 
 
 @pytest.mark.slow
-def test_the_tiny_model_through_the_loop(data, tmp_path, monkeypatch):  # noqa: F811
+def test_the_tiny_model_through_the_loop(data, tmp_path, monkeypatch):
     """Real trainings, the second on the first one's weights; stopped at the end of every stage and continued."""
     sizes = ("data.train_limit=24", "data.dev_limit=8", "sampling.n=3", "sampling.max_tokens=80", "build.max_rows=16")
     sizes += ("training.overrides={max_steps: 2, global_batch_size: 8}", "evaluation.strategies=[greedy, majority]")

@@ -10,12 +10,12 @@ FAST := $(PYTHON) -m pytest -m "not slow" -n auto --dist loadfile
 # Two at a time: many wait for processes to start. Each may hold a model, so that more would need much memory.
 SLOW := $(PYTHON) -m pytest -m slow -n 2 --dist loadfile
 WITH_VLLM := SELFTRAIN_VLLM_PYTHON=$(abspath $(VLLM)/bin/python)
-CACHES := .pytest_cache .ruff_cache .mypy_cache .hypothesis
+CACHES := .pytest_cache .ruff_cache .mypy_cache .hypothesis $(wildcard .coverage*)
 # Tests start hundreds of Pythons. Without stored bytecode each would compile the packages again.
 unexport PYTHONDONTWRITEBYTECODE
 PROJECT := selftrain data_process tests benchmarks scripts examples
 
-.PHONY: help demo quick test check fast lint audit docs clean clean-results
+.PHONY: help demo quick test coverage check fast lint audit docs clean clean-results
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -29,6 +29,12 @@ quick: $(VENV)/.runtime  ## one small iteration, in minutes
 test: lint $(VLLM)/.cpu  ## lint and run all tests, as continuous integration does
 	$(WITH_VLLM) $(FAST)
 	$(WITH_VLLM) $(SLOW)
+
+coverage: $(VENV)/.dev $(VLLM)/.cpu  ## run all tests and print how much of the code they run
+	$(PYTHON) -m coverage erase
+	$(WITH_VLLM) $(PYTHON) -m coverage run -m pytest -n 2 --dist loadfile
+	$(PYTHON) -m coverage combine --quiet
+	$(PYTHON) -m coverage report --skip-covered --sort cover --fail-under 90
 
 check: lint fast audit  ## lint, run the fast tests, look for advisories on the packages
 

@@ -4,7 +4,8 @@
 
 A pool has s1's 16 sources, domains, traces, samples of two models and 730 test problems, all made up. At 59,029 rows as
 many fall to each filter as in s1's paper, and the steps must give its counts: 54,116, 51,581, 24,496 and 1,000, of
-which 384 are taken directly. Other sizes have the same shares. Each size is curated in a process of its own.
+which 384 are taken directly. Other sizes have the same shares, chosen problems included. Each size is curated in a
+process of its own.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ SOURCES = {
 }  # fmt: skip
 ROWS = sum(SOURCES.values())
 WITHOUT_TRACE, MALFORMED, TOO_EASY = ROWS - 54_116, 54_116 - 51_581, 51_581 - 24_496
+CHOSEN = 1000
 DIRECT = {"AIME": 100, "GPQA": 50, "MATH": 234}  # 384 in all; the paper does not say how many are of which
 DOMAINS, TESTS = 50, 730  # MATH500, GPQA Diamond and AIME24 are 728 problems
 LONG = 5600  # tokens of a trace of MATH, above which a right one is taken directly
@@ -135,14 +137,13 @@ def measure(folder: Path, size: int) -> tuple[list[dict[str, Any]], Spent]:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, ROWS], help="sizes of pools")
-    parser.add_argument("--size", type=int, default=1000, help="problems to choose")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     args = parser.parse_args(argv)
     found = []
     for rows in args.rows:
         with tempfile.TemporaryDirectory() as name:
             in_own_process(write_pool, Path(name), rows)
-            steps, spent = in_own_process(measure, Path(name), args.size)
+            steps, spent = in_own_process(measure, Path(name), round(CHOSEN * rows / ROWS))
             size = (Path(name) / "train.jsonl").stat().st_size / 2**20
         found.append({"rows": rows, "pool_mib": size, "steps": steps, **asdict(spent)})
     names = [step["step"] for step in found[0]["steps"]]

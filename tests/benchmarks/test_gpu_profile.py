@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -357,13 +358,17 @@ def test_the_parts_that_fail_are_named_and_the_status_says_so(nano, tmp_path, ca
     assert "**vllm: start-up failed**" in capsys.readouterr().out
 
 
+def kill_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 @pytest.mark.slow
 def test_a_process_that_is_killed_is_a_failed_part(tmp_path, monkeypatch):
     """And the next parts run, each leaving what there is so far."""
     killed = gpu_profile.in_own_process
 
     def die(*_):
-        return killed(os._exit, 9)
+        return killed(kill_this_process)
 
     monkeypatch.setattr(gpu_profile, "in_own_process", die)
     monkeypatch.setattr(gpu_profile, "machine", lambda *_: MACHINE)

@@ -6,7 +6,7 @@ PYTHON := $(VENV)/bin/python
 # uv resolves and installs in a minute; it comes from the package index if the machine has none.
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 INSTALL := $(UV) pip install --quiet --compile-bytecode --python
-FAST := $(PYTHON) -m pytest -m "not slow" -n auto --dist loadfile
+FAST := $(PYTHON) -m pytest -m "not slow" -n auto --dist worksteal
 # Two at a time: many wait for processes to start. Each may hold a model, so that more would need much memory.
 SLOW := $(PYTHON) -m pytest -m slow -n 2 --dist loadfile
 WITH_VLLM := SELFTRAIN_VLLM_PYTHON=$(abspath $(VLLM)/bin/python)

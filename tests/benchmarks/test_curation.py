@@ -20,11 +20,12 @@ def test_the_pool_has_the_sizes_of_the_paper():
     assert fates["direct"] == sum(DIRECT.values()) == 384
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "size", "kept"),
     [
         (590, 10, {"quality": 516, "difficulty": 245, "draw": 10}),
-        pytest.param(ROWS, 1000, {"quality": 51_581, "difficulty": 24_496, "draw": 1000}, marks=pytest.mark.slow),
+        (ROWS, 1000, {"quality": 51_581, "difficulty": 24_496, "draw": 1000}),
     ],
 )
 def test_counts(tmp_path, rows, size, kept):

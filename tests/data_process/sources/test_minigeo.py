@@ -90,6 +90,7 @@ def test_the_bytes_of_a_seed_are_the_published_ones(tmp_path):
     assert digest.hexdigest()[:16] == "05246fb644aa1fe7"
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_same(tmp_path, capsys):
     sizes = {"train": 12, "dev": 5, "test": 8, "hard": 6}
     wanted = [word for split, n in sizes.items() for word in (f"--{split}", str(n))]
@@ -295,6 +296,7 @@ def test_labels_are_those_of_the_problem(drawn):
 # ---- files --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_is_written_is_what_the_loop_reads(tmp_path):
     card = minigeo.write(tmp_path / "m", {"train": 8, "test": 4}, seed=1)
     assert card["seed"] == 1

@@ -150,6 +150,7 @@ def test_traces_of_a_server(served, data, tmp_path, capsys):
     assert len(found.traces) + found.dropped["duplicate"] == 40
 
 
+@pytest.mark.slow
 def test_problems_that_a_server_refuses_are_counted_and_asked_again(served, data, tmp_path, capsys):
     server, command, refused = served
     problems = load_problems(data / "train.jsonl", data)

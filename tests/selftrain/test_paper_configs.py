@@ -50,6 +50,7 @@ def test_the_table_has_every_kind_of_paper():
     assert {"r3v_original_qwen2vl_7b", "star_qwen2vl_7b_full", "mstar_qwen2vl_7b", "geoqa_qwen3vl_8b"} <= {*LOOPS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOOPS)
 def test_a_dry_run(name, asked_once, monkeypatch):
     monkeypatch.chdir(ROOT)

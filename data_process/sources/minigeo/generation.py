@@ -103,9 +103,9 @@ def attainable(variant: Variant) -> tuple[int, ...]:
     return tuple(sorted(v for v in values if variant.mirror is None or variant.mirror - v in values))
 
 
-def _halves_evenly(variant: Variant, params: Params) -> bool:
+def _halves_evenly(steps: Sequence[str]) -> bool:
     """Whether every halving comes out even: `55/2=27` would teach a falsehood."""
-    halvings = (step.split("/2=") for step in variant.solve(params)[0] if "/2=" in step)
+    halvings = (step.split("/2=") for step in steps if "/2=" in step)
     return all(int(whole) == 2 * int(half) for whole, half in halvings)
 
 
@@ -119,6 +119,8 @@ def deal(seed: int) -> dict[str, dict[str, list[Params]]]:
     for variant in (*VARIANTS, *HARD):
         tuples = list(_domain(variant.name))
         random.Random(seed_for(seed, "deal", variant.name)).shuffle(tuples)
+        possible = set(attainable(variant))
+        halves = any("/2=" in step for step in variant.solve(tuples[0][0])[0])
         start = 0.0
         for split, share in (HARD_SHARES if variant in HARD else SPLIT_SHARES).items():
             part = tuples[round(start * len(tuples)) : round((start + share) * len(tuples))]
@@ -127,7 +129,7 @@ def deal(seed: int) -> dict[str, dict[str, list[Params]]]:
             turns = []
             for params, answer in part:
                 # Left out after the dealing, so that every other tuple stays in its split.
-                if answer not in attainable(variant) or not _halves_evenly(variant, params):
+                if answer not in possible or (halves and not _halves_evenly(variant.solve(params)[0])):
                     continue
                 turns.append((seen[answer], seed_for(seed, "turn", variant.name, params), params))
                 seen[answer] += 1

@@ -72,6 +72,7 @@ def test_what_is_left_out_is_counted(tmp_path, target, prompt, reason):
     assert len(read_jsonl(tmp_path / "d.jsonl")) == 1
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=20) | st.just("<image>"), st.sampled_from([None, "a.png"])), max_size=5))
 def test_targets_are_exact_and_counts_add_up(tmp_path_factory, items):

@@ -300,6 +300,7 @@ def test_r1v_hands_the_response_over_as_the_gold_answer():
     assert legacy.r1v(interval, free(inequality)).status == "wrong"
 
 
+@pytest.mark.slow
 def test_r1v_runs_in_a_thread():
     from concurrent.futures import ThreadPoolExecutor
 

@@ -669,6 +669,7 @@ COUNTING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTING)
 def test_what_hangs_together_can_be_split(tmp_path, name):
     question, width = COUNTING[name]

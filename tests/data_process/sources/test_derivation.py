@@ -50,6 +50,7 @@ def test_first_fault(text, found):
     assert derivation_of(text, judge(text, TRIANGLE), TRIANGLE) == found
 
 
+@pytest.mark.slow
 def test_every_reference_rationale_is_right():
     for problem, _ in minigeo.generate("base", 120):
         text = str(problem.meta["rationale"])

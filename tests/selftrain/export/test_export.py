@@ -323,6 +323,7 @@ def test_nothing_is_overwritten_unasked(small_run, tmp_path, capsys):
     assert (out / MANIFEST).is_file()
 
 
+@pytest.mark.slow
 def test_the_same_export_again_is_kept(small_run, tmp_path, capsys):
     out = tmp_path / "out"
     export(capsys, small_run, "--out", out)

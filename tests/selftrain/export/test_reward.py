@@ -158,6 +158,7 @@ def test_a_ground_truth_that_is_no_problem(reward, truth):
 # ---- prompts -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trainer", ["trl", "easyr1", "verl"])
 def test_prompts(rehearsal, tmp_path, capsys, trainer, reward):
     import datasets

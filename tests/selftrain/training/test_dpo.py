@@ -109,6 +109,7 @@ def test_a_plan_that_no_training_would_start_with(words, message):
         training_plan(load_config(None, words))
 
 
+@pytest.mark.slow
 def test_the_plan_says_where_dpo_begins(monkeypatch):
     monkeypatch.chdir(ROOT)
     plan = training_plan(load_config(ROOT / "configs/demo_dpo.yaml"))

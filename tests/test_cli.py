@@ -66,6 +66,7 @@ def test_a_command_is_a_module():
     assert files == {name.replace("-", "_") for name in subparsers()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "args",
     [

@@ -112,6 +112,7 @@ DIFFERENT = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DIFFERENT)
 @pytest.mark.parametrize("change", [lambda i: i, lambda i: jpeg(i, 75)], ids=["plain", "jpeg"])
 def test_what_is_asked_differs(name, change):

@@ -57,6 +57,7 @@ def test_every_reference_rationale_is_right():
         assert derivation_of(text, judge(text, problem), problem) == RIGHT, problem.id
 
 
+@pytest.mark.slow
 def test_another_number_anywhere_is_found():
     """A derivation with one number replaced is never right, wherever the number stands."""
     rng = random.Random(0)

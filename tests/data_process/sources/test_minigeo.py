@@ -103,6 +103,7 @@ def test_other_seed_other_deal():
     assert deal(0)["test"] != deal(1)["test"]
 
 
+@pytest.mark.slow
 def test_more_than_there_is():
     available = sum(map(len, deal(0)["dev"].values()))
     with pytest.raises(ValueError, match=f"has {available} parameter tuples for split 'dev', not {available + 1}"):

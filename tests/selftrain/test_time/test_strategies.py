@@ -53,6 +53,7 @@ def respond(request, seed):
     return says(["A", "B", "B", None, "C"][seed % 5], words=seed % 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES)
 @pytest.mark.parametrize(("n", "pool"), [(1, None), (3, None), (3, 5)])
 def test_every_strategy(tmp_path, name, n, pool):

@@ -20,6 +20,7 @@ def logits(rows: int, vocab: int, scale: float = 3.0) -> torch.Tensor:
     return torch.randn(rows, vocab, generator=torch.Generator().manual_seed(0)) * scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocab", [40, 512, 6000])  # above 4 x NUCLEUS_GUESS the nucleus is looked for in two steps
 @pytest.mark.parametrize(
     ("temperature", "top_k", "top_p"),

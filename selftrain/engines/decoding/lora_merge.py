@@ -115,7 +115,7 @@ def _read(adapter: Path) -> tuple[float, dict[str, dict[str, Shape]]]:
     from safetensors import SafetensorError
 
     try:
-        config = read_object(adapter / "adapter_config.json", "copy it again")
+        config = read_object(adapter / "adapter_config.json", "restore it")
         kind, rank, alpha = config["peft_type"], int(config["r"]), float(config["lora_alpha"])
     except (ValueError, KeyError, TypeError) as error:
         raise EngineError(f"{adapter} holds no adapter ({error!r}); train it again") from error

@@ -88,6 +88,8 @@ def test_the_bytes_of_a_seed_are_the_published_ones(tmp_path):
         assert card["digest"] == "b4053aae3e34c45e"
     digest = hashlib.sha256(b"".join((tmp_path / f"{split}.jsonl").read_bytes() for split in ("train", "dev", "test")))
     assert digest.hexdigest()[:16] == "05246fb644aa1fe7"
+    everything = json.dumps(deal(3)).encode()  # also of what so small splits leave
+    assert hashlib.sha256(everything).hexdigest()[:16] == "4df3a812dd9a22e0"
 
 
 @pytest.mark.slow

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def add_parser(commands: Commands) -> None:
     parser = add_command(
         commands, "reward", reward_command, "train a process reward model, for `reward.model`",
-        "Train a process reward model: label the steps of sampled solutions by roll-outs, train a verifier on them, "
-        "and measure it on dev. Runs, scale and compare use it where `reward.model` names its folder. The same command "
-        "resumes.",
+        "Train a process reward model: label the steps of sampled solutions by roll-outs, train a verifier or a reward "
+        "head (reward.form) on them, and measure it on dev. Runs, scale and compare use it where `reward.model` names "
+        "its folder. The same command resumes.",
         "selftrain reward --config demo_reward",
     )  # fmt: skip
     add_config(parser)
@@ -78,13 +78,14 @@ def plan(config: Config) -> str:
     from selftrain.reward.train import identity
     from selftrain.training.dry_run import training_plan
 
-    settings = config.reward
+    settings, head = config.reward, config.reward.form == "head"
     problems = "all problems" if settings.problems is None else f"at most {settings.problems} problems"
     lines = [
         f"# Label the steps of {settings.traces} solutions for {problems} of train, by {settings.rollouts} roll-outs.",
-        f"# Train a verifier on {config.model.path} and measure it on dev. Folder: {config.output}.",
+        f"# Train a {'reward head' if head else 'verifier'} on {config.model.path} and measure it on dev.",
+        f"# Folder: {config.output}.",
         "#",
-        *(f"# {line}" for line in training_plan(config, "train", 1)),
+        *(f"# {line}" for line in training_plan(config, "train", 1, head=head)),
         "",
     ]
     return "\n".join(lines) + yaml.safe_dump(identity(config), sort_keys=False)

@@ -16,6 +16,8 @@ class RewardConfig(Section):
 
     model: Path | None = None  # folder of a reward model; None: there are no rewards
     make: StrictBool = False  # a run makes it first, as `selftrain reward` does, where it is not there
+    # verifier: the model writes + or - (generative). head: a linear layer on its last hidden state gives a number.
+    form: Literal["verifier", "head"] = "verifier"
     problems: Positive | None = 400  # of train, a seeded draw, whose solutions are labelled; None: all
     traces: Positive = 2  # sampled solutions of each problem
     rollouts: Positive = 4  # completions from the end of each of their steps

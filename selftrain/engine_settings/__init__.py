@@ -124,6 +124,11 @@ class EngineSettings(Section):
         return True
 
     @property
+    def reads_reward_heads(self) -> bool:
+        """Whether it judges with the weights of a reward head."""
+        return False
+
+    @property
     def parity_check(self) -> ParityCheck | None:
         """How the engine is compared with transformers before an iteration trusts it; None: not at all."""
         return None
@@ -249,6 +254,10 @@ class HFSettings(_LocalModel):
     opener: ClassVar[str] = "selftrain.engines.hf:open_hf"
     kind: Literal["hf"] = "hf"
     prefill_tokens: Annotated[Positive | None, FreeToChange] = None  # prompt tokens read at a time; None: as engines/hf
+
+    @property
+    def reads_reward_heads(self) -> bool:
+        return True
 
     @property
     def gpus_per_copy(self) -> int:
@@ -389,6 +398,10 @@ class RaySettings(EngineSettings):
         return self.engine.gives_logprobs
 
     @property
+    def reads_reward_heads(self) -> bool:
+        return self.engine.reads_reward_heads
+
+    @property
     def parity_check(self) -> ParityCheck | None:
         return self.engine.parity_check
 
@@ -425,6 +438,10 @@ class ScriptedSettings(_Batched):
     gain: Annotated[float, FlatName("script_gain")] = 0.1  # added to that chance by each trained iteration
     # Chance of an answer that the judge cannot read.
     abstain: Annotated[float, Field(ge=0, le=1), FlatName("script_abstain")] = 0.02
+
+    @property
+    def reads_reward_heads(self) -> bool:
+        return True
 
     @property
     def gpus_per_copy(self) -> int:

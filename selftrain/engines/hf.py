@@ -30,6 +30,7 @@ from selftrain.engines.decoding import kv_cache
 from selftrain.engines.decoding.forward import features_of, read
 from selftrain.engines.decoding.inputs import Picture, Prompt, check_lengths, known_family, load_processor, prepare
 from selftrain.engines.decoding.loading import load_trained
+from selftrain.engines.decoding.reward_head import attach, check_judgement, has_head
 from selftrain.engines.decoding.tensors import additive_mask, chunks, equal_parts, only, out_of_memory, positions_of
 from selftrain.engines.decoding.token_sampling import draw, penalise, uniforms
 from selftrain.environment import usable_threads
@@ -84,9 +85,10 @@ class HFEngine(Engine):
 
         `weights`: the folder of a PEFT adapter, or of a whole checkpoint whose weights take the place of the base's;
         tokenizer and processor stay those of `model_path`. An adapter is merged in float32, a tensor at a time,
-        whatever the dtype. `settings.threads` sets torch's threads for the whole process. `min_pixels`, `max_pixels`
-        replace the processor's limits. `on_batch` is called after each batch. Raises EngineError if the folder holds no
-        usable model or the adapter does not belong to it.
+        whatever the dtype. With a reward head beside it the engine judges texts (decoding/reward_head.py), and
+        everything else is an EngineError. `settings.threads` sets torch's threads for the whole process. `min_pixels`,
+        `max_pixels` replace the processor's limits. `on_batch` is called after each batch. Raises EngineError if the
+        folder holds no usable model or the adapter does not belong to it.
         """
         import torch
 
@@ -106,6 +108,9 @@ class HFEngine(Engine):
         self._processor: Any = load_processor(model_path, self._family, min_pixels, max_pixels)
         model = load_trained(model_path, weights, self.dtype, merge=merge_adapter)
         self._model: Any = model.to(device=self.device, dtype=self.dtype).eval()
+        self._head = weights if weights is not None and has_head(weights) else None
+        if self._head is not None:
+            attach(self._model, self._head, self._processor.tokenizer)
         config = self._model.config
         self._max_positions: int = config.get_text_config().max_position_embeddings
         self._image_id: int = config.image_token_id
@@ -161,7 +166,7 @@ class HFEngine(Engine):
 
     def _prepare(self, requests: Sequence[Request]) -> list[Prompt]:
         self._check_open()
-        return prepare(self._processor, requests)
+        return prepare(self._processor, requests, None if self._head is None else self._family.frame.after)
 
     def _encode(self, pictures: Sequence[Picture]) -> dict[str, Tensor]:
         """What the vision tower makes of the images: digest -> features. Known ones cost nothing."""
@@ -200,6 +205,8 @@ class HFEngine(Engine):
         import torch
 
         check_ids(requests)
+        if self._head is not None:
+            check_judgement(params, self._head)
         with torch.inference_mode():
             prompts = self._prepare(requests)
             if params.budget is not None:

@@ -21,6 +21,7 @@ from selftrain.engine_settings import EngineJob, ScriptedSettings
 from selftrain.engines.base import Completion, Engine, EngineError, Request, SamplingParams, check_ids
 from selftrain.engines.budget import ForcingRecord
 from selftrain.engines.budget_forcing.state_machine import Forcer, resolve
+from selftrain.engines.decoding.reward_head import REHEARSED
 
 Respond = Callable[[Request, int], str]
 
@@ -206,10 +207,12 @@ class GoldNoise:
         *,
         weights: str = "base",
         form: SelectFormat = "answer",
+        judges: bool = False,
     ) -> None:
         """`accuracy` is the probability of the right answer; a table gives one for each name of `weights`, so that an
         iteration can be better than the one before. `abstain_rate` is the probability of a text without an answer.
-        In the `form` "rationale" a selection is a derivation like any other answer.
+        In the `form` "rationale" a selection is a derivation like any other answer. `judges`: it is a reward head, and
+        says + or - to everything.
         """
         self.prompts = prompts
         self.accuracy = accuracy if isinstance(accuracy, int | float) else accuracy[weights]
@@ -217,6 +220,7 @@ class GoldNoise:
         self.salt = seed_salt
         self.weights = weights
         self.form = form
+        self.judges = judges
         if self.accuracy < 0 or abstain_rate < 0 or self.accuracy + abstain_rate > 1:
             raise ValueError(f"accuracy {self.accuracy} and abstain_rate {abstain_rate} are not probabilities")
         self._by_body: dict[str, list[Problem]] = {}
@@ -229,9 +233,11 @@ class GoldNoise:
 
     def __call__(self, request: Request, seed: int) -> str:
         problem = self.find(request)
-        draw = seed_for("gold-noise", self.salt, self.weights, problem.id, request.prompt, seed) / 2**32
+        asked = request.prompt + request.prefix * self.judges
+        draw = seed_for("gold-noise", self.salt, self.weights, problem.id, asked, seed) / 2**32
         prompts = self.prompts.of(problem)
-        if request.prompt.endswith(prompts.verify.rpartition("{steps}")[2]):  # a reward model is asked about a step
+        verify_cue = prompts.verify.rpartition("{steps}")[2]
+        if self.judges or request.prompt.endswith(verify_cue):  # a reward model is asked about a step
             return "+" if draw < self.accuracy else "-"
         if draw < self.accuracy:
             answer = problem.answer or PLACEHOLDERS[problem.answer_type]
@@ -277,6 +283,7 @@ def open_scripted(settings: ScriptedSettings, job: EngineJob) -> ScriptedEngine:
     weights = f"iteration-{job.iteration}"
     prompts = prompt_set(job.prompts)
     noise = GoldNoise(
-        job.problems, prompts, accuracy, settings.abstain, job.seed, weights=weights, form=job.select_format
-    )
+        job.problems, prompts, accuracy, settings.abstain, job.seed, weights=weights, form=job.select_format,
+        judges=job.weights is not None and (job.weights / REHEARSED).is_file(),
+    )  # fmt: skip
     return ScriptedEngine(noise, keep_calls=False)

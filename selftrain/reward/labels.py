@@ -16,15 +16,12 @@ from data_process import prompts as wording
 from data_process.images.marks import neutralise
 from data_process.judging import judge
 from data_process.prompts import prompt_set
-from data_process.schema import DataError, Example, Problem
-from data_process.seeds import seed_for
+from data_process.schema import DataError, Problem
 from data_process.steps import prefixes, split_steps
 from selftrain.config import Config
 from selftrain.engines.base import Completion
 from selftrain.sampling.engine_factory import sampling_params
 from selftrain.sampling.sampler import Ask, Sampler
-
-GOOD, BAD = "+", "-"  # what the reward model answers: one token of every tokenizer that is supported
 
 
 @dataclass(frozen=True)
@@ -129,24 +126,3 @@ def _tokens(answers: Any) -> dict[str, int]:
     several: list[Sequence[Completion]] = list(answers)
     generated = sum(len(completion.token_ids) for of_one in several for completion in of_one)
     return {"generated": generated, "prompt": sum(of_one[0].n_prompt_tokens for of_one in several)}
-
-
-def examples(labels: Sequence[StepLabel], problems: Sequence[Problem], config: Config) -> list[Example]:
-    """The rows that a reward model is trained on: image, problem and steps so far -> GOOD or BAD.
-
-    A soft label makes GOOD with its share as the chance, a seeded draw, so that the trained probability is that share.
-    """
-    prompts, by_id = prompt_set(config.prompts), {problem.id: problem for problem in problems}
-    rows = []
-    for one in labels:
-        problem = by_id[one.problem_id]
-        chance = seed_for(config.seed, "reward", one.id) / 2**32
-        good = one.right > 0 if config.reward.labels == "hard" else chance < one.share
-        rows.append(
-            Example(
-                id=f"reward/{one.id}", kind="cot", problem_id=one.problem_id,
-                prompt=wording.verify(problem, one.steps, prompts), target=GOOD if good else BAD,
-                images=wording.images(problem),
-            )
-        )  # fmt: skip
-    return rows

@@ -6,20 +6,23 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from data_process.prompts import prompt_set
 from data_process.steps import VERSION
 from selftrain.config import Config, ConfigError
 from selftrain.engines.base import EngineError
-from selftrain.files import Record, RunError, file_digest
+from selftrain.files import RunError, SparseRecord, file_digest
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.weights import weights_digest
 
 FILE = "reward.json"  # written last: a folder that has it is whole
 
 
-class RewardManifest(Record):
+class RewardManifest(SparseRecord):
     """What a reward model was made from: `reward.json`."""
+
+    optional: ClassVar[frozenset[str]] = frozenset({"head"})
 
     base: str  # digest of the base model
     weights: str  # digest of the base and of what was trained on it
@@ -27,6 +30,7 @@ class RewardManifest(Record):
     steps: int  # version of the rule that splits a solution
     max_steps: int
     trained: str  # the folder of what was trained, in this one
+    head: bool = False  # a reward head; otherwise a verifier
 
 
 @dataclass(frozen=True)
@@ -47,15 +51,15 @@ def manifest_of(config: Config, bank: Bank, trained: Path, folder: Path) -> Rewa
     return RewardManifest(
         base=base_digest(config, bank), weights=trained_digest(config, bank, trained), steps=VERSION,
         prompts=prompt_set(config.prompts).verify_digest, max_steps=config.reward.max_steps,
-        trained=str(trained.relative_to(folder)),
+        trained=str(trained.relative_to(folder)), head=config.reward.form == "head",
     )  # fmt: skip
 
 
 def load_reward(config: Config, bank: Bank) -> RewardModel | None:
     """The reward model that a run names; None if it names none.
 
-    ConfigError for a model of another base, other prompts or another rule of steps, and for an engine without
-    log-probabilities. RunError where there is no model, or it is damaged.
+    ConfigError for a model of another base, other prompts or another rule of steps, and for an engine that gives no
+    log-probabilities or cannot read the model's form. RunError where there is no model, or it is damaged.
     """
     folder = config.reward.model
     if folder is None:
@@ -82,6 +86,8 @@ def load_reward(config: Config, bank: Bank) -> RewardModel | None:
             raise ConfigError(
                 f"the reward model in {folder} was trained with another {what} ({theirs}, not {ours}); {again}"
             )
+    if manifest.head:
+        check_reads_heads(config, f"the reward model in {folder}")
     trained = folder / manifest.trained
     try:
         digest = trained_digest(config, bank, trained)
@@ -92,6 +98,15 @@ def load_reward(config: Config, bank: Bank) -> RewardModel | None:
             f"{trained} is not what {folder / FILE} was written for; restore it, or delete {folder} and {again}"
         )
     return RewardModel(manifest, trained)
+
+
+def check_reads_heads(config: Config, what: str) -> None:
+    """ConfigError for an engine that cannot judge with a reward head. `what` is one."""
+    if not config.engine.reads_reward_heads:
+        raise ConfigError(
+            f"{what} is a reward head, which engine.kind {config.engine.kind} cannot judge with; set engine.kind to "
+            "hf, or make a verifier (reward.form verifier)"
+        )
 
 
 def base_digest(config: Config, bank: Bank) -> str:

@@ -1,8 +1,8 @@
 """A reward model's judgement of responses: how likely each step still leads to a correct answer.
 
-The model is asked about every step: it sees the image, the problem and the solution up to the end of that step, and
-answers + or -. The score of a step is the probability of +, that of a response the least of its steps (M-STaR,
-arXiv 2412.17451). One greedy token is drawn through the bank, under the reward model's weights. Engines give the
+The model is asked about every step: it sees the image, the problem and the solution up to the end of that step. A
+verifier answers + or -, and so does the hf engine for a reward head (engines/decoding/reward_head.py). The score of a
+step is the probability of +, that of a response the least of its steps (M-STaR, arXiv 2412.17451). One greedy token is drawn through the bank, under the reward model's weights. Engines give the
 log-probability of the token that they drew, so the score under a - is 1 - p(-), which takes all else for +; a trained
 model leaves next to nothing for anything else. An answer that is neither scores 0 and is counted.
 """
@@ -12,14 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from data_process import prompts as wording
 from data_process.prompts import prompt_set
 from data_process.schema import Problem
 from data_process.steps import prefixes, split_steps
 from selftrain.config import Config
 from selftrain.engines.base import Completion, Engine, EngineError, SamplingParams
-from selftrain.reward.labels import BAD, GOOD
+from selftrain.engines.decoding.reward_head import BAD, GOOD
 from selftrain.reward.model import RewardModel
+from selftrain.reward.rows import ask_about
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import Opener, open_engine
 from selftrain.sampling.sampler import Ask, Picture
@@ -57,16 +57,17 @@ class Rater:
 
         EngineError from the engine, and if more judgements than `reward.max_dropped_share` are neither + nor -.
         """
-        prompts, most = prompt_set(self._config.prompts), self._model.manifest.max_steps
+        prompts, manifest = prompt_set(self._config.prompts), self._model.manifest
         asks: dict[tuple[str, str], Ask] = {}
         steps: list[list[tuple[str, str]]] = []
         for problem, completion in items:
-            texts = prefixes(split_steps(completion.text, most)) or [""]  # a response without text is one bad step
+            # A response without text is one bad step.
+            texts = prefixes(split_steps(completion.text, manifest.max_steps)) or [""]
             steps.append([(problem.id, text) for text in texts])
             for key in steps[-1]:
                 if key not in asks:
-                    prompt = wording.verify(problem, key[1], prompts)
-                    asks[key] = Ask(f"{problem.id}/reward/{len(asks)}", prompt, wording.images(problem))
+                    name = f"{problem.id}/reward/{len(asks)}"
+                    asks[key] = ask_about(name, problem, key[1], prompts, manifest.head)
         judgements = self._judge(asks)
         return [_rating([judgements[key] for key in keys]) for keys in steps]
 

@@ -1,6 +1,7 @@
 """`selftrain reward`: label steps, train a reward model on them, and measure it on dev.
 
-Its folder is a run folder of the stages `label`, `rows`, `train` and `dev`, so the same command resumes it.
+Its folder is a run folder of the stages `label`, `rows`, `train`, for a reward head `calibrate`, and `dev`, so the same
+command resumes it.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ from selftrain.config.preferences import DPOConfig
 from selftrain.config.sampling import DecodingConfig
 from selftrain.files import file_digest, read_json, write_json
 from selftrain.progress import Progress
-from selftrain.reward.labels import StepLabel, examples, label_steps
-from selftrain.reward.model import FILE, RewardModel, load_reward, manifest_of
+from selftrain.reward.calibrate import calibrate
+from selftrain.reward.labels import StepLabel, label_steps
+from selftrain.reward.model import FILE, RewardModel, check_reads_heads, load_reward, manifest_of
 from selftrain.reward.rater import Rater
+from selftrain.reward.rows import examples, held_out, pairs
 from selftrain.runs.run_dir import RunDir
 from selftrain.runs.splits import canonical_images, image_store, inputs, load_splits
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import Opener, open_engine
+from selftrain.sampling.sampler import Sampler
 from selftrain.sampling.weights import sampler_of, weights_digest
 from selftrain.stages.context import problems_for
 from selftrain.test_time.evaluate import evaluate
@@ -50,13 +54,22 @@ class MadeReward:
 def for_reward(config: Config, folder: Path | None) -> Config:
     """The settings with the training of a reward model in place of the run's, in its folder.
 
-    ConfigError without a folder, and for an engine that cannot train.
+    ConfigError without a folder, and for an engine that cannot train, or cannot read the model's form.
     """
     folder = folder or config.reward.model
     if folder is None:
         raise ConfigError("a reward model needs a folder; give --output DIR, or set reward.model")
     if config.engine.why_no_loop is not None:
         raise ConfigError(config.engine.why_no_loop)
+    if config.reward.form == "head":
+        check_reads_heads(config, "reward.form head")
+        if config.training.full:
+            raise ConfigError("reward.form head trains adapters alone; set training.finetuning_type to lora")
+        if config.training.save_steps:
+            raise ConfigError(
+                "LLaMA-Factory cannot resume the training of a reward head; leave training.save_steps out, or set "
+                "reward.form to verifier"
+            )
     own = {
         "hyperparameters": config.reward.hyperparameters or config.training.hyperparameters,
         "overrides": {**config.training.overrides, **config.reward.overrides},
@@ -78,8 +91,9 @@ def make_reward(
     DataError, RunError, BankError, EngineError or TrainingError; whatever was finished before stays and is reused.
     """
     progress = progress or Progress()
+    head = config.reward.form == "head"
     if config.engine.has_model:
-        training_plan(config)  # wrong hyper-parameters before anything is sampled
+        training_plan(config, "train", 1, head=head)  # wrong hyper-parameters before anything is sampled
         config, precision = settle(config)
         progress.say(str(precision))
     with RunDir(config.output) as folder, Bank(config.bank) as bank:
@@ -108,10 +122,14 @@ def make_reward(
             write_json(into / "counts.json", found.counts)
 
         def rows(into: Path) -> None:
-            labels = list(each_record(folder.path / "label/labels.jsonl", stored_row(lambda row: StepLabel(**row))))
-            made = examples(labels, problems, config)
+            labels = labels_of(folder)
+            if head:
+                made, steps = pairs(labels, problems, config, held_out(labels, config))
+            else:
+                made = examples(labels, problems, config)
+                steps = Counter(row.target for row in made)
             write_jsonl(into / "examples.jsonl", map(to_json, made))
-            write_json(into / "counts.json", {"examples": Counter(row.target for row in made)})
+            write_json(into / "counts.json", {"examples": steps})
 
         folder.stage("label", label)
         counts = read_json(folder.path / "label/counts.json")
@@ -122,7 +140,24 @@ def make_reward(
             f"generated tokens; rows {', '.join(f'{name} {n}' for name, n in sorted(targets.items()))}"
         )
         seed = seed_for(config.seed, "train", "reward")
-        trained = training_stage(folder, config, store, seed, progress, Counter(counts["left_out"]))
+        left_out, last = Counter(counts["left_out"]), "train"
+        trained = training_stage(folder, config, store, seed, progress, left_out, head=head)
+
+        def calibrated(into: Path) -> None:
+            apart = held_out(labels := labels_of(folder), config)
+            held = [one for one in labels if one.problem_id in apart]
+
+            def judging(weights: Path) -> Sampler:
+                return sampler_of(config, bank, picture, everything, weights, 0, opener)
+
+            found = calibrate(trained, held, problems, config, judging, into / trained.name)
+            write_json(into / "counts.json", found)
+
+        if head and config.engine.has_model:  # made-up judgements have nothing to calibrate
+            last = "calibrate"
+            done = folder.stage(last, calibrated, after=["label", "train"])
+            found, trained = read_json(done / "counts.json"), done / trained.name
+            progress.say(f"  calibrated on {found['steps']} steps of held-out problems: AUC {found['auc']:.3f}")
         write_json(folder.path / FILE, manifest_of(config, bank, trained, folder.path))
         model = load_reward(config, bank)
         assert model is not None
@@ -138,8 +173,13 @@ def make_reward(
             write_jsonl(into / "rows.jsonl", (row.to_json() for row in found.rows))
             write_json(into / "split.json", found.split)
 
-        split = SplitResult.read(folder.stage("dev", dev, after=["train"]) / "split.json")
+        split = SplitResult.read(folder.stage("dev", dev, after=[last]) / "split.json")
         return MadeReward(model, counts, split)
+
+
+def labels_of(folder: RunDir) -> list[StepLabel]:
+    """The labels of a reward model's folder."""
+    return list(each_record(folder.path / "label/labels.jsonl", stored_row(lambda row: StepLabel(**row))))
 
 
 def identity(config: Config) -> dict[str, Any]:
@@ -149,4 +189,6 @@ def identity(config: Config) -> dict[str, Any]:
     values["sampling"] = config.sampling.model_dump(mode="json", include=decoding)
     values["evaluation"] = config.evaluation.model_dump(mode="json", include={*decoding, "n"})
     values["reward"] = config.reward.model_dump(mode="json", exclude={"model", "max_dropped_share"})
+    if config.reward.form == "verifier":
+        values["reward"].pop("form")  # so that folders from before there was a choice can be resumed
     return values

@@ -12,6 +12,7 @@ from data_process.schema import DataError, Problem
 from selftrain.config import Config
 from selftrain.engines.base import EngineError
 from selftrain.engines.decoding.lora_merge import is_checkpoint
+from selftrain.engines.decoding.reward_head import FILE as HEAD
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import Opener, engine_job, open_engine
 from selftrain.sampling.sampler import Picture, Sampler
@@ -27,7 +28,7 @@ _MODEL_FILES = (
 
 
 def weights_digest(bank: Bank, base: Path, trained: Path | None) -> str:
-    """Digest of everything in the base model's folder that determines answers, and of an adapter's weights.
+    """Digest of everything in the base model's folder that determines answers, and of an adapter and a reward head.
 
     A checkpoint that was trained takes the place of the base. Raises EngineError if there are no weights in a
     checkpoint's folder, or no adapter in an adapter's.
@@ -50,6 +51,8 @@ def weights_digest(bank: Bank, base: Path, trained: Path | None) -> str:
             raise EngineError(f"{adapter} holds no adapter: {error}") from error
         if not found:
             raise EngineError(f"{adapter} holds no adapter_model file; {advice}")
+        if (adapter / HEAD).is_file():
+            found.append(adapter / HEAD)
         parts += [(f"adapter/{path.name}", bank.known_digest(path)) for path in found]
         parts.append(("adapter/scale", str([scale.get("r"), scale.get("lora_alpha"), scale.get("use_rslora")])))
         patterns = {key: scale[key] for key in ("rank_pattern", "alpha_pattern") if scale.get(key)}

@@ -6,6 +6,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 BINS = 10
 
@@ -67,3 +68,32 @@ def auc(judged: Sequence[tuple[float, bool]]) -> float | None:
 
 def _mean(values: Sequence[float]) -> float:
     return min(1.0, math.fsum(values) / len(values))
+
+
+def platt(values: Sequence[float], right: Sequence[bool]) -> tuple[float, float]:
+    """(scale, offset) for which sigmoid(scale * value + offset) is most likely the chance of being right.
+
+    Platt scaling with its smoothed targets (Platt 1999, "Probabilistic outputs for support vector machines"). Values
+    that are all the same get the scale 0. ValueError for none.
+    """
+    import numpy as np
+    from scipy.optimize import minimize
+    from scipy.special import expit
+
+    if not values:
+        raise ValueError("the calibration of no values")
+    x, n_right = np.asarray(values, dtype=float), sum(right)
+    t = np.where(right, (n_right + 1) / (n_right + 2), 1 / (len(right) - n_right + 2))
+    start = math.log(t.mean() / (1 - t.mean()))
+    middle, spread = float(x.mean()), float(x.std())
+    if not spread:
+        return 0.0, start
+    x = (x - middle) / spread  # so that the two unknowns are of the same size and hardly depend on each other
+
+    def loss(unknown: Any) -> tuple[float, Any]:
+        z = unknown[0] * x + unknown[1]
+        slopes = expit(z) - t
+        return float((np.logaddexp(0, z) - t * z).sum()), np.array([slopes @ x, slopes.sum()])
+
+    scale, offset = minimize(loss, [0.0, start], jac=True, method="BFGS").x
+    return float(scale / spread), float(offset - scale * middle / spread)

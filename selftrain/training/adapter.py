@@ -14,6 +14,8 @@ from data_process.images.marks import segments
 from data_process.images.opening import canonical
 from data_process.json_files import read_object
 from selftrain.engines.decoding.lora_merge import is_checkpoint, reader
+from selftrain.engines.decoding.reward_head import BIAS, WEIGHT
+from selftrain.engines.decoding.reward_head import FILE as HEAD
 from selftrain.training.weight_files import write_like
 
 if TYPE_CHECKING:
@@ -77,6 +79,19 @@ def check_adapter(adapter: Path) -> None:
         )
     if not any(values.any() for name, values in tensors.items() if "lora_B" in name):
         raise AdapterError(f"{adapter / WEIGHTS} is untrained: every lora_B is zero; check rows, steps, learning_rate")
+
+
+def check_head(trained: Path) -> None:
+    """Raise AdapterError unless there is a reward head beside an adapter, and all its numbers are finite."""
+    import numpy as np
+
+    if not (trained / HEAD).is_file():
+        raise AdapterError(f"{trained} has no {HEAD}: LLaMA-Factory left no reward head; the end of its log says why")
+    tensors = read_tensors(trained / HEAD)
+    if set(tensors) != {WEIGHT, BIAS}:
+        raise AdapterError(f"{trained / HEAD} holds {', '.join(tensors)}, not {WEIGHT} and {BIAS}; train it again")
+    if not all(np.isfinite(values).all() for values in tensors.values()):
+        raise AdapterError(f"{trained / HEAD} holds NaN or infinity: training diverged, so lower learning_rate")
 
 
 def shape_of(adapter: Path) -> dict[str, float]:

@@ -14,6 +14,7 @@ from selftrain.files import RunError
 from selftrain.training.continuous import steps_of
 from selftrain.training.disk import disk_plan
 from selftrain.training.hyperparameters import (
+    Stage,
     TrainingError,
     TrainingSettings,
     accumulation_steps,
@@ -38,11 +39,11 @@ def settings_of(config: Config, seed: int, overrides: Mapping[str, Any] | None =
     return TrainingSettings.model_validate(training.model_dump() | decided)
 
 
-def _hyperparameters(training: TrainingConfig, pairs: bool) -> dict[str, Any]:
-    """Those of an SFT or of a DPO. HyperparameterError if they cannot be used."""
-    overrides = {**training.overrides, **(training.dpo.overrides if pairs else {})}
+def _hyperparameters(training: TrainingConfig, stage: Stage) -> dict[str, Any]:
+    """Those of a stage. HyperparameterError if they cannot be used."""
+    overrides = {**training.overrides, **(training.dpo.overrides if stage == "dpo" else {})}
     chosen = read_hyperparameters(training.hyperparameters, overrides, interpreter_of(training))
-    check_method(chosen, pairs)
+    check_method(chosen, stage)
     return chosen
 
 
@@ -83,10 +84,13 @@ def check_gpus(config: Config) -> None:
             raise RunError(f"{memory}: {advice}; or correct gpu: in the configuration")
 
 
-def training_plan(config: Config, stage: str = "iter1/train", iterations: int | None = None) -> list[str]:
+def training_plan(
+    config: Config, stage: str = "iter1/train", iterations: int | None = None, *, head: bool = False
+) -> list[str]:
     """Batch, commands, variables and room on the disk of a training, a line each; no training is started.
 
-    `stage`: of the run folder, in which it would run. `iterations`: trainings, None is those of the run.
+    `stage`: of the run folder, in which it would run. `iterations`: trainings, None is those of the run. `head`: of a
+    reward head.
 
     The interpreter is asked where LLaMA-Factory is; if it cannot say (on another machine than the run's, for instance),
     a line says so. HyperparameterError for settings that no training would start with.
@@ -102,10 +106,10 @@ def training_plan(config: Config, stage: str = "iter1/train", iterations: int | 
         if training.method == "dpo":
             first = training.dpo.sft_iterations + 1
             lines.append(f"DPO in iteration {first} and later, starting from the {training.starts_from(first)} weights")
-            chosen = _hyperparameters(training, pairs=True)
+            chosen = _hyperparameters(training, "dpo")
             accumulation_steps(chosen, settings)
         if not training.prefers(1):
-            chosen = _hyperparameters(training, pairs=False)
+            chosen = _hyperparameters(training, "rm" if head else "sft")
         steps = accumulation_steps(chosen, settings)
         of_one = steps_of(chosen) if training.restart == "continuous" and iterations is None else None
         lines.append(

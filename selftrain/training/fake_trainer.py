@@ -13,6 +13,7 @@ from typing import Any
 
 from data_process.building.sharegpt import write_dataset
 from data_process.schema import Example, to_json
+from selftrain.engines.decoding.reward_head import REHEARSED
 from selftrain.training.continuous import Interval, state_digests
 
 STATE = "optimizer.rehearsal"
@@ -24,10 +25,13 @@ def rehearse(
     image_path: Callable[[str], Path],
     result: str,
     interval: Interval | None = None,
+    *,
+    head: bool = False,
 ) -> dict[str, Any]:
     """Write the dataset as for LLaMA-Factory and a stand-in for what is trained, `out`/`result`; returns the record.
 
-    Of a continuous training, what is trained and its state are digests of all rows so far.
+    Of a continuous training, what is trained and its state are digests of all rows so far. `head`: the rows train a
+    reward head, which the scripted engine then judges with.
     """
     history = any(example.history for example in examples)
     written = write_dataset(out / "data", "selftrain", examples, image_path, history)
@@ -43,6 +47,8 @@ def rehearse(
         state = {"state": state_digests(out / "state")}
     (trained / "adapter_model.rehearsal").write_text(digest + "\n")
     (trained / "adapter_config.json").write_text(json.dumps({"r": 0, "lora_alpha": 0}) + "\n")
+    if head:
+        (trained / REHEARSED).write_text(digest + "\n")
     rows = written.pop("written")
     dropped = {k: n for k, n in written.items() if n}
     return {"steps": 0, "train_loss": None, "rows": rows, **state, "dropped": dropped}

@@ -160,11 +160,19 @@ def train_given(config: Config, files: Sequence[Path], images: Path, progress: P
 
 
 def training_stage(
-    folder: RunDir, config: Config, store: ImageStore, seed: int, progress: Progress, dropped: Counter[str]
+    folder: RunDir,
+    config: Config,
+    store: ImageStore,
+    seed: int,
+    progress: Progress,
+    dropped: Counter[str],
+    *,
+    head: bool = False,
 ) -> Path:
     """Train once on the examples of a folder's stage `rows`, as its stage `train`; returns what was trained.
 
-    `dropped`: reason -> rows that were left out before. Raises as `train_given` does.
+    `dropped`: reason -> rows that were left out before. `head`: the rows train a reward head. Raises as `train_given`
+    does.
     """
     result, checkpoints = config.training.result, folder.path / "train.checkpoints"
 
@@ -176,12 +184,12 @@ def training_stage(
             with progress.stage(f"training on {len(examples)} rows", "steps") as update:
                 told = tune(
                     config, store, examples, None, into / "work", seed, update, overrides, checkpoints=kept,
-                    say=progress.say,
+                    head=head, say=progress.say,
                 )  # fmt: skip
         else:
             from selftrain.training.fake_trainer import rehearse
 
-            told = rehearse(examples, into / "work", store.path, result)
+            told = rehearse(examples, into / "work", store.path, result, head=head)
         (into / "work" / result).replace(into / result)
         write_json(into / "result.json", told)
 

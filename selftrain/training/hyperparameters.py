@@ -50,6 +50,8 @@ PREFERENCE = {
     *("pref_beta", "pref_loss", "pref_ftx", "pref_bco_weight"),
     *("dpo_label_smoothing", "simpo_gamma", "ld_alpha"),
 }
+# What is trained: LLaMA-Factory's stages. dpo and rm (a reward head, on differences of its values) read pairs.
+Stage = Literal["sft", "dpo", "rm"]
 # Losses that it computes, and whether they compare with a reference model. It also has names for hinge, ipo and
 # kto_pair, but its trainer leaves the choice to TRL's `dpo_loss`, whose `loss_type` it does not pass on: with TRL 0.24
 # all of them come out as sigmoid.
@@ -239,16 +241,17 @@ def accumulation_steps(hyperparameters: Mapping[str, Any], settings: TrainingSet
     return divide_batch(hyperparameters["global_batch_size"], settings.per_device_batch, settings.ranks)
 
 
-def check_method(hyperparameters: Mapping[str, Any], pairs: bool) -> None:
-    """HyperparameterError for a setting that would change nothing in an SFT, or in a DPO (`pairs`)."""
-    if not pairs:
-        if found := sorted(PREFERENCE & hyperparameters.keys()):
-            raise HyperparameterError(f"an SFT does not read {found[0]}; put it under training.dpo.overrides")
-        return
+def check_method(hyperparameters: Mapping[str, Any], stage: Stage) -> None:
+    """HyperparameterError for a setting that would change nothing in a stage."""
+    if stage != "dpo" and (found := sorted(PREFERENCE & hyperparameters.keys())):
+        name = "an SFT" if stage == "sft" else "the training of a reward head"
+        raise HyperparameterError(f"{name} does not read {found[0]}; put it under training.dpo.overrides")
     if (loss := hyperparameters.get("pref_loss", "sigmoid")) not in LOSSES:
         raise HyperparameterError(f"pref_loss {loss!r} cannot be used; LLaMA-Factory computes {', '.join(LOSSES)}")
-    if packing := [name for name in ("packing", "neat_packing") if hyperparameters.get(name)]:
-        raise HyperparameterError(f"DPO does not read {packing[0]}; remove it, or set it to false in dpo.overrides")
+    packing = [name for name in ("packing", "neat_packing") if hyperparameters.get(name)]
+    if packing and stage != "sft":
+        name, place = ("DPO", "dpo.overrides") if stage == "dpo" else ("A reward head's training", "reward.overrides")
+        raise HyperparameterError(f"{name} does not read {packing[0]}; remove it, or set it to false in {place}")
 
 
 def resolve(
@@ -262,7 +265,7 @@ def resolve(
     output: Path | None = None,
     history: bool = False,
     family: Family = QWEN2_VL,
-    pairs: bool = False,
+    stage: Stage = "sft",
 ) -> dict[str, Any]:
     """Everything in train.yaml: paths are absolute, and no setting that matters is left to a default.
 
@@ -270,14 +273,14 @@ def resolve(
     packing, the global batch counts packs of up to that length instead of rows. `start`: the adapter that is trained
     on, which a full fine-tuning has none of. `output` is where LLaMA-Factory writes, `out`/adapter if it is None.
     `history`: there are rows whose turns begin with attempts that carry no loss.
-    `pairs`: the rows are preference pairs, and the training is DPO. Its reference model is what it starts from.
+    The rows of the `stage` dpo or rm are preference pairs. The reference model of a DPO is what it starts from.
     """
-    check_method(hyperparameters, pairs)
-    if pairs and settings.full:
+    check_method(hyperparameters, stage)
+    if stage != "sft" and settings.full:
         raise HyperparameterError("preference pairs train adapters alone; set training.finetuning_type to lora")
     chosen = {name: value for name, value in hyperparameters.items() if name != "global_batch_size"}
     resolved: dict[str, Any] = {
-        "stage": "sft",
+        "stage": stage,
         "do_train": True,
         "finetuning_type": settings.finetuning_type,
         "model_name_or_path": str(base_model.resolve()),
@@ -312,8 +315,8 @@ def resolve(
         resolved["freeze_multi_modal_projector"] = settings.freeze_multi_modal_projector
     if history:
         resolved |= {"template": open_turns.opened(family.template), "mask_history": True}
-    if pairs:
-        resolved |= {"stage": "dpo", "pref_beta": 0.1, "pref_loss": "sigmoid"}
+    if stage == "dpo":
+        resolved |= {"pref_beta": 0.1, "pref_loss": "sigmoid"}
     if settings.ranks > 1:
         resolved["ddp_timeout"] = 1800  # seconds
     if settings.save_steps:
@@ -325,7 +328,7 @@ def resolve(
                     f"{key} is {chosen[key]}, but {start} was trained with {value}; set it to {value}"
                 )
         resolved |= {"adapter_name_or_path": _adapter_name(start.resolve(), out.resolve()), "create_new_adapter": False}
-        if pairs and LOSSES[chosen.get("pref_loss", "sigmoid")]:
+        if stage == "dpo" and LOSSES[chosen.get("pref_loss", "sigmoid")]:
             # Without these the reference would be the model without any adapter, which is another one. The adapter is
             # folded into its weights, and so rounded to their dtype.
             resolved |= {"ref_model": resolved["model_name_or_path"]}

@@ -1,6 +1,6 @@
 """Train on one set of examples, an adapter or all weights, by running LLaMA-Factory as a child program.
 
-Preference pairs are trained on by DPO, all other rows by SFT.
+Preference pairs are trained on by DPO, or make a reward head; all other rows are trained on by SFT.
 Nothing outside the stage folder and the folder of its checkpoints is written. Works with LLaMA-Factory 0.9.5; the
 remarks on it below were read in, or measured on, that version.
 """
@@ -25,11 +25,18 @@ from selftrain.families import check_weights_family, family_of
 from selftrain.files import file_digest
 from selftrain.training import checkpoints as kept
 from selftrain.training import launcher
-from selftrain.training.adapter import WEIGHTS, AdapterError, check_adapter
+from selftrain.training.adapter import WEIGHTS, AdapterError, check_adapter, check_head
 from selftrain.training.checkpoints import Checkpoint
 from selftrain.training.continuous import Interval, keep_state, start_folder, state_digests, steps_of
 from selftrain.training.full import adopt
-from selftrain.training.hyperparameters import DATASET, TrainingError, TrainingSettings, read_hyperparameters, resolve
+from selftrain.training.hyperparameters import (
+    DATASET,
+    Stage,
+    TrainingError,
+    TrainingSettings,
+    read_hyperparameters,
+    resolve,
+)
 from selftrain.training.launcher import log_end, run_child
 from selftrain.training.open_turns import SCHEDULE
 from selftrain.training.precision import link_base, stored_dtype, unlink_base
@@ -64,6 +71,7 @@ def train(
     on_progress: Callable[[dict[str, Any]], None] = lambda _: None,
     checkpoints: Path | None = None,
     interval: Interval | None = None,
+    head: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> TrainingResult:
     """Train on `examples` into `out`, an empty or absent folder, and check the result: an adapter or a checkpoint.
@@ -78,6 +86,7 @@ def train(
     once the weights are in their final place. `say` gets a line for each checkpoint that is resumed or rejected.
 
     `interval`: this training is part of a longer one (continuous.py), and starts from the state that it names.
+    `head`: preference pairs train a reward head and the adapter under it.
 
     Leaves `data/`, `train.yaml`, `train.log` and the result, `adapter/` or `weights/`, in `out`, and `state/` for the
     next interval. A checkpoint has the form of the one that was trained, see `full.adopt`. Raises HyperparameterError,
@@ -105,9 +114,10 @@ def train(
     left = out / ("trained" if settings.full else settings.result)  # what LLaMA-Factory leaves
     history = any(example.history for example in report.kept)
     pairs = any(example.rejected for example in report.kept)
+    stage: Stage = "sft" if not pairs else "rm" if head else "dpo"
     resolved = resolve(
         hyperparameters, settings, linked or trained_on, out, max(report.lengths), image_limits, adapter,
-        output=checkpoints or left, history=history, family=family, pairs=pairs,
+        output=checkpoints or left, history=history, family=family, stage=stage,
     )  # fmt: skip
     written = write_dataset(out / "data", DATASET, report.kept, lambda image: image_path(image).resolve(), history)
     if written["written"] != len(report.kept):  # the pre-flight applies the same rules, so this is a bug
@@ -148,10 +158,12 @@ def train(
             adopt(left, trained_on, out / settings.result)
         else:
             check_adapter(left)
+        if stage == "rm":
+            check_head(left)
         if linked:
             unlink_base(linked, base_model, None if settings.full else left)
         steps, loss = read_results(left, point)
-        rewards = mean_rewards(left) if pairs else None
+        rewards = mean_rewards(left) if stage == "dpo" else None
         if settings.full:
             shutil.rmtree(left)
     except (AdapterError, TrainingError) as error:

@@ -1,4 +1,4 @@
-"""One SFT or DPO with a run's settings, and the check of what it made."""
+"""One training with a run's settings, SFT, DPO or a reward head, and the check of what it made."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ def tune(
     *,
     checkpoints: Path | None = None,
     interval: Interval | None = None,
+    head: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """One SFT or DPO with a run's settings, its checked result in `out`/adapter or /weights; returns steps, loss, rows.
+    """One training with a run's settings, its checked result in `out`/adapter or /weights; returns steps, loss, rows.
 
     Preference pairs are trained on by DPO; then it returns `llamafactory.mean_rewards` too.
     `start`: the adapter or the checkpoint that is trained on, None for a new adapter or the base model. `overrides` go
     on top of the run's hyper-parameters. `checkpoints`: a folder that outlives `out`, from which an interrupted
     training resumes; None: it starts again. `interval`: this SFT is part of a continuous training; what the next part
-    inherits is left in `out`/state. TrainingError or AdapterError when it fails, DataError when rows cannot be trained
-    on.
+    inherits is left in `out`/state. `head`: pairs train a reward head, not a DPO. TrainingError or AdapterError when it
+    fails, DataError when rows cannot be trained on.
     """
     from selftrain.training.adapter import verify_weights
     from selftrain.training.llamafactory import train
@@ -50,7 +51,7 @@ def tune(
     result = train(
         examples, settings=settings.model_copy(update={"environment": variables}), base_model=config.model.path,
         image_path=store.path, out=out, start=start, image_limits=store.limits, checkpoints=checkpoints,
-        interval=interval, say=say,
+        interval=interval, head=head, say=say,
         on_progress=lambda line: update(int(line.get("current_steps", 0)), int(line.get("total_steps", 0))),
     )  # fmt: skip
     probe = examples[0]

@@ -99,8 +99,12 @@ def _check_processor(path: Path, family: Family, processor: Any) -> None:
     raise EngineError(f"{path}: {what}; copy the processor and tokenizer of a {family.name} checkpoint into it")
 
 
-def prepare(processor: Any, requests: Sequence[Request]) -> list[Prompt]:
-    """Every request as the model is given it. EngineError names the first one that cannot be."""
+def prepare(processor: Any, requests: Sequence[Request], after: str | None = None) -> list[Prompt]:
+    """Every request as the model is given it. EngineError names the first one that cannot be.
+
+    `after`: what follows the prefix of each, for a reward head, which reads whole turns. Such a turn is tokenized apart
+    from its prompt, as it was in training.
+    """
     pictures: dict[Path, Picture] = {}
     texts = []
     for request in requests:
@@ -117,13 +121,12 @@ def prepare(processor: Any, requests: Sequence[Request]) -> list[Prompt]:
         text = processor.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
-        text += request.prefix
-        first, *others = text.split(processor.image_token)
-        if len(others) != len(request.images):
+        if (text + request.prefix).count(processor.image_token) != len(request.images):
             raise EngineError(
                 f"request {request.id!r}: its text holds the mark {processor.image_token!r}, which stands "
                 "for an image; break it up first (data_process.images.marks.neutralise)"
             )
+        first, *others = (text + request.prefix if after is None else text).split(processor.image_token)
         shown = zip((processor.image_token * pictures[path].n_tokens for path in request.images), others, strict=True)
         texts.append(first + "".join(image + text for image, text in shown))
     all_ids = processor.tokenizer(texts)["input_ids"] if texts else []
@@ -134,6 +137,8 @@ def prepare(processor: Any, requests: Sequence[Request]) -> list[Prompt]:
         for path in request.images:
             starts.append(ids.index(image_id, end))
             end = starts[-1] + pictures[path].n_tokens
+        if after is not None:
+            ids = [*ids, *processor.tokenizer(request.prefix + after)["input_ids"]]
         prompts.append(Prompt(request, tuple(ids), tuple(pictures[path] for path in request.images), tuple(starts)))
     return prompts
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_process.json_files import read_object
 from selftrain.engines.base import EngineError
+from selftrain.engines.decoding.reward_head import has_head
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +59,8 @@ def reader(base: Path, weights: Path | None, device: Any = "cpu") -> tuple[list[
     engine to round to its own precision as the hf engine does, and with the same sums: W + (B A) * scale. Raises
     EngineError for an adapter that does not fit this base in every layer or is not plain LoRA.
     """
+    if has_head(weights):
+        raise EngineError(f"{weights} is a reward head, which cannot be part of the weights; use the hf engine for it")
     if weights is not None and is_checkpoint(weights):
         base, weights = weights, None
     files = sorted(base.glob("*.safetensors"))

@@ -20,8 +20,9 @@ from selftrain.engines.scripted import ScriptedEngine
 from selftrain.files import RunError, read_json
 from selftrain.loop import run_loop
 from selftrain.progress import Progress
-from selftrain.reward.labels import StepLabel, examples
+from selftrain.reward.labels import StepLabel
 from selftrain.reward.model import FILE, load_reward
+from selftrain.reward.rows import examples
 from selftrain.reward.train import for_reward, make_reward
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import open_engine

@@ -47,10 +47,10 @@ def pairs(n: int):
     return [replace(row, rejected=f"No reason.\nAnswer: ({'BCDA'[i % 4]})") for i, row in enumerate(rows(n))]
 
 
-def resolve(tmp_path, adapter=None, as_pairs=True, **changes):
+def resolve(tmp_path, adapter=None, stage="dpo", **changes):
     settings = TrainingSettings(hyperparameters=CONFIGS / "tiny_lora.yaml", per_device_batch=8)
     values = {"global_batch_size": 32, "lora_rank": 4, **changes}
-    return hyperparameters.resolve(values, settings, tmp_path, tmp_path / "out", 300, LIMITS, adapter, pairs=as_pairs)
+    return hyperparameters.resolve(values, settings, tmp_path, tmp_path / "out", 300, LIMITS, adapter, stage=stage)
 
 
 def test_a_dpo_is_explicit(tmp_path):
@@ -58,7 +58,7 @@ def test_a_dpo_is_explicit(tmp_path):
     assert (resolved["stage"], resolved["pref_beta"], resolved["pref_loss"]) == ("dpo", 0.1, "sigmoid")
     assert "ref_model" not in resolved, "LLaMA-Factory compares with the base: the model without its adapter"
     assert resolve(tmp_path, pref_beta=0.5)["pref_beta"] == 0.5
-    plain = resolve(tmp_path, as_pairs=False)
+    plain = resolve(tmp_path, stage="sft")
     assert plain["stage"] == "sft"
     assert not {"pref_beta", "pref_loss"} & plain.keys()
 
@@ -73,18 +73,20 @@ def test_the_reference_is_where_the_training_starts(tmp_path, loss, compares):
 
 
 @pytest.mark.parametrize(
-    ("as_pairs", "changes", "message"),
+    ("stage", "changes", "message"),
     [
-        (False, {"pref_beta": 0.2}, "an SFT does not read pref_beta; put it under training.dpo.overrides"),
-        (False, {"pref_loss": "orpo"}, "an SFT does not read pref_loss"),
-        (True, {"pref_loss": "ipo"}, "pref_loss 'ipo' cannot be used; .* sigmoid, orpo, simpo"),
-        (True, {"pref_loss": "sigmod"}, "pref_loss 'sigmod' cannot be used"),
-        (True, {"packing": True}, "DPO does not read packing"),
+        ("sft", {"pref_beta": 0.2}, "an SFT does not read pref_beta; put it under training.dpo.overrides"),
+        ("sft", {"pref_loss": "orpo"}, "an SFT does not read pref_loss"),
+        ("dpo", {"pref_loss": "ipo"}, "pref_loss 'ipo' cannot be used; .* sigmoid, orpo, simpo"),
+        ("dpo", {"pref_loss": "sigmod"}, "pref_loss 'sigmod' cannot be used"),
+        ("dpo", {"packing": True}, "DPO does not read packing"),
+        ("rm", {"packing": True}, r"A reward head's training does not read packing; .* in reward\.overrides"),
+        ("rm", {"pref_beta": 0.2}, "the training of a reward head does not read pref_beta"),
     ],
 )
-def test_settings_that_would_change_nothing(tmp_path, as_pairs, changes, message):
+def test_settings_that_would_change_nothing(tmp_path, stage, changes, message):
     with pytest.raises(HyperparameterError, match=message):
-        resolve(tmp_path, as_pairs=as_pairs, **changes)
+        resolve(tmp_path, stage=stage, **changes)
 
 
 def test_the_reference_is_set_by_the_loop(tmp_path):
@@ -253,7 +255,9 @@ def test_what_a_pair_is_trained_on(tiny_model_path, store, tmp_path):  # noqa: F
     settings = TrainingSettings(hyperparameters=CONFIGS / "tiny_lora.yaml", per_device_batch=8)
     values = hyperparameters.read_hyperparameters(settings.hyperparameters, {}, settings.interpreter)
     longest = max(report.lengths)
-    resolved = hyperparameters.resolve(values, settings, tiny_model_path, tmp_path / "out", longest, LIMITS, pairs=True)
+    resolved = hyperparameters.resolve(
+        values, settings, tiny_model_path, tmp_path / "out", longest, LIMITS, stage="dpo"
+    )
     model_args, data_args, *_ = get_train_args(resolved)
     module = load_tokenizer(model_args)
     tokenizer = module["tokenizer"]

@@ -2,9 +2,10 @@
 
 The model is asked about every step: it sees the image, the problem and the solution up to the end of that step. A
 verifier answers + or -, and so does the hf engine for a reward head (engines/decoding/reward_head.py). The score of a
-step is the probability of +, that of a response the least of its steps (M-STaR, arXiv 2412.17451). One greedy token is drawn through the bank, under the reward model's weights. Engines give the
-log-probability of the token that they drew, so the score under a - is 1 - p(-), which takes all else for +; a trained
-model leaves next to nothing for anything else. An answer that is neither scores 0 and is counted.
+step is the probability of +, that of a response the least of its steps (M-STaR, arXiv 2412.17451). One greedy token is
+drawn through the bank, under the reward model's weights. Engines give the log-probability of the token that they drew,
+so the score under a - is 1 - p(-), which takes all else for +; a trained model leaves next to nothing for anything
+else. An answer that is neither scores 0 and is counted.
 """
 
 from __future__ import annotations

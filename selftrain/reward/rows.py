@@ -66,23 +66,22 @@ def held_out(labels: Sequence[StepLabel], config: Config) -> set[str]:
 def pairs(
     labels: Sequence[StepLabel], problems: Sequence[Problem], config: Config, without: Collection[str] = ()
 ) -> tuple[list[Example], Counter[str]]:
-    """The rows of a head, and counts: pairs of a good and a bad step of the same problem, as many as it takes to have
-    each step once.
+    """The rows of a head: pairs of a good and a bad step of a problem, as many as it takes to have each step once.
 
-    Of the fewer kind some stand in several pairs. Steps of problems that have only one kind are left out and counted,
-    and so are those of the problems `without`. DataError if no pair is left.
+    Of the fewer kind some stand in several pairs. Also returned: reason -> steps that are left out, those of problems
+    that have only one kind and of the problems `without`. DataError if no pair is left.
     """
     prompts, by_id = prompt_set(config.prompts), {problem.id: problem for problem in problems}
     of: dict[str, tuple[list[StepLabel], list[StepLabel]]] = {}
     for one in labels:
         of.setdefault(one.problem_id, ([], []))[is_good(one, config)].append(one)
-    rows, counts = [], Counter[str]()
+    rows, left_out = [], Counter[str]()
     for name, (bad, good) in of.items():
         if name in without:
-            counts["held_out"] += len(bad) + len(good)
+            left_out["held out"] += len(bad) + len(good)
             continue
         if not bad or not good:
-            counts["only_bad" if bad else "only_good"] += len(bad) + len(good)
+            left_out["only bad ones" if bad else "only good ones"] += len(bad) + len(good)
             continue
         shuffled = random.Random(seed_for(config.seed, "reward", "pairs", name))
         shuffled.shuffle(bad)
@@ -90,13 +89,10 @@ def pairs(
         for k in range(max(len(bad), len(good))):
             better, worse = good[k % len(good)], bad[k % len(bad)]
             ask = ask_about(f"reward/{better.id}/{worse.id}", by_id[name], "", prompts, head=True)
-            rows.append(
-                Example(ask.id, "cot", name, ask.prompt, better.steps, ask.images, rejected=worse.steps)
-            )  # fmt: skip
+            rows.append(Example(ask.id, "cot", name, ask.prompt, better.steps, ask.images, rejected=worse.steps))
     if not rows:
         raise DataError(
-            f"no problem has both good and bad steps ({dict(counts)} steps), so a reward head has nothing to compare; "
-            "raise reward.problems, reward.traces or reward.rollouts, or set reward.labels to soft"
+            f"no problem has both good and bad steps (steps: {dict(left_out)}), so a reward head has nothing to "
+            "compare; raise reward.problems, reward.traces or reward.rollouts, or set reward.labels to soft"
         )
-    counts["pairs"] = len(rows)
-    return rows, counts
+    return rows, left_out

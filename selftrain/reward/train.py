@@ -7,6 +7,7 @@ command resumes it.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,17 +66,13 @@ def for_reward(config: Config, folder: Path | None) -> Config:
         check_reads_heads(config, "reward.form head")
         if config.training.full:
             raise ConfigError("reward.form head trains adapters alone; set training.finetuning_type to lora")
-        if config.training.save_steps:
-            raise ConfigError(
-                "LLaMA-Factory cannot resume the training of a reward head; leave training.save_steps out, or set "
-                "reward.form to verifier"
-            )
     own = {
         "hyperparameters": config.reward.hyperparameters or config.training.hyperparameters,
         "overrides": {**config.training.overrides, **config.reward.overrides},
         "restart": "base",
         "method": "sft",
         "dpo": DPOConfig(),
+        "save_steps": None if config.reward.form == "head" else config.training.save_steps,
     }
     reward = config.reward.model_copy(update={"model": folder})
     training = config.training.model_copy(update=own)
@@ -124,20 +121,22 @@ def make_reward(
         def rows(into: Path) -> None:
             labels = labels_of(folder)
             if head:
-                made, steps = pairs(labels, problems, config, held_out(labels, config))
+                made, left_out = pairs(labels, problems, config, held_out(labels, config))
+                counts = {"examples": {"pairs": len(made)}, "left_out": left_out}
             else:
                 made = examples(labels, problems, config)
-                steps = Counter(row.target for row in made)
+                counts = {"examples": Counter(row.target for row in made)}
             write_jsonl(into / "examples.jsonl", map(to_json, made))
-            write_json(into / "counts.json", {"examples": steps})
+            write_json(into / "counts.json", counts)
 
         folder.stage("label", label)
         counts = read_json(folder.path / "label/counts.json")
-        targets = read_json(folder.stage("rows", rows, after=["label"]) / "counts.json")["examples"]
+        made = read_json(folder.stage("rows", rows, after=["label"]) / "counts.json")
         tokens = sum(part["generated"] for part in counts["tokens"].values())
         progress.say(
             f"  {counts['steps']} steps of {counts['solutions']} solutions, {counts['rollouts']} roll-outs, {tokens:,} "
-            f"generated tokens; rows {', '.join(f'{name} {n}' for name, n in sorted(targets.items()))}"
+            f"generated tokens; rows: {told(made['examples'])}"
+            + (f"; steps left out: {told(made['left_out'])}" if head else "")
         )
         seed = seed_for(config.seed, "train", "reward")
         left_out, last = Counter(counts["left_out"]), "train"
@@ -147,10 +146,14 @@ def make_reward(
             apart = held_out(labels := labels_of(folder), config)
             held = [one for one in labels if one.problem_id in apart]
 
-            def judging(weights: Path) -> Sampler:
-                return sampler_of(config, bank, picture, everything, weights, 0, opener)
+            with progress.stage("calibrating the reward head", "judgements") as update:
 
-            found = calibrate(trained, held, problems, config, judging, into / trained.name)
+                def judging(weights: Path) -> Sampler:
+                    sampler = sampler_of(config, bank, picture, everything, weights, 0, opener)
+                    sampler.on_progress = update
+                    return sampler
+
+                found = calibrate(trained, held, problems, config, judging, into / trained.name)
             write_json(into / "counts.json", found)
 
         if head and config.engine.has_model:  # made-up judgements have nothing to calibrate
@@ -175,6 +178,11 @@ def make_reward(
 
         split = SplitResult.read(folder.stage("dev", dev, after=[last]) / "split.json")
         return MadeReward(model, counts, split)
+
+
+def told(counts: Mapping[str, int]) -> str:
+    """Counts in a line of output."""
+    return ", ".join(f"{name} {n}" for name, n in sorted(counts.items()))
 
 
 def labels_of(folder: RunDir) -> list[StepLabel]:

@@ -140,6 +140,8 @@ def training_plan(
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in sorted(environment.items()))
     lines.append(f"cd {shlex.quote(str(out))} && {variables} {shlex.join(train_command(settings, chosen))}")
     resumes = "no checkpoints: an interrupted training starts again (set training.save_steps to keep some)"
-    if settings.save_steps:
+    if head:
+        resumes = "no checkpoints: LLaMA-Factory cannot resume a reward head's training; interrupted, it starts again"
+    elif settings.save_steps:
         resumes = f"a checkpoint every {settings.save_steps} steps, from which an interrupted training resumes"
     return [*lines, resumes, *gpu_lines(config, stage == "train")]

@@ -278,6 +278,11 @@ def resolve(
     check_method(hyperparameters, stage)
     if stage != "sft" and settings.full:
         raise HyperparameterError("preference pairs train adapters alone; set training.finetuning_type to lora")
+    if stage == "rm" and settings.save_steps:
+        raise HyperparameterError(
+            "training.save_steps cannot be used for a reward head: LLaMA-Factory looks for a whole model's weights in "
+            "the checkpoint of one; leave it out"
+        )
     chosen = {name: value for name, value in hyperparameters.items() if name != "global_batch_size"}
     resolved: dict[str, Any] = {
         "stage": stage,

@@ -198,6 +198,33 @@ def test_a_loop_with_rewards(data, copied):
 
 
 @pytest.mark.slow
+def test_a_rehearsal_with_a_reward_head(data, made, tmp_path):
+    """Pairs in place of rows, judgements of continuations in place of prompts, and a folder that says so."""
+    engines = []
+
+    def opener(config, weights, iteration, problems):
+        first = open_engine(config, weights, iteration, problems)
+        engines.append((weights, ScriptedEngine(first.respond)))
+        return engines[-1][1]
+
+    config = settings(data, tmp_path, "reward.make=true", "reward.form=head")
+    outcome = run_loop(config, QUIET, open_engine=opener)
+    rows = read_jsonl(tmp_path / "reward/rows/examples.jsonl")
+    assert rows
+    assert all(row["rejected"] and row["target"] for row in rows)
+    judged = [request for weights, engine in engines if weights and weights.is_relative_to(tmp_path / "reward")
+              for call in engine.calls for request in call.requests]  # fmt: skip
+    assert judged
+    assert all(request.prefix for request in judged)
+    assert read_json(tmp_path / "reward" / FILE)["head"] is True
+    assert "head" not in read_json(made / "reward" / FILE)
+    assert "form" not in read_json(made / "reward/identity.json")["config"]["reward"]
+    assert outcome.metrics.iterations[-1].evaluation["dev"].calibration is not None
+    with pytest.raises(RunError, match=r"other settings or data:\n  config\.reward\.form"):
+        make_reward(for_reward(settings(data, tmp_path), None), progress=QUIET)
+
+
+@pytest.mark.slow
 def test_a_loop_makes_its_reward_model(data, tmp_path):
     config = settings(data, tmp_path, "reward.make=true")
     first = run_loop(config, QUIET)

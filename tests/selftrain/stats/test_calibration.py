@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from selftrain.stats import calibration
-from selftrain.stats.calibration import auc
+from selftrain.stats.calibration import auc, platt
 
 JUDGED = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.29, 0.3, 0.75, 1.0]), st.booleans()), min_size=1, max_size=30)
 
@@ -39,3 +42,42 @@ def test_what_holds_for_all(judged):
 def test_what_has_no_calibration(judged, message):
     with pytest.raises(ValueError, match=message):
         calibration(judged)
+
+
+# ---- Platt scaling --------------------------------------------------------------------------------------------------
+
+
+def chances(values, scale, offset):
+    return [1 / (1 + math.exp(-scale * v - offset)) for v in values]
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (0.3, -2.0), (4.0, 1.0), (-1.0, 0.5)])
+def test_platt_finds_what_made_the_outcomes(scale, offset):
+    draw = random.Random(1)
+    values = [draw.gauss(0, 2) for _ in range(5000)]
+    right = [draw.random() < p for p in chances(values, scale, offset)]
+    found = platt(values, right)
+    assert found == pytest.approx((scale, offset), rel=0.1, abs=0.1)
+
+
+@pytest.mark.parametrize(("times", "plus"), [(100.0, 5000.0), (1e-3, -7.0), (-2.0, 0.0)])
+def test_platt_does_not_depend_on_the_zero_and_the_unit(times, plus):
+    draw = random.Random(2)
+    values = [draw.gauss(0, 2) for _ in range(300)]
+    right = [draw.random() < p for p in chances(values, 1.0, -1.0)]
+    moved = [times * v + plus for v in values]
+    first, second = chances(values, *platt(values, right)), chances(moved, *platt(moved, right))
+    assert second == pytest.approx(first, abs=1e-3)
+    assert sum(first) / 300 == pytest.approx((sum(right) + 1) / 302, abs=0.01)
+
+
+def test_platt_at_the_edges():
+    scale, offset = platt([0.0, 1.0, 10.0, 11.0], [False, False, True, True])  # separable: still finite
+    assert 0 < scale < 10
+    assert chances([0.0, 11.0], scale, offset) == pytest.approx([1 / 4, 3 / 4], abs=0.1)  # Platt's targets
+    assert platt([3.0] * 4, [True, True, True, False]) == (0.0, pytest.approx(math.log(0.6834 / 0.3166), abs=0.01))
+    scale, offset = platt([1.0, 2.0, 3.0], [True] * 3)
+    assert chances([2.0], scale, offset) == pytest.approx([0.8], abs=1e-3)
+    assert scale == pytest.approx(0, abs=1e-3)
+    with pytest.raises(ValueError, match="no values"):
+        platt([], [])

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_process import prompts as wording
 from data_process.images.store import ImageStore
+from data_process.prompts import prompt_set
 from data_process.schema import DataError, Example
 from data_process.sources import minigeo
 from selftrain.config import Config, ConfigError, load_config
@@ -32,6 +34,7 @@ from selftrain.reward.rater import JUDGEMENT, probability
 from selftrain.reward.train import for_reward, labels_of, make_reward
 from selftrain.runs.run_dir import RunDir
 from selftrain.sampling.bank import Bank
+from selftrain.sampling.sampler import Ask
 from selftrain.sampling.weights import weights_digest
 from selftrain.training.adapter import AdapterError, check_head, read_tensors
 from selftrain.training.hyperparameters import HyperparameterError, TrainingError, TrainingSettings, resolve
@@ -239,6 +242,16 @@ def problems():
 
 def settings(*more: str) -> Config:
     return load_config(ROOT / "configs/rehearsal.yaml", ["reward.form=head", *more])
+
+
+def test_what_is_asked(problems):
+    """A head reads the prompt of a chain of thought and the turn so far, in which marks are broken up."""
+    prompts = prompt_set("short")
+    ask = rows.ask_about("a", problems[0], "<|image_pad|> Step.", prompts, head=True)
+    assert ask == Ask("a", wording.cot(problems[0], prompts), problems[0].images, "< |image_pad| > Step.")
+    ask = rows.ask_about("a", problems[0], "<|image_pad|> Step.", prompts, head=False)
+    assert "< |image_pad| > Step." in ask.prompt
+    assert ask.prefix == ""
 
 
 def labels_for(problems, draw: random.Random) -> list[StepLabel]:

@@ -186,6 +186,14 @@ def _with_state(real, state):
     return child
 
 
+def test_a_training_that_leaves_no_reward_head_is_refused(run, stand_in, monkeypatch, tmp_path):  # noqa: F811
+    report = PreflightReport([100], [replace(example(0), rejected="x")], Counter())
+    monkeypatch.setattr(llamafactory, "preflight", lambda *_: report)
+    with pytest.raises(TrainingError, match=r"has no value_head\.safetensors: LLaMA-Factory left no reward head"):
+        run(stand_in("fine"), head=True)
+    assert yaml.safe_load((tmp_path / "a folder/train.yaml").read_text())["stage"] == "rm"
+
+
 @pytest.mark.slow
 def test_real_dpo_steps_from_the_base_and_from_an_adapter(tiny_model_path, store, tmp_path):  # noqa: F811
     """Two steps each. Policy and reference are the same before the first, so its loss is ln 2, and rewards are 0.

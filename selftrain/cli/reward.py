@@ -62,11 +62,11 @@ def answer(config: Config, made: MadeReward) -> str:
     found = made.dev.calibration
     assert found is not None
     accuracies = ", ".join(f"{name} {100 * score.accuracy:.1f}" for name, score in made.dev.strategies.items())
-    auc = "unknown" if found.auc is None else f"{found.auc:.3f}"
+    auc, within = ("unknown" if area is None else f"{area:.3f}" for area in (found.auc, found.auc_within))
     return (
         f"dev, base model, {config.evaluation.n} samples: {accuracies}\n"
-        f"rewards of {found.n} samples: AUC {auc}, Brier {found.brier:.3f}, calibration error {found.ece:.3f}, mean "
-        f"{found.mean:.3f} where {found.right:.3f} are correct\n"
+        f"rewards of {found.n} samples: AUC {auc}, within problems {within}, Brier {found.brier:.3f}, calibration "
+        f"error {found.ece:.3f}, mean {found.mean:.3f} where {found.right:.3f} are correct\n"
         f"Reward model: {config.output}"
     )
 

@@ -11,9 +11,10 @@ TITLE = "Rewards against verdicts"
 IN_WORDS = ("Split", "Iteration", "Correct by reward")
 NOTE = (
     "Rewards of the samples, in [0, 1], against the judge's verdicts. Brier: mean squared difference, 0.25 for a "
-    "constant 0.5. AUC: chance that a correct sample has a higher reward than an incorrect one. Error: mean distance "
-    "of reward and share of correct samples in ten classes of rewards. The last column has the share of correct "
-    "samples, and their number, in each class."
+    "constant 0.5. AUC: chance that a correct sample has a higher reward than an incorrect one; within problems: than "
+    "an incorrect one of the same problem, on which a choice among samples depends. Error: mean distance of reward "
+    "and share of correct samples in ten classes of rewards. The last column has the share of correct samples, and "
+    "their number, in each class."
 )
 
 
@@ -44,6 +45,7 @@ def rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
         "Mean reward": lambda one: percent(one[2].mean),
         "Brier": lambda one: f"{one[2].brier:.3f}",
         "AUC": lambda one: NONE if one[2].auc is None else f"{one[2].auc:.3f}",
+        "within problems": lambda one: NONE if one[2].auc_within is None else f"{one[2].auc_within:.3f}",
         "Error": lambda one: percent(one[2].ece),
         "Correct by reward": lambda one: ", ".join(
             f"{bin_.low:.1f}–{bin_.high:.1f}: {percent(bin_.right, 0)} of {number(bin_.n)}" for bin_ in one[2].bins

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,21 @@ def auc(judged: Sequence[tuple[float, bool]]) -> float | None:
 
 def _mean(values: Sequence[float]) -> float:
     return min(1.0, math.fsum(values) / len(values))
+
+
+def auc_within(groups: Iterable[Sequence[tuple[float, bool]]]) -> float | None:
+    """The same chance for a right and a wrong one of the same group; None if no group has both kinds.
+
+    A score that tells easy problems from hard ones raises `auc`, but not this, which is what a choice among the samples
+    of a problem depends on.
+    """
+    found, pairs = 0.0, 0
+    for group in groups:
+        n_right = sum(right for _, right in group)
+        if (share := auc(group)) is not None:
+            n = n_right * (len(group) - n_right)
+            found, pairs = found + share * n, pairs + n
+    return found / pairs if pairs else None
 
 
 def platt(values: Sequence[float], right: Sequence[bool]) -> tuple[float, float]:

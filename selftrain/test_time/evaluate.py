@@ -108,8 +108,8 @@ def evaluate(
             idle = _idle_share(outcomes[name], pool, plan.size)
             scores[name] = scores[name].model_copy(update={"idle": idle})
     # Of the samples that nothing was forced upon: these are what a reward model was trained on.
-    judged = [(s.reward, s.verdict.correct) for row in rows for s in row.samples if s.reward is not None]
-    calibration = Calibration.of(judged) if judged else None
+    judged = [[(s.reward, s.verdict.correct) for s in row.samples if s.reward is not None] for row in rows]
+    calibration = Calibration.of(judged) if any(judged) else None
     split = SplitResult(n=len(problems), n_samples=config.n, strategies=scores, calibration=calibration)
     return Evaluation(split, rows)
 

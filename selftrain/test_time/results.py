@@ -250,22 +250,29 @@ class ReliabilityBin(Record):
     right: Fraction  # share that the judge calls correct
 
 
-class Calibration(Record):
+class Calibration(SparseRecord):
     """Whether a reward says how likely a sample is right: rewards in [0, 1] against the judge's verdicts."""
+
+    optional: ClassVar[frozenset[str]] = frozenset({"auc_within"})
 
     n: Count
     mean: Fraction  # reward
     right: Fraction
     brier: Fraction  # mean squared difference of reward and verdict; 0.25 is that of a constant 0.5
     auc: Fraction | None  # chance that a right sample has a higher reward than a wrong one; None: one kind alone
+    auc_within: Fraction | None = None  # the same for two samples of one problem; None: not measured, or no such two
     ece: Fraction  # mean distance of reward and share of right ones in a bin, by the samples in it
     bins: tuple[ReliabilityBin, ...]  # the bins that have samples
 
     @classmethod
-    def of(cls, judged: Sequence[tuple[float, bool]]) -> Calibration:
-        """Of (reward, whether the sample is right). ValueError for no samples or a reward outside [0, 1]."""
-        found = stats.calibration(judged)
-        return cls.model_validate({**asdict(found), "bins": [asdict(one) for one in found.bins]})
+    def of(cls, judged: Sequence[Sequence[tuple[float, bool]]]) -> Calibration:
+        """Of (reward, whether the sample is right) for the samples of each problem.
+
+        ValueError for no samples or a reward outside [0, 1].
+        """
+        found = stats.calibration([one for several in judged for one in several])
+        bins = [asdict(one) for one in found.bins]
+        return cls.model_validate({**asdict(found), "auc_within": stats.auc_within(judged), "bins": bins})
 
 
 class SplitResult(SparseRecord):

@@ -134,7 +134,7 @@ def browse(run: StoredRun, limits: Limits | None = None) -> Browser:
     }  # fmt: skip
     notes = _notes(run, missing, images, checks, lineage)
     confidence = [
-        (f"{split.name}, {called(k)}", Calibration.of(split.evaluations[k].votes))
+        (f"{split.name}, {called(k)}", Calibration.of([[one] for one in split.evaluations[k].votes]))
         for split in splits for k in dict.fromkeys(pairs[split.name]) if split.evaluations[k].votes
     ]  # fmt: skip
     pages = {**archive.pages, **shelf.pages}

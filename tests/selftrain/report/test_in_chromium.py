@@ -86,7 +86,7 @@ def metrics() -> Metrics:
     for k in range(3):
         dev = {name: score(20 + 6 * k + 3 * i, 60, 60.0 * (i + 1)) for i, name in enumerate(names)}
         evaluation = {"dev": {"n": 60, "n_samples": 3, "strategies": dev}}
-        judged = [(0.05 + 0.1 * i, i > 4) for i in range(10)]
+        judged = [[(0.05 + 0.1 * i, i > 4) for i in range(10)]]
         evaluation["dev"]["calibration"] = Calibration.of(judged).to_json()
         if k != 1:
             test = {name: score(18 + 5 * k + 2 * i, 60, 60.0 * (i + 1)) for i, name in enumerate((*names, *more))}

@@ -457,11 +457,14 @@ def test_rewards_against_verdicts(metrics, tmp_path):
     write_report(record(metrics), tmp_path)
     assert "Rewards against verdicts" not in (tmp_path / "report.md").read_text()
     assert "Rewards against verdicts" not in (tmp_path / "report.html").read_text()
-    judged = [(0.9, True), (0.9, True), (0.9, False), (0.1, False)]
+    judged = [[(0.9, True), (0.9, True), (0.9, False)], [(0.1, False)]]
     metrics["iterations"][1]["eval"]["dev"]["calibration"] = Calibration.of(judged).to_json()
     write_report(record(metrics), tmp_path)
     for name, row in (
-        ("report.md", "| Dev | 1 | 4 | 50.0 | 70.0 | 0.210 | 0.750 | 20.0 | 0.1–0.2: 0 of 1, 0.9–1.0: 67 of 3 |"),
+        (
+            "report.md",
+            "| Dev | 1 | 4 | 50.0 | 70.0 | 0.210 | 0.750 | 0.500 | 20.0 | 0.1–0.2: 0 of 1, 0.9–1.0: 67 of 3 |",
+        ),
         ("report.html", "0.1–0.2: 0 of 1, 0.9–1.0: 67 of 3"),
     ):
         text = (tmp_path / name).read_text()

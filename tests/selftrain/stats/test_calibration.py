@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selftrain.stats import calibration
-from selftrain.stats.calibration import auc, platt
+from selftrain.stats.calibration import auc, auc_within, platt
 
 JUDGED = st.lists(st.tuples(st.sampled_from([0.0, 0.1, 0.29, 0.3, 0.75, 1.0]), st.booleans()), min_size=1, max_size=30)
 
@@ -42,6 +42,20 @@ def test_what_holds_for_all(judged):
 def test_what_has_no_calibration(judged, message):
     with pytest.raises(ValueError, match=message):
         calibration(judged)
+
+
+@given(st.lists(JUDGED, min_size=1, max_size=6))
+def test_auc_within_groups(groups):
+    pairs = [
+        (a > b) + (a == b) / 2 for group in groups for a, right in group if right for b, other in group if not other
+    ]
+    assert auc_within(groups) == (pytest.approx(sum(pairs) / len(pairs)) if pairs else None)
+
+
+def test_what_tells_problems_apart_helps_no_choice_within_them():
+    groups = [[(0.9, True), (0.9, True), (0.9, False)], [(0.1, True), (0.1, False), (0.1, False)]]
+    assert auc([one for group in groups for one in group]) == 6 / 9
+    assert auc_within(groups) == 0.5
 
 
 # ---- Platt scaling --------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from selftrain.stats.votes import majority, pass_at_k, vote_at_n
 
 __all__ = [
     "RESAMPLES", "Chosen", "PairedTest", "Reliability", "Scaling", "auc_within", "bootstrap_mean", "calibration",
-    "choose_on_dev", "connor", "control", "detectable_difference", "frontier", "holm", "majority", "mcnemar_power", "paired_bootstrap",
-    "paired_test", "pass_at_k", "performance", "questions_needed", "sample_control", "scaling", "vote_at_n", "wilson",
+    "choose_on_dev", "connor", "control", "detectable_difference", "frontier", "holm", "majority", "mcnemar_power",
+    "paired_bootstrap", "paired_test", "pass_at_k", "performance", "questions_needed", "sample_control", "scaling",
+    "vote_at_n", "wilson",
 ]  # fmt: skip

@@ -124,9 +124,9 @@ class EngineSettings(Section):
         return True
 
     @property
-    def reads_reward_heads(self) -> bool:
-        """Whether it judges with the weights of a reward head."""
-        return False
+    def judge_of_heads(self) -> EngineSettings | None:
+        """The engine that judges with a reward head: this one, or another in its place; None: there is none."""
+        return None
 
     @property
     def parity_check(self) -> ParityCheck | None:
@@ -256,8 +256,8 @@ class HFSettings(_LocalModel):
     prefill_tokens: Annotated[Positive | None, FreeToChange] = None  # prompt tokens read at a time; None: as engines/hf
 
     @property
-    def reads_reward_heads(self) -> bool:
-        return True
+    def judge_of_heads(self) -> EngineSettings | None:
+        return self
 
     @property
     def gpus_per_copy(self) -> int:
@@ -297,8 +297,16 @@ class VLLMSettings(_LocalModel):
 
     @property
     def parity_check(self) -> ParityCheck | None:
-        reference = HFSettings(threads=self.threads, batch_size=self.batch_size, dtype=self.dtype, device=self.device)
-        return ParityCheck(self.parity, reference) if self.parity else None
+        return ParityCheck(self.parity, self.transformers) if self.parity else None
+
+    @property
+    def judge_of_heads(self) -> EngineSettings | None:
+        return self.transformers
+
+    @property
+    def transformers(self) -> HFSettings:
+        """The hf engine with the same settings."""
+        return HFSettings(threads=self.threads, batch_size=self.batch_size, dtype=self.dtype, device=self.device)
 
     def requirements(self) -> list[Requirement]:
         advice = "install requirements-vllm.txt in an environment of its own and set engine.interpreter to its Python"
@@ -398,8 +406,9 @@ class RaySettings(EngineSettings):
         return self.engine.gives_logprobs
 
     @property
-    def reads_reward_heads(self) -> bool:
-        return self.engine.reads_reward_heads
+    def judge_of_heads(self) -> EngineSettings | None:
+        judge = self.engine.judge_of_heads
+        return judge and self.model_copy(update={"engine": judge})
 
     @property
     def parity_check(self) -> ParityCheck | None:
@@ -440,8 +449,8 @@ class ScriptedSettings(_Batched):
     abstain: Annotated[float, Field(ge=0, le=1), FlatName("script_abstain")] = 0.02
 
     @property
-    def reads_reward_heads(self) -> bool:
-        return True
+    def judge_of_heads(self) -> EngineSettings | None:
+        return self
 
     @property
     def gpus_per_copy(self) -> int:

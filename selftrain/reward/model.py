@@ -64,14 +64,14 @@ def load_reward(config: Config, bank: Bank) -> RewardModel | None:
     folder = config.reward.model
     if folder is None:
         return None
-    if not config.engine.gives_logprobs:
-        raise ConfigError(
-            "reward.model needs log-probabilities; set engine.logprobs to true, or leave reward.model out"
-        )
     again = f"make it with `selftrain reward` and the settings of this run, or leave reward.model {folder} out"
     if not (folder / FILE).is_file():
         raise RunError(f"{folder} holds no finished reward model ({FILE} is missing); {again}")
     manifest = RewardManifest.read(folder / FILE)
+    if not judging(config, manifest.head).engine.gives_logprobs:
+        raise ConfigError(
+            "reward.model needs log-probabilities; set engine.logprobs to true, or leave reward.model out"
+        )
     found, wanted = manifest.base, base_digest(config, bank)
     if found != wanted:
         raise ConfigError(
@@ -86,8 +86,6 @@ def load_reward(config: Config, bank: Bank) -> RewardModel | None:
             raise ConfigError(
                 f"the reward model in {folder} was trained with another {what} ({theirs}, not {ours}); {again}"
             )
-    if manifest.head:
-        check_reads_heads(config, f"the reward model in {folder}")
     trained = folder / manifest.trained
     try:
         digest = trained_digest(config, bank, trained)
@@ -100,13 +98,17 @@ def load_reward(config: Config, bank: Bank) -> RewardModel | None:
     return RewardModel(manifest, trained)
 
 
-def check_reads_heads(config: Config, what: str) -> None:
-    """ConfigError for an engine that cannot judge with a reward head. `what` is one."""
-    if not config.engine.reads_reward_heads:
+def judging(config: Config, head: bool) -> Config:
+    """The settings with the engine that judges with a reward model of this form. ConfigError if there is none."""
+    if not head:
+        return config
+    engine = config.engine.judge_of_heads
+    if engine is None:
         raise ConfigError(
-            f"{what} is a reward head, which engine.kind {config.engine.kind} cannot judge with; set engine.kind to "
-            "hf, or make a verifier (reward.form verifier)"
+            f"engine.kind {config.engine.kind} cannot judge with a reward head (reward.form head); set engine.kind to "
+            "hf, vllm or ray, or make a verifier"
         )
+    return config.model_copy(update={"engine": engine})
 
 
 def base_digest(config: Config, bank: Bank) -> str:

@@ -19,7 +19,7 @@ from data_process.steps import prefixes, split_steps
 from selftrain.config import Config
 from selftrain.engines.base import Completion, Engine, EngineError, SamplingParams
 from selftrain.engines.decoding.reward_head import BAD, GOOD
-from selftrain.reward.model import RewardModel
+from selftrain.reward.model import RewardModel, judging
 from selftrain.reward.rows import ask_about
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import Opener, open_engine
@@ -49,7 +49,8 @@ class Rater:
 
         `problems` matter to the scripted engine alone.
         """
-        self._config, self._model, self._bank, self._picture = config, model, bank, picture
+        self._config = judging(config, model.manifest.head)
+        self._model, self._bank, self._picture = model, bank, picture
         self._problems, self._opener, self.make_room = problems, opener, make_room
         self.on_progress: Callable[[int, int], None] = lambda done, total: None
 

@@ -23,7 +23,7 @@ from selftrain.files import file_digest, read_json, write_json
 from selftrain.progress import Progress
 from selftrain.reward.calibrate import calibrate
 from selftrain.reward.labels import StepLabel, label_steps
-from selftrain.reward.model import FILE, RewardModel, check_reads_heads, load_reward, manifest_of
+from selftrain.reward.model import FILE, RewardModel, judging, load_reward, manifest_of
 from selftrain.reward.rater import Rater
 from selftrain.reward.rows import examples, held_out, pairs
 from selftrain.runs.run_dir import RunDir
@@ -63,7 +63,7 @@ def for_reward(config: Config, folder: Path | None) -> Config:
     if config.engine.why_no_loop is not None:
         raise ConfigError(config.engine.why_no_loop)
     if config.reward.form == "head":
-        check_reads_heads(config, "reward.form head")
+        judging(config, head=True)
         if config.training.full:
             raise ConfigError("reward.form head trains adapters alone; set training.finetuning_type to lora")
     own = {
@@ -148,12 +148,12 @@ def make_reward(
 
             with progress.stage("calibrating the reward head", "judgements") as update:
 
-                def judging(weights: Path) -> Sampler:
-                    sampler = sampler_of(config, bank, picture, everything, weights, 0, opener)
+                def judge_with(weights: Path) -> Sampler:
+                    sampler = sampler_of(judging(config, head), bank, picture, everything, weights, 0, opener)
                     sampler.on_progress = update
                     return sampler
 
-                found = calibrate(trained, held, problems, config, judging, into / trained.name)
+                found = calibrate(trained, held, problems, config, judge_with, into / trained.name)
             write_json(into / "counts.json", found)
 
         if head and config.engine.has_model:  # made-up judgements have nothing to calibrate

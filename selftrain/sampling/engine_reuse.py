@@ -48,6 +48,8 @@ class _Keeper:
         self._in_use = False
 
     def open(self, config: Config, weights: Path | None, iteration: int, problems: Sequence[Problem]) -> Engine:
+        if not config.engine.reusable:  # another kind, which judges in between; the one that is held rests
+            return self._opener(config, weights, iteration, problems)
         if self._in_use:
             raise EngineError("this engine holds one set of weights at a time; close it before others are wanted")
         settings = (config.engine, config.model)

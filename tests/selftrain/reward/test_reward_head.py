@@ -7,6 +7,7 @@ import math
 import random
 from collections import Counter
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -18,23 +19,25 @@ from data_process.prompts import prompt_set
 from data_process.schema import DataError, Example
 from data_process.sources import minigeo
 from selftrain.config import Config, ConfigError, load_config
-from selftrain.engine_settings import HFSettings, VLLMSettings
+from selftrain.engine_settings import EngineSettings, HFSettings, RaySettings, VLLMSettings
 from selftrain.engine_settings.budget import Budget
 from selftrain.engines.base import Completion, EngineError, Request, SamplingParams
 from selftrain.engines.decoding import lora_merge, reward_head
 from selftrain.engines.decoding.inputs import prepare
+from selftrain.engines.scripted import ScriptedEngine
 from selftrain.families import FAMILIES
 from selftrain.files import read_json
 from selftrain.progress import Progress
 from selftrain.reward import rows
 from selftrain.reward.calibrate import LIMIT, READING_SCALE, calibrate, log_odds
 from selftrain.reward.labels import StepLabel
-from selftrain.reward.model import FILE, load_reward
-from selftrain.reward.rater import JUDGEMENT, probability
+from selftrain.reward.model import FILE, RewardModel, load_reward, manifest_of
+from selftrain.reward.rater import JUDGEMENT, Rater, probability
 from selftrain.reward.train import for_reward, labels_of, make_reward
 from selftrain.runs.run_dir import RunDir
 from selftrain.sampling.bank import Bank
-from selftrain.sampling.sampler import Ask
+from selftrain.sampling.engine_reuse import keeping
+from selftrain.sampling.sampler import Ask, Picture
 from selftrain.sampling.weights import weights_digest
 from selftrain.training.adapter import AdapterError, check_head, read_tensors
 from selftrain.training.hyperparameters import HyperparameterError, TrainingError, TrainingSettings, resolve
@@ -45,6 +48,13 @@ from tests.selftrain.engines.adapters import random_adapter
 ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / "configs/llamafactory"
 QUIET = Progress(quiet=True)
+
+
+class PluginSettings(EngineSettings):
+    """A kind that says nothing of reward heads."""
+
+    opener: ClassVar[str] = "nowhere:opener"
+    kind: Literal["plugin"] = "plugin"
 
 
 # ---- the engine and LLaMA-Factory -----------------------------------------------------------------------------------
@@ -379,18 +389,57 @@ def test_the_settings_of_a_head(tmp_path):
     assert for_reward(
         load_config(ROOT / "configs/rehearsal.yaml", ["training.save_steps=5"]), tmp_path
     ).training.save_steps
-    with pytest.raises(ConfigError, match=r"engine\.kind vllm cannot judge with; set engine\.kind to hf"):
-        for_reward(settings("engine={kind: vllm}"), tmp_path)
-    assert for_reward(settings("engine={kind: ray}"), tmp_path)
+    engine = PluginSettings()
+    with pytest.raises(ConfigError, match=r"engine\.kind plugin cannot judge .* set engine\.kind to hf, vllm or ray"):
+        for_reward(settings().model_copy(update={"engine": engine}), tmp_path)
+    with pytest.raises(ConfigError, match=r"engine\.kind ray cannot judge"):
+        for_reward(settings().model_copy(update={"engine": RaySettings.model_construct(engine=engine)}), tmp_path)
+    for kind in ("hf", "ray", "scripted", "vllm"):
+        assert for_reward(settings(f"engine={{kind: {kind}}}"), tmp_path)
     with pytest.raises(ConfigError, match="trains adapters alone"):
         for_reward(settings("training.finetuning_type=full"), tmp_path)
     with pytest.raises(HyperparameterError, match=r"training\.save_steps cannot be used for a reward head"):
         resolve({"global_batch_size": 8}, TrainingSettings(save_steps=3), tmp_path, tmp_path, 9, (1, 2), stage="rm")
 
 
+@pytest.mark.parametrize(
+    ("engine", "judge"),
+    [
+        (HFSettings(dtype="float32"), HFSettings(dtype="float32")),
+        (VLLMSettings(dtype="float32", threads=3, logprobs=False), HFSettings(dtype="float32", threads=3)),
+        (
+            RaySettings(actors=2, engine=VLLMSettings(batch_size=7)),
+            RaySettings(actors=2, engine=HFSettings(batch_size=7)),
+        ),
+    ],
+)
+def test_which_engine_judges(problems, tiny_model_path, headed, tmp_path, engine, judge):
+    """vLLM reads no heads: the hf engine takes its place, in a loop whose vLLM is kept as well."""
+    opened = []
+
+    def opener(config, weights, iteration, problems):
+        opened.append((config.engine, weights))
+        return ScriptedEngine(lambda request, seed: "+")
+
+    config = settings(f"model.path={tiny_model_path}", f"reward.model={tmp_path}").model_copy(update={"engine": engine})
+    with Bank(tmp_path / "bank.sqlite") as bank, keeping(config, opener) as get_engine:
+        made = manifest_of(config, bank, headed, tmp_path)
+        model = RewardModel(made, headed)
+        picture = minigeo_picture(tmp_path)
+        rate = Rater(config, model, bank, lambda _: picture, problems, opener=get_engine)
+        [rating] = rate([(problems[0], Completion("So it is.", (), 1, "stop", None))])
+    assert opened == [(judge, headed)]
+    assert rating.score > 0
+
+
+def minigeo_picture(folder: Path) -> Picture:
+    Image.new("RGB", (112, 112)).save(folder / "picture.png")
+    return Picture(folder / "picture.png", "a picture")
+
+
 @pytest.mark.slow
 def test_a_reward_head_from_labels_to_rewards(tmp_path):
-    """The real model and trainer, a few steps; the same command again opens no engine, and vLLM refuses the model."""
+    """The real model and trainer, a few steps; the same command again opens no engine."""
     minigeo.write(tmp_path / "data", {"train": 40, "dev": 8, "test": 8}, seed=0)
     config = load_config(ROOT / "configs/demo_reward.yaml", [
         f"data.folder={tmp_path / 'data'}", f"bank={tmp_path / 'bank.sqlite'}",
@@ -410,6 +459,6 @@ def test_a_reward_head_from_labels_to_rewards(tmp_path):
     assert found["steps"] == sum(one.problem_id in rows.held_out(labels, for_reward(config, None)) for one in labels)
     again = make_reward(for_reward(config, None), progress=QUIET, opener=lambda *_: pytest.fail("an engine was opened"))
     assert again.dev == made.dev
-    other = config.model_copy(update={"engine": VLLMSettings()})
-    with Bank(config.bank) as bank, pytest.raises(ConfigError, match=r"is a reward head, which engine\.kind vllm"):
+    other = config.model_copy(update={"engine": PluginSettings()})
+    with Bank(config.bank) as bank, pytest.raises(ConfigError, match=r"engine\.kind plugin cannot judge"):
         load_reward(other, bank)

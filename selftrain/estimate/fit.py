@@ -44,8 +44,11 @@ class Estimate:
         return f"{p / 1e9:.2f} billion parameters ({self.model.source}); questions of {TEXT_TOKENS} tokens"
 
 
-def estimate(config: Config, given: bool = False) -> Estimate:
-    """The estimate of a run, or of one training on given rows. FamilyError if the model's size is not known."""
+def estimate(config: Config, given: bool = False, *, pairs: bool = False) -> Estimate:
+    """The estimate of a run, or of one training on given rows or `pairs`.
+
+    FamilyError if the model's size is not known.
+    """
     model = size_of(config.model.path)
     work = workload(config, model.model_type)
     trains = config.engine.why_no_loop is None
@@ -53,7 +56,7 @@ def estimate(config: Config, given: bool = False) -> Estimate:
         model,
         work,
         None if given else sampling_memory(config, model, work),
-        training_memory(config, model, work, given) if trains else None,
+        training_memory(config, model, work, given, pairs=pairs) if trains else None,
         None if given or not trains else hours(config, model, work),
     )
 

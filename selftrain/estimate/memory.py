@@ -22,14 +22,14 @@ Training, on each of R ranks, T trained numbers, b rows of s tokens at a time:
     activations  w b s h L with gradient checkpointing; then a layer is computed again at a time: b s (16 h +
                  w (5 a + 3 k) + 4 w i), plus 11 b s (5 h + a + i) for LoRA (its input in float32, dropout, its mask).
                  Without checkpointing L times the latter
-    logits       12 b s V: bfloat16, float32, the softmax and its gradient; none with enable_liger_kernel. They are gone
-                 before a layer is computed again, so the larger of the two counts
+    logits       12 b s V: bfloat16, float32, the softmax and its gradient; none in an SFT with enable_liger_kernel.
+                 They are gone before a layer is computed again, so the larger of the two counts
 
 After Korthikanti et al. 2022 (arXiv 2205.05198, activations of a layer) and Rajbhandari et al. 2020 (arXiv 1910.02054,
 16 bytes a number), for SwiGLU, grouped queries, attention without a matrix of scores, norms in float32, and the loss of
 transformers in float32. The vision tower's own activations are left out: they are below a hundredth at these image
-sizes. DPO has two texts a row. Every part has the longest texts that the settings allow, so the sum is an upper
-estimate but for fragmentation; CONTEXT stands for CUDA's own memory.
+sizes. DPO and a reward head have two texts a row. Every part has the longest texts that the settings allow, so the sum
+is an upper estimate but for fragmentation; CONTEXT stands for CUDA's own memory.
 """
 
 from __future__ import annotations
@@ -196,8 +196,13 @@ def trained_numbers(config: Config, model: Known, method: Method) -> int:
     return parts.language + tower + (0 if config.training.freeze_multi_modal_projector else parts.projector)
 
 
-def training_memory(config: Config, model: Known, work: Workload, given: bool = False) -> Memory:
-    """What training needs of each GPU. `given`: on rows of which only `training.max_length` is known."""
+def training_memory(
+    config: Config, model: Known, work: Workload, given: bool = False, *, pairs: bool = False
+) -> Memory:
+    """What training needs of each GPU. `given`: on rows of which only `training.max_length` is known.
+
+    `pairs`: they are pairs whatever `training.method` says, as those of a reward head.
+    """
     training, method = config.training, method_of(config)
     size, numbers = model.size, model.parameters
     ranks = training.processes * training.nodes
@@ -218,12 +223,13 @@ def training_memory(config: Config, model: Known, work: Workload, given: bool = 
         gathered = 2 * method.width * numbers.layers / size.layers
 
     longest = longest_row(config, work, given)
-    tokens = training.per_device_batch * longest * (2 if training.method == "dpo" else 1)
+    pairs = pairs or training.method == "dpo"
+    tokens = training.per_device_batch * longest * (2 if pairs else 1)
     h, a, k, i = size.hidden, size.queries, size.keys, size.intermediate
     layer = 16 * h + method.width * (5 * a + 3 * k) + 4 * method.width * i
     if not training.full:
         layer += 11 * (5 * h + a + i)
-    logits = 0 if method.fused_loss else 12 * tokens * size.vocab
+    logits = 0 if method.fused_loss and not pairs else 12 * tokens * size.vocab
     kept = tokens * (method.width * h if method.checkpointing else layer) * size.layers
     again = tokens * layer if method.checkpointing else 0
     parts = (

@@ -56,14 +56,14 @@ def disk_line(config: Config, iterations: int | None) -> list[str]:
     return [] if room is None else [str(room)]
 
 
-def gpu_lines(config: Config, given: bool) -> list[str]:
-    """Lines on GPU memory and hours, if the configuration names a GPU. `given`: one training on given rows."""
+def gpu_lines(config: Config, given: bool, pairs: bool = False) -> list[str]:
+    """Lines on GPU memory and hours, if the configuration names a GPU. `given`: one training on given rows or pairs."""
     from selftrain.estimate.fit import estimate, lines
 
     if config.gpu is None:
         return []
     try:
-        return list(lines(config, estimate(config, given)))
+        return list(lines(config, estimate(config, given, pairs=pairs)))
     except FamilyError as error:
         return [f"GPU memory: not estimated: {error}"]
 
@@ -144,4 +144,4 @@ def training_plan(
         resumes = "no checkpoints: LLaMA-Factory cannot resume a reward head's training; interrupted, it starts again"
     elif settings.save_steps:
         resumes = f"a checkpoint every {settings.save_steps} steps, from which an interrupted training resumes"
-    return [*lines, resumes, *gpu_lines(config, stage == "train")]
+    return [*lines, resumes, *gpu_lines(config, stage == "train", head)]

@@ -114,6 +114,10 @@ def test_activations_and_logits():
     fused = of(estimate(shipped("geoqa_qwen2vl_7b", "training.overrides.enable_liger_kernel=true")).training)
     assert "logits" not in fused
     assert fused["a layer's activations"] == tokens * layer
+    words = ("training.method=dpo", "training.overrides.enable_liger_kernel=true")
+    for two in (of(estimate(config, pairs=True).training), of(estimate(shipped("geoqa_qwen2vl_7b", *words)).training)):
+        assert two["activations"] == 2 * parts["activations"]
+        assert two["logits"] == 2 * parts["logits"]  # LLaMA-Factory fuses the loss of an SFT alone
 
 
 GROWING = [

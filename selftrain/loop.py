@@ -99,6 +99,9 @@ def run_loop(config: Config, progress: Progress | None = None, **tools: Any) -> 
             splits = without_leaks(config, splits, folder, progress)
             selection = SelectionForm(config.select_format, config.show_limit)
             reward = load_reward(config, bank)
+            if reward is not None:
+                form = "reward head" if reward.manifest.head else "verifier"
+                progress.say(f"rewards: the {form} in {config.reward.model}")
             rate = Rater(config, reward, bank, canonical_images(store), ()) if reward is not None else None
             for split in ("dev", "test"):
                 settings, prompts = config.evaluation.on(split), prompt_set(config.prompts)

@@ -118,10 +118,13 @@ def plan(config: Config) -> str:
     """What a run would do, as comments, and all its settings as YAML."""
     import yaml
 
+    from selftrain.reward.train import for_reward
     from selftrain.stages.building import check_pool
     from selftrain.training.dry_run import training_plan
 
     check_pool(config)
+    if config.reward.make:
+        for_reward(config, None)  # the engine may not be able to judge with a model of this form
     s, e = config.sampling, config.evaluation
     what = "all weights" if config.training.full else "a LoRA adapter"
     problems = f"{s.problems} problems" if s.problems else "every problem"

@@ -37,6 +37,11 @@ def rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
         for row, split in m.splits(name)
         if split.calibration is not None
     ]
+    within: Columns[tuple[str, Iteration, Calibration]] = {
+        "within problems": lambda one: NONE if one[2].auc_within is None else f"{one[2].auc_within:.3f}",
+    }
+    if all(one[2].auc_within is None for one in found):  # of a run from before it was measured
+        within = {}
     columns: Columns[tuple[str, Iteration, Calibration]] = {
         "Split": lambda one: one[0],
         "Iteration": lambda one: fmt.iteration_name(m, one[1].iteration),
@@ -45,7 +50,7 @@ def rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
         "Mean reward": lambda one: percent(one[2].mean),
         "Brier": lambda one: f"{one[2].brier:.3f}",
         "AUC": lambda one: NONE if one[2].auc is None else f"{one[2].auc:.3f}",
-        "within problems": lambda one: NONE if one[2].auc_within is None else f"{one[2].auc_within:.3f}",
+        **within,
         "Error": lambda one: percent(one[2].ece),
         "Correct by reward": lambda one: ", ".join(
             f"{bin_.low:.1f}–{bin_.high:.1f}: {percent(bin_.right, 0)} of {number(bin_.n)}" for bin_ in one[2].bins

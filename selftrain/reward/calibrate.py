@@ -19,7 +19,7 @@ from selftrain.config import Config
 from selftrain.engines.decoding.reward_head import FILE, write_head
 from selftrain.reward.labels import StepLabel
 from selftrain.reward.rater import JUDGEMENT, probability
-from selftrain.reward.rows import ask_about, is_good
+from selftrain.reward.rows import MORE, ask_about, is_good
 from selftrain.sampling.sampler import Sampler
 from selftrain.stats.calibration import auc, platt
 from selftrain.training.hyperparameters import TrainingError
@@ -39,8 +39,8 @@ def calibrate(
 ) -> dict[str, Any]:
     """Write into `out` what was `trained` with a calibrated head, and return what it was calibrated on.
 
-    `labels`: of the held-out steps. `sampler_with`: opens a folder of weights. TrainingError if good steps have no
-    higher values than bad ones. EngineError from the engine.
+    `labels`: of the held-out steps, good and bad ones. `sampler_with`: opens a folder of weights. TrainingError if
+    higher values make a step less likely good: the scale is negative. EngineError from the engine.
     """
     reading = with_head(trained, READING_SCALE, 0.0, out.with_name(f"{out.name}-reading"))
     by_id, prompts = {problem.id: problem for problem in problems}, prompt_set(config.prompts)
@@ -52,11 +52,11 @@ def calibrate(
     good = [is_good(one, config) for one in labels]
     scale, offset = platt(values, good)
     area = auc(list(zip(values, good, strict=True)))
+    assert area is not None
     if scale <= 0:
-        said = "unknown: they are all of one kind" if area is None else f"{area:.3f}"
         raise TrainingError(
-            f"the reward head does not tell good steps from bad ones: its AUC on {len(good)} steps of held-out "
-            f"problems is {said}; label more steps (reward.problems), or train it longer (reward.overrides)"
+            f"the reward head is no use: on {len(good)} steps of held-out problems higher values go with bad steps "
+            f"(Platt's scale {scale:.3g}, AUC {area:.3f}); train it longer (reward.overrides.max_steps), or {MORE}"
         )
     with_head(trained, scale, offset, out)
     return {"steps": len(good), "good": sum(good), "auc": area, "scale": scale, "offset": offset}

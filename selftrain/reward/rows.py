@@ -1,7 +1,7 @@
 """What a reward model is asked about a step, and the rows that it is trained on, in both of its forms.
 
-A verifier reads the image, the problem and the steps so far as one prompt, and writes + or -. A head reads the same
-chain-of-thought prompt and turn that are trained on and sampled, cut off after the step, and gives it a number.
+A verifier reads the image, the problem and the steps so far as one prompt, and writes + or -. A head reads the
+chain-of-thought prompt and the turn that answers it, cut off after the step, and gives it a number.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from selftrain.sampling.sampler import Ask
 
 # Of the labelled problems, those whose steps calibrate a head and train nothing: one in so many.
 HELD_OUT = 5
+# What to do where labels do not suffice: other settings make another folder.
+MORE = "raise reward.problems and name another --output or reward.model (samples in the bank are reused)"
 
 
 def ask_about(name: str, problem: Problem, steps: str, prompts: PromptSet, head: bool) -> Ask:
@@ -53,14 +55,24 @@ def examples(labels: Sequence[StepLabel], problems: Sequence[Problem], config: C
 
 
 def held_out(labels: Sequence[StepLabel], config: Config) -> set[str]:
-    """The problems whose steps calibrate a head, a seeded draw. DataError if there are not enough labelled problems."""
+    """The problems whose steps calibrate a head, a seeded draw.
+
+    DataError if there are not enough labelled problems, or their steps are all good or all bad.
+    """
     names = sorted({one.problem_id for one in labels})
     if len(names) < HELD_OUT:
         raise DataError(
-            f"a reward head is calibrated on one labelled problem in {HELD_OUT}, and there are {len(names)}; raise "
-            "reward.problems"
+            f"a reward head is calibrated on one labelled problem in {HELD_OUT}, and there are {len(names)}; {MORE}"
         )
-    return set(random.Random(seed_for(config.seed, "reward", "held out")).sample(names, len(names) // HELD_OUT))
+    drawn = set(random.Random(seed_for(config.seed, "reward", "held out")).sample(names, len(names) // HELD_OUT))
+    good = Counter(is_good(one, config) for one in labels if one.problem_id in drawn)
+    if len(good) < 2:
+        kind = "good" if good[True] else "bad"
+        raise DataError(
+            f"a reward head cannot be calibrated: the {good.total()} steps of the {len(drawn)} problems that are held "
+            f"out for it are all {kind}; {MORE}"
+        )
+    return drawn
 
 
 def pairs(
@@ -93,6 +105,6 @@ def pairs(
     if not rows:
         raise DataError(
             f"no problem has both good and bad steps (steps: {dict(left_out)}), so a reward head has nothing to "
-            "compare; raise reward.problems, reward.traces or reward.rollouts, or set reward.labels to soft"
+            f"compare; {MORE}"
         )
     return rows, left_out

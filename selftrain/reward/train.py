@@ -31,7 +31,7 @@ from selftrain.runs.splits import canonical_images, image_store, inputs, load_sp
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import Opener, open_engine
 from selftrain.sampling.sampler import Sampler
-from selftrain.sampling.weights import sampler_of, weights_digest
+from selftrain.sampling.weights import refuse_head, sampler_of, weights_digest
 from selftrain.stages.context import problems_for
 from selftrain.test_time.evaluate import evaluate
 from selftrain.test_time.results import SplitResult
@@ -65,7 +65,10 @@ def for_reward(config: Config, folder: Path | None) -> Config:
     if config.reward.form == "head":
         judging(config, head=True)
         if config.training.full:
-            raise ConfigError("reward.form head trains adapters alone; set training.finetuning_type to lora")
+            raise ConfigError(
+                "reward.form head trains adapters alone; make it apart, with `selftrain reward` and "
+                "training.finetuning_type=lora, and set reward.make to false"
+            )
     own = {
         "hyperparameters": config.reward.hyperparameters or config.training.hyperparameters,
         "overrides": {**config.training.overrides, **config.reward.overrides},
@@ -85,10 +88,12 @@ def make_reward(
     """Make, or resume, the reward model of settings from `for_reward`, in `config.output`.
 
     `weights`: an adapter or a checkpoint that writes the solutions and the roll-outs; None: the base model. Raises
-    DataError, RunError, BankError, EngineError or TrainingError; whatever was finished before stays and is reused.
+    ConfigError if that is a reward head, DataError, RunError, BankError, EngineError or TrainingError; whatever was
+    finished before stays and is reused.
     """
     progress = progress or Progress()
     head = config.reward.form == "head"
+    refuse_head(weights)
     if config.engine.has_model:
         training_plan(config, "train", 1, head=head)  # wrong hyper-parameters before anything is sampled
         config, precision = settle(config)

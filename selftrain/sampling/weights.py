@@ -9,10 +9,11 @@ from pathlib import Path
 
 from data_process.json_files import read_object
 from data_process.schema import DataError, Problem
-from selftrain.config import Config
+from selftrain.config import Config, ConfigError
 from selftrain.engines.base import EngineError
 from selftrain.engines.decoding.lora_merge import is_checkpoint
 from selftrain.engines.decoding.reward_head import FILE as HEAD
+from selftrain.engines.decoding.reward_head import has_head
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import Opener, engine_job, open_engine
 from selftrain.sampling.sampler import Picture, Sampler
@@ -59,6 +60,15 @@ def weights_digest(bank: Bank, base: Path, trained: Path | None) -> str:
         if patterns:
             parts.append(("adapter/patterns", json.dumps(patterns, sort_keys=True)))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def refuse_head(weights: Path | None) -> None:
+    """ConfigError for a reward head where weights that write texts are wanted."""
+    if has_head(weights):
+        raise ConfigError(
+            f"{weights} is a reward head, which writes no texts; name an adapter or a checkpoint, and under "
+            "reward.model the folder that has reward.json"
+        )
 
 
 def sampler_of(

@@ -27,6 +27,7 @@ from selftrain.runs.splits import inputs, load_splits, usable_problems
 from selftrain.sampling import budgets
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.sampler import Picture
+from selftrain.sampling.weights import refuse_head
 from selftrain.scaling.grid import Setting, ignores_of
 from selftrain.test_time import ContextLimit
 from selftrain.test_time.strategy_config import SelectionForm, trained_limit
@@ -113,6 +114,7 @@ def _model(run: Path, name: str) -> ModelUnderTest:
                 f"--weights {name}: {folder} holds no adapter and no checkpoint; give the folder with "
                 "adapter_config.json or config.json"
             )
+        refuse_head(Path(folder))
         return ModelUnderTest(label, Path(folder), 0)
     if name == "accepted":
         if not (run / "metrics.json").is_file():

@@ -244,8 +244,9 @@ def accumulation_steps(hyperparameters: Mapping[str, Any], settings: TrainingSet
 def check_method(hyperparameters: Mapping[str, Any], stage: Stage) -> None:
     """HyperparameterError for a setting that would change nothing in a stage."""
     if stage != "dpo" and (found := sorted(PREFERENCE & hyperparameters.keys())):
-        name = "an SFT" if stage == "sft" else "the training of a reward head"
-        raise HyperparameterError(f"{name} does not read {found[0]}; put it under training.dpo.overrides")
+        if stage == "rm":
+            raise HyperparameterError(f"the training of a reward head does not read {found[0]}; remove it")
+        raise HyperparameterError(f"an SFT does not read {found[0]}; put it under training.dpo.overrides")
     if (loss := hyperparameters.get("pref_loss", "sigmoid")) not in LOSSES:
         raise HyperparameterError(f"pref_loss {loss!r} cannot be used; LLaMA-Factory computes {', '.join(LOSSES)}")
     packing = [name for name in ("packing", "neat_packing") if hyperparameters.get(name)]

@@ -31,8 +31,8 @@ def check_judgement(params: SamplingParams, weights: Path | None) -> None:
     """EngineError for parameters with which a reward head would have to write a text."""
     if params.max_tokens != 1 or params.temperature != 0 or params.repetition_penalty != 1 or params.budget is not None:
         raise EngineError(
-            f"{weights} is a reward head: it says how good a text is, and writes none; name it under reward.model, "
-            "where it is asked for one greedy token"
+            f"{weights} is a reward head: it says how good a text is, in one greedy token, and writes none; name other "
+            "weights, and under reward.model the folder that has reward.json"
         )
 
 

@@ -470,3 +470,6 @@ def test_rewards_against_verdicts(metrics, tmp_path):
         text = (tmp_path / name).read_text()
         assert "Rewards against verdicts" in text
         assert row in text
+    del metrics["iterations"][1]["eval"]["dev"]["calibration"]["auc_within"]  # as before it was measured
+    write_report(record(metrics), tmp_path)
+    assert "| 0.210 | 0.750 | 20.0 |" in (tmp_path / "report.md").read_text()

@@ -22,8 +22,9 @@ from selftrain.loop import run_loop
 from selftrain.progress import Progress
 from selftrain.reward.labels import StepLabel
 from selftrain.reward.model import FILE, load_reward
-from selftrain.reward.rows import examples
-from selftrain.reward.train import for_reward, make_reward
+from selftrain.reward.rows import examples, held_out
+from selftrain.reward.train import for_reward, labels_of, make_reward
+from selftrain.runs.run_dir import RunDir
 from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_factory import open_engine
 from selftrain.scaling import plots
@@ -212,14 +213,22 @@ def test_a_rehearsal_with_a_reward_head(data, made, tmp_path):
     rows = read_jsonl(tmp_path / "reward/rows/examples.jsonl")
     assert rows
     assert all(row["rejected"] and row["target"] for row in rows)
-    judged = [request for weights, engine in engines if weights and weights.is_relative_to(tmp_path / "reward")
-              for call in engine.calls for request in call.requests]  # fmt: skip
+    judges = [engine for weights, engine in engines if weights and weights.is_relative_to(tmp_path / "reward")]
+    judged = [request for engine in judges for call in engine.calls for request in call.requests]
     assert judged
     assert all(request.prefix for request in judged)
+    said = {request.prompt: set() for request in judged}
+    for request in judged:
+        said[request.prompt].add(judges[0].respond(request, 0))
+    assert {"+", "-"} in said.values(), "steps of one problem are judged apart"
     assert read_json(tmp_path / "reward" / FILE)["head"] is True
     assert "head" not in read_json(made / "reward" / FILE)
     assert "form" not in read_json(made / "reward/identity.json")["config"]["reward"]
-    assert outcome.metrics.iterations[-1].evaluation["dev"].calibration is not None
+    found = outcome.metrics.iterations[-1].evaluation["dev"].calibration
+    assert found.auc_within is not None
+    assert found.auc_within != found.auc
+    labels = labels_of(RunDir(tmp_path / "reward"))
+    assert not {row["problem_id"] for row in rows} & held_out(labels, for_reward(config, None))
     with pytest.raises(RunError, match=r"other settings or data:\n  config\.reward\.form"):
         make_reward(for_reward(settings(data, tmp_path), None), progress=QUIET)
 
@@ -336,8 +345,10 @@ def test_the_command(data, tmp_path, capsys):
     assert main(["reward", "--quiet", "--output", str(tmp_path / "reward"), *more]) == 0
     told = capsys.readouterr().out
     assert "best_reward" in told
-    assert "AUC" in told
     assert main(["reward", "--json", "--output", str(tmp_path / "reward"), *more]) == 0
-    assert json.loads(capsys.readouterr().out)["dev"]["calibration"]["n"] > 0
+    found = json.loads(capsys.readouterr().out)["dev"]["calibration"]
+    assert found["n"] > 0
+    assert found["auc"] != found["auc_within"]
+    assert f"AUC {found['auc']:.3f}, within problems {found['auc_within']:.3f}" in told
     assert main(["reward", "--quiet", "--output", str(tmp_path / "reward"), *more, "--set", "reward.traces=3"]) == 2
     assert "other settings" in capsys.readouterr().err

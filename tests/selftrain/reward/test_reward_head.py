@@ -6,6 +6,7 @@ import contextlib
 import math
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -15,9 +16,11 @@ from PIL import Image
 
 from data_process import prompts as wording
 from data_process.images.store import ImageStore
+from data_process.io import read_jsonl
 from data_process.prompts import prompt_set
 from data_process.schema import DataError, Example
 from data_process.sources import minigeo
+from selftrain.cli.main import main
 from selftrain.config import Config, ConfigError, load_config
 from selftrain.engine_settings import EngineSettings, HFSettings, RaySettings, VLLMSettings
 from selftrain.engine_settings.budget import Budget
@@ -39,6 +42,7 @@ from selftrain.sampling.bank import Bank
 from selftrain.sampling.engine_reuse import keeping
 from selftrain.sampling.sampler import Ask, Picture
 from selftrain.sampling.weights import weights_digest
+from selftrain.scaling.targets import models_of
 from selftrain.training.adapter import AdapterError, check_head, read_tensors
 from selftrain.training.hyperparameters import HyperparameterError, TrainingError, TrainingSettings, resolve
 from selftrain.training.llamafactory import train
@@ -158,10 +162,10 @@ def hidden_of(model: Path) -> int:
     return config.get("text_config", config)["hidden_size"]
 
 
-def save_head(folder: Path, weight: object, bias: object) -> None:
+def save_head(folder: Path, weight: object, bias: object, name: str = reward_head.WEIGHT) -> None:
     from safetensors.numpy import save_file
 
-    parts = {reward_head.WEIGHT: weight, reward_head.BIAS: bias}
+    parts = {name: weight, reward_head.BIAS: bias}
     save_file({name: np.asarray(part, dtype="f4") for name, part in parts.items()}, folder / reward_head.FILE)
 
 
@@ -181,7 +185,9 @@ def test_what_a_head_says_and_refuses(tiny_model_path, headed):
             SamplingParams(0, 1, repetition_penalty=1.1),
             SamplingParams(0, 1, budget=Budget("So")),
         ):
-            with pytest.raises(EngineError, match=r"is a reward head: .* name it under reward\.model"):
+            with pytest.raises(
+                EngineError, match=r"is a reward head: .* under reward\.model the folder that has reward\.json"
+            ):
                 engine.generate([Request("a", "Is it?", (), (0,))], params)
         with pytest.raises(EngineError, match="its text holds the mark"):
             engine.generate([Request("a", "Is it?", (), (0,), "<|image_pad|>")], JUDGEMENT)
@@ -221,6 +227,7 @@ def test_a_head_is_part_of_the_weights(tiny_model_path, headed, tmp_path):
         (None, "left no reward head"),
         (([[1.0, math.nan]], [0.0]), "holds NaN or infinity"),
         (([[1.0, 2.0]], [math.inf]), "holds NaN or infinity"),
+        (([[1.0, 2.0]], [0.0], "v_head.weight"), r"holds v_head\.summary\.bias, v_head\.weight, not"),
     ],
 )
 def test_what_training_may_leave(tmp_path, head, message):
@@ -256,7 +263,7 @@ def settings(*more: str) -> Config:
 
 def test_what_is_asked(problems):
     """A head reads the prompt of a chain of thought and the turn so far, in which marks are broken up."""
-    prompts = prompt_set("short")
+    prompts = prompt_set("r3v-qwen2vl-untrained")  # whose base model is asked in another wording
     ask = rows.ask_about("a", problems[0], "<|image_pad|> Step.", prompts, head=True)
     assert ask == Ask("a", wording.cot(problems[0], prompts), problems[0].images, "< |image_pad| > Step.")
     ask = rows.ask_about("a", problems[0], "<|image_pad|> Step.", prompts, head=False)
@@ -306,6 +313,11 @@ def test_no_pairs(problems):
     assert "'held out': 2" in str(error.value)
     with pytest.raises(DataError, match=r"one labelled problem in 5, and there are 4; raise reward\.problems"):
         rows.held_out(labels[:4], settings())
+    with pytest.raises(DataError, match=r"the 1 steps of the 1 problems .* are all good; raise .* another --output"):
+        rows.held_out(labels[:5], settings())
+    bad = [replace(one, right=0) for one in labels]
+    with pytest.raises(DataError, match=r"the 8 steps of the 8 problems that are held out for it are all bad"):
+        rows.held_out(bad, settings())
 
 
 # ---- calibration ----------------------------------------------------------------------------------------------------
@@ -361,15 +373,10 @@ def test_calibration_finds_the_zero_and_the_unit(problems, steps, headed, tmp_pa
     assert weights[0] == weights[1]
 
 
-@pytest.mark.parametrize("kind", ["backwards", "all good"])
-def test_a_head_that_tells_nothing(problems, steps, headed, tmp_path, kind):
+def test_a_head_that_is_no_use(problems, steps, headed, tmp_path):
     labels, values = steps
-    if kind == "backwards":
-        values = {text: -value for text, value in values.items()}
-    else:
-        labels = [one for one in labels if one.right]
-    said = r"AUC on \d+ steps of held-out problems is " + ("0" if kind == "backwards" else "unknown")
-    with pytest.raises(TrainingError, match=said):
+    values = {text: -value for text, value in values.items()}
+    with pytest.raises(TrainingError, match=r"higher values go with bad steps \(Platt's scale -0\.1\d+, AUC 0\.1"):
         calibrate(headed, labels, problems, settings(), lambda _: contextlib.nullcontext(Judge(values)), tmp_path / "o")
     assert not (tmp_path / "o").exists()
 
@@ -384,8 +391,9 @@ def test_log_odds_have_limits():
 
 
 def test_the_settings_of_a_head(tmp_path):
-    config = settings(f"reward.model={tmp_path}", "training.save_steps=5", "engine={kind: hf}")
+    config = settings(f"reward.model={tmp_path}", "training.save_steps=5", "training.method=dpo", "engine={kind: hf}")
     assert for_reward(config, None).training.save_steps is None
+    assert for_reward(config, None).training.method == "sft"
     assert for_reward(
         load_config(ROOT / "configs/rehearsal.yaml", ["training.save_steps=5"]), tmp_path
     ).training.save_steps
@@ -396,10 +404,46 @@ def test_the_settings_of_a_head(tmp_path):
         for_reward(settings().model_copy(update={"engine": RaySettings.model_construct(engine=engine)}), tmp_path)
     for kind in ("hf", "ray", "scripted", "vllm"):
         assert for_reward(settings(f"engine={{kind: {kind}}}"), tmp_path)
-    with pytest.raises(ConfigError, match="trains adapters alone"):
+    with pytest.raises(ConfigError, match=r"trains adapters alone; make it apart, .* reward\.make to false"):
         for_reward(settings("training.finetuning_type=full"), tmp_path)
     with pytest.raises(HyperparameterError, match=r"training\.save_steps cannot be used for a reward head"):
         resolve({"global_batch_size": 8}, TrainingSettings(save_steps=3), tmp_path, tmp_path, 9, (1, 2), stage="rm")
+
+
+def test_hyperparameters_are_checked_before_anything_is_sampled(tmp_path):
+    config = settings(
+        "engine={kind: hf}", "reward.overrides={packing: true}", f"model.path={ROOT / 'models/tiny-qwen2vl'}"
+    )
+    with pytest.raises(HyperparameterError, match=r"A reward head's training does not read packing"):
+        make_reward(for_reward(config, tmp_path / "out"), progress=QUIET, opener=lambda *_: pytest.fail("an engine"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_plan_of_a_head(tmp_path, capsys):
+    given = ["--config", str(ROOT / "configs/demo_reward.yaml"), "--dry-run", "--output", str(tmp_path / "out")]
+    assert main(["reward", *given, "--set", "reward.form=head"]) == 0
+    told = capsys.readouterr().out
+    assert "# Train a reward head on" in told
+    assert "LLaMA-Factory cannot resume a reward head's training" in told
+    assert "form: head" in told
+    assert main(["reward", *given, "--set", "reward.form=head", "reward.overrides={packing: true}"]) == 2
+    assert "does not read packing" in capsys.readouterr().err
+    assert main(["reward", *given, "--set", "reward.form=Head"]) == 2
+    assert "reward.form" in capsys.readouterr().err
+    given = ["--config", str(ROOT / "configs/demo_reward.yaml"), "--dry-run"]
+    assert main(["run", *given, "--set", "reward.form=head", "training.finetuning_type=full"]) == 2
+    assert "trains adapters alone" in capsys.readouterr().err
+
+
+def test_a_head_writes_no_texts(headed, tmp_path):
+    """Refused before anything is sampled, wherever weights are named."""
+    with pytest.raises(
+        ConfigError, match=r"is a reward head, which writes no texts; .* the folder that has reward\.json"
+    ):
+        models_of(tmp_path, [f"h={headed}"])
+    config = for_reward(settings(), tmp_path / "out")
+    with pytest.raises(ConfigError, match="is a reward head"):
+        make_reward(config, headed, QUIET)
 
 
 @pytest.mark.parametrize(
@@ -456,7 +500,13 @@ def test_a_reward_head_from_labels_to_rewards(tmp_path):
     raw, calibrated = (read_tensors(folder / stage / "adapter" / reward_head.FILE) for stage in ("train", "calibrate"))
     assert calibrated[reward_head.WEIGHT] == pytest.approx(raw[reward_head.WEIGHT] * found["scale"], rel=1e-5)
     labels = labels_of(RunDir(folder))
-    assert found["steps"] == sum(one.problem_id in rows.held_out(labels, for_reward(config, None)) for one in labels)
+    apart = rows.held_out(labels, for_reward(config, None))
+    assert found["steps"] == sum(one.problem_id in apart for one in labels)
+    trained_on = {row["problem_id"] for row in read_jsonl(folder / "rows/examples.jsonl")}
+    assert trained_on
+    assert not trained_on & apart, "what calibrates a head trains nothing"
+    made_from = {name: set(read_json(folder / name / "stage.json")["made_from"]) for name in ("calibrate", "dev")}
+    assert made_from == {"calibrate": {"label", "train"}, "dev": {"calibrate"}}
     again = make_reward(for_reward(config, None), progress=QUIET, opener=lambda *_: pytest.fail("an engine was opened"))
     assert again.dev == made.dev
     other = config.model_copy(update={"engine": PluginSettings()})

@@ -81,12 +81,21 @@ def test_the_reference_is_where_the_training_starts(tmp_path, loss, compares):
         ("dpo", {"pref_loss": "sigmod"}, "pref_loss 'sigmod' cannot be used"),
         ("dpo", {"packing": True}, "DPO does not read packing"),
         ("rm", {"packing": True}, r"A reward head's training does not read packing; .* in reward\.overrides"),
-        ("rm", {"pref_beta": 0.2}, "the training of a reward head does not read pref_beta"),
+        ("rm", {"pref_beta": 0.2}, "the training of a reward head does not read pref_beta; remove it"),
     ],
 )
 def test_settings_that_would_change_nothing(tmp_path, stage, changes, message):
     with pytest.raises(HyperparameterError, match=message):
         resolve(tmp_path, stage=stage, **changes)
+
+
+def test_a_reward_head_has_no_reference_and_is_no_full_training(tmp_path):
+    adapter = save_adapter(tmp_path / "previous", [1.0])
+    assert resolve(tmp_path, stage="rm")["stage"] == "rm"
+    assert "ref_model" not in resolve(tmp_path, adapter, stage="rm")
+    settings = TrainingSettings(hyperparameters=CONFIGS / "tiny_lora.yaml", finetuning_type="full")
+    with pytest.raises(HyperparameterError, match="preference pairs train adapters alone"):
+        hyperparameters.resolve({"global_batch_size": 8}, settings, tmp_path, tmp_path, 300, LIMITS, stage="rm")
 
 
 def test_the_reference_is_set_by_the_loop(tmp_path):

@@ -46,7 +46,10 @@ def read_head(weights: Path, hidden: int) -> tuple[Tensor, Tensor]:
     except (OSError, SafetensorError) as error:
         raise EngineError(f"{weights / FILE} holds no reward head ({error}); train it again") from error
     if len(weight) != hidden:
-        raise EngineError(f"{weights / FILE} is for a model of width {len(weight)}, and this one has {hidden}")
+        raise EngineError(
+            f"{weights / FILE} is for a model of width {len(weight)}, and this one has {hidden}: it belongs to "
+            "another base"
+        )
     return weight, bias
 
 

@@ -14,13 +14,14 @@ import time
 from pathlib import Path
 
 import pytest
+from pydantic import model_serializer
 
 from data_process.sources import minigeo
 from selftrain import __version__, doctor, loop
 from selftrain.cli.errors import EXIT_CLOSED, guarded
 from selftrain.cli.main import COMMANDS, build_parser, main
 from selftrain.cli.run import run_main
-from selftrain.files import read_json
+from selftrain.files import Record, read_json
 from selftrain.stages import building
 
 ROOT = Path(__file__).parents[1]
@@ -303,8 +304,11 @@ def test_failed_training_is_status_4_and_a_bug_keeps_its_traceback(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_in_process(data, tmp_path, monkeypatch, capsys, number):
+@pytest.mark.parametrize(
+    ("number", "where"),
+    [(signal.SIGINT, "stage"), (signal.SIGTERM, "stage"), (signal.SIGHUP, "stage"), (signal.SIGTERM, "serializer")],
+)
+def test_a_signal_in_process(data, tmp_path, monkeypatch, capsys, number, where):
     """In a stage: the status of the signal, what is saved and how to go on; the lock is free, the same command ends it.
 
     What a finished run says names the page.
@@ -317,8 +321,15 @@ def test_a_signal_in_process(data, tmp_path, monkeypatch, capsys, number):
         os.kill(os.getpid(), number)
         time.sleep(60)  # a signal arrives soon after
 
+    class Row(Record):
+        """pydantic makes an error of its own of what is raised in a serializer."""
+
+        @model_serializer(mode="wrap")
+        def _stopped(self, handler: object) -> None:
+            stop()
+
     with monkeypatch.context() as patch:
-        patch.setattr(building, "build", stop)
+        patch.setattr(building, "build", stop if where == "stage" else lambda *args, **kwargs: Row().to_json())
         assert run_main(argv) == 128 + number
     said = capsys.readouterr().err
     assert f"Stopped by {number.name}. Finished work is kept; the same command resumes." in said

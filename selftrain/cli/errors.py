@@ -47,11 +47,29 @@ def signals_raised() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
+@contextmanager
+def interrupts_unwrapped() -> Iterator[None]:
+    """An error that was made of an interrupt becomes the interrupt again.
+
+    A signal may come while pydantic calls a serializer of ours, and pydantic turns all that is raised there, interrupts
+    too, into an error of its own.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = error.__cause__
+        while cause is not None and not isinstance(cause, KeyboardInterrupt):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise cause from None
+
+
 def guarded(action: Callable[[], int]) -> int:
     """Run an action. An error that the user can act on becomes one message and an exit status; others are raised."""
     write_escapes()
     try:
-        with signals_raised():
+        with signals_raised(), interrupts_unwrapped():
             status = action()
         sys.stdout.flush()  # here and not when the interpreter ends, where a closed pipe can no longer be caught
         return status

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_process.errors import printable
 from selftrain.cli.commands import Commands, Parser, add_command, add_config, add_quiet
-from selftrain.cli.errors import guarded
+from selftrain.cli.errors import guarded, interrupts_unwrapped
 from selftrain.environment import prepare_environment
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ def run_loop_command(args: argparse.Namespace) -> int:
     progress = events or Progress(quiet=args.quiet)
     progress.say(f"run {config.name} in {config.output} (settings {config.digest()}, seed {config.seed})")
     try:
-        outcome = run_loop(config, progress)
+        with interrupts_unwrapped():
+            outcome = run_loop(config, progress)
     except BaseException as error:
         if events is not None:
             events.emit("failed", error=str(error) or type(error).__name__)

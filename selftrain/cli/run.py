@@ -193,6 +193,6 @@ def show(metrics: Metrics, files: Sequence[Path]) -> None:
     from selftrain.report import headline, terminal_table
 
     console = Console()
-    console.print(terminal_table(metrics))
+    console.print(terminal_table(metrics, console.width))
     console.print(printable(headline(metrics)), markup=False)
     console.print(printable("Report: " + ", ".join(str(f) for f in files)), soft_wrap=True, markup=False)

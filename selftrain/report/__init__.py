@@ -5,7 +5,8 @@ matplotlib and rich are imported only by the functions that draw with them.
 
 from selftrain.report.html_page import html_page
 from selftrain.report.plots import draw
-from selftrain.report.tables import headline, report_markdown, summary_table, terminal_table
+from selftrain.report.tables import headline, report_markdown, summary_table
+from selftrain.report.terminal import terminal_table
 from selftrain.report.write import write_report, write_run_report
 
 __all__ = [

@@ -72,10 +72,11 @@ def strategy_name(m: Metrics, strategy: str, names: Mapping[str, str] = NAMES) -
     """
     measured = {split.n_samples for name in SPLITS for _, split in m.splits(name) if split.n_samples}
     n = m.run.n_samples if not measured else measured.pop() if len(measured) == 1 else None
-    if strategy in names:
-        return names[strategy].format(n=n or "N")
+    templates = {**OTHER_NAMES, **names}
+    if strategy in templates:
+        return templates[strategy].format(n=n or "N")
     found = variant(strategy)
-    template = None if found is None else {**OTHER_NAMES, **names}.get(found.strategy)
+    template = None if found is None else templates.get(found.strategy)
     if found is None or template is None or strategy in STRATEGIES:
         return strategy
     groups = f" in groups of {found.group}" if found.group else ""

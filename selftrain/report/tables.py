@@ -1,4 +1,4 @@
-"""The numbers of a run as text: Markdown for files and a rich table for the terminal.
+"""The numbers of a run as Markdown.
 
 No accuracy is printed without its n, its interval and an abstain rate.
 """
@@ -6,7 +6,6 @@ No accuracy is printed without its n, its interval and an abstain rate.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from data_process.derivations import meanings
 from selftrain.report import decisions, dynamics, rewards
@@ -18,9 +17,6 @@ from selftrain.runs.metrics import Iteration, Metrics, TrainCounts
 from selftrain.runs.timing import Timing
 from selftrain.test_time.results import Comparison, Contrast, PairedDifference, Score, SplitResult
 from selftrain.test_time.variants import strategy_of
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 POOL = {"all_right": "all right", "mixed": "mixed", "all_wrong": "all wrong", "unreadable": "unreadable"}
 DETAILS_NOTE = "Tokens are means per problem. Abstain: no readable answer. Truncated: completions at the token limit."
@@ -404,27 +400,3 @@ def report_markdown(m: Metrics, time: Timing) -> str:
 
 def _plain_table(header: Iterable[str], rows: Iterable[Iterable[str]], left: int) -> str:
     return fmt.markdown_table(map(text, header), (map(text, row) for row in rows), left)
-
-
-def terminal_table(m: Metrics) -> Table:
-    """The accuracy table for the terminal, dev above test, the accepted iteration marked and bold."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = strategies(m, "dev", "test")
-    names = [fmt.strategy_name(m, s, fmt.SHORT_NAMES) for s in shown]
-    table = Table(title=Text(m.run.name), caption=Text(provenance(m)), box=box.SIMPLE_HEAD)
-    table.title_justify = table.caption_justify = "left"
-    for position, column in enumerate(["Split", "Iter", "n", *names, "Abst."]):
-        table.add_column(Text(column), justify="left" if position < 2 else "right", no_wrap=position < 3)
-    for name, label in SPLITS.items():
-        for row, split in m.splits(name):
-            chosen = row.iteration == m.accepted
-            scores = [fmt.with_interval(split.strategies.get(s)) for s in shown]
-            cells = [label, f"{fmt.iteration_name(m, row.iteration)}{' ★' if chosen else ''}", number(split.n)]
-            cells += [*scores, abstain_rate(split)]
-            # Text, because a plain string would be read as rich markup.
-            table.add_row(*(Text(cell) for cell in cells), style="bold" if chosen else None)
-        table.add_section()
-    return table

@@ -231,11 +231,29 @@ def test_mean_counts_abstentions_among_responses(metrics, tmp_path):
 def test_terminal_table(metrics):
     metrics["run"]["name"] = "[bold]demo[/bold]"
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(terminal_table(record(metrics)))
+    console.print(terminal_table(record(metrics), 200))
     shown = console.export_text()
     assert "[bold]demo[/bold]" in shown
     assert "57.0 [52.1, 61.8]" in shown
     assert "1 ★" in shown
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_narrow_terminal_cuts_no_number(metrics, width):
+    """As many tables as it takes; every strategy is in one of them, and nothing is abbreviated."""
+    dev = metrics["iterations"][0]["eval"]["dev"]["strategies"]
+    for k in range(2, 10):
+        dev[f"majority@{k}"] = dev["greedy"]
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(terminal_table(record(metrics), console.width))
+    shown = console.export_text()
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= width
+    for k in range(2, 10):
+        assert f"@{k}" in shown
+    assert shown.count(metrics["run"]["name"]) == 1
+    assert shown.count("Abst.") == 1
+    assert "57.0" in shown
 
 
 @pytest.mark.parametrize(

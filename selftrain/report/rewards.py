@@ -38,7 +38,7 @@ def rows(m: Metrics) -> tuple[list[str], list[list[str]]]:
         if split.calibration is not None
     ]
     within: Columns[tuple[str, Iteration, Calibration]] = {
-        "within problems": lambda one: NONE if one[2].auc_within is None else f"{one[2].auc_within:.3f}",
+        "AUC within problems": lambda one: NONE if one[2].auc_within is None else f"{one[2].auc_within:.3f}",
     }
     if all(one[2].auc_within is None for one in found):  # of a run from before it was measured
         within = {}

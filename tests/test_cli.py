@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -306,7 +307,14 @@ def test_failed_training_is_status_4_and_a_bug_keeps_its_traceback(capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "where"),
-    [(signal.SIGINT, "stage"), (signal.SIGTERM, "stage"), (signal.SIGHUP, "stage"), (signal.SIGTERM, "serializer")],
+    [
+        (signal.SIGINT, "stage"),
+        (signal.SIGTERM, "stage"),
+        (signal.SIGHUP, "stage"),
+        (signal.SIGINT, "serializer"),
+        (signal.SIGTERM, "serializer"),
+        (signal.SIGTERM, "nested serializer"),
+    ],
 )
 def test_a_signal_in_process(data, tmp_path, monkeypatch, capsys, number, where):
     """In a stage: the status of the signal, what is saved and how to go on; the lock is free, the same command ends it.
@@ -328,8 +336,17 @@ def test_a_signal_in_process(data, tmp_path, monkeypatch, capsys, number, where)
         def _stopped(self, handler: object) -> None:
             stop()
 
+    class Table(Record):
+        row: Row = Row()
+
+        @model_serializer(mode="wrap")
+        def _whole(self, handler: Callable[[Record], object]) -> object:
+            return handler(self)
+
+    stops = {"stage": stop, "serializer": lambda *_, **__: Row().to_json()}
+    stops["nested serializer"] = lambda *_, **__: Table().to_json()
     with monkeypatch.context() as patch:
-        patch.setattr(building, "build", stop if where == "stage" else lambda *args, **kwargs: Row().to_json())
+        patch.setattr(building, "build", stops[where])
         assert run_main(argv) == 128 + number
     said = capsys.readouterr().err
     assert f"Stopped by {number.name}. Finished work is kept; the same command resumes." in said
@@ -337,6 +354,7 @@ def test_a_signal_in_process(data, tmp_path, monkeypatch, capsys, number, where)
     assert f"Saved: {n} finished stages in {tmp_path / 'run'}, and every sample drawn so far in {tmp_path}" in said
     assert "To resume: python run.py --config 'a file.yaml'" in said
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
     assert run_main(argv) == 0
     said = capsys.readouterr()
     assert f"resuming: {n} finished stages are reused, of iteration 1: judge, rethink, sample; the bank" in said.err

@@ -25,44 +25,53 @@ class Stopped(KeyboardInterrupt):
         self.number = number
 
 
+_stop: Stopped | None = None  # the signal that has been raised since `signals_raised` began
+
+
 @contextmanager
 def signals_raised() -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Stopped; a second one ends the process at once. An ignored one (nohup) stays ignored."""
+    """SIGTERM, SIGHUP and Ctrl-C raise Stopped. An ignored signal (nohup) stays ignored.
+
+    A second SIGTERM or SIGHUP ends the process at once, a second Ctrl-C raises KeyboardInterrupt.
+    """
+    global _stop
     here = os.getpid()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+    wanted = [n for n, handler in before.items() if handler in (signal.SIG_DFL, signal.default_int_handler)]
+    if threading.current_thread() is not threading.main_thread():  # no other thread may set them
+        wanted = []
 
     def stop(number: int, frame: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
+        global _stop
+        signal.signal(number, before[signal.Signals(number)])
         if os.getpid() != here:  # a process that was forked from this one
             os.kill(os.getpid(), number)
-        raise Stopped(signal.Signals(number))
+        _stop = Stopped(signal.Signals(number))
+        raise _stop
 
-    wanted = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
-    in_main = threading.current_thread() is threading.main_thread()  # no other thread may set them
-    for number in wanted if in_main else ():
+    _stop = None
+    for number in wanted:
         signal.signal(number, stop)
     try:
         yield
     finally:
-        for number in wanted if in_main else ():
-            signal.signal(number, signal.SIG_DFL)
+        for number in wanted:
+            signal.signal(number, before[number])
 
 
 @contextmanager
 def interrupts_unwrapped() -> Iterator[None]:
-    """An error that was made of an interrupt becomes the interrupt again.
+    """An error that pydantic made of an interrupt becomes the interrupt again.
 
-    A signal may come while pydantic calls a serializer of ours, and pydantic turns all that is raised there, interrupts
-    too, into an error of its own.
+    A signal may come while pydantic calls a serializer of ours. It turns all that is raised there, interrupts too, into
+    an error of its own, which keeps no trace of them in nested records.
     """
     try:
         yield
-    except Exception as error:
-        cause = error.__cause__
-        while cause is not None and not isinstance(cause, KeyboardInterrupt):
-            cause = cause.__cause__
-        if cause is None:
+    except ValueError as error:
+        if _stop is None or type(error).__name__ != "PydanticSerializationError":  # importing pydantic takes a while
             raise
-        raise cause from None
+        raise _stop from None
 
 
 def guarded(action: Callable[[], int]) -> int:

@@ -127,6 +127,8 @@ def session(place: Place, prepare: Callable[[], None] = lambda: None) -> tuple[i
                 status = 128 + signal.SIGINT
             except BaseException:  # a fork may not return into its parent's code
                 traceback.print_exc()
+    except KeyboardInterrupt:  # while the file is opened or closed
+        status = 128 + signal.SIGINT
     finally:
         os._exit(status)
 

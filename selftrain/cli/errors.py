@@ -57,6 +57,7 @@ def signals_raised() -> Iterator[None]:
     finally:
         for number in wanted:
             signal.signal(number, before[number])
+        _stop = None  # its traceback would hold an engine's memory
 
 
 @contextmanager
